@@ -1,0 +1,143 @@
+"""KNOBS: every setting of a trial that a space may vary, what it accepts and its default.
+
+A knob that the trial's method or quantization does not read is dropped by `canonical`, so two
+configurations that train the same thing are the same configuration. LIGHT.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.errors import did_you_mean
+from trainables.methods import METHODS
+from trainables.quantization import QUANTIZATIONS
+
+Check = Callable[[Any], str | None]  # what is wrong with a value, or None
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting: `check` says what is wrong with a value, `convert` makes it canonical."""
+
+    default: Any
+    check: Check
+    convert: Callable[[Any], Any]
+    read_by: Callable[[Mapping[str, Any]], bool]
+
+
+def check(name: str, value: Any) -> str | None:
+    """What is wrong with `value` for knob `name`, or None; an unknown name is wrong."""
+    if name not in KNOBS:
+        return f"unknown key.{did_you_mean(name, KNOBS)}"
+    return KNOBS[name].check(value)
+
+
+def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with defaults filled in and unread knobs dropped, in KNOBS' order.
+
+    Expects values that `check` accepts.
+    """
+    given = {name: knob.convert(configuration.get(name, knob.default)) for name, knob in KNOBS.items()}
+    return {name: value for name, value in given.items() if KNOBS[name].read_by(given)}
+
+
+def _always(configuration: Mapping[str, Any]) -> bool:
+    del configuration
+    return True
+
+
+def _trained(configuration: Mapping[str, Any]) -> bool:
+    return METHODS[configuration["method"]].trains
+
+
+def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
+    def read_by(configuration: Mapping[str, Any]) -> bool:
+        method = METHODS[configuration["method"]]
+        return field in {item.name for item in dataclasses.fields(method)}
+
+    return read_by
+
+
+def _double(configuration: Mapping[str, Any]) -> bool:
+    return QUANTIZATIONS[configuration["quantization"]].has_double_quantization
+
+
+def _integer(lowest: int) -> Check:
+    def wrong(value: Any) -> str | None:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return None if whole and value >= lowest else f"got {value!r}; needs a whole number >= {lowest}."
+
+    return wrong
+
+
+def _number(lowest: float, highest: float = math.inf, *, open_below: bool = False) -> Check:
+    bounds = f"> {lowest:g}" if open_below else f">= {lowest:g}"
+    bounds += "" if highest == math.inf else f" and <= {highest:g}"
+
+    def wrong(value: Any) -> str | None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        inside = number and (value > lowest if open_below else value >= lowest) and value <= highest
+        return None if inside and math.isfinite(value) else f"got {value!r}; needs a number {bounds}."
+
+    return wrong
+
+
+def _one_of(*allowed: str) -> Check:
+    def wrong(value: Any) -> str | None:
+        return None if value in allowed else f"got {value!r}.{did_you_mean(value, allowed)}"
+
+    return wrong
+
+
+def _boolean(value: Any) -> str | None:
+    return None if isinstance(value, bool) else f"got {value!r}; needs true or false."
+
+
+def _text(value: Any) -> str | None:
+    ok = isinstance(value, str) and value.strip() != ""
+    return None if ok else f"got {value!r}; needs a name or a path."
+
+
+def _modules(value: Any) -> str | None:
+    names = [value] if isinstance(value, str) else value
+    ok = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
+    return None if ok else f"got {value!r}; needs 'all-linear' or a list of module names."
+
+
+def _as_modules(value: Any) -> Any:
+    return value if isinstance(value, str) else sorted(value)
+
+
+OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
+SCHEDULES = ("constant", "linear", "cosine")
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+TARGETS = ("answer", "program")
+
+KNOBS: dict[str, Knob] = {
+    "model": Knob(None, _text, str, _always),
+    "quantization": Knob("none", _one_of(*QUANTIZATIONS), str, _always),
+    "double_quantization": Knob(False, _boolean, bool, _double),
+    "compute_dtype": Knob("auto", _one_of(*COMPUTE_DTYPES), str, _always),
+    "method": Knob("lora", _one_of(*METHODS), str, _always),
+    "rank": Knob(8, _integer(1), int, _field_of("rank")),
+    "alpha": Knob(16, _number(0, open_below=True), float, _field_of("alpha")),
+    "dropout": Knob(0.0, _number(0, 0.99), float, _field_of("dropout")),
+    "target_modules": Knob("all-linear", _modules, _as_modules, _field_of("target_modules")),
+    "learning_rate": Knob(2e-4, _number(0, open_below=True), float, _trained),
+    "batch_size": Knob(8, _integer(1), int, _trained),
+    "gradient_accumulation": Knob(1, _integer(1), int, _trained),
+    "optimizer": Knob("adamw", _one_of(*OPTIMIZERS), str, _trained),
+    "schedule": Knob("linear", _one_of(*SCHEDULES), str, _trained),
+    "warmup": Knob(0.03, _number(0, 1), float, _trained),
+    "weight_decay": Knob(0.0, _number(0), float, _trained),
+    "max_gradient_norm": Knob(1.0, _number(0, open_below=True), float, _trained),
+    "gradient_checkpointing": Knob(False, _boolean, bool, _trained),
+    "sequence_length": Knob(1024, _integer(16), int, _always),
+    "prompt": Knob("default", _text, str, _always),
+    "target": Knob("answer", _one_of(*TARGETS), str, _always),
+    "seed": Knob(0, _integer(0), int, _trained),
+}

@@ -1,0 +1,125 @@
+"""TrialSpec, a trial as a value, and Event, what its training reports. LIGHT.
+
+A spec holds all that decides a trial's result; `trial_id` is a hash of exactly that. What does
+not decide it (where things lie, how often to save, the generation's batch size) travels in
+`execution` and stays out of the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+FORMAT_VERSION = 1
+TRIAL, BASELINE = "trial", "baseline"
+STATES = ("finished", "stopped", "failed", "infeasible", "interrupted")
+FINISHED, STOPPED, FAILED, INFEASIBLE, INTERRUPTED = STATES
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a trial trains and how often it is judged; unit: the task's (examples)."""
+
+    train_examples: int
+    eval_examples: int  # questions of the selection split asked at a rung
+    rungs: tuple[float, ...] = (0.0625, 0.25, 1.0)  # fractions of train_examples, last is 1
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a trial is run; nothing here changes its result."""
+
+    eval_batch_size: int = 32
+    max_new_tokens: int = 32
+    checkpoint_seconds: float = 300.0
+    progress_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One configuration of one sweep: frozen, canonical, JSON both ways.
+
+    `knobs` is what `knobs.canonical` returns: every knob that is read, `compute_dtype` resolved.
+    `model_digest` and `task_identity` stand in the id for the model's and the data's content;
+    the paths in `knobs["model"]`, `revision` and `task_options` do not count.
+    """
+
+    role: Literal["trial", "baseline"]
+    knobs: Mapping[str, Any]
+    model_digest: str
+    task: str
+    task_identity: Mapping[str, Any]  # task version, split digests, prompt digest, context, ...
+    task_options: Mapping[str, Any]  # what the worker passes to tasks.make_task
+    budget: Budget
+    revision: str = ""  # resolved revision of a hub model
+    execution: Execution = field(default_factory=Execution)
+
+    @property
+    def trial_id(self) -> str:
+        """12 hexadecimal digits: equal for equal identities only (up to a 48-bit collision)."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result, and nothing else."""
+        by_content = {"model", "prompt"}  # their digests count instead of their names
+        budget = asdict(self.budget) if self.role == TRIAL else {}
+        return {
+            "format": FORMAT_VERSION,
+            "role": self.role,
+            "knobs": {name: value for name, value in self.knobs.items() if name not in by_content},
+            "model": self.model_digest,
+            "task": self.task,
+            "task_identity": dict(self.task_identity),
+            "budget": budget,
+        }
+
+    @property
+    def base_key(self) -> str:
+        """Equal for trials that can share one loaded base on a host."""
+        names = ("quantization", "double_quantization", "compute_dtype")
+        parts = [self.model_digest, *(f"{name}={self.knobs.get(name)}" for name in names)]
+        return "/".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"trial_id": self.trial_id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialSpec:
+        """The spec that `to_json` wrote; raises KeyError or TypeError if it is not one."""
+        fields = {name: value[name] for name in cls.__dataclass_fields__}
+        budget = dict(fields["budget"])
+        budget["rungs"] = tuple(budget["rungs"])
+        fields["budget"] = Budget(**budget)
+        fields["execution"] = Execution(**fields["execution"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that a running trial reports, in order; units and step never decrease.
+
+    progress: training moved on (at most one per `progress_seconds`); metrics: train_loss
+    (mean over completion tokens since the last event), learning_rate, examples_per_second,
+    tokens_seen, ....
+    rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, em_acc,
+    em_acc_strict, em_acc_questions (how many were asked) and the peaks of memory.
+    finished: the last; the summary lies on disk.
+    """
+
+    kind: Literal["progress", "rung", "finished"]
+    step: int  # optimizer steps done
+    units: int  # examples seen
+    metrics: Mapping[str, float]
+    fraction: float = 0.0  # of the budget
+    seconds: float = 0.0  # of training, evaluation and saving so far, all attempts
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Event:
+        return cls(**value)
