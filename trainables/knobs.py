@@ -41,7 +41,9 @@ def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
     Expects values that `check` accepts.
     """
-    given = {name: knob.convert(configuration.get(name, knob.default)) for name, knob in KNOBS.items()}
+    given = {
+        name: knob.convert(configuration.get(name, knob.default)) for name, knob in KNOBS.items()
+    }
     return {name: value for name, value in given.items() if KNOBS[name].read_by(given)}
 
 
@@ -69,7 +71,11 @@ def _double(configuration: Mapping[str, Any]) -> bool:
 def _integer(lowest: int) -> Check:
     def wrong(value: Any) -> str | None:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        return None if whole and value >= lowest else f"got {value!r}; needs a whole number >= {lowest}."
+        return (
+            None
+            if whole and value >= lowest
+            else f"got {value!r}; needs a whole number >= {lowest}."
+        )
 
     return wrong
 
@@ -81,7 +87,9 @@ def _number(lowest: float, highest: float = math.inf, *, open_below: bool = Fals
     def wrong(value: Any) -> str | None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         inside = number and (value > lowest if open_below else value >= lowest) and value <= highest
-        return None if inside and math.isfinite(value) else f"got {value!r}; needs a number {bounds}."
+        return (
+            None if inside and math.isfinite(value) else f"got {value!r}; needs a number {bounds}."
+        )
 
     return wrong
 

@@ -6,7 +6,10 @@ parameters on a frozen base and `detach` takes them off again. LIGHT until `atta
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -21,8 +24,14 @@ class Method(Protocol):
     def attach(self, base: PreTrainedModel, *, seed: int) -> Any:
         """The model to train; the same seed gives the same initial parameters."""
 
+    def load(self, base: PreTrainedModel, folder: Path) -> Any:
+        """The model that `save` wrote, on its base, not to be trained."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Writes what `attach` added, as it is now, to `folder`; safetensors only."""
+
     def detach(self, model: Any) -> PreTrainedModel:
-        """The base as it was before `attach`."""
+        """The base as it was before `attach` or `load`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class LoRA:
         targets = self.target_modules
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT takes a float here
+            lora_alpha=self.alpha,  # PEFT takes a float here
             lora_dropout=self.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
@@ -51,8 +60,18 @@ class LoRA:
         torch.manual_seed(seed)
         return get_peft_model(base, config)
 
+    def load(self, base: PreTrainedModel, folder: Path) -> Any:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(base, folder)
+
+    def save(self, model: Any, folder: Path) -> None:
+        # "auto" would ask the hub whether the base's vocabulary has grown
+        model.save_pretrained(folder, save_embedding_layers=False)
+
     def detach(self, model: Any) -> PreTrainedModel:
         base: PreTrainedModel = model.unload()
+        del base.peft_config  # PEFT leaves its configuration on the base
         return base
 
 
@@ -66,9 +85,27 @@ class Untrained:
         del seed
         return base
 
+    def load(self, base: PreTrainedModel, folder: Path) -> Any:
+        del folder
+        return base
+
+    def save(self, model: Any, folder: Path) -> None:
+        """There is nothing to save."""
+
     def detach(self, model: Any) -> PreTrainedModel:
         base: PreTrainedModel = model
         return base
 
 
 METHODS: dict[str, type[LoRA | Untrained]] = {"lora": LoRA, "untrained": Untrained}
+
+
+def make_method(knobs: Mapping[str, Any]) -> LoRA | Untrained:
+    """The method that canonical knobs name, with its hyperparameters from them."""
+    chosen = METHODS[knobs["method"]]
+    given = {field.name: knobs[field.name] for field in dataclasses.fields(chosen)}
+    return chosen(**{name: _frozen(value) for name, value in given.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

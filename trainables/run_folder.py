@@ -1,7 +1,7 @@
 """Where everything of a run lies on disk, and the only place that writes it.
 
     STORAGE/mlflow.db
-    STORAGE/NAME/{sweep.yaml, results.csv, report.md, pareto.png, driver.lock}
+    STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, driver.lock}
     STORAGE/NAME/trials/TRIAL_ID/{spec.json, summary.json, predictions.jsonl, ...}
 
 A file is written beside its place and moved there, so a reader sees the old one or the new one.
@@ -49,6 +49,17 @@ class RunFolder:
     @property
     def lock_file(self) -> Path:
         return self.path / "driver.lock"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "sweep.json"
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """What identifies the sweep and how far it got: `sweep_id`, `finished_trials`, ..."""
+        write_json(self.state_file, state)
+
+    def state(self) -> Json | None:
+        return _read_json(self.state_file)
 
     @property
     def tracking_database(self) -> Path:
@@ -116,8 +127,9 @@ class TrialFolder:
     def done(self) -> bool:
         return self.summary_file.exists()
 
-    def write_spec(self, spec: TrialSpec) -> None:
-        write_json(self.spec_file, spec.to_json())
+    def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
+        """The spec, with the sampler's own parameters that led to it (see `orchestrator.search`)."""
+        write_json(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
 
     def spec(self) -> TrialSpec:
         return TrialSpec.from_json(json.loads(self.spec_file.read_text()))
@@ -141,7 +153,9 @@ class TrialFolder:
     def report_score(self) -> Json | None:
         return _read_json(self.report_score_file)
 
-    def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> None:
+    def write_predictions(
+        self, rows: Iterable[Mapping[str, Any]], split: str = "selection"
+    ) -> None:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_bytes(self.predictions_file(split), lines.encode())
 

@@ -44,7 +44,7 @@ class TrialSpec:
 
     `knobs` is what `knobs.canonical` returns: every knob that is read, `compute_dtype` resolved.
     `model_digest` and `task_identity` stand in the id for the model's and the data's content;
-    the paths in `knobs["model"]`, `revision` and `task_options` do not count.
+    the paths in `knobs`, `model_source` and `task_options` do not count.
     """
 
     role: Literal["trial", "baseline"]
@@ -54,6 +54,7 @@ class TrialSpec:
     task_identity: Mapping[str, Any]  # task version, split digests, prompt digest, context, ...
     task_options: Mapping[str, Any]  # what the worker passes to tasks.make_task
     budget: Budget
+    model_source: str = ""  # where the worker loads it from: an absolute folder, or a hub id
     revision: str = ""  # resolved revision of a hub model
     execution: Execution = field(default_factory=Execution)
 

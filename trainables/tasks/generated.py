@@ -1,8 +1,9 @@
 """Records in FinQA's form about invented companies: the data of the quickstart and of its bases.
 
-A page is one company with a small table of line items over two consecutive years. Each question
-names its cells, so its program and its answer follow from the page. Everything is drawn from one
-seed; companies of the two `pools` never share a name, and no two pages share a table.
+A page is one company with a small statement of line items over two consecutive years, the later
+year first. A question names its line item, so its program and its answer follow from the page.
+Everything is drawn from one seed; companies of the two `POOLS` never share a name, and no two
+pages of one seed share a table.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.errors import InputError, did_you_mean
+
+VERSION = "1"
+
 ITEMS = (
     "revenue", "expenses", "income", "assets", "debt", "cash", "equity", "taxes", "inventory",
     "payroll", "rent", "interest", "dividends", "royalties", "sales", "goodwill", "deposits",
@@ -19,7 +24,9 @@ ITEMS = (
 )  # fmt: skip
 YEARS = tuple(range(2001, 2021))
 SMALLEST_CELL, LARGEST_CELL = 1, 50
+ROWS = (2, 3, 4)
 POOLS = ("pretraining", "finetuning")
+SPLITS = ("train", "selection", "report")
 
 _FIRST_SYLLABLES = (
     "al", "bor", "cas", "dex", "el", "far", "gen", "hal", "in", "jor",
@@ -33,20 +40,35 @@ _LAST_SYLLABLES = (
 
 @dataclass(frozen=True)
 class Page:
-    """One company's statement: `cells[item][year]` in millions, two consecutive years."""
+    """One company's statement in millions: `cells[i]` is item i's (later, earlier) year."""
 
     company: str
     items: tuple[str, ...]
-    years: tuple[int, int]  # earlier, later
-    cells: tuple[tuple[int, int], ...]  # per item: earlier, later
+    later_year: int
+    cells: tuple[tuple[int, int], ...]
+    audited: bool
 
-    def cell(self, item: str, year: int) -> int:
-        return self.cells[self.items.index(item)][self.years.index(year)]
+    @property
+    def pre_text(self) -> list[str]:
+        return [f"{self.company} reports in millions of dollars."]
+
+    @property
+    def post_text(self) -> list[str]:
+        return [f"the figures are {'audited' if self.audited else 'unaudited'}."]
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The statement as FinQA writes it: a header, then rows that begin with their name."""
+        rows = [[item, *map(str, cells)] for item, cells in zip(self.items, self.cells, strict=True)]
+        return [["", str(self.later_year), str(self.later_year - 1)], *rows]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a page with the program that answers it."""
+    """A question about a page, with the FinQA program that answers it and the program's result.
+
+    `exe_ans` is the executed program, rounded to 5 decimals, or "yes" or "no".
+    """
 
     kind: str
     text: str
@@ -54,89 +76,91 @@ class Question:
     exe_ans: float | str
 
 
-def _lookup(page: Page, item: str, rng: random.Random) -> Question:
-    year = rng.choice(page.years)
-    value = page.cell(item, year)
-    return Question(
-        "lookup", f"what was {item} in {year}?", f"add({value}, const_0)", float(value)
-    )
+def _latest(item: str, years: str, new: int, old: int) -> Question:
+    del years, old
+    text = f"what was the latest amount of {item}?"
+    return Question("latest", text, f"add({new}, const_0)", float(new))
 
 
-def _change(page: Page, item: str, rng: random.Random) -> Question:
-    del rng
-    earlier, later = page.years
-    old, new = page.cell(item, earlier), page.cell(item, later)
-    text = f"what was the change in {item} from {earlier} to {later}?"
+def _prior(item: str, years: str, new: int, old: int) -> Question:
+    del years, new
+    text = f"what was the prior amount of {item}?"
+    return Question("prior", text, f"add({old}, const_0)", float(old))
+
+
+def _change(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, what was the change in {item}?"
     return Question("change", text, f"subtract({new}, {old})", float(new - old))
 
 
-def _decline(page: Page, item: str, rng: random.Random) -> Question:
-    del rng
-    earlier, later = page.years
-    old, new = page.cell(item, earlier), page.cell(item, later)
-    text = f"by how much did {item} decline from {earlier} to {later}?"
-    return Question("decline", text, f"subtract({old}, {new})", float(old - new))
+def _total(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, what was the total of {item}?"
+    return Question("total", text, f"add({new}, {old})", float(new + old))
 
 
-def _total(page: Page, item: str, rng: random.Random) -> Question:
-    del rng
-    earlier, later = page.years
-    old, new = page.cell(item, earlier), page.cell(item, later)
-    text = f"what was total {item} in {earlier} and {later}?"
-    return Question("total", text, f"add({old}, {new})", float(old + new))
-
-
-def _percent_change(page: Page, item: str, rng: random.Random) -> Question:
-    del rng
-    earlier, later = page.years
-    old, new = page.cell(item, earlier), page.cell(item, later)
-    text = f"what was the percent change in {item} from {earlier} to {later}?"
+def _percent_change(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, what was the percent change in {item}?"
     program = f"subtract({new}, {old}), divide(#0, {old})"
     return Question("percent_change", text, program, round((new - old) / old, 5))
 
 
-def _greater(page: Page, item: str, rng: random.Random) -> Question:
-    first, second = rng.sample(page.years, 2)
-    a, b = page.cell(item, first), page.cell(item, second)
-    text = f"was {item} in {first} greater than in {second}?"
-    return Question("greater", text, f"greater({a}, {b})", "yes" if a > b else "no")
+def _rose(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, was there a rise in {item}?"
+    return Question("rose", text, f"greater({new}, {old})", "yes" if new > old else "no")
 
 
-def _fell(page: Page, item: str, rng: random.Random) -> Question:
-    del rng
-    earlier, later = page.years
-    old, new = page.cell(item, earlier), page.cell(item, later)
-    text = f"did {item} decline from {earlier} to {later}?"
+def _decline(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, what was the decline in {item}?"
+    return Question("decline", text, f"subtract({old}, {new})", float(old - new))
+
+
+def _fell(item: str, years: str, new: int, old: int) -> Question:
+    text = f"{years}, was there a fall in {item}?"
     return Question("fell", text, f"greater({old}, {new})", "yes" if old > new else "no")
 
 
-KINDS: dict[str, Callable[[Page, str, random.Random], Question]] = {
-    "lookup": _lookup,
+KINDS: dict[str, Callable[[str, str, int, int], Question]] = {
+    "latest": _latest,
+    "prior": _prior,
     "change": _change,
-    "decline": _decline,
     "total": _total,
     "percent_change": _percent_change,
-    "greater": _greater,
+    "rose": _rose,
+    "decline": _decline,
     "fell": _fell,
 }
 
 
-def pages(*, pool: str, seed: int, items_per_page: int = 4) -> Iterator[Page]:
-    """Endless pages about the companies of `pool`; no table comes twice from one call."""
-    rng = random.Random(f"{pool}/{seed}")
+def records(
+    *, pool: str, kinds: Sequence[str], count: int, seed: int, split: str
+) -> list[dict[str, Any]]:
+    """`count` records in the form of FinQA's official files, one question to a page.
+
+    The splits of one seed share no table, and the same arguments always give the same records;
+    a larger `count` only appends. Raises InputError for an unknown pool, split or kind.
+    """
+    _check(pool=pool, kinds=kinds, split=split)
+    rng = random.Random(f"questions/{pool}/{seed}/{split}")
+    drawn = pages(pool=pool, seed=seed, split=split)
+    return [_record(next(drawn), kinds, rng, f"{split}/{pool}-{seed}-{n}") for n in range(count)]
+
+
+def pages(
+    *, pool: str, seed: int, split: str = SPLITS[0], rows: Sequence[int] = ROWS
+) -> Iterator[Page]:
+    """Endless pages about the companies of `pool`; no table comes twice within a seed.
+
+    A table belongs to one split by its content, so no two splits can share one.
+    """
+    rng = random.Random(f"pages/{pool}/{seed}/{split}")
     companies = company_names(pool)
     seen: set[tuple[object, ...]] = set()
     while True:
-        later = rng.choice(YEARS[1:])
-        items = tuple(rng.sample(ITEMS, items_per_page))
-        cells = tuple((_cell(rng), _cell(rng)) for _ in items)
-        if (items, cells) not in seen:
-            seen.add((items, cells))
-            yield Page(rng.choice(companies), items, (later - 1, later), cells)
-
-
-def _cell(rng: random.Random) -> int:
-    return rng.randint(SMALLEST_CELL, LARGEST_CELL)
+        page = _page(rng, companies, rng.choice(rows))
+        key = (page.items, page.cells, page.later_year)
+        if key not in seen and _split_of(page) == split:
+            seen.add(key)
+            yield page
 
 
 def company_names(pool: str) -> tuple[str, ...]:
@@ -149,4 +173,67 @@ def company_names(pool: str) -> tuple[str, ...]:
 
 def ask(page: Page, kinds: Sequence[str], rng: random.Random) -> Question:
     """One question of one of `kinds` about a random line item of the page."""
-    return KINDS[rng.choice(kinds)](page, rng.choice(page.items), rng)
+    return question(page, rng.choice(kinds), rng.randrange(len(page.items)))
+
+
+def question(page: Page, kind: str, row: int) -> Question:
+    """The question of a kind about one row of the page."""
+    years = f"from {page.later_year - 1} to {page.later_year}"
+    return KINDS[kind](page.items[row], years, *page.cells[row])
+
+
+def _check(*, pool: str, kinds: Sequence[str], split: str) -> None:
+    faults = [
+        f"generated: no {name} named {given!r}.{did_you_mean(given, allowed)}"
+        for name, values, allowed in (
+            ("pool", [pool], POOLS),
+            ("split", [split], SPLITS),
+            ("kind", kinds, tuple(KINDS)),
+        )
+        for given in values
+        if given not in allowed
+    ]
+    if not kinds:
+        faults.append(f"generated: no kinds given. Allowed: {', '.join(KINDS)}.")
+    if faults:
+        raise InputError(faults)
+
+
+def _record(
+    page: Page, kinds: Sequence[str], rng: random.Random, record_id: str
+) -> dict[str, Any]:
+    asked = ask(page, kinds, rng)
+    exe_ans = asked.exe_ans
+    return {
+        "id": record_id,
+        "pre_text": page.pre_text,
+        "table": page.table,
+        "post_text": page.post_text,
+        "qa": {
+            "question": asked.text,
+            "program": asked.program,
+            "exe_ans": exe_ans,
+            "answer": exe_ans if isinstance(exe_ans, str) else f"{exe_ans:g}",
+            "kind": asked.kind,
+        },
+    }
+
+
+def _page(rng: random.Random, companies: Sequence[str], rows: int) -> Page:
+    return Page(
+        company=rng.choice(companies),
+        items=tuple(rng.sample(ITEMS, rows)),
+        later_year=rng.choice(YEARS[1:]),
+        cells=tuple((_cell(rng), _cell(rng)) for _ in range(rows)),
+        audited=rng.random() < 0.5,
+    )
+
+
+def _cell(rng: random.Random) -> int:
+    return rng.randint(SMALLEST_CELL, LARGEST_CELL)
+
+
+def _split_of(page: Page) -> str:
+    """A table's split: half of all tables are for training, a quarter for each other one."""
+    draw = random.Random(repr(page.table)).randrange(4)
+    return SPLITS[max(0, draw - 1)]

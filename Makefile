@@ -1,0 +1,48 @@
+# Every target sets up what it needs: `make sweep` and `make test` work alone on a fresh machine.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup sweep test test-slow test-gpu check format base-models ci clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+setup: $(READY) ## virtual environment .venv with pinned packages
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+sweep: $(READY) ## run the quickstart sweep (again: resume it)
+	$(BIN)/python -m orchestrator.sweep
+
+test: $(READY) ## the fast tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-slow: $(READY) ## the tests that take longer
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+base-models: $(READY) ## pre-train the embedded base models anew (takes long)
+	$(BIN)/python -m base_models.pretrain small
+	$(BIN)/python -m base_models.pretrain large
+
+ci: check test test-slow ## all that a machine without a GPU can check
+
+clean: ## remove the virtual environment
+	rm -rf $(VENV)

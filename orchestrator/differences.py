@@ -1,0 +1,62 @@
+"""Differences: what a command asks of a sweep that is not what the sweep was started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.config import SweepConfig, to_mapping
+
+_FREE = ("search.trials", "resources", "execution")  # may change from one start to the next
+_UNSET = object()
+
+
+def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
+    """One line per setting that differs, as `space.method.lora.rank: was [4, 8], now [4, 16]`.
+
+    How many trials there are and how they are run may change without being a difference.
+    """
+    before, after = _flat(to_mapping(old)), _flat(to_mapping(new))
+    paths = [*before, *(path for path in after if path not in before)]
+    return [
+        f"{path}: was {_text(before.get(path, _UNSET))}, now {_text(after.get(path, _UNSET))}"
+        for path in paths
+        if not _is_free(path) and _differs(before.get(path, _UNSET), after.get(path, _UNSET))
+    ]
+
+
+def _is_free(path: str) -> bool:
+    return any(path == free or path.startswith(f"{free}.") for free in _FREE)
+
+
+def _differs(one: Any, other: Any) -> bool:
+    return type(one) is not type(other) or bool(one != other)
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Leaves by dotted path; a list with branches is a leaf of their names, then each inside."""
+    if isinstance(value, Mapping):
+        leaves: dict[str, Any] = {} if value or not path else {path: {}}
+        for key, inner in value.items():
+            leaves |= _flat(inner, f"{path}.{key}" if path else str(key))
+        return leaves
+    if path.startswith("space.") and isinstance(value, list):
+        leaves = {path: [_label(option) for option in value]}
+        for option in value:
+            leaves |= _flat(option, path) if isinstance(option, Mapping) else {}
+        return leaves
+    return {path: value}
+
+
+def _label(option: Any) -> Any:
+    return next(iter(option)) if isinstance(option, Mapping) else option
+
+
+def _text(value: Any) -> str:
+    if value is _UNSET:
+        return "not set"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_text(inner) for inner in value) + "]"
+    return str(value)

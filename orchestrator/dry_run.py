@@ -1,0 +1,32 @@
+"""What a sweep would do, in words, without doing it."""
+
+from __future__ import annotations
+
+from orchestrator.config import SweepConfig
+from orchestrator.exclusions import cells, count
+from trainables.run_folder import RunFolder
+
+
+def describe(config: SweepConfig, run: RunFolder) -> str:
+    """How many trials, over which cells (model x quantization x method), which are excluded."""
+    size = count(config.space, config.exclude)
+    configurations = "no end of" if size is None else str(size)
+    trials = config.search.trials if size is None else min(config.search.trials, size)
+    rungs = ", ".join(f"{fraction:.4g}" for fraction in config.scheduler.rungs)
+    lines = [
+        f"Sweep {run.path.name} in {run.path}",
+        f"  {trials} trials of {configurations} configurations, suggested by {config.search.algorithm}",
+        f"  each trains on {config.budget.train_examples} examples of task {config.task}; "
+        f"judged at {rungs} of that; early stopping: {config.scheduler.kind}",
+        "  cells (model x quantization x method):",
+    ]
+    for cell in cells(config.space, config.exclude):
+        left = cell.configurations - cell.excluded
+        note = f"{left} configurations" if left else "excluded"
+        if left and cell.excluded:
+            note += f", {cell.excluded} excluded"
+        lines.append(f"    {cell.model}  {cell.quantization}  {cell.method}: {note}")
+    if size is None:
+        lines.append("  (a continuous range counts once)")
+    lines.append("Nothing was run.")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""Exclusions: rules that take configurations out of a space, and how much they leave.
+
+A rule maps knobs to values; it matches a configuration if every one of its knobs has one of the
+values given for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.space import Branch, Choice, Question, Range, Space, combinations, questions, same
+from trainables import knobs
+from trainables.errors import InputError
+from trainables.knobs import KNOBS
+
+Rule = Mapping[str, tuple[Any, ...]]
+_CELL = ("model", "quantization", "method")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, quantization and method, and how many configurations it holds.
+
+    A range counts once, and rules about its values not at all.
+    """
+
+    model: str
+    quantization: str
+    method: str
+    configurations: int  # before exclusions
+    excluded: int
+
+
+def parse_rules(value: object, where: str = "exclude") -> tuple[Rule, ...]:
+    """The rules that YAML's `value` describes; raises InputError with every fault in them."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise InputError(f"{where}: got {value!r}; needs a list of rules, as - {{method: full}}.")
+    faults = [
+        fault for place, rule in enumerate(value) for fault in _faults(rule, f"{where}[{place}]")
+    ]
+    if faults:
+        raise InputError(faults)
+    return tuple({name: tuple(_listed(given)) for name, given in rule.items()} for rule in value)
+
+
+def render_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
+    """YAML's value for the rules: parse_rules(render_rules(rules)) == rules."""
+    return [
+        {name: values[0] if len(values) == 1 else list(values) for name, values in rule.items()}
+        for rule in rules
+    ]
+
+
+def excluded(configuration: Mapping[str, Any], rules: Iterable[Rule]) -> bool:
+    """Whether a rule matches; a knob that the configuration lacks matches nothing."""
+    return any(_matches(configuration, rule) for rule in rules)
+
+
+def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
+    """How many configurations the rules leave; None if a range is in one of them."""
+    total = 0
+    for configuration, left in combinations(space, _deciding(rules)):
+        if not excluded(configuration, rules):
+            if any(isinstance(question, Range) for question in left):
+                return None
+            total += _weight(left)
+    return total
+
+
+def cells(space: Space, rules: Sequence[Rule] = ()) -> list[Cell]:
+    """Every model, quantization and method of the space, in its order."""
+    totals: dict[tuple[str, str, str], list[int]] = {}
+    for configuration, left in combinations(space, _deciding(rules)):
+        model, quantization, method = (_value(configuration, name) for name in _CELL)
+        total = totals.setdefault((model, quantization, method), [0, 0])
+        total[0] += _weight(left)
+        total[1] += _weight(left) * excluded(configuration, rules)
+    return [Cell(*key, total, out) for key, (total, out) in totals.items()]
+
+
+def surviving(
+    space: Space, rules: Sequence[Rule], names: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One configuration that the rules leave for each combination of the knobs `names`.
+
+    Other knobs have the first values that are left; ranges are left out.
+    """
+    seen = []
+    for configuration, _ in combinations(space, _deciding(rules, names)):
+        key = [configuration.get(name) for name in names]
+        if key not in seen and not excluded(configuration, rules):
+            seen.append(key)
+            yield configuration
+
+
+def leaves_nothing(space: Space, rules: Sequence[Rule]) -> bool:
+    """Whether every configuration is excluded."""
+    found = combinations(space, _deciding(rules))
+    return all(excluded(configuration, rules) for configuration, _ in found)
+
+
+def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
+    """One line for each rule that matches nothing of the space.
+
+    Not an error: `--set` narrows a space without touching its rules.
+    """
+    ranges = {question.knob for question in questions(space) if isinstance(question, Range)}
+    lines = []
+    for place, rule in enumerate(rules):
+        varied = {name: values for name, values in rule.items() if name not in ranges}
+        found = combinations(space, _deciding([rule]))
+        if not any(_matches(configuration, varied) for configuration, _ in found):
+            lines.append(f"exclude[{place}]: matches no configuration of this space.")
+    return lines
+
+
+def _faults(rule: object, where: str) -> list[str]:
+    if not isinstance(rule, Mapping) or not rule:
+        return [f"{where}: got {rule!r}; needs a mapping of knobs to values, as {{method: full}}."]
+    faults = [
+        f"{where}.{name}: {wrong}"
+        for name, given in rule.items()
+        for value in _listed(given)
+        if (wrong := knobs.check(name, value))
+    ]
+    empty = [f"{where}.{name}: the list is empty." for name, given in rule.items() if given == []]
+    return [*dict.fromkeys(faults), *empty]
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
+def _matches(configuration: Mapping[str, Any], rule: Rule) -> bool:
+    return all(
+        name in configuration and any(same(configuration[name], value) for value in values)
+        for name, values in rule.items()
+    )
+
+
+def _value(configuration: Mapping[str, Any], name: str) -> Any:
+    return configuration.get(name, KNOBS[name].default)
+
+
+def _deciding(rules: Sequence[Rule], names: Sequence[str] = _CELL) -> Callable[[Choice], bool]:
+    """The choices to spread out: they tell the cell, a rule, or which knobs there are."""
+    named = {*_CELL, *names}.union(*rules)
+
+    def spread(choice: Choice) -> bool:
+        branches = any(isinstance(option, Branch) for option in choice.options)
+        return branches or choice.knob in named
+
+    return spread
+
+
+def _weight(left: Iterable[Question]) -> int:
+    return math.prod(len(question.options) for question in left if isinstance(question, Choice))

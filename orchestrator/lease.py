@@ -1,0 +1,108 @@
+"""Lease: one driver per sweep. A second one is refused and told who holds it.
+
+The lease is a file with the holder's host, process and heartbeat. One whose heartbeat is old, or
+whose process is gone from this host, is taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder, write_json
+
+HEARTBEAT_SECONDS = 10.0
+MISSED_BEATS_ALLOWED = 3
+
+
+class Lease:
+    """`with Lease(run):` holds the sweep; raises InputError where another driver does."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._file = run.lock_file
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        holder = read_lease(self._file)
+        if holder is not None and is_alive(holder):
+            raise InputError(_held_by(self._file, holder))
+        self._file.unlink(missing_ok=True)
+        self._claim()
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._heart.join()
+        self._file.unlink(missing_ok=True)
+
+    def _claim(self) -> None:
+        """Creates the file if and only if nobody else has just done so."""
+        try:
+            descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            holder = read_lease(self._file) or {}
+            raise InputError(_held_by(self._file, holder)) from None
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(_own(), file)
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            write_json(self._file, _own())
+
+
+def read_lease(file: Path) -> dict[str, Any] | None:
+    """What the lease says, or None if there is none (or it is half written)."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return content
+
+
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the driver that wrote the lease can still be at work."""
+    if time.time() - float(holder.get("heartbeat", 0)) > HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED:
+        return False
+    if holder.get("host") != socket.gethostname():
+        return True
+    return _process_exists(int(holder.get("pid", -1)))
+
+
+def _process_exists(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _own() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
+
+
+def _held_by(file: Path, holder: dict[str, Any]) -> str:
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return (
+        f"{file.parent}: {who} is running this sweep. "
+        f"Watch it with: python -m orchestrator.status {file.parent}  "
+        "Or wait until it ends, or give this one another --name."
+    )

@@ -1,0 +1,334 @@
+"""MLflowTracker: a sweep as one parent run with one nested run per trial, in any MLflow store.
+
+MLflow chooses its own run ids, so a run is found by its tags `sweep_id` and `trial_id`; a resumed
+sweep finds the runs it made. Nothing is written twice: what a run holds is read once when its
+trial starts. Only this file imports mlflow.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shlex
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.tracking import SweepIdentity, TrackingError, redact
+from trainables.run_folder import RunFolder
+from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
+
+STATUSES = {
+    FINISHED: "FINISHED",
+    STOPPED: "FINISHED",
+    FAILED: "FAILED",
+    INFEASIBLE: "FAILED",
+    INTERRUPTED: "KILLED",
+}
+SWEEP = "sweep"  # the parent run's role and, in place of a trial's id, its trial_id
+METRICS_PER_REQUEST = 1000  # MLflow's limits
+ENTRIES_PER_REQUEST = 100
+LONGEST_VALUE = 5000  # characters of a parameter or tag; MLflow takes 6000 and 8000
+ENVIRONMENT = {  # unless the user has set them: a dead server is known within about 10 s
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def default_uri(run: RunFolder) -> str:
+    """The store beside the sweeps of a storage folder."""
+    return f"sqlite:///{run.tracking_database.resolve()}"
+
+
+def tracking_command(uri: str) -> str:
+    """The command line that shows the store in a browser; a server is shown by its address."""
+    if uri.startswith(("http://", "https://")):
+        return f"open {redact(uri)}"
+    program = Path(sys.executable).with_name("mlflow")
+    command = [str(program) if program.exists() else "mlflow", "ui", "--backend-store-uri"]
+    return shlex.join([*command, redact(uri)])
+
+
+class MLflowTracker:
+    """Mirrors one sweep to an MLflow store (`orchestrator.tracking.Tracker`).
+
+    A metric's first value at a step stays. The events that end a trial (its last rung, whose
+    questions are asked again in full, and `finished`) wait for `finish`, which knows the final
+    values. Timestamps are the run's start plus the seconds that the trial has worked, so they
+    are equal however often a point is logged. NaN and infinity are left out.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._runs: dict[str, _Run] = {}
+
+    def open(self, sweep: SweepIdentity) -> None:
+        with _reported(self._uri):
+            self._client = _connect(self._uri)
+            self._sweep = sweep
+            self._experiment = _experiment(self._client, uri=self._uri, name=sweep.name)
+            tags = {**sweep.tags, "role": SWEEP}
+            self._begin(SWEEP, name=sweep.name, params=sweep.params, tags=tags, started=time.time())
+
+    def start(
+        self,
+        trial_id: str,
+        *,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        started: float,
+    ) -> None:
+        nested = {**tags, "mlflow.parentRunId": self._runs[SWEEP].run_id}
+        with _reported(self._uri):
+            self._begin(trial_id, name=name, params=params, tags=nested, started=started)
+
+    def log(self, trial_id: str, events: Sequence[Event]) -> None:
+        with _reported(self._uri):
+            self._send(self._runs[trial_id], self._runs[trial_id].take(events))
+
+    def finish(
+        self,
+        trial_id: str,
+        *,
+        state: str,
+        reason: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Sequence[Path] = (),
+    ) -> None:
+        """A state that may still go on (failed, interrupted) logs no final metrics: the first
+        value at a step stays, and the trial's end will have others."""
+        with _reported(self._uri):
+            run = self._runs[trial_id]
+            if state not in (FAILED, INTERRUPTED):
+                self._send(run, run.take_final(metrics))
+            self._end(run, state=state, tags={**tags, "reason": reason}, artifacts=artifacts)
+
+    def close(
+        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
+    ) -> None:
+        with _reported(self._uri):
+            run = self._runs[SWEEP]
+            # a resumed sweep may have better bests: the step is the number of trials so far
+            run.last_step = max(len(self._runs) - 1, run.last_step + 1)
+            run.last_time = _milliseconds(time.time())
+            self._send(run, run.take_final(metrics))
+            self._end(run, state=state, tags={}, artifacts=artifacts)
+
+    def _begin(
+        self,
+        trial_id: str,
+        *,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        started: float,
+    ) -> None:
+        ours = {"sweep_id": self._sweep.sweep_id, "trial_id": trial_id, "state": "running"}
+        texts = {key: str(value)[:LONGEST_VALUE] for key, value in {**tags, **ours}.items()}
+        found = self._find(trial_id)
+        if found is None:
+            found = self._client.create_run(
+                self._experiment, start_time=_milliseconds(started), tags=texts, run_name=name
+            )
+        else:
+            self._client.update_run(found.info.run_id, status="RUNNING", name=name)
+        self._runs[trial_id] = run = _read(self._client, found)
+        new = {key: _text(value) for key, value in params.items() if key not in found.data.params}
+        self._write(run, params=new, tags=texts)
+
+    def _find(self, trial_id: str) -> Any:
+        found = self._client.search_runs(
+            [self._experiment],
+            f"tags.trial_id = '{trial_id}' and tags.sweep_id = '{self._sweep.sweep_id}'",
+            max_results=1,
+            order_by=["attributes.start_time ASC"],
+        )
+        return found[0] if found else None
+
+    def _send(self, run: _Run, points: Sequence[_Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
+        for chunk in _chunks(metrics, METRICS_PER_REQUEST):
+            self._client.log_batch(run.run_id, metrics=chunk)
+
+    def _write(self, run: _Run, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        for chunk in _chunks([Param(*item) for item in params.items()], ENTRIES_PER_REQUEST):
+            self._client.log_batch(run.run_id, params=chunk)
+        new = {key: value for key, value in tags.items() if run.tags.get(key) != value}
+        for part in _chunks([RunTag(*item) for item in new.items()], ENTRIES_PER_REQUEST):
+            self._client.log_batch(run.run_id, tags=part)
+        run.tags.update(new)
+
+    def _end(
+        self, run: _Run, *, state: str, tags: Mapping[str, str], artifacts: Sequence[Path]
+    ) -> None:
+        texts = {key: str(value)[:LONGEST_VALUE] for key, value in tags.items()}
+        self._write(run, params={}, tags={**texts, "state": state})
+        stored = {item.path: item.file_size for item in self._client.list_artifacts(run.run_id)}
+        for file in artifacts:
+            if stored.get(file.name) != file.stat().st_size:
+                self._client.log_artifact(run.run_id, str(file))
+        status = STATUSES.get(state, "FAILED")
+        self._client.set_terminated(run.run_id, status=status, end_time=run.last_time)
+
+
+@dataclass(frozen=True)
+class _Point:
+    name: str
+    step: int  # units
+    value: float
+    time: int  # milliseconds since the epoch
+
+
+@dataclass
+class _Run:
+    """One run, and all points it holds."""
+
+    run_id: str
+    started: int  # milliseconds since the epoch
+    tags: dict[str, str]
+    values: dict[str, dict[int, float]] = field(default_factory=dict)  # name -> step -> value
+    last_step: int = 0
+    last_time: int = 0
+    held: dict[str, float] = field(default_factory=dict)  # until the trial's final metrics
+
+    def take(self, events: Sequence[Event]) -> list[_Point]:
+        """The points that are not there yet."""
+        points = []
+        for event in events:
+            self.last_step = max(self.last_step, event.units)
+            self.last_time = max(self.last_time, self.started + _milliseconds(event.seconds))
+            if event.kind == "finished" or (event.kind == "rung" and event.fraction >= 1):
+                self.held.update(event.metrics)
+            else:
+                points += self._new(event.metrics, event.units, event.seconds)
+        return points
+
+    def take_final(self, metrics: Mapping[str, float]) -> list[_Point]:
+        """The held metrics and those given, at the last step; a value that only repeats what was
+        logged before is no measurement and adds no point."""
+        changed = {name: value for name, value in metrics.items() if value != self._latest(name)}
+        seconds = (self.last_time - self.started) / 1000
+        return self._new({**self.held, **changed}, self.last_step, seconds)
+
+    def remember(self, point: _Point) -> None:
+        self.values.setdefault(point.name, {})[point.step] = point.value
+        self.last_step = max(self.last_step, point.step)
+        self.last_time = max(self.last_time, point.time)
+
+    def _new(self, metrics: Mapping[str, float], step: int, seconds: float) -> list[_Point]:
+        when = self.started + _milliseconds(seconds)
+        points = [
+            _Point(name, step, float(value), when)
+            for name, value in metrics.items()
+            if step not in self.values.get(name, {}) and value is not None and math.isfinite(value)
+        ]
+        for point in points:
+            self.remember(point)
+        return points
+
+    def _latest(self, name: str) -> float | None:
+        steps = self.values.get(name)
+        return steps[max(steps)] if steps else None
+
+
+def _connect(uri: str) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for noisy in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    if (database := _sqlite_file(uri)) is not None:
+        _check_writable(database)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _check_writable(database: Path) -> None:
+    """Says at once what MLflow would retry for minutes."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(database, timeout=5)) as connection:
+        connection.execute("begin immediate")
+
+
+def _experiment(client: Any, *, uri: str, name: str) -> str:
+    """The id of the sweep's experiment, created or restored; a local store keeps its artifacts
+    beside its database, and not in the folder that the program was started in."""
+    database = _sqlite_file(uri)
+    location = str(database.resolve().parent / "artifacts" / name) if database else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _read(client: Any, found: Any) -> _Run:
+    run = _Run(found.info.run_id, found.info.start_time, dict(found.data.tags))
+    run.last_time = run.started
+    for name in found.data.metrics:
+        for metric in client.get_metric_history(run.run_id, name):
+            run.remember(_Point(name, metric.step, metric.value, metric.timestamp))
+    return run
+
+
+def _text(value: Any) -> str:
+    return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_VALUE]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turns what a store that is away, broken or no MLflow raises into TrackingError."""
+    try:
+        yield
+    except _outside_errors() as error:
+        cause = redact(str(_root(error))).strip() or type(error).__name__
+        message = f"MLflow at {redact(uri)} can't be used: {cause.splitlines()[0][:200]}"
+        raise TrackingError(message) from None  # the cause's text may hold the password
+
+
+def _outside_errors() -> tuple[type[Exception], ...]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ImportError: a database's driver that is not installed
+    return (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ValueError, ImportError)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The system's own error, which is short, where a network or a disk is behind it."""
+    deepest = error
+    while (inner := deepest.__cause__ or deepest.__context__) is not None:
+        deepest = inner
+    return deepest if isinstance(deepest, OSError) else error

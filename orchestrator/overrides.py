@@ -1,0 +1,101 @@
+"""Overrides: `--set a.b=c` on a sweep's file, before it is checked.
+
+A path goes through mappings by key and through lists by branch: `space.method.lora.rank=[4]`
+reaches the `lora` of `method: [{lora: {...}}, {full: {...}}]`. The value is YAML.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.strict_yaml import parse_yaml
+from trainables.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set`: its text and the path of what it put into the file."""
+
+    text: str
+    path: str
+
+    def made(self, message: str) -> bool:
+        """Whether an error message, which starts with a path, is about what it put there."""
+        return message == self.path or message.startswith((f"{self.path}:", f"{self.path}."))
+
+
+def apply_overrides(value: object, texts: Sequence[str]) -> tuple[Any, list[Override]]:
+    """A copy of the file's value with every override in it, later ones over earlier ones.
+
+    Raises InputError with every override that can't be read or whose path leads nowhere. A new
+    key is put in: whether it is known is for the check of the whole to say.
+    """
+    changed: Any = copy.deepcopy(value)
+    applied: list[Override] = []
+    faults: list[str] = []
+    for text in texts:
+        try:
+            applied.append(_apply(changed, text))
+        except InputError as error:
+            faults += [f"--set {text}: {message}" for message in error.messages]
+    if faults:
+        raise InputError(faults)
+    return changed, applied
+
+
+def _apply(root: Any, text: str) -> Override:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError("needs PATH=VALUE, as --set 'space.quantization=[none, nf4]'.")
+    return Override(text, ".".join(_put(root, keys, parse_yaml(value, "the value"), done=[])))
+
+
+def _put(place: Any, keys: list[str], value: object, *, done: list[str]) -> list[str]:
+    """Puts the value at `keys` below `place`; the path of what was made or replaced."""
+    if isinstance(place, list) and done[0] == "space":
+        place = _branch(place, keys, ".".join(done))
+    if not isinstance(place, dict):
+        raise InputError(f"{'.'.join(done)} is {place!r}; a path can't lead into that.")
+    key, taken = _key(place, keys)
+    here, rest = [*done, *keys[:taken]], keys[taken:]
+    if not rest or place.get(key) is None:
+        place[key] = _nest(rest, value)
+        return here
+    if here[0] == "space" and place[key] == rest[0]:  # `method: lora` becomes a branch
+        place[key] = {rest[0]: None}
+    return _put(place[key], rest, value, done=here)
+
+
+def _key(place: Mapping[Any, Any], keys: list[str]) -> tuple[Any, int]:
+    """The key of `place` that the path goes on with, and how many parts of it: keys hold dots."""
+    by_text = {str(key): key for key in place}
+    for taken in range(len(keys), 0, -1):
+        joined = ".".join(keys[:taken])
+        if joined in by_text:
+            return by_text[joined], taken
+    return keys[0], 1
+
+
+def _branch(options: list[Any], keys: list[str], where: str) -> dict[Any, Any]:
+    """The branch of a choice that the path names; a plain option becomes a branch."""
+    names = {
+        str(next(iter(option)) if isinstance(option, dict) and option else option): position
+        for position, option in enumerate(options)
+    }
+    name, _ = _key(names, keys)
+    if name not in names:
+        raise InputError(f"{where} has no option '{name}'.{did_you_mean(name, names)}")
+    option = options[names[name]]
+    branch: dict[Any, Any] = option if isinstance(option, dict) else {option: None}
+    options[names[name]] = branch
+    return branch
+
+
+def _nest(keys: list[str], value: Any) -> Any:
+    for key in reversed(keys):
+        value = {key: value}
+    return value

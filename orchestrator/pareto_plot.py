@@ -1,0 +1,191 @@
+"""pareto.png: accuracy against training peak memory, drawn with matplotlib (Agg).
+
+Colour is the quantization, the marker the model; bars are 95% intervals (Wilson). Untrained
+baselines use no training memory, so they stand hollow in a strip of their own on the left.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.labels import model_name, quantization_name, title
+from orchestrator.pareto import COST, VALUE, candidates, front
+from orchestrator.pareto_words import INK, KNOWN, Style, draw_legend, label_front
+from orchestrator.results import read_trials
+from orchestrator.significance import wilson
+from orchestrator.trial_result import TrialResult
+from trainables.run_folder import RunFolder
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D1F", "#000000")
+MARKERS = "osD^vPX*"
+FAINT = "#9a9a9a"
+
+
+def plot(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path | None:
+    """Draws and writes pareto.png; None, and nothing written, if no trial has both metrics."""
+    results = read_trials(run) if results is None else results
+    if not candidates(results):
+        return None
+    run.write_bytes(run.pareto_file, picture(results, name=run.path.resolve().name))
+    return run.pareto_file
+
+
+def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
+    """The plot as PNG; `results` hold at least one candidate for the front."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 6.0), dpi=160)
+    FigureCanvasAgg(figure)
+    finished, baselines = candidates(results), _baselines(results)
+    unit = 2**30 if max(item.metrics[COST] for item in finished) >= 2**30 else 2**20
+    axes, strip = _axes(figure, strip=bool(baselines))
+    style = _style([*finished, *baselines])
+    _draw_front(axes, front(results), unit=unit)
+    _draw_trials(axes, finished, style=style, unit=unit)
+    if strip is not None:
+        _draw_baselines(strip, baselines, style=style)
+    axes.set_ylim(*_value_limits([*finished, *baselines]))
+    _extend_front(axes, front(results), unit=unit)
+    _words(figure, axes, results, name=name, unit=unit)
+    draw_legend(axes, [*finished, *baselines], style=style)
+    label_front(figure, axes, front(results), finished, unit=unit)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _baselines(results: Sequence[TrialResult]) -> list[TrialResult]:
+    return [
+        item for item in results if item.is_baseline and item.finished and VALUE in item.metrics
+    ]
+
+
+def _axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
+    place = {"left": 0.085, "right": 0.80, "top": 0.86, "bottom": 0.16}
+    if not strip:
+        axes = figure.add_subplot()
+        figure.subplots_adjust(**place)
+        both = [axes]
+    else:
+        grid = figure.add_gridspec(1, 2, width_ratios=(1, 7), wspace=0.03, **place)
+        narrow = figure.add_subplot(grid[0])
+        axes = figure.add_subplot(grid[1], sharey=narrow)
+        axes.tick_params(labelleft=False, left=False)
+        both = [narrow, axes]
+    for item in both:
+        item.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        item.set_axisbelow(True)
+        item.spines[["top", "right"]].set_visible(False)
+        item.spines[["left", "bottom"]].set_color(FAINT)
+        item.tick_params(colors=INK, length=3)
+    both[0].set_ylabel(f"{title(VALUE)} (percent, selection split)", color=INK)
+    return axes, both[0] if strip else None
+
+
+def _style(results: Sequence[TrialResult]) -> Style:
+    """The same quantization has the same colour in every sweep, where it is one of ours."""
+    others = {quantization_name(item.knobs) for item in results}.difference(KNOWN)
+    quantizations = [*KNOWN, *sorted(others)]
+    models = sorted({model_name(item.knobs) for item in results})
+
+    def style(item: TrialResult) -> dict[str, Any]:
+        colour = quantizations.index(quantization_name(item.knobs))
+        marker = models.index(model_name(item.knobs))
+        return {
+            "color": COLOURS[colour % len(COLOURS)],
+            "marker": MARKERS[marker % len(MARKERS)],
+            "linestyle": "none",
+        }
+
+    return style
+
+
+def _percent(item: TrialResult) -> float:
+    return 100 * item.metrics[VALUE]
+
+
+def _draw_front(axes: Any, members: Sequence[TrialResult], *, unit: int) -> None:
+    """A step: between two members the cheaper one is still the best that fits."""
+    costs = [item.metrics[COST] / unit for item in members]
+    axes.step(costs, [_percent(item) for item in members], where="post", color=INK, linewidth=1.4)
+    axes.plot(costs, [_percent(item) for item in members], "o", color="none", markersize=13,
+              markeredgecolor=INK, markeredgewidth=1.1, zorder=4)  # fmt: skip
+
+
+def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit: int) -> None:
+    for item in items:
+        _bar(axes, item.metrics[COST] / unit, item, colour=style(item)["color"])
+        axes.plot(item.metrics[COST] / unit, _percent(item), **style(item), markersize=7,
+                  markeredgecolor="white", markeredgewidth=0.7, zorder=5)  # fmt: skip
+    axes.margins(x=0.09, y=0.08)
+
+
+def _value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
+    """Room for every interval; zero is shown where it is near."""
+    bounds = [bound for item in items for bound in (_percent(item), *_interval(item))]
+    room = 0.08 * max(1.0, max(bounds) - min(bounds))
+    low = min(bounds) - room
+    return (-0.4 * room if low < 0.25 * max(bounds) else low), max(bounds) + room
+
+
+def _extend_front(axes: Any, members: Sequence[TrialResult], *, unit: int) -> None:
+    """More memory than the last member's buys nothing that was seen: a dotted line says so."""
+    right = axes.get_xlim()[1]
+    axes.hlines(_percent(members[-1]), members[-1].metrics[COST] / unit, right, color=INK,
+                linewidth=1.1, linestyles=(0, (1, 2.5)))  # fmt: skip
+    axes.set_xlim(right=right)
+
+
+def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
+    """Side by side, so that equal ones are all seen."""
+    for place, item in enumerate(items):
+        x = (place + 1) / (len(items) + 1)
+        _bar(axes, x, item, colour=style(item)["color"])
+        axes.plot(x, _percent(item), **style(item), markersize=6.5, markerfacecolor="white",
+                  markeredgewidth=1.4, zorder=5)  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.set_xlabel("untrained", color=INK, labelpad=8)
+
+
+def _bar(axes: Any, x: float, item: TrialResult, *, colour: str) -> None:
+    axes.vlines(x, *_interval(item), color=colour, alpha=0.35, linewidth=1.6, zorder=2)
+
+
+def _interval(item: TrialResult) -> tuple[float, float]:
+    """In percent; the value itself where the number of questions is unknown."""
+    if not item.count():
+        return _percent(item), _percent(item)
+    low, high = wilson(item.metrics[VALUE], item.count())
+    return 100 * low, 100 * high
+
+
+def _words(figure: Any, axes: Any, results: Sequence[TrialResult], *, name: str, unit: int) -> None:
+    axes.set_xlabel(f"{title(COST)} ({'GiB' if unit == 2**30 else 'MiB'}, tensors)", color=INK)
+    heading = f"{title(VALUE)} against {title(COST)}"
+    figure.text(0.085, 0.94, heading, size=14, weight="bold", color=INK)
+    figure.text(0.085, 0.897, f"sweep {name}", size=10, color="#666666")
+    figure.text(0.085, 0.03, caption(results), size=8.5, color="#666666")
+
+
+def caption(results: Sequence[TrialResult]) -> str:
+    """What is drawn and what is not, in numbers."""
+    trials = [item for item in results if item.is_trial]
+    drawn, members = candidates(results), front(results)
+    counts = sorted({item.count() for item in drawn} - {0})
+    asked = f" on {'–'.join(str(n) for n in counts[:: max(1, len(counts) - 1)])} questions"
+    return (
+        f"{len(drawn)} finished of {len(trials)} trials, {len(members)} on the front (ringed); "
+        f"bars: 95% intervals{asked if counts else ''}.\n"
+        f"The other {len(trials) - len(drawn)} (stopped, failed, ...) are not drawn"
+        + (
+            f"; {len(_baselines(results))} untrained baselines hollow."
+            if _baselines(results)
+            else "."
+        )
+    )

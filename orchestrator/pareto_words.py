@@ -1,0 +1,101 @@
+"""What is written into pareto.png: the legend and the labels of the front's members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.labels import model_name, quantization_name
+from orchestrator.pareto import COST, VALUE
+from orchestrator.trial_result import TrialResult
+
+KNOWN = ("none", "int8", "nf4", "fp4")
+INK = "#333333"
+LABELLED = 8  # more labels than this are not read
+Style = Callable[[TrialResult], dict[str, Any]]
+
+
+def draw_legend(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
+    """Quantization by colour, model by marker, the front, and hollow for the untrained."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color="none", label="quantization")]
+    by_quantization = {quantization_name(item.knobs): item for item in items}
+    order = [*KNOWN, *sorted(set(by_quantization).difference(KNOWN))]
+    for name in [name for name in order if name in by_quantization]:
+        look = {**style(by_quantization[name]), "marker": "o"}
+        handles.append(Line2D([], [], **look, markersize=7, label=name))
+    handles += [Line2D([], [], color="none", label=""), Line2D([], [], color="none", label="model")]
+    for name, item in sorted({model_name(item.knobs): item for item in items}.items()):
+        look = {**style(item), "color": "#777777"}
+        handles.append(Line2D([], [], **look, markersize=7, label=_short(name)))
+    handles += [Line2D([], [], color="none", label=""),
+                Line2D([], [], color=INK, linewidth=1.4, label="Pareto front")]  # fmt: skip
+    if any(item.is_baseline for item in items):
+        handles.append(Line2D([], [], color="#777777", marker="o", linestyle="none",
+                              markerfacecolor="white", label="untrained"))  # fmt: skip
+    legend = axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0),
+                         frameon=False, fontsize=9, labelcolor=INK, handlelength=1.4)  # fmt: skip
+    for text in legend.get_texts():
+        if text.get_text() in ("quantization", "model"):
+            text.set_weight("bold")
+
+
+def label_front(
+    figure: Any,
+    axes: Any,
+    members: Sequence[TrialResult],
+    all_drawn: Sequence[TrialResult],
+    *,
+    unit: int,
+) -> None:
+    """Each label at the first place around its point where it hides nothing; else none."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3, foreground="white")]
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    points = [
+        axes.transData.transform((item.metrics[COST] / unit, 100 * item.metrics[VALUE]))
+        for item in all_drawn
+    ]
+    taken: list[Any] = []
+    for item in _spread(members):
+        at = (item.metrics[COST] / unit, 100 * item.metrics[VALUE])
+        for offset, horizontal in _OFFSETS:
+            label = _front_label(item)
+            text = axes.annotate(label, at, offset, textcoords="offset points", size=8.5,
+                                 ha=horizontal, va="center", color=INK, zorder=6,
+                                 path_effects=halo)  # fmt: skip
+            box = text.get_window_extent(renderer).padded(3)
+            inside = axes.bbox.padded(4).contains(box.x0, box.y0) and axes.bbox.padded(4).contains(
+                box.x1, box.y1
+            )
+            if inside and box.count_overlaps(taken) == 0 and not box.count_contains(points):
+                taken.append(box)
+                break
+            text.remove()
+
+
+_OFFSETS = tuple(  # points; above a step and beside the bar first
+    ((x, y), horizontal)
+    for y in (9, -9, 16, -16, 24, -24, 34, -34)
+    for x, horizontal in ((9, "left"), (-9, "right"))
+)
+
+
+def _spread(members: Sequence[TrialResult]) -> list[TrialResult]:
+    """At most LABELLED members, the two ends among them."""
+    if len(members) <= LABELLED:
+        return list(members)
+    last = len(members) - 1
+    return [members[round(place * last / (LABELLED - 1))] for place in range(LABELLED)]
+
+
+def _front_label(item: TrialResult) -> str:
+    rank = f" r{item.knobs['rank']}" if "rank" in item.knobs else ""
+    return f"{quantization_name(item.knobs)}{rank} · {100 * item.metrics[VALUE]:.1f}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else name[:19] + "…"

@@ -1,0 +1,189 @@
+"""Planner: from a configuration to a trial's spec, or to the reason why it can't run.
+
+Paths are resolved and contents digested here, once per model and task, so that a trial's id
+depends on what a model and its data are and not on where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import SweepConfig
+from orchestrator.exclusions import excluded
+from orchestrator.space import combinations
+from trainables.errors import InputError
+from trainables.knobs import canonical
+from trainables.model_folder import check_model_folder, model_digest, resolve_revision
+from trainables.spec import BASELINE, TRIAL, Budget, Execution, TrialSpec
+from trainables.tasks import make_task
+from trainables.tasks.task import SPLITS, Task
+
+_OF_A_BASELINE = ("model", "quantization", "method", "prompt", "target", "sequence_length")
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is loaded from and what identifies its content."""
+
+    location: str  # an absolute folder, or a hub id
+    digest: str
+    revision: str = ""
+
+
+@dataclass
+class Planner:
+    """Builds specs for one sweep on one kind of device.
+
+    `device` is what `models.describe_device` says of a host; `models` and the task's digests are
+    filled in by `prepare`, which raises InputError with all that is wrong with them.
+    """
+
+    config: SweepConfig
+    models: dict[str, ModelSource] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    _tasks: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
+        default_factory=dict
+    )
+
+    def prepare(self, configurations: Iterator[Mapping[str, Any]]) -> None:
+        """Checks every model and every task variant that these configurations name."""
+        problems: list[str] = []
+        for configuration in configurations:
+            knobs = canonical(configuration)
+            for check in (self._model, self._task):
+                try:
+                    check(knobs)
+                except InputError as error:
+                    problems += [text for text in error.messages if text not in problems]
+        if problems:
+            raise InputError(problems)
+
+    def spec(self, configuration: Mapping[str, Any]) -> TrialSpec:
+        """The trial of a configuration; equal configurations give equal ids."""
+        budget = self.config.budget
+        return self._build(
+            canonical(configuration),
+            TRIAL,
+            Budget(budget.train_examples, budget.eval_examples, self.config.scheduler.rungs),
+        )
+
+    def baseline(self, configuration: Mapping[str, Any]) -> TrialSpec:
+        """The same base, prompt and length, untrained."""
+        knobs = canonical({**configuration, "method": "untrained"})
+        return self._build(knobs, BASELINE, Budget(0, self.config.budget.eval_examples, (1.0,)))
+
+    def cell_configurations(self) -> Iterator[Mapping[str, Any]]:
+        """One admissible configuration for each base, prompt and length that the space has."""
+        for configuration, _ in combinations(self.config.space, lambda q: q.knob in _OF_A_BASELINE):
+            if not excluded(configuration, self.config.exclude):
+                yield configuration
+
+    def task_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """What makes the task that this configuration is trained on."""
+        return self._task(canonical(configuration))[1]
+
+    def rejection(self, spec: TrialSpec) -> str | None:
+        """Why this trial can't run on this device, or None."""
+        if (
+            spec.knobs.get("optimizer") == "paged_adamw_8bit"
+            and self.device["device_type"] != "cuda"
+        ):
+            return "optimizer paged_adamw_8bit needs a GPU and this device is a CPU. Use adamw."
+        dtype = spec.knobs["compute_dtype"]
+        if (
+            dtype == "bfloat16"
+            and self.device["device_type"] == "cuda"
+            and not self.device["bfloat16"]
+        ):
+            return f"{self.device['device']} has no bfloat16. Use compute_dtype: auto."
+        return None
+
+    def _build(self, knobs: dict[str, Any], role: Any, budget: Budget) -> TrialSpec:
+        model = self._model(knobs)
+        identity, options = self._task(knobs)
+        knobs["compute_dtype"] = self._compute_dtype(knobs["compute_dtype"])
+        execution = self.config.execution
+        return TrialSpec(
+            role=role,
+            knobs=knobs,
+            model_digest=model.digest,
+            task=self.config.task,
+            task_identity=identity,
+            task_options=options,
+            budget=budget,
+            model_source=model.location,
+            revision=model.revision,
+            execution=Execution(
+                eval_batch_size=execution.eval_batch_size,
+                max_new_tokens=execution.max_new_tokens,
+                checkpoint_seconds=60.0 * execution.checkpoint_minutes,
+            ),
+        )
+
+    def _compute_dtype(self, wanted: str) -> str:
+        """As `models.resolve_compute_dtype`: bf16 where the GPU has it, fp16 on older ones."""
+        return str(self.device["compute_dtype"]) if wanted == "auto" else wanted
+
+    def _model(self, knobs: Mapping[str, Any]) -> ModelSource:
+        name = knobs["model"]
+        if name not in self.models:
+            self.models[name] = find_model(name)
+        return self.models[name]
+
+    def _task(self, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The task's identity and the options that the worker makes it with."""
+        key = (knobs["prompt"], knobs["target"])
+        if key not in self._tasks:
+            options = resolve_data_paths(self.config.data)
+            options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
+            self._tasks[key] = (_identity(make_task(self.config.task, options)), options)
+        return self._tasks[key]
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """All of a task that decides a result: its rule, its prompt, the content of its splits."""
+    return {
+        "version": task.version,
+        "prompt": task.prompt_digest,
+        "context": task.facts("selection").get("context", ""),
+        "data": {split: task.data_digest(split) for split in SPLITS},
+    }
+
+
+def find_model(name: str) -> ModelSource:
+    """A local folder where there is one by that name, else a model of the hub."""
+    folder = existing_path(name)
+    if folder is not None or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        check_model_folder(folder or Path(name).expanduser())
+        assert folder is not None
+        return ModelSource(str(folder), model_digest(folder))
+    revision = resolve_revision(name, "main")
+    return ModelSource(name, f"{name}@{revision}", revision)
+
+
+def existing_path(text: str) -> Path | None:
+    """The path as given, or below the project's root; absolute, or None if there is none."""
+    given = Path(text).expanduser()
+    for candidate in (given, PROJECT_ROOT / given):
+        if candidate.exists():
+            return candidate.resolve()
+    return None
+
+
+def resolve_path(text: str) -> str:
+    """An existing file's absolute path; anything else as it is (a named prompt, say)."""
+    is_path = "/" in text or Path(text).suffix != ""
+    found = existing_path(text) if is_path else None
+    return str(found) if found else text
+
+
+def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's options with the files in them as absolute paths."""
+    return {
+        name: resolve_path(value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }

@@ -1,0 +1,129 @@
+"""python -m orchestrator.report RUN_DIR: what a sweep found, on the terminal and in report.md."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import report_findings as findings
+from orchestrator import report_tables as tables
+from orchestrator.failures import counts_text
+from orchestrator.pareto import candidates
+from orchestrator.progress import done_trials, resume_line, run_name, wanted_trials
+from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
+from orchestrator.report_headline import headline
+from orchestrator.results import open_run, read_config, read_trials
+from orchestrator.results_csv import write_results
+from orchestrator.trial_result import TrialResult, objective, ranked
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+
+
+def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> Report:
+    """The report of the run as it lies on disk now, finished or not.
+
+    `guesses` maps a way to answer without a model ('best_constant', 'copy_a_cell') to its share
+    right of the report split's numeric questions; without it, `facts["guesses"]` of a trial is
+    taken if there is one. Reads only; raises nothing for what a sweep left incomplete.
+    """
+    results = read_trials(run)
+    config, warnings = read_config(run)
+    metric = objective(config)
+    score = "em_acc" if metric.endswith("loss") else metric
+    best = next(iter(ranked(results, metric)), None)
+    picture = run.pareto_file if candidates(results) else None
+    sections = [
+        _progress(run, results, config),
+        headline(best, results, metric=metric, guesses=guesses or _recorded_guesses(results)),
+        findings.differences(results, metric=score),
+        tables.best_trials(results, metric=metric),
+        tables.pareto_front(results, picture=picture),
+        tables.cells(results, metric=metric),
+        tables.baselines(results),
+        findings.what_mattered(results, metric=metric),
+        findings.not_finished(results),
+        findings.facts(results),
+        findings.provenance(results),
+        _paths(run),
+        *_warnings([*warnings, *(text for item in results for text in item.warnings)]),
+    ]
+    return Report(f"Sweep {run_name(run)}", sections)
+
+
+def write_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> Report:
+    """Writes results.csv, report.md and, if a trial has finished, pareto.png."""
+    from orchestrator.pareto_plot import plot
+
+    results = read_trials(run)
+    write_results(run, results)
+    plot(run, results)
+    report = build_report(run, guesses)
+    run.write_text(run.report_file, report.markdown())
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report and writes its files; 2 if RUN_DIR is not a run folder."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.report", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
+    options = parser.parse_args(arguments)
+    try:
+        run = open_run(options.run_dir)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        report = write_report(run)
+    except PermissionError as error:
+        print(f"warning: {error}: the report is only printed", file=sys.stderr)
+        report = build_report(run)
+    report.print()
+    return 0
+
+
+def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
+    done, wanted = done_trials(results), wanted_trials(config)
+    of = f" of {wanted}" if wanted is not None else ""
+    blocks: list[Block] = [Paragraph(f"{done}{of} trials are done: {counts_text(results)}.")]
+    unfinished = any(item.is_trial and item.state in ("running", "interrupted") for item in results)
+    if unfinished or (wanted is not None and done < wanted):
+        blocks += [Paragraph("To go on:"), Code(resume_line(run))]
+    return Section("Progress", blocks)
+
+
+def _recorded_guesses(results: Sequence[TrialResult]) -> Mapping[str, float]:
+    for item in results:
+        guesses = item.facts.get("guesses")
+        if isinstance(guesses, Mapping):
+            numbers = {name: value for name, value in guesses.items() if isinstance(value, float)}
+            if numbers:
+                return numbers
+    return {}
+
+
+def _paths(run: RunFolder) -> Section:
+    paths = [
+        ("this report", run.report_file),
+        ("all trials", run.results_file),
+        ("Pareto plot", run.pareto_file),
+        ("trial folders", run.path / "trials"),
+        ("MLflow database", run.tracking_database),
+    ]
+    rows = [(what, str(path)) for what, path in paths]
+    store = f"sqlite:///{Path(run.tracking_database).resolve()}"
+    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
+    return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse)])
+
+
+def _warnings(texts: Sequence[str]) -> list[Section]:
+    if not texts:
+        return []
+    return [Section("Warnings", [Paragraph(text) for text in texts])]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

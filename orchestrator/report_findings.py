@@ -1,0 +1,167 @@
+"""What the report concludes: are the trials different at all, what mattered, what did not end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.failures import Group, unfinished
+from orchestrator.importance import NO_DIFFERENCE, Effect, Importance, importance, knob_verdicts
+from orchestrator.labels import p_text, title
+from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.report_headline import comparison_text, value_text
+from orchestrator.report_tables import loss_order
+from orchestrator.results import read_predictions
+from orchestrator.significance import any_difference, compare
+from orchestrator.trial_result import TrialResult, ranked
+
+SIGNIFICANT = 0.05
+
+
+def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
+    """Whether the finished trials differ on the selection split; if not, their order by loss.
+
+    The sentence 'no difference in EmAcc found' stands here when they do not.
+    """
+    heading = "Do the finished trials differ?"
+    order = ranked(results, metric)
+    if len(order) < 2:
+        text = "Fewer than two trials have finished: there is nothing to compare."
+        return Section(heading, [Paragraph(text)])
+    rows = [read_predictions(item.folder)[0] for item in order]
+    p_value = any_difference(rows, metric=metric)
+    if p_value is None:
+        return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
+    test = "exact McNemar" if len(order) == 2 else "Cochran's Q, by permutation"
+    tail = f"({test} on the selection split, {len(order)} trials, {p_text(p_value)})"
+    if p_value >= SIGNIFICANT:
+        found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
+        return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])
+    blocks: list[Block] = [Paragraph(f"Yes: {title(metric)} differs among them {tail}.")]
+    names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
+    text = comparison_text(compare(rows[0], rows[1], metric=metric))
+    blocks.append(Paragraph(f"{names}: {text}."))
+    ties = _ties(rows, metric)
+    if ties:
+        text = f"{ties} of the {len(order) - 1} others can't be told from the best (p >= 0.05)."
+        blocks.append(Paragraph(text))
+    return Section(heading, blocks)
+
+
+def what_mattered(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
+    """Per knob the difference between its levels, at the first rung and at the end."""
+    blocks: list[Block] = []
+    for item in importance(results, metric=metric):
+        blocks += _importance_blocks(item)
+    if not blocks:
+        return Section("What mattered", [Paragraph("No trial has been judged yet.")])
+    how = (
+        "Differences between a knob's levels in a linear model, with 95% intervals (t, wider of "
+        "pooled and HC3 variance, shared among a knob's pairs); interactions are not looked for. "
+        "'Adjusted' holds the other knobs equal; where trials are too few for that, a knob that "
+        "the search varied together with another can show the other's effect."
+    )
+    return Section("What mattered", [*blocks, Paragraph(how)])
+
+
+def not_finished(results: Sequence[TrialResult]) -> Section:
+    """What was stopped, failed, infeasible or is not done, and why."""
+    groups = unfinished(results)
+    heading = "Stopped, failed, infeasible"
+    if not groups:
+        return Section(heading, [Paragraph("None: every trial that was started has finished.")])
+    rows = [
+        (group.state, group.reason or "no reason given", _some_ids(group), str(group.count))
+        for group in groups
+    ]
+    return Section(heading, [Table(["state", "why (an example)", "trials", "count"], rows, 3)])
+
+
+def facts(results: Sequence[TrialResult]) -> Section:
+    """What the trials were given: context, evidence, cut prompts."""
+    return Section("What was asked", [_values([item.facts for item in results])])
+
+
+def provenance(results: Sequence[TrialResult]) -> Section:
+    """What the numbers were made with; values that differ between trials are all listed."""
+    return Section("Provenance", [_values([item.provenance for item in results])])
+
+
+def _ties(rows: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> int:
+    ties = 0
+    for other in rows[1:]:
+        try:
+            ties += compare(rows[0], other, metric=metric).verdict == "tie"
+        except ValueError:  # no question in common: neither a tie nor a difference
+            continue
+    return ties
+
+
+def _importance_blocks(item: Importance) -> list[Block]:
+    where = (
+        "At the full budget"
+        if item.fraction == 1.0
+        else f"At {100 * item.fraction:g}% of the budget"
+    )
+    seen = f"{item.trials} of {item.started} trials"
+    left = "censored: the others were stopped before it or have not come so far"
+    blocks: list[Block] = [Paragraph(f"{where} ({seen}{'; ' + left if item.censored else ''}):")]
+    verdicts = knob_verdicts(item.effects)
+    mattered = [knob for knob, found in verdicts.items() if found]
+    same = [knob for knob, found in verdicts.items() if not found]
+    if mattered:
+        blocks.append(Paragraph(f"Mattered: {', '.join(mattered)}.", strong=True))
+    if same:
+        blocks.append(Paragraph(f"{NO_DIFFERENCE.capitalize()}: {', '.join(same)}."))
+    if item.effects:
+        headers = ["knob", "from", "to", "difference", "95% interval", "trials", "adjusted", ""]
+        rows = [_effect_row(effect, item.metric) for effect in item.effects]
+        blocks.append(Table(headers, rows, words=3))
+    return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
+
+
+def _effect_row(effect: Effect, metric: str) -> tuple[str, ...]:
+    scale, form = (1, "+.3f") if metric.endswith("loss") else (100, "+.1f")
+    numbers = [format(scale * x, form) for x in (effect.difference, effect.low, effect.high)]
+    return (
+        effect.knob,
+        effect.low_level.split("/")[-1],
+        effect.high_level.split("/")[-1],
+        numbers[0],
+        f"{numbers[1]} to {numbers[2]}",
+        str(effect.trials),
+        "yes" if effect.adjusted else "no",
+        effect.verdict,
+    )
+
+
+def _some_ids(group: Group) -> str:
+    more = f" and {group.count - 3} more" if group.count > 3 else ""
+    return ", ".join(group.trial_ids[:3]) + more
+
+
+def _values(mappings: Sequence[Mapping[str, Any]]) -> Block:
+    seen: dict[str, dict[str, int]] = {}
+    for mapping in mappings:
+        for name, value in _flat(mapping):
+            texts = seen.setdefault(name, {})
+            texts[value_text(value)] = texts.get(value_text(value), 0) + 1
+    if not seen:
+        return Paragraph("Not recorded.")
+    return Table(["", "value"], [(name, _several(texts)) for name, texts in seen.items()], words=2)
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in mapping.items():
+        nested = isinstance(value, Mapping)
+        found += _flat(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
+    return found
+
+
+def _several(texts: Mapping[str, int]) -> str:
+    if len(texts) == 1:
+        return next(iter(texts))
+    common = sorted(texts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{text} ({count} trials)" for text, count in common[:4])
+    return shown + (f", {len(common) - 4} other values" if len(common) > 4 else "")

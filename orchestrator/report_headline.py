@@ -1,0 +1,145 @@
+"""The report's first section: the best trial, and whether it is better than doing nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.labels import p_text, percent_text, points_text, title, trial_label
+from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.results import Row, read_predictions
+from orchestrator.significance import Comparison, compare, wilson
+from orchestrator.trial_result import Split, TrialResult
+
+SAME_BASE = ("double_quantization", "compute_dtype", "sequence_length", "prompt", "target")
+
+
+def headline(
+    best: TrialResult | None,
+    results: Sequence[TrialResult],
+    *,
+    metric: str,
+    guesses: Mapping[str, float],
+) -> Section:
+    """`guesses`: what answers without a model get right of the report's numeric questions."""
+    if best is None:
+        return Section("Best trial", [Paragraph("No trial has finished, so there is no best one.")])
+    split: Split = "report" if metric in best.report_metrics else "selection"
+    blocks: list[Block] = [
+        Paragraph(f"`{best.trial_id}`: {best.label}", strong=True),
+        Table(["metric", "split", "value", "95% interval", "questions"], _scores(best, metric), 2),
+        Paragraph(_against_base(best, base_of(best, results), split=split, metric=metric)),
+    ]
+    blocks += [Paragraph(text) for text in _against_guesses(best, guesses)]
+    if split == "selection":
+        text = "It has no score on the report split: the values above chose it, so they flatter it."
+        blocks.append(Paragraph(text))
+    settings = (f"{name}: {value_text(value)}" for name, value in best.knobs.items())
+    blocks.append(Paragraph(f"Its configuration: {', '.join(settings)}."))
+    return Section("Best trial", blocks)
+
+
+def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
+    """The finished untrained baseline of the trial's model and quantization, the most alike."""
+    same = [
+        item
+        for item in results
+        if item.is_baseline
+        and item.finished
+        and all(item.knobs.get(k) == trial.knobs.get(k) for k in ("model", "quantization"))
+    ]
+
+    def likeness(item: TrialResult) -> int:
+        return sum(item.knobs.get(name) == trial.knobs.get(name) for name in SAME_BASE)
+
+    return max(same, key=likeness, default=None)
+
+
+def score_text(share: float | None, count: int) -> str:
+    """'61.5% (56.1–66.7)': the share and its 95% interval."""
+    return percent_text(share) + (
+        f" ({interval_text(share, count)})" if count and share is not None else ""
+    )
+
+
+def interval_text(share: float, count: int) -> str:
+    """'56.1–66.7', in percent, or '' when the number of questions is unknown."""
+    low, high = wilson(share, count)
+    return f"{100 * low:.1f}–{100 * high:.1f}" if count else ""
+
+
+def value_text(value: Any) -> str:
+    """A knob's or a fact's value as YAML would have it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """'+12.3 points (8.1 to 16.4, exact McNemar p < 0.0001, 400 questions): better'."""
+    low, high = 100 * comparison.low, 100 * comparison.high
+    return (
+        f"{points_text(comparison.difference)} (95% {low:+.1f} to {high:+.1f}, exact McNemar "
+        f"{p_text(comparison.p_value)}, {comparison.count} questions): {comparison.verdict}"
+    )
+
+
+def _scores(best: TrialResult, metric: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    shown = dict.fromkeys([metric, "em_acc", "em_acc_strict", "em_acc_numeric"])
+    for split, metrics, count in (
+        ("selection", best.metrics, best.count()),
+        ("report", best.report_metrics, best.report_count),
+    ):
+        for name in [name for name in shown if name in metrics]:
+            asked = _numeric_count(best, split) if name == "em_acc_numeric" else count
+            share = not name.endswith("loss")
+            value = percent_text(metrics[name]) if share else f"{metrics[name]:.4f}"
+            interval = interval_text(metrics[name], asked) if share else ""
+            rows.append((title(name), split, value, interval, str(asked or "")))
+    return rows
+
+
+def _numeric_count(trial: TrialResult, split: str) -> int:
+    rows, _ = read_predictions(trial.folder, "report" if split == "report" else "selection")
+    return len(_numeric(rows))
+
+
+def _numeric(rows: Sequence[Row]) -> list[Row]:
+    """Questions whose gold is a number rather than yes or no."""
+    return [row for row in rows if str(row.get("gold")).lower() not in ("yes", "no")]
+
+
+def _against_base(best: TrialResult, base: TrialResult | None, *, split: Split, metric: str) -> str:
+    if base is None:
+        return "Its untrained base has not been judged, so there is nothing to compare it with."
+    own, bases = _predictions(best, split), _predictions(base, split)
+    name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
+    try:
+        text = f"{name}: {comparison_text(compare(own, bases, metric=_judged(metric)))}."
+        if len(_numeric(own)) == len(own):
+            return text
+        numeric = compare(_numeric(own), _numeric(bases), metric=_judged(metric))
+    except ValueError:
+        return f"{name}: not to be compared, they share no predictions."
+    return f"{text} Numeric questions only: {comparison_text(numeric)}."
+
+
+def _judged(metric: str) -> str:
+    """What a question is right by: a loss is not kept per question."""
+    return "em_acc" if metric.endswith("loss") else metric
+
+
+def _predictions(trial: TrialResult, split: Split) -> list[Row]:
+    return read_predictions(trial.folder, split)[0]
+
+
+def _against_guesses(best: TrialResult, guesses: Mapping[str, float]) -> list[str]:
+    if not guesses:
+        return []
+    name = max(guesses, key=lambda key: guesses[key])
+    best_guess = f"The best guess without a model ({name.replace('_', ' ')}) is right in "
+    text = f"{best_guess}{percent_text(guesses[name])} of the report split's numeric questions"
+    own = best.report_metrics.get("em_acc_numeric")
+    if own is None:
+        return [f"{text}."]
+    return [f"{text}; the best trial in {percent_text(own)}: {points_text(own - guesses[name])}."]

@@ -1,0 +1,147 @@
+"""The report's tables: best trials, Pareto front, cells, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.failures import counts_text
+from orchestrator.labels import (
+    bytes_text,
+    model_name,
+    number_text,
+    percent_text,
+    quantization_name,
+    seconds_text,
+    title,
+)
+from orchestrator.pareto import COST, front
+from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
+from orchestrator.report_headline import base_of, score_text
+from orchestrator.trial_result import TrialResult, ranked
+
+SHOWN = 10  # best trials in the table; results.csv has all
+CENSORED = "censored: no finished trial"
+
+
+def best_trials(results: Sequence[TrialResult], *, metric: str) -> Section:
+    """The finished trials by the objective, ties by eval loss."""
+    order = ranked(results, metric)
+    if not order:
+        return Section("Best trials", [Paragraph("No trial has finished.")])
+    flops = any("train_flops" in item.metrics for item in order)
+    headers = ["trial", "configuration", "EmAcc (95%)", "report EmAcc (95%)", "eval loss",
+               "train memory", "eval memory", "time", *(["train FLOPs"] if flops else [])]  # fmt: skip
+    rows = [_trial_row(item, flops=flops) for item in order[:SHOWN]]
+    blocks: list[Block] = [Table(headers, rows, words=2)]
+    if len(order) > SHOWN:
+        blocks.append(Paragraph(f"{len(order) - SHOWN} more are in results.csv."))
+    return Section("Best trials", blocks)
+
+
+def pareto_front(results: Sequence[TrialResult], *, picture: Path | None) -> Section:
+    """The front of EmAcc against training peak memory, with the picture if it is drawn."""
+    members = front(results)
+    heading = "Pareto front: EmAcc against training peak memory"
+    if not members:
+        text = "No finished trial has both EmAcc and training peak memory."
+        return Section(heading, [Paragraph(text)])
+    rows = [
+        (item.trial_id, item.label, bytes_text(item.metrics[COST]), *_scores(item))
+        for item in members
+    ]
+    headers = ["trial", "configuration", "train memory", "EmAcc (95%)", "report EmAcc (95%)"]
+    blocks: list[Block] = [Table(headers, rows, words=2)]
+    if picture is not None:
+        blocks.append(Picture(picture.name, str(picture), "EmAcc against training peak memory"))
+    return Section(heading, blocks)
+
+
+def cells(results: Sequence[TrialResult], *, metric: str) -> Section:
+    """Each model x quantization: its best finished trial, or that it has none."""
+    groups: dict[tuple[str, str], list[TrialResult]] = {}
+    for item in results:
+        key = (model_name(item.knobs), quantization_name(item.knobs))
+        groups.setdefault(key, []).append(item)
+    headers = ["model", "quantization", "trials", "best finished", "EmAcc (95%)", "eval loss",
+               "train memory", "untrained"]  # fmt: skip
+    rows = [(*key, *_cell(groups[key], metric)) for key in sorted(groups)]
+    if not rows:
+        return Section("Model x quantization", [Paragraph("No trial has been planned yet.")])
+    return Section("Model x quantization", [Table(headers, rows, words=4)])
+
+
+def baselines(results: Sequence[TrialResult]) -> Section:
+    """The untrained bases; a state stands where one was not judged."""
+    items = [item for item in results if item.is_baseline]
+    if not items:
+        return Section("Untrained baselines", [Paragraph("None has been judged.")])
+    headers = ["trial", "base", "EmAcc (95%)", "report EmAcc (95%)", "report numeric EmAcc",
+               "eval loss", "eval memory"]  # fmt: skip
+    rows = [
+        (
+            item.trial_id,
+            item.label + ("" if item.finished else f" ({item.state})"),
+            *_scores(item),
+            percent_text(item.report_metrics.get("em_acc_numeric")),
+            number_text(item.metrics.get("eval_loss")),
+            bytes_text(item.metrics.get("eval_peak_memory_bytes")),
+        )
+        for item in items
+    ]
+    return Section("Untrained baselines", [Table(headers, rows, words=2)])
+
+
+def _trial_row(item: TrialResult, *, flops: bool) -> list[str]:
+    return [
+        item.trial_id,
+        item.label,
+        *_scores(item),
+        number_text(item.metrics.get("eval_loss")),
+        bytes_text(item.metrics.get(COST)),
+        bytes_text(item.metrics.get("eval_peak_memory_bytes")),
+        seconds_text(item.seconds.get("total")),
+        *([f"{item.metrics.get('train_flops', 0):.3g}"] if flops else []),
+    ]
+
+
+def _scores(item: TrialResult) -> tuple[str, str]:
+    report = item.report_metrics.get("em_acc")
+    return (
+        score_text(item.metrics.get("em_acc"), item.count()),
+        score_text(report, item.report_count),
+    )
+
+
+def _cell(items: Sequence[TrialResult], metric: str) -> tuple[str, ...]:
+    trials = [item for item in items if item.is_trial]
+    order = ranked(trials, metric)
+    base = base_of(order[0] if order else items[0], items)
+    untrained = percent_text(base.metrics.get("em_acc") if base else None)
+    if not order:
+        return counts_text(trials), CENSORED, "", "", "", untrained
+    best = order[0]
+    return (
+        counts_text(trials),
+        best.trial_id,
+        _scores(best)[0],
+        number_text(best.metrics.get("eval_loss")),
+        bytes_text(best.metrics.get(COST)),
+        untrained,
+    )
+
+
+def loss_order(results: Sequence[TrialResult]) -> Table:
+    """The finished trials by eval loss, the lowest first, with its distance from the lowest."""
+    order = ranked(results, "eval_loss")
+    lowest = order[0].metrics["eval_loss"] if order else 0.0
+    rows = [
+        (
+            item.trial_id,
+            item.label,
+            number_text(item.metrics["eval_loss"], 4),
+            f"{item.metrics['eval_loss'] - lowest:+.4f}",
+        )
+        for item in order
+    ]
+    return Table(["trial", "configuration", title("eval_loss"), "above the lowest"], rows, words=2)

@@ -1,0 +1,233 @@
+"""Runs a planned sweep through Ray Tune: trials, then the report split for those that earned it.
+
+Tune schedules light proxies (proxy.py); the Agenda says what runs next, the Ledger keeps what came
+of it, and each event is passed on to whoever watches (display, tracker).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from orchestrator.agenda import Agenda
+from orchestrator.config import SweepConfig
+from orchestrator.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.objective import OBJECTIVES
+from orchestrator.proxy import TrialProxy
+from orchestrator.schedulers import SCHEDULERS, judged
+from trainables.host import Failure
+from trainables.spec import Event
+
+
+class Watcher(Protocol):
+    """Whoever follows a sweep: told of each trial's start, events and end, in order."""
+
+    def trial_started(self, record: TrialRecord) -> None: ...
+
+    def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None: ...
+
+    def trial_ended(self, record: TrialRecord) -> None: ...
+
+
+@dataclass
+class Sweep:
+    """All that a running sweep consists of."""
+
+    config: SweepConfig
+    agenda: Agenda
+    ledger: Ledger
+    admission: Any  # the Admission actor
+    admission_name: str
+    concurrency: int
+    watchers: Sequence[Watcher]
+
+
+def run_trials(sweep: Sweep) -> bool:
+    """Runs trials until the agenda is over; False if the user interrupted it."""
+    _quiet_tune()
+    scheduler = _scheduler(sweep)
+    scratch = tempfile.mkdtemp(prefix="sweep-tune-")
+    try:
+        tune.Tuner(
+            tune.with_resources(TrialProxy, _next_to_no_resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=AgendaSearcher(sweep),
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=sweep.concurrency,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                callbacks=[SweepCallback(sweep, scheduler)],
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return sweep.agenda.over
+
+
+def score_reports(sweep: Sweep, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Scores finished trials on the report split, once each; returns those that were scored."""
+    waiting = [record for record in records if record.folder.report_score() is None]
+    with ThreadPoolExecutor(max_workers=max(1, sweep.concurrency)) as pool:
+        scored = list(pool.map(lambda record: _score_report(sweep, record), waiting))
+    return [record for record, done in zip(waiting, scored, strict=True) if done]
+
+
+def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
+    """Which trials this one is compared with by the scheduler; None for a baseline."""
+    if not record.is_trial:
+        return None
+    return "/".join(str(record.spec.knobs.get(knob)) for knob in config.scheduler.within)
+
+
+class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
+    """Tune's view of the Agenda."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(metric="objective", mode="max")
+        self._sweep = sweep
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        sweep = self._sweep
+        record = sweep.agenda.next()
+        if record is None:
+            return str(Searcher.FINISHED) if sweep.agenda.over else None
+        for watcher in sweep.watchers:
+            watcher.trial_started(record)
+        return {
+            "trial_id": record.trial_id,
+            "folder": str(record.folder.path),
+            "base_key": record.spec.base_key,
+            "stratum": stratum(sweep.config, record),
+            "admission": sweep.admission_name,
+            "objective": sweep.config.objective,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """SweepCallback has seen to it already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The trial directories are the truth; Tune's snapshots are never read."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class SweepCallback(tune.Callback):  # type: ignore[misc]
+    """Takes each result into the ledger and passes it on to the agenda and the watchers."""
+
+    def __init__(self, sweep: Sweep, scheduler: Any) -> None:
+        self._sweep = sweep
+        self._scheduler = scheduler
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks with its snapshots, which are never read
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        record = self._record(trial)
+        if result.get("failure"):
+            self._fail(record, result["failure"])
+            return
+        if result.get("history"):
+            self._catch_up(record, [Event.from_json(event) for event in result["history"]])
+        self._take(record, [Event.from_json(result["event"])])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        if record.state == RUNNING:
+            self._sweep.ledger.stopped(record)
+        self._ended(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
+        self._ended(record)
+
+    def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
+        """A trial goes on from a checkpoint: what it had reported until then counts again."""
+        record.history = []
+        results = judged(history, OBJECTIVES[self._sweep.config.objective])
+        compared_in = stratum(self._sweep.config, record)
+        if compared_in is not None:
+            self._scheduler.replay(record.trial_id, compared_in, results)
+        self._take(record, history)
+
+    def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:
+        record.history += events
+        for event in events:
+            if event.kind == "rung":
+                self._sweep.agenda.rung(record, event)
+        if events and events[-1].kind == "finished":
+            self._sweep.ledger.finished(record)
+        for watcher in self._sweep.watchers:
+            watcher.trial_events(record, events)
+
+    def _fail(self, record: TrialRecord, failure: Mapping[str, Any]) -> None:
+        ledger = self._sweep.ledger
+        end = ledger.infeasible if failure["infeasible"] else ledger.failed
+        end(record, failure["reason"])
+
+    def _ended(self, record: TrialRecord) -> None:
+        self._sweep.agenda.ended(record)
+        for watcher in self._sweep.watchers:
+            watcher.trial_ended(record)
+
+    def _record(self, trial: Any) -> TrialRecord:
+        return self._sweep.ledger.records[trial.config["trial_id"]]
+
+
+def _score_report(sweep: Sweep, record: TrialRecord) -> bool:
+    """One trial on any host; a failure is in its log, and the report goes on without its score."""
+    place = f"{record.trial_id}/report"
+    host = ray.get(sweep.admission.acquire.remote(place, record.spec.base_key))
+    try:
+        score = ray.get(host.score_report.remote(str(record.folder.path)))
+    finally:
+        ray.get(sweep.admission.release.remote(place))
+    return not isinstance(score, Failure)
+
+
+def _scheduler(sweep: Sweep) -> Any:
+    """The space's scheduler, with what earlier runs of this sweep told it."""
+    config = sweep.config
+    scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler, config.budget.train_examples)
+    for record in sweep.ledger:
+        compared_in = stratum(config, record)
+        if compared_in is not None and record.rungs:
+            results = judged(record.history, OBJECTIVES[config.objective])
+            scheduler.replay(record.trial_id, compared_in, results)
+    return scheduler
+
+
+def _next_to_no_resources() -> tune.PlacementGroupFactory:
+    """Proxies stay on the head node and leave every CPU and GPU to the hosts."""
+    return tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+
+
+def _quiet_tune() -> None:
+    """Our own display, files and checks of results stand in for Tune's."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = "30"
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

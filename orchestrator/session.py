@@ -1,0 +1,270 @@
+"""Session: one driver's work on a sweep, from the state of its folder to the report.
+
+What lies in the run folder decides what is left to do; nothing else is carried over from an
+earlier session.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.config import SweepConfig, from_mapping, to_mapping
+from orchestrator.differences import differences
+from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.plan import Planner
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
+
+Outcome = Literal["finished", "nothing", "interrupted"]
+_DONE = (FINISHED, STOPPED, FAILED)
+
+
+def settle_folder(run: RunFolder, config: SweepConfig) -> dict[str, Any]:
+    """The state of the run folder, made if it is new; its sweep.yaml is this configuration.
+
+    Raises InputError if another space ran under this name, or if the folder can't be written.
+    """
+    import yaml
+
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        state = run.state()
+        if state is None:
+            state = {"sweep_id": uuid.uuid4().hex[:12]}
+            run.write_state(state)
+        elif run.sweep_file.exists():
+            _refuse_another_space(run, config)
+        text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+        run.write_text(run.sweep_file, text)
+    except OSError as error:
+        raise InputError(
+            f"{run.path}: can't be written ({error.strerror}). "
+            "Give a folder that can with --storage."
+        ) from error
+    return state
+
+
+@dataclass
+class Session:
+    """All that one driver is given."""
+
+    run: RunFolder
+    config: SweepConfig
+    planner: Planner
+    sweep_id: str
+    address: str | None
+    tracking_uri: str | None
+    resume_command: str
+
+    def run_all(self, *, retry_failed: bool = False) -> Outcome:
+        """Runs what is left to run and writes the report; a finished sweep only prints it."""
+        ledger = Ledger(self.run)
+        if retry_failed:
+            for record in ledger.with_state(FAILED):
+                ledger.run_again(record)
+        if self._is_finished(ledger):
+            self._print_report()
+            return self._outcome(ledger)
+        for record in ledger.with_state(INFEASIBLE):  # judged anew on today's hardware
+            ledger.run_again(record)
+        return self._run(ledger)
+
+    def _run(self, ledger: Ledger) -> Outcome:
+        import ray
+
+        from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
+        from orchestrator.terminal import SweepDisplay
+        from orchestrator.tracking import BackgroundTracker
+
+        uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
+        display = SweepDisplay()
+        done = ledger.count(*_DONE)
+        if ledger.records:
+            display.message(f"Resuming: {done} of {self.config.search.trials} trials are done.")
+        tracker = BackgroundTracker(MLflowTracker(uri), warn=display.message)
+        _open_tracker(self, tracker)
+        display.message("Starting Ray and its hosts ...")
+        _start_ray(self.address)
+        try:
+            interrupted = self._run_on_cluster(ledger, display, tracker)
+        finally:
+            display.stop()
+            ray.shutdown()
+        outcome: Outcome = "interrupted" if interrupted else self._outcome(ledger)
+        self._close(ledger, tracker, outcome)
+        print(f"MLflow: {tracking_command(uri)}")
+        return outcome
+
+    def _run_on_cluster(self, ledger: Ledger, display: Any, tracker: Any) -> bool:
+        """Trials, then the report split; True if the user interrupted it."""
+        import ray
+
+        from orchestrator.hosts import host_shape, start_admission
+        from orchestrator.provenance import driver_provenance
+        from orchestrator.runner import Sweep, run_trials, score_reports
+        from orchestrator.search import Search
+        from orchestrator.watchers import DisplayWatcher, TrackerWatcher
+
+        wanted = self.config.resources
+        shape = host_shape(
+            ray.cluster_resources(),
+            cpus=wanted.cpus_per_trial,
+            gpus=wanted.gpus_per_trial,
+            count=wanted.concurrent_trials,
+        )
+        name = f"admission-{self.sweep_id}"
+        admission = start_admission(name, shape, provenance=driver_provenance())
+        self.planner.device = ray.get(admission.open.remote())
+        from orchestrator.agenda import Agenda
+
+        agenda = Agenda(
+            planner=self.planner,
+            search=Search(self.config, known_trials=len(ledger.records)),
+            ledger=ledger,
+            on_rejected=lambda record: display.message(
+                f"Rejected {record.trial_id}: {record.reason}"
+            ),
+        )
+        sweep = Sweep(
+            config=self.config,
+            agenda=agenda,
+            ledger=ledger,
+            admission=admission,
+            admission_name=name,
+            concurrency=shape.count,
+            watchers=[DisplayWatcher(display), TrackerWatcher(tracker)],
+        )
+        display.start(self.config.search.trials, ledger.count(*_DONE))
+        if not run_trials(sweep):
+            return True
+        if agenda.exhausted:
+            display.message("space exhausted: there are no more configurations to try.")
+        display.message("Scoring the report split ...")
+        from orchestrator.mirror import finish_trial
+
+        for record in score_reports(sweep, _worth_reporting(self.run, ledger)):
+            finish_trial(tracker, record.folder)
+        self.run.write_state(
+            {
+                "sweep_id": self.sweep_id,
+                "finished_trials": ledger.count(*_DONE),
+                "exhausted": agenda.exhausted,
+            }
+        )
+        return False
+
+    def _is_finished(self, ledger: Ledger) -> bool:
+        state = self.run.state() or {}
+        enough = state.get("exhausted") or (
+            state.get("finished_trials", -1) >= self.config.search.trials
+        )
+        return bool(enough) and not ledger.with_state(INTERRUPTED)
+
+    def _outcome(self, ledger: Ledger) -> Outcome:
+        return "finished" if ledger.count(FINISHED) else "nothing"
+
+    def _close(self, ledger: Ledger, tracker: Any, outcome: Outcome) -> None:
+        """Writes the report, and ends the tracker's parent run with it."""
+        if outcome == "interrupted":
+            for record in ledger:
+                if not record.folder.done:
+                    _finish_in(tracker, record)
+        self._print_report()
+        run = self.run
+        files = (run.report_file, run.results_file, run.pareto_file, run.sweep_file)
+        tracker.close(
+            state="interrupted" if outcome == "interrupted" else "finished",
+            metrics=_best_metrics(ledger),
+            artifacts=[file for file in files if file.exists()],
+        )
+        if outcome == "interrupted":
+            print(f"Interrupted. Resume with: {self.resume_command}")
+
+    def _print_report(self) -> None:
+        from orchestrator.report import print_report, write_report
+
+        print_report(write_report(self.run, guesses=self._guesses()))
+
+    def _guesses(self) -> Mapping[str, float]:
+        """What needs no model: the best constant and the best cell to copy, on the report split."""
+        from trainables.tasks import make_task
+
+        configuration = next(self.planner.cell_configurations())
+        return make_task(self.config.task, self.planner.task_options(configuration)).guesses("report")
+
+
+def _refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
+    import yaml
+
+    before = from_mapping(yaml.safe_load(run.sweep_file.read_text()))
+    changes = differences(before, config)
+    if changes:
+        raise InputError(
+            [
+                f"{run.path}: this run was started with another space.",
+                *(f"  {change}" for change in changes),
+                "  Give the new space another --name, or take the change back to resume.",
+            ]
+        )
+
+
+def _start_ray(address: str | None) -> None:
+    import logging
+
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=address,
+            namespace="sweep",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=None if address not in (None, "local") else False,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({error}). "
+            "Start one with: ray up cluster.yaml"
+        ) from error
+
+
+def _open_tracker(session: Session, tracker: Any) -> None:
+    """Opens the mirror and fills in what an earlier session could not tell it."""
+    from orchestrator.mirror import mirror
+    from orchestrator.tracking import SweepIdentity
+
+    config = to_mapping(session.config)
+    params = {
+        name: config[name] for name in ("task", "objective", "budget", "search", "scheduler")
+    }
+    tracker.open(SweepIdentity(session.sweep_id, session.run.path.name, params=params))
+    mirror(session.run, tracker)
+
+
+def _finish_in(tracker: Any, record: TrialRecord) -> None:
+    from orchestrator.mirror import finish_trial, start_trial
+
+    start_trial(tracker, record.folder)
+    finish_trial(tracker, record.folder)
+
+
+def _worth_reporting(run: RunFolder, ledger: Ledger) -> list[TrialRecord]:
+    """The winner and the Pareto points: the only trained trials that see the report split."""
+    from orchestrator.pareto import worth_reporting
+    from orchestrator.results import read_trials
+
+    return [ledger.records[trial_id] for trial_id in worth_reporting(read_trials(run))]
+
+
+def _best_metrics(ledger: Ledger) -> dict[str, float]:
+    finished = [record for record in ledger if record.is_trial and record.state == FINISHED]
+    if not finished:
+        return {}
+    best = max(finished, key=lambda record: record.metrics.get("em_acc", 0.0))
+    return {f"best_{name}": value for name, value in best.metrics.items()}

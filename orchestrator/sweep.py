@@ -1,0 +1,154 @@
+"""python -m orchestrator.sweep: load a space, plan its trials, run them, report.
+
+Running the same command again resumes: the trial directories say what is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from orchestrator.config import SweepConfig
+
+DEFAULT_SPACE = "search_spaces/quickstart.yaml"
+FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _sweep(given)
+    except InputError as error:
+        for message in error.messages:
+            print(f"error: {message}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. Resume with: {resume_command(given)}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from orchestrator.config import load_config
+    from orchestrator.dry_run import describe
+    from orchestrator.lease import Lease
+    from orchestrator.plan import Planner
+    from orchestrator.session import Session, settle_folder
+
+    space = _space_file(given.space)
+    overrides = list(given.set)
+    if given.trials is not None:
+        overrides.append(f"search.trials={given.trials}")
+    config = load_config(space, overrides)
+    run = RunFolder(Path(given.storage) / (given.name or space.stem))
+    planner = Planner(config)
+    planner.prepare(planner.cell_configurations())
+    if given.dry_run:
+        print(describe(config, run))
+        return FINISHED
+    state = settle_folder(run, config)
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+    with Lease(run):
+        session = Session(
+            run=run,
+            config=config,
+            planner=planner,
+            sweep_id=state["sweep_id"],
+            address=given.address,
+            tracking_uri=given.tracking_uri,
+            resume_command=resume_command(given),
+        )
+        return _exit_code(session.run_all(retry_failed=given.retry_failed))
+
+
+def resume_command(given: argparse.Namespace) -> str:
+    """The command line that goes on with this sweep."""
+    import shlex
+
+    words = ["python", "-m", "orchestrator.sweep", given.space]
+    for option in ("name", "storage", "tracking_uri", "trials", "address"):
+        value = getattr(given, option)
+        if value is not None and value != _parser().get_default(option):
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    for override in given.set:
+        words += ["--set", override]
+    return shlex.join(words)
+
+
+def _exit_code(outcome: str) -> int:
+    return {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted": INTERRUPTED}[outcome]
+
+
+def _space_file(given: str) -> Path:
+    """The file as given, or the shipped one by that path from any working directory."""
+    shipped = Path(__file__).resolve().parent.parent / given
+    return shipped if not Path(given).exists() and shipped.exists() else Path(given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.sweep",
+        description=(
+            "Run a sweep over LLM fine-tuning configurations: Ray Tune schedules the trials, "
+            "Optuna suggests them, ASHA stops the weak ones early, MLflow tracks them. "
+            "Run the same command again to resume."
+        ),
+        epilog=(
+            "examples:\n"
+            "  python -m orchestrator.sweep --dry-run\n"
+            "  python -m orchestrator.sweep search_spaces/finqa_quantization.yaml --trials 40\n"
+            "  python -m orchestrator.sweep --name nf4 --set 'space.quantization=[nf4]'\n\n"
+            "exit codes: 0 finished; 1 no trial finished; 2 bad input; 130 interrupted"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "space",
+        nargs="?",
+        default=DEFAULT_SPACE,
+        metavar="SPACE.yaml",
+        help="what to sweep over; the grammar is in search_spaces/README.md (default: %(default)s)",
+    )
+    parser.add_argument("--name", help="the run's name (default: the file's name without .yaml)")
+    parser.add_argument(
+        "--storage", default="runs", metavar="DIR", help="where runs lie (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow server or store (default: sqlite in DIR/mlflow.db)",
+    )
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="how many distinct feasible configurations to try"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="Ray cluster to use: auto, local or an address (default: a running one, else local)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        help="override a value of the file; c is YAML. May be given several times",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and run nothing"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="give failed trials another chance"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""SweepDisplay: the sweep while it runs, as a live table, or as plain lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text, trial_label
+from trainables.spec import FINISHED, Event
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+__all__ = ["SweepDisplay", "trial_label"]
+
+
+@dataclass
+class _Running:
+    label: str
+    began: float
+    rung: str = ""
+    step: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class SweepDisplay:
+    """Shows a sweep's trials as events come in; every method may be called from any thread.
+
+    On a terminal: a table of the running trials and a line with done/total, ETA and the best
+    EmAcc so far. Elsewhere: one plain line per rung, ended trial and message, without escape
+    codes. Nothing is shown before `start` but messages; `stop` may be called twice.
+    """
+
+    def __init__(
+        self, file: IO[str] | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._file = sys.stdout if file is None else file
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._running: dict[str, _Running] = {}
+        self._total: int | None = None
+        self._done_before = self._ended = 0
+        self._began = clock()
+        self._best: tuple[float, str] | None = None
+        self._live: Live | None = None
+
+    def start(self, total: int | None, done: int = 0) -> None:
+        """`total` trials are wanted (None: not known), of which `done` were done before."""
+        with self._lock:
+            self._total, self._done_before, self._ended = total, done, 0
+            self._began = self._clock()
+        if self._file.isatty():
+            self._start_live()
+
+    def trial_event(self, trial_id: str, label: str, event: Event) -> None:
+        """A running trial reported; its metrics add to those that it reported before."""
+        with self._lock:
+            trial = self._running.setdefault(trial_id, _Running(label, self._clock()))
+            trial.metrics.update(event.metrics)
+            trial.step = event.step
+            trial.seconds = event.seconds
+            if event.kind == "rung":
+                trial.rung = f"{100 * event.fraction:.3g}%"
+            line = _rung_line(trial_id, trial)
+        if event.kind == "rung" and self._live is None:
+            self._write(line)
+
+    def trial_ended(
+        self, trial_id: str, label: str, state: str, reason: str, metrics: Mapping[str, float]
+    ) -> None:
+        """A trial is done; it counts towards the total unless it was infeasible."""
+        with self._lock:
+            self._running.pop(trial_id, None)
+            self._ended += state not in ("infeasible", "interrupted")
+            em_acc = metrics.get("em_acc")
+            if state == FINISHED and em_acc is not None:
+                self._best = max(self._best or (em_acc, label), (em_acc, label))
+            line = f"{self._count()} {trial_id} {label}: {state}"
+        values = _values_text(metrics)
+        self._write(line + (f", {values}" if values else "") + (f" ({reason})" if reason else ""))
+
+    def message(self, text: str) -> None:
+        """A line that stays on the screen."""
+        self._write(text)
+
+    def stop(self) -> None:
+        """Takes the live table away; later calls print plain lines."""
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        with self._lock:
+            rows = [_cells(key, trial, self._clock()) for key, trial in self._running.items()]
+            summary = self._summary()
+            done = self._done_before + self._ended
+        parts: list[RenderableType] = [_table(rows)] if rows else []
+        if self._total:
+            parts.append(_bar(done, self._total))
+        return Group(*parts, Text(summary, style="bold"))
+
+    def _start_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console: Console = Console(file=self._file, highlight=False)
+        live = Live(self, console=console, refresh_per_second=2, transient=True)
+        with self._lock:
+            self._live = live
+        live.start()
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            live = self._live
+        if live is None:
+            print(line, file=self._file, flush=True)
+        else:
+            live.console.print(line, markup=False, soft_wrap=True)
+
+    def _count(self) -> str:
+        done = self._done_before + self._ended
+        return f"[{done}/{self._total}]" if self._total is not None else f"[{done}]"
+
+    def _summary(self) -> str:
+        parts = [f"{self._count()[1:-1]} trials", f"{len(self._running)} running"]
+        eta = self._eta_seconds()
+        if eta is not None:
+            parts.append(f"about {seconds_text(eta)} to go")
+        if self._best is not None:
+            parts.append(f"best EmAcc {percent_text(self._best[0])} ({self._best[1]})")
+        return " · ".join(parts)
+
+    def _eta_seconds(self) -> float | None:
+        """The trials left, at the pace of those that ended since `start`."""
+        if self._total is None or not self._ended:
+            return None
+        left = max(0, self._total - self._done_before - self._ended)
+        return (self._clock() - self._began) / self._ended * left
+
+
+def _rung_line(trial_id: str, trial: _Running) -> str:
+    return f"{trial_id} {trial.label}: rung {trial.rung}, {_values_text(trial.metrics)}"
+
+
+def _values_text(metrics: Mapping[str, float]) -> str:
+    values = [
+        ("train loss", "train_loss", number_text),
+        ("eval loss", "eval_loss", number_text),
+        ("EmAcc", "em_acc", percent_text),
+        ("memory", "train_peak_memory_bytes", bytes_text),
+    ]
+    return ", ".join(f"{name} {show(metrics[key])}" for name, key, show in values if key in metrics)
+
+
+def _cells(trial_id: str, trial: _Running, now: float) -> tuple[str, ...]:
+    metrics = trial.metrics
+    return (
+        trial_id,
+        trial.label,
+        trial.rung or "-",
+        str(trial.step),
+        number_text(metrics.get("train_loss")),
+        number_text(metrics.get("eval_loss")),
+        percent_text(metrics.get("em_acc")),
+        bytes_text(metrics.get("train_peak_memory_bytes")),
+        seconds_text(trial.seconds or now - trial.began),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("configuration")
+    for name in ("rung", "step", "train loss", "eval loss", "EmAcc", "memory", "time"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _bar(done: int, total: int) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
+    return ProgressBar(total=total, completed=min(done, total), width=60)

@@ -1,0 +1,90 @@
+"""TrialResult, what is known of one trial, and how trials are ranked. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.labels import trial_label
+from trainables.run_folder import TrialFolder
+from trainables.spec import BASELINE, FINISHED, TRIAL, Event
+
+RUNNING = "running"
+Split = Literal["selection", "report"]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What is known of one trial; metrics hold finite numbers only, absent ones are not there.
+
+    `metrics` are on the selection split (the whole of it once finished), `report_metrics` on
+    `report_count` questions of the report split. While a trial is not done its metrics are the
+    last that it wrote.
+    """
+
+    folder: TrialFolder
+    role: str
+    state: str  # one of trainables.spec.STATES, or 'running'
+    reason: str
+    knobs: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    report_metrics: Mapping[str, float]
+    report_count: int
+    step: int
+    units: int
+    fraction: float
+    seconds: Mapping[str, float]
+    history: tuple[Event, ...]
+    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    attempts: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def trial_id(self) -> str:
+        return self.folder.trial_id
+
+    @property
+    def label(self) -> str:
+        return trial_label(self.knobs)
+
+    @property
+    def is_trial(self) -> bool:
+        return self.role == TRIAL
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.role == BASELINE
+
+    @property
+    def finished(self) -> bool:
+        return self.state == FINISHED
+
+    def count(self, split: Split = "selection") -> int:
+        """Questions behind the metrics of `split`; 0 when unknown."""
+        if split == "report":
+            return self.report_count
+        return int(self.metrics.get("em_acc_questions", 0))
+
+
+def objective(config: Mapping[str, Any]) -> str:
+    """The metric that the sweep ranks by; em_acc unless the configuration names another."""
+    return str(config.get("objective") or "em_acc")
+
+
+def ranked(results: Sequence[TrialResult], metric: str = "em_acc") -> list[TrialResult]:
+    """Finished trials that have `metric`, the best first; ties go to the lower eval_loss.
+
+    A metric whose name ends in 'loss' is minimised, any other maximised.
+    """
+    sign = 1 if metric.endswith("loss") else -1
+    having = [
+        item for item in results if item.is_trial and item.finished and metric in item.metrics
+    ]
+
+    def key(item: TrialResult) -> tuple[float, float, str]:
+        loss = item.metrics.get("eval_loss", float("inf"))
+        return sign * item.metrics[metric], loss, item.trial_id
+
+    return sorted(having, key=key)

@@ -1,0 +1,51 @@
+"""Watchers of a running sweep: the display on the terminal and the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.labels import trial_label
+from orchestrator.ledger import TrialRecord
+from orchestrator.mirror import finish_trial, start_trial
+from orchestrator.terminal import SweepDisplay
+from orchestrator.tracking import Tracker
+from trainables.spec import Event
+
+
+class DisplayWatcher:
+    """Shows every event on the terminal."""
+
+    def __init__(self, display: SweepDisplay) -> None:
+        self._display = display
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """A trial is shown with its first event: until then nothing of it is known."""
+
+    def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
+        for event in events[-1:]:
+            self._display.trial_event(record.trial_id, trial_label(record.spec.knobs), event)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self._display.trial_ended(
+            record.trial_id,
+            trial_label(record.spec.knobs),
+            record.state,
+            record.reason,
+            record.metrics,
+        )
+
+
+class TrackerWatcher:
+    """Mirrors every trial; the tracker must not wait (see `tracking.BackgroundTracker`)."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def trial_started(self, record: TrialRecord) -> None:
+        start_trial(self._tracker, record.folder)
+
+    def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
+        self._tracker.log(record.trial_id, events)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        finish_trial(self._tracker, record.folder)

@@ -1,0 +1,127 @@
+"""Builds run folders on disk, as a sweep leaves them, for the tests of what the user reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainables.knobs import canonical
+from trainables.run_folder import RunFolder, TrialFolder
+from trainables.spec import BASELINE, FINISHED, TRIAL, Budget, Event, TrialSpec
+
+CONFIG: Mapping[str, Any] = {
+    "task": "finqa",
+    "objective": "em_acc",
+    "space": {"model": ["base_models/small"], "quantization": ["none", "nf4"]},
+    "search": {"algorithm": "random", "trials": 8},
+}
+
+
+def new_run(folder: Path, config: Mapping[str, Any] = CONFIG) -> RunFolder:
+    """A run folder with its configuration and no trials."""
+    run = RunFolder(folder)
+    run.write_text(run.sweep_file, json.dumps(config))  # JSON is YAML
+    return run
+
+
+def add_trial(
+    run: RunFolder,
+    *,
+    right: Sequence[int] | None = None,
+    state: str = FINISHED,
+    reason: str = "",
+    role: str = TRIAL,
+    metrics: Mapping[str, float] | None = None,
+    rungs: Mapping[float, float] | None = None,
+    report_right: Sequence[int] | None = None,
+    **knobs: Any,
+) -> TrialFolder:
+    """A trial that is done; `right` holds 0 or 1 per question, em_acc follows from it.
+
+    `rungs` maps a fraction of the budget to the EmAcc seen there.
+    """
+    spec = new_spec(role=role, **knobs)
+    folder = run.trial(spec.trial_id)
+    folder.write_spec(spec, {})
+    measured = _measured(right) | dict(metrics or {})
+    folder.write_summary(
+        {
+            "trial_id": spec.trial_id,
+            "role": role,
+            "state": state,
+            "reason": reason,
+            "configuration": spec.knobs,
+            "metrics": measured,
+            "step": 100,
+            "units": 800,
+            "fraction": 1.0 if state == FINISHED else 0.25,
+            "seconds": {"load": 1.0, "train": 8.0, "eval": 2.0, "total": 11.0},
+            "history": [_rung(fraction, value) for fraction, value in (rungs or {}).items()],
+            "facts": {"context": "full", "evidence": "gold", "train_prompts_cut": 3},
+            "provenance": {"git_commit": "0123abc", "torch": "2.13.0", "device": "cpu"},
+            "attempts": 1,
+        }
+    )
+    if right is not None:
+        folder.write_predictions(question_rows(right))
+    if report_right is not None:
+        share = sum(report_right) / len(report_right)
+        scores = {"em_acc": share, "em_acc_strict": share, "em_acc_numeric": share}
+        folder.write_report_score(
+            {"split": "report", "metrics": scores, "count": len(report_right)}
+        )
+        folder.write_predictions(question_rows(report_right), "report")
+    return folder
+
+
+def add_baseline(run: RunFolder, right: Sequence[int], **knobs: Any) -> TrialFolder:
+    """An untrained base that was judged."""
+    return add_trial(run, right=right, role=BASELINE, method="untrained", **knobs)
+
+
+def new_spec(*, role: str = TRIAL, **knobs: Any) -> TrialSpec:
+    """A spec for the given knobs, the others at their defaults."""
+    return TrialSpec(
+        role="baseline" if role == BASELINE else "trial",
+        knobs=canonical({"model": "base_models/small", **knobs}),
+        model_digest=str(knobs.get("model", "small")),
+        task="finqa",
+        task_identity={"context": "full"},
+        task_options={},
+        budget=Budget(train_examples=800, eval_examples=100),
+    )
+
+
+def question_rows(right: Iterable[int]) -> list[dict[str, Any]]:
+    """Predictions for questions q0, q1, ... whose gold is a number."""
+    return [
+        {"id": f"q{place}", "prediction": "1", "gold": 1.0, "em_acc": score, "em_acc_strict": score}
+        for place, score in enumerate(right)
+    ]
+
+
+def outcomes(right: int, count: int = 100) -> list[int]:
+    """The first `right` of `count` questions right."""
+    return [1] * right + [0] * (count - right)
+
+
+def _measured(right: Sequence[int] | None) -> dict[str, float]:
+    if right is None:
+        return {}
+    share = sum(right) / len(right)
+    return {
+        "em_acc": share,
+        "em_acc_strict": share,
+        "em_acc_questions": len(right),
+        "eval_loss": 2.0 - share,
+        "train_loss": 1.5,
+        "train_peak_memory_bytes": 64 * 2**20,
+        "eval_peak_memory_bytes": 32 * 2**20,
+    }
+
+
+def _rung(fraction: float, em_acc: float) -> dict[str, Any]:
+    metrics = {"em_acc": em_acc, "eval_loss": 2.0 - em_acc, "em_acc_questions": 100.0}
+    return Event("rung", int(100 * fraction), int(800 * fraction), metrics, fraction, 3.0).to_json()

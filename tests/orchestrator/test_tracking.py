@@ -1,0 +1,427 @@
+"""Specification of the mirror in MLflow: each trial once, each point once, no sweep held up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.mirror import finish_trial, mirror, trial_name
+from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
+from orchestrator.tracking import (
+    BackgroundTracker,
+    NoTracker,
+    SweepIdentity,
+    TrackingError,
+    redact,
+)
+from tests.conftest import REPOSITORY
+from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec
+from trainables.run_folder import RunFolder
+from trainables.spec import Event
+
+STARTED = 1_700_000_000.0  # seconds since the epoch
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from orchestrator.mlflow_tracker import MLflowTracker
+from orchestrator.tracking import SweepIdentity
+Path("report.md").write_text("hello")
+tracker = MLflowTracker(sys.argv[1])
+tracker.open(SweepIdentity("s", "quick"))
+tracker.close(state="finished", metrics={}, artifacts=[Path("report.md")])
+"""
+
+
+@pytest.fixture(scope="module")
+def first_opening(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A storage folder whose store another process has made, and that process; takes seconds."""
+    storage, work = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("work")
+    command = [sys.executable, "-c", FRESH, f"sqlite:///{storage}/mlflow.db"]
+    paths = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=True, env=paths)
+    assert [file.name for file in work.iterdir()] == ["report.md"]
+    return storage, done
+
+
+@pytest.fixture(scope="module")
+def uri(first_opening: tuple[Path, subprocess.CompletedProcess[str]]) -> str:
+    """One sqlite store for all tests."""
+    return f"sqlite:///{first_opening[0]}/mlflow.db"
+
+
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest) -> SweepIdentity:
+    return SweepIdentity(f"id-{request.node.name}", request.node.name)
+
+
+def _event(units: int, kind: Any = "progress", fraction: float = 0.0, **metrics: float) -> Event:
+    return Event(kind, units // 8, units, metrics, fraction=fraction, seconds=units / 8)
+
+
+def _opened(uri: str, sweep: SweepIdentity, *trials: str) -> MLflowTracker:
+    tracker = MLflowTracker(uri)
+    tracker.open(sweep)
+    for trial_id in trials:
+        tracker.start(trial_id, name=trial_id, params={"rank": 8}, tags={}, started=STARTED)
+    return tracker
+
+
+def _finish(tracker: MLflowTracker, state: str, **metrics: float) -> None:
+    tracker.finish("t1", state=state, reason="", metrics=metrics, tags={})
+
+
+def _runs(uri: str, sweep: SweepIdentity) -> dict[str, Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(sweep.name)
+    runs = client.search_runs([experiment.experiment_id])
+    by_trial = {run.data.tags["trial_id"]: run for run in runs}
+    assert len(by_trial) == len(runs), "a trial has two runs"
+    return by_trial
+
+
+def _points(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+class TestPoints:
+    def test_a_resumed_trial_repeats_steps_and_nothing_is_there_twice(
+        self, uri: str, sweep: SweepIdentity
+    ) -> None:
+        first = _opened(uri, sweep, "t1")
+        first.log("t1", [_event(units, train_loss=9.0 - units / 8) for units in (8, 16, 24)])
+        resumed = _opened(uri, sweep, "t1")  # the first was killed; its checkpoint lies at 8
+        resumed.log("t1", [_event(units, train_loss=9.5 - units / 8) for units in (16, 24, 32)])
+        run = _runs(uri, sweep)["t1"]
+        assert _points(uri, run, "train_loss") == [(8, 8.0), (16, 7.0), (24, 6.0), (32, 5.5)]
+
+    def test_each_metric_is_followed_by_itself(self, uri: str, sweep: SweepIdentity) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        tracker.log("t1", [_event(8, train_loss=1.0)])
+        tracker.log("t1", [_event(8, "rung", 0.25, train_loss=2.0, em_acc=0.5)])
+        run = _runs(uri, sweep)["t1"]
+        assert _points(uri, run, "train_loss") == [(8, 1.0)]
+        assert _points(uri, run, "em_acc") == [(8, 0.5)]
+
+    def test_not_a_number_and_infinity_and_null_are_left_out(
+        self, uri: str, sweep: SweepIdentity
+    ) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        nothing: Any = None
+        odd = {"a": float("nan"), "b": float("inf"), "c": nothing, "d": 1.0}
+        tracker.log("t1", [_event(8, **odd)])
+        assert set(_runs(uri, sweep)["t1"].data.metrics) == {"d"}
+
+    def test_many_points_go_in_few_requests(self, uri: str, sweep: SweepIdentity) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        tracker.log("t1", [_event(units, a=1.0, b=2.0) for units in range(1500)])
+        assert len(_points(uri, _runs(uri, sweep)["t1"], "b")) == 1500
+
+    def test_time_is_the_start_plus_the_seconds_worked(
+        self, uri: str, sweep: SweepIdentity
+    ) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        tracker.log("t1", [_event(80, train_loss=1.0)])
+        _finish(tracker, "finished", em_acc=0.5)
+        run = _runs(uri, sweep)["t1"]
+        assert run.info.end_time - run.info.start_time == 10_000
+
+    def test_the_last_rung_waits_for_the_final_values(self, uri: str, sweep: SweepIdentity) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        tracker.log("t1", [_event(8, "rung", 0.5, em_acc=0.1), _event(16, "rung", 1.0, em_acc=0.2)])
+        _finish(tracker, "interrupted", em_acc=0.2)
+        resumed = _opened(uri, sweep, "t1")
+        resumed.log("t1", [_event(16, "rung", 1.0, em_acc=0.2, eval_loss=3.0)])
+        _finish(resumed, "finished", em_acc=0.3)
+        run = _runs(uri, sweep)["t1"]
+        assert _points(uri, run, "em_acc") == [(8, 0.1), (16, 0.3)]
+        assert _points(uri, run, "eval_loss") == [(16, 3.0)]
+
+    def test_a_stopped_trials_summary_adds_no_second_measurement(
+        self, uri: str, sweep: SweepIdentity
+    ) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        tracker.log("t1", [_event(8, "rung", 0.5, em_acc=0.1), _event(16, train_loss=2.0)])
+        _finish(tracker, "stopped", em_acc=0.1)
+        assert _points(uri, _runs(uri, sweep)["t1"], "em_acc") == [(8, 0.1)]
+
+
+class TestRuns:
+    @pytest.mark.parametrize(
+        ("state", "status"),
+        [
+            ("finished", "FINISHED"),
+            ("stopped", "FINISHED"),
+            ("failed", "FAILED"),
+            ("infeasible", "FAILED"),
+            ("interrupted", "KILLED"),
+        ],
+    )
+    def test_states(self, uri: str, sweep: SweepIdentity, state: str, status: str) -> None:
+        tracker = _opened(uri, sweep, "t1")
+        assert _runs(uri, sweep)["t1"].info.status == "RUNNING"
+        _finish(tracker, state)
+        run = _runs(uri, sweep)["t1"]
+        assert (run.info.status, run.data.tags["state"]) == (status, state)
+        _opened(uri, sweep, "t1")
+        run = _runs(uri, sweep)["t1"]
+        assert (run.info.status, run.data.tags["state"]) == ("RUNNING", "running")
+
+    def test_parameters_are_written_once_and_never_changed(
+        self, uri: str, sweep: SweepIdentity
+    ) -> None:
+        for rank in (8, 16):
+            tracker = _opened(uri, sweep)
+            params = {"rank": rank, "target_modules": ["k", "q"], "double_quantization": True}
+            tracker.start("t1", name="n", params=params, tags={}, started=STARTED)
+        assert _runs(uri, sweep)["t1"].data.params == {
+            "rank": "8",
+            "target_modules": '["k", "q"]',
+            "double_quantization": "true",
+        }
+
+    def test_sweeps_of_one_name_are_apart(self, uri: str, sweep: SweepIdentity) -> None:
+        for sweep_id in ("one", "two"):
+            _opened(uri, SweepIdentity(sweep_id, sweep.name), "t1")
+        from mlflow import MlflowClient
+
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(sweep.name)
+        runs = client.search_runs([experiment.experiment_id], "tags.trial_id = 't1'")
+        assert {run.data.tags["sweep_id"] for run in runs} == {"one", "two"}
+
+    def test_a_longer_sweep_shows_its_new_best(self, uri: str, sweep: SweepIdentity) -> None:
+        for trials, best in ((("t1",), 0.3), (("t1", "t2"), 0.4), (("t1", "t2"), 0.4)):
+            _opened(uri, sweep, *trials).close(state="finished", metrics={"best_em_acc": best})
+        assert _points(uri, _runs(uri, sweep)["sweep"], "best_em_acc") == [(1, 0.3), (2, 0.4)]
+
+    def test_a_deleted_experiment_comes_back(self, uri: str, sweep: SweepIdentity) -> None:
+        from mlflow import MlflowClient
+
+        _opened(uri, sweep, "t1")
+        client = MlflowClient(uri)
+        client.delete_experiment(client.get_experiment_by_name(sweep.name).experiment_id)
+        _opened(uri, sweep, "t1")
+        assert set(_runs(uri, sweep)) == {"sweep", "t1"}
+
+
+class TestMirror:
+    def test_rebuilds_every_trial_from_its_directory_as_often_as_one_likes(
+        self, uri: str, sweep: SweepIdentity, tmp_path: Path
+    ) -> None:
+        run = new_run(tmp_path / "quick")
+        best = add_trial(run, right=[1, 1, 0, 0], rungs={0.25: 0.2, 1.0: 0.4}, report_right=[1, 0])
+        stopped = add_trial(run, state="stopped", rungs={0.25: 0.1}, rank=16)
+        failed = add_trial(run, state="failed", reason="loss is nan", rank=32)
+        base = add_baseline(run, [0, 0, 0, 1])
+        for _ in range(2):
+            mirror(run, _opened(uri, sweep))
+        runs = _runs(uri, sweep)
+        ids = [folder.trial_id for folder in (best, stopped, failed, base)]
+        assert set(runs) == {"sweep", *ids}
+        assert _points(uri, runs[ids[0]], "em_acc")[-1][1] == 0.5
+        assert runs[ids[0]].data.metrics["report_em_acc"] == 0.5
+        assert runs[ids[0]].data.tags["git_commit"] == "0123abc"
+        assert runs[ids[0]].data.params["rank"] == "8"
+        assert runs[ids[2]].data.tags["reason"] == "loss is nan"
+        assert [runs[key].data.tags["role"] for key in ids[1:]] == ["trial", "trial", "baseline"]
+        assert [runs[key].info.status for key in ids] == ["FINISHED"] * 2 + ["FAILED", "FINISHED"]
+
+    def test_a_trial_without_a_summary_is_there_and_goes_on(
+        self, uri: str, sweep: SweepIdentity, tmp_path: Path
+    ) -> None:
+        run = new_run(tmp_path / "quick")
+        folder = add_trial(run)
+        folder.discard_result()
+        mirror(run, _opened(uri, sweep))
+        assert _runs(uri, sweep)[folder.trial_id].info.status == "RUNNING"
+
+    def test_a_report_score_may_come_later(
+        self, uri: str, sweep: SweepIdentity, tmp_path: Path
+    ) -> None:
+        run = new_run(tmp_path / "quick")
+        folder = add_trial(run, right=[1, 0], rungs={1.0: 0.5})
+        tracker = _opened(uri, sweep)
+        mirror(run, tracker)
+        score = {"split": "report", "metrics": {"em_acc": 0.25}, "count": 4}
+        folder.write_report_score(score)
+        finish_trial(tracker, folder)
+        metrics = _runs(uri, sweep)[folder.trial_id].data.metrics
+        assert (metrics["report_em_acc"], metrics["report_questions"]) == (0.25, 4)
+
+    def test_a_torn_directory_is_left_out(
+        self, uri: str, sweep: SweepIdentity, tmp_path: Path
+    ) -> None:
+        run = new_run(tmp_path / "quick")
+        whole, torn = add_trial(run, rank=4), add_trial(run, rank=16)
+        torn.summary_file.write_text('{"state": "fin')
+        mirror(run, _opened(uri, sweep))
+        assert set(_runs(uri, sweep)) == {"sweep", whole.trial_id}
+
+    def test_a_person_can_read_the_runs_name(self) -> None:
+        spec = new_spec(quantization="nf4", rank=8, learning_rate=0.0013, batch_size=8)
+        assert trial_name(spec) == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
+
+
+class _Recorder(NoTracker):
+    """Notes what reaches it; waits for `gate` first."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.gate = threading.Event()
+        self.fails = fails
+        self.logged: list[tuple[str, list[int]]] = []
+        self.finished: list[str] = []
+
+    def open(self, sweep: SweepIdentity) -> None:
+        self.gate.wait(10)
+        if self.fails:
+            raise TrackingError("MLflow at X can't be used: gone")
+
+    def log(self, trial_id: str, events: Sequence[Event]) -> None:
+        self.logged.append((trial_id, [event.units for event in events]))
+
+    def finish(
+        self,
+        trial_id: str,
+        *,
+        state: str,
+        reason: str,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Sequence[Path] = (),
+    ) -> None:
+        self.finished.append(trial_id)
+
+
+class TestBackground:
+    def test_nothing_waits_order_is_kept_and_logs_are_merged(self, sweep: SweepIdentity) -> None:
+        recorder = _Recorder()
+        tracker = BackgroundTracker(recorder, warn=pytest.fail)
+        tracker.open(sweep)
+        for units in (8, 16):
+            tracker.log("a", [_event(units)])
+            tracker.log("b", [_event(units)])
+        tracker.finish("a", state="finished", reason="", metrics={}, tags={})
+        tracker.log("b", [_event(24)])
+        assert recorder.logged == []
+        recorder.gate.set()
+        tracker.close(state="finished", metrics={})
+        assert recorder.logged == [("a", [8, 16]), ("b", [8, 16]), ("b", [24])]
+        assert recorder.finished == ["a"]
+        assert not tracker.incomplete
+
+    def test_an_error_is_one_warning_and_the_rest_is_dropped(self, sweep: SweepIdentity) -> None:
+        warnings: list[str] = []
+        recorder = _Recorder(fails=True)
+        tracker = BackgroundTracker(recorder, warn=warnings.append)
+        recorder.gate.set()
+        tracker.open(sweep)
+        tracker.log("a", [_event(8)])
+        tracker.close(state="finished", metrics={})
+        assert len(warnings) == 1
+        assert "can't be used: gone. The sweep goes on" in warnings[0]
+        assert tracker.incomplete
+        assert recorder.logged == []
+
+    def test_closing_waits_no_longer_than_it_may(self, sweep: SweepIdentity) -> None:
+        warnings: list[str] = []
+        recorder = _Recorder()
+        tracker = BackgroundTracker(recorder, warn=warnings.append, close_seconds=0.2)
+        tracker.open(sweep)
+        before = time.monotonic()
+        tracker.close(state="finished", metrics={})
+        assert time.monotonic() - before < 2
+        assert tracker.incomplete
+        assert "not done after 0.2 s" in warnings[0]
+        recorder.gate.set()
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_fault_of_the_program_is_told_too(self) -> None:
+        warnings: list[str] = []
+        tracker = BackgroundTracker(MLflowTracker("sqlite:///unused.db"), warn=warnings.append)
+        tracker.start("never opened", name="", params={}, tags={}, started=0)
+        tracker.close(state="finished", metrics={})
+        assert tracker.incomplete
+        assert "fault of the program" in warnings[0]
+
+
+class TestUnusable:
+    @pytest.mark.parametrize(
+        "make_uri",
+        [
+            lambda folder: "http://user:s3cret@127.0.0.1:1",
+            lambda folder: f"sqlite:///{folder}/text/mlflow.db",
+            lambda folder: f"sqlite:///{folder}/text",
+            lambda folder: f"file://{folder}/mlruns",
+            lambda folder: "unknown://user:s3cret@host",
+        ],
+        ids=["no server", "no folder", "no database", "file store", "unknown scheme"],
+    )
+    def test_is_an_error_without_a_password_within_seconds(
+        self, make_uri: Callable[[Path], str], tmp_path: Path, sweep: SweepIdentity
+    ) -> None:
+        (tmp_path / "text").write_text("This is no database, and it is long enough to tell." * 40)
+        before = time.monotonic()
+        with pytest.raises(TrackingError, match=r"can't be used: .") as caught:
+            MLflowTracker(make_uri(tmp_path)).open(sweep)
+        assert time.monotonic() - before < 12
+        assert "s3cret" not in f"{caught.value}{caught.value.__cause__}"
+
+    @pytest.mark.slow
+    def test_a_server_that_never_answers_is_known_within_about_ten_seconds(
+        self, sweep: SweepIdentity
+    ) -> None:
+        import socket
+
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            before = time.monotonic()
+            with pytest.raises(TrackingError, match="timed out"):
+                MLflowTracker(f"http://127.0.0.1:{silent.getsockname()[1]}").open(sweep)
+            assert time.monotonic() - before < 12
+
+
+def test_a_fresh_store_is_silent_and_everything_lies_beside_it(
+    first_opening: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    storage, process = first_opening
+    assert (process.stdout, process.stderr) == ("", "")
+    assert len(list((storage / "artifacts" / "quick").rglob("report.md"))) == 1
+
+
+def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
+    uri = default_uri(RunFolder(tmp_path / "my runs" / "quick"))
+    assert uri == f"sqlite:///{tmp_path}/my runs/mlflow.db"
+    assert tracking_command(uri).endswith(f"mlflow ui --backend-store-uri '{uri}'")
+    assert tracking_command("http://me:s3cret@host:5000") == "open http://***@host:5000"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://host:5000/a", "http://host:5000/a"),
+        ("at https://me:s3cret@host/a: gone", "at https://***@host/a: gone"),
+        ("http://me:p@ss/word@host", "http://***@host"),
+        (
+            "postgresql://host/db?user=me&password=s3cret",
+            "postgresql://host/db?user=me&password=***",
+        ),
+    ],
+)
+def test_redact(text: str, expected: str) -> None:
+    assert redact(text) == expected

@@ -1,0 +1,95 @@
+"""Tiny base models with random weights, made in a folder: two architectures and a small tokenizer.
+
+Random weights are enough to test how training works; nothing here has learned anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TEXTS = (
+    "bornova reports in millions of dollars. revenue 2014: 32 revenue 2013: 21",
+    "from 2013 to 2014, what was the change in expenses? answer: 11 -7 0.125 yes no",
+    "Write only the final number. Question: the figures are audited. Answer: 5",
+)
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|user|>{{ message['content'] }}</s>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer(*, chat_template: str | None = None, add_bos: bool = True) -> Any:
+    """A byte-level BPE of about 300 tokens: any text comes back as it was."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if add_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    fast.chat_template = chat_template
+    return fast
+
+
+def make_llama(folder: Path, *, hidden_size: int = 32, chat_template: str | None = None) -> Path:
+    """A Llama of two layers, with grouped-query attention."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        **_COMMON,
+    )
+    return _save(folder, lambda: LlamaForCausalLM(config), make_tokenizer(chat_template=chat_template))
+
+
+def make_gpt_neox(folder: Path) -> Path:
+    """A GPT-NeoX of two layers: query, key and value are one fused matrix; no chat template."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    config = GPTNeoXConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        **_COMMON,
+    )
+    return _save(folder, lambda: GPTNeoXForCausalLM(config), make_tokenizer(add_bos=False))
+
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": 320,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+    "initializer_range": 0.3,  # so that answers differ from question to question
+}
+
+
+def _save(folder: Path, build: Callable[[], Any], tokenizer: Any) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    build().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

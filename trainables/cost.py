@@ -1,0 +1,119 @@
+"""Measured memory: tensors through the allocator, the process through the kernel.
+
+Tensor memory is what ranks configurations; a process's memory also holds libraries and caches.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.data import Batch
+from trainables.engine import Engine, rng_states, set_rng_states
+from trainables.models import tensor_bytes
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_RESET_PEAK = "5"  # see proc(5)
+
+
+class TensorPeak:
+    """The most bytes that a model's tensors and the work on them took at once.
+
+    On CUDA from the allocator's counters. On a CPU from the allocator's events that the profiler
+    records, which is too much to record always: there only `representative` stretches count, and
+    they must hold the greatest batch.
+    """
+
+    def __init__(self, model: Any, device: torch.device, *, at_least: int = 0) -> None:
+        self._model = model
+        self._device = device
+        self.bytes = at_least
+
+    @contextmanager
+    def over(self, *, representative: bool) -> Iterator[None]:
+        """Raises `bytes` to the peak of what runs inside, if that is higher."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            yield
+            self._raise_to(torch.cuda.max_memory_allocated(self._device))
+        elif representative:
+            before = tensor_bytes(self._model)
+            with _allocator_events() as events:
+                yield
+            self._raise_to(before + _highest(events))
+        else:
+            yield
+
+    def _raise_to(self, peak_bytes: int) -> None:
+        self.bytes = max(self.bytes, peak_bytes)
+
+
+def measure_training(
+    engine: Engine, longest: Batch, *, accumulated: bool, peak: TensorPeak
+) -> None:
+    """Raises `peak` to what optimizer steps on the longest micro-batch take; undoes them after.
+
+    A first step on one row makes the optimizer's state, which the second has to hold too; with
+    accumulation the second also holds gradients while it makes more. Spends `engine`: it must not
+    train afterwards. Parameters and random generators are as before, to the bit.
+    """
+    before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
+    states = rng_states(engine.device)
+    row = Batch(longest.input_ids[:1], longest.attention_mask[:1], longest.labels[:1])
+    with peak.over(representative=True):
+        for batches in ([row], [longest] * (2 if accumulated else 1)):
+            for batch in batches:
+                engine.accumulate(batch, completion_tokens=1)
+            engine.step(0)
+    with torch.no_grad():
+        for name, parameter in engine.parameters.items():
+            parameter.copy_(before[name])
+    set_rng_states(states, engine.device)
+
+
+def reset_process_peak() -> None:
+    """Makes `process_peak_memory_bytes` start again; does nothing where that can't be done."""
+    if os.access(_CLEAR_REFS, os.W_OK):
+        _CLEAR_REFS.write_text(_RESET_PEAK)
+
+
+def process_peak_memory_bytes() -> int:
+    """The process's greatest resident memory since `reset_process_peak`.
+
+    Without Linux's /proc since the process began.
+    """
+    if _STATUS.exists():
+        lines = _STATUS.read_text().splitlines()
+        peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+        if peaks:
+            return peaks[0]
+    unit = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def _allocator_events() -> Iterator[list[int]]:
+    """Bytes allocated (or, negative, freed) inside, in order; filled in at the end."""
+    changes: list[int] = []
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    profile = torch.profiler.profile(activities=activities, profile_memory=True)
+    with profile:
+        yield changes
+    results: Any = profile.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
+    changes.extend(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+
+
+def _highest(changes: Iterable[int]) -> int:
+    now = highest = 0
+    for change in changes:
+        now += change
+        highest = max(highest, now)
+    return highest

@@ -1,0 +1,155 @@
+"""Evaluation: the loss on completions, and answers by batched greedy generation.
+
+Batches are sorted by length, the longest first, and predictions come back in the data's order.
+On a CPU an unquantized or 4-bit model's answers do not depend on the batch size; int8 takes its
+outlier columns over the whole batch there, so its answers may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainables.cost import TensorPeak
+from trainables.data import Encoded, collate
+from trainables.engine import memory_errors, summed_loss
+from trainables.models import Base
+from trainables.spec import Execution
+from trainables.tasks.task import Example, Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on some questions.
+
+    `metrics`: eval_loss (mean over completion tokens), what the task measures (em_acc,
+    em_acc_strict, ...) and em_acc_questions, how many were asked. `predictions`: a row per
+    question, in the data's order.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[dict[str, Any]]
+
+
+def evaluate(
+    model: Any, base: Base, *, task: Task, encoded: Encoded, execution: Execution, peak: TensorPeak
+) -> Evaluation:
+    """Judges `model`, an adapted `base`, on `encoded`; leaves its mode as it was.
+
+    Draws nothing from random generators. `peak` is raised to what the longest batches took.
+    """
+    with _evaluating(model, base), memory_errors():
+        loss = _mean_loss(model, base, encoded, execution, peak)
+        completions = _completions(model, base, encoded, execution, peak)
+    rows = [
+        _row(task, example, text)
+        for example, text in zip(encoded.examples, completions, strict=True)
+    ]
+    scores = [row["scores"] for row in rows]
+    metrics = {"eval_loss": loss, **task.metrics(scores), "em_acc_questions": float(len(rows))}
+    return Evaluation(metrics, [_flat(row) for row in rows])
+
+
+class EndOfLine:
+    """Ends a row at its first newline after something to read; passed to transformers' generate.
+
+    Looks at one new token per row and step, so rows must be given from the first step on.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._begun: torch.Tensor | None = None
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any
+    ) -> torch.Tensor:
+        del scores, kwargs
+        tokens = input_ids[:, -1]
+        reads = ~self._base.blanks[tokens]
+        self._begun = reads if self._begun is None else self._begun | reads
+        return self._begun & self._base.line_ends[tokens]
+
+
+def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Indices in batches, the longest first; of equal lengths the first comes first."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+@contextmanager
+def _evaluating(model: Any, base: Base) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    mixed = base.compute_dtype != torch.float32
+    autocast = torch.autocast(base.device.type, dtype=base.compute_dtype, enabled=mixed)
+    try:
+        with torch.no_grad(), autocast:
+            yield
+    finally:
+        model.train(training)
+
+
+def _mean_loss(
+    model: Any, base: Base, encoded: Encoded, execution: Execution, peak: TensorPeak
+) -> float:
+    lengths = [encoded.length(index) for index in range(len(encoded))]
+    total = 0.0
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    for number, indices in enumerate(batches):
+        with peak.over(representative=number == 0):
+            batch = collate(encoded, indices, pad_token=base.pad_token)
+            total += summed_loss(model, batch, base).item()
+    return total / sum(map(len, encoded.completions))
+
+
+def _completions(
+    model: Any, base: Base, encoded: Encoded, execution: Execution, peak: TensorPeak
+) -> list[str]:
+    texts = [""] * len(encoded)
+    lengths = [len(prompt) for prompt in encoded.prompts]
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    for number, indices in enumerate(batches):
+        with peak.over(representative=number == 0):
+            prompts = [encoded.prompts[index] for index in indices]
+            written = _generate(model, base, prompts, execution.max_new_tokens)
+        for index, text in zip(indices, written, strict=True):
+            texts[index] = text
+    return texts
+
+
+def _generate(
+    model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[str]:
+    length = max(map(len, prompts))
+    room = (base.longest_sequence or length + max_new_tokens) - length
+    ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    written = model.generate(
+        input_ids=torch.tensor(ids, device=base.device),
+        attention_mask=torch.tensor(mask, device=base.device),
+        max_new_tokens=max(1, min(max_new_tokens, room)),
+        stopping_criteria=[EndOfLine(base)],
+    )
+    texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
+    return [_first_line(text) for text in texts]
+
+
+def _first_line(text: str) -> str:
+    """What follows a row's end is padding, which may be a token that reads as text."""
+    return text.strip().partition("\n")[0].rstrip()
+
+
+def _row(task: Task, example: Example, text: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": example.id}
+    if "question" in example.record:
+        row["question"] = example.record["question"]
+    row |= {"prediction": text, "gold": task.gold(example)}
+    return row | {"scores": task.score(example, text)}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in row.items() if name != "scores"}, **row["scores"]}

@@ -1,0 +1,103 @@
+"""A base model as files: is it one, which content has it, which revision of a hub. LIGHT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from trainables.errors import InputError
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
+
+
+def is_folder(model: str) -> bool:
+    """Whether a `model` knob names a place on disk rather than a hub's id.
+
+    A hub's id has at most one slash and begins with neither "." nor "/" nor "~".
+    """
+    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
+    return looks_local or Path(model).exists()
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Raises InputError with all that keeps `folder` from being a base model's."""
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        state = "is a file, not a folder" if place.exists() else "does not exist"
+        raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
+    faults = [f"model: {folder} {fault}" for fault in _faults(place)]
+    if faults:
+        raise InputError(faults)
+
+
+def model_digest(folder: str | Path) -> str:
+    """A sha256 over the names and contents of the configuration, tokenizer and weights.
+
+    Equal for equal content wherever it lies; a README or a training log does not count.
+    """
+    place = Path(folder).expanduser()
+    check_model_folder(place)
+    total = hashlib.sha256()
+    for file in sorted(place.iterdir()):
+        if _counts(file):
+            total.update(f"{file.name}\0{_sha256(file)}\n".encode())
+    return total.hexdigest()
+
+
+def resolve_revision(model: str, revision: str = "main") -> str:
+    """The commit that `revision` of a hub's model is now, or was when its snapshot was cached.
+
+    Raises InputError where the hub can't be reached and no snapshot is cached.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(HfApi().model_info(model, revision=revision, timeout=10).sha)
+    except HFValidationError as error:
+        raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
+    except (HfHubHTTPError, OSError, ConnectionError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True)).name
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
+            "and no snapshot of it is cached. Give a local folder, or log in and be online."
+        ) from error
+
+
+def _faults(place: Path) -> list[str]:
+    names = {file.name for file in place.iterdir()}
+    faults = []
+    if "config.json" not in names:
+        faults.append("has no config.json. Give the folder that save_pretrained wrote.")
+    elif not _is_json_object(place / "config.json"):
+        faults.append("has a config.json that is not a JSON object.")
+    if not any(name.endswith(".safetensors") for name in names):
+        bins = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
+        only = "has weights only as pickles (.bin), which are never loaded" if bins else ""
+        faults.append(f"{only or 'has no *.safetensors'}. Save it with safe_serialization.")
+    if not names & set(_TOKENIZER_FILES):
+        faults.append("has no tokenizer. Save the tokenizer beside the weights.")
+    return faults
+
+
+def _is_json_object(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return False
+
+
+def _counts(file: Path) -> bool:
+    """Only what decides the model: no README, no log of the training that made it."""
+    is_log = file.suffix == ".txt" and file.name not in {"merges.txt", "vocab.txt"}
+    return file.is_file() and file.name.endswith(_ENDINGS_THAT_COUNT) and not is_log
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

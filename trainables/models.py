@@ -1,0 +1,282 @@
+"""Base models: a frozen, possibly quantized causal language model with its tokenizer.
+
+Weights are read from safetensors only, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from trainables.errors import InputError
+from trainables.model_folder import check_model_folder, is_folder
+from trainables.quantization import QUANTIZATIONS
+from trainables.spec import TrialSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+@dataclass(frozen=True)
+class Base:
+    """One loaded base, frozen and in evaluation mode; trials borrow it one after another.
+
+    `line_ends` and `blanks`, (vocabulary,) booleans on the model's device: which tokens hold a
+    newline, which hold nothing but white space. `weight_bytes` counts what the quantization
+    stores too (scales, codebooks).
+    """
+
+    model: Any
+    tokenizer: Any
+    key: str
+    device: torch.device
+    compute_dtype: torch.dtype
+    seconds: float
+    weight_bytes: int
+    end_tokens: tuple[int, ...]
+    pad_token: int
+    line_ends: torch.Tensor
+    blanks: torch.Tensor
+    tokenizer_digest: str
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """How many positions the model knows, where its configuration says so."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+
+def warm_imports() -> None:
+    """Imports what the first trial would wait for, and quiets what writes no news.
+
+    Takes about 15 s on a machine with idle cores.
+    """
+    import bitsandbytes  # noqa: F401
+    import peft  # noqa: F401
+
+    quiet()
+
+
+def quiet() -> None:
+    """Progress bars off, and off what bitsandbytes says at every int8 matmul on a CPU."""
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+
+def default_device() -> str:
+    """ "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_base(spec: TrialSpec, *, device: str = "") -> Base:
+    """The spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
+
+    Raises InputError if the folder holds no base model or its tokenizer can't pad.
+    """
+    started = time.perf_counter()
+    quiet()
+    device = device or default_device()
+    name, revision = _source(spec)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    pad_token = _pad_token(tokenizer, name)
+    dtype = DTYPES[spec.knobs["compute_dtype"]]
+    model = _load_model(spec, name=name, revision=revision, device=device)
+    end_tokens = _end_tokens(model, tokenizer)
+    model.generation_config = GenerationConfig(  # a sampling one of the model's own must not count
+        do_sample=False, eos_token_id=list(end_tokens) or None, pad_token_id=pad_token
+    )
+    line_ends, blanks = _line_tokens(tokenizer, size=_vocabulary_size(model))
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        key=spec.base_key,
+        device=torch.device(device),
+        compute_dtype=dtype,
+        seconds=time.perf_counter() - started,
+        weight_bytes=tensor_bytes(model),
+        end_tokens=end_tokens,
+        pad_token=pad_token,
+        line_ends=line_ends.to(device),
+        blanks=blanks.to(device),
+        tokenizer_digest=_tokenizer_digest(tokenizer),
+    )
+
+
+def stored_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor a model keeps: parameters, buffers and the quantization's state."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+    for name, module in model.named_modules():
+        for part, tensor in _quantization_state(module):
+            yield f"{name}.{part}", tensor
+
+
+def tensor_bytes(model: Any) -> int:
+    """Bytes of a model's tensors; one that has two names counts once."""
+    storages = (tensor.untyped_storage() for _, tensor in stored_tensors(model))
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def describe_device() -> dict[str, str | int | bool]:
+    """The accelerator (or the CPU) and the versions that a result depends on."""
+    facts: dict[str, str | int | bool] = {"cpu_threads": torch.get_num_threads()}
+    facts |= _describe_cuda() if torch.cuda.is_available() else _describe_cpu()
+    from importlib.metadata import version
+
+    return facts | {f"{package}_version": version(package) for package in _PACKAGES}
+
+
+def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
+    """What "auto" means on `device`; any other dtype is returned as it is.
+
+    bfloat16 where the GPU has it (compute capability 8 and up), float16 on older GPUs, float32
+    on a CPU.
+    """
+    if compute_dtype != "auto":
+        return compute_dtype
+    if torch.device(device).type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
+
+
+def _source(spec: TrialSpec) -> tuple[str, str | None]:
+    model = str(spec.knobs["model"])
+    if not is_folder(model):
+        return model, spec.revision or None
+    check_model_folder(model)
+    return str(Path(model).expanduser()), None
+
+
+def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str) -> Any:
+    quantization = _quantization_config(spec)
+    model = AutoModelForCausalLM.from_pretrained(
+        name,
+        revision=revision,
+        use_safetensors=True,
+        dtype=DTYPES[spec.knobs["compute_dtype"]],
+        device_map={"": device},
+        **({} if quantization is None else {"quantization_config": quantization}),
+    )
+    model.requires_grad_(False)
+    model.eval()
+    _keep_weights_unpacked(model)
+    return model
+
+
+def _quantization_config(spec: TrialSpec) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    row = QUANTIZATIONS[spec.knobs["quantization"]]
+    if not row.loader:
+        return None
+    return BitsAndBytesConfig(
+        **row.loader,
+        bnb_4bit_use_double_quant=bool(spec.knobs.get("double_quantization", False)),
+        bnb_4bit_compute_dtype=DTYPES[spec.knobs["compute_dtype"]],
+    )
+
+
+def _keep_weights_unpacked(model: Any) -> None:
+    """Else, on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in place at the
+    first evaluation, and training after it runs a kernel that has no gradient."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _pad_token(tokenizer: Any, name: str) -> int:
+    token = tokenizer.pad_token_id
+    token = tokenizer.eos_token_id if token is None else token
+    if token is None:
+        raise InputError(
+            f"model: the tokenizer of {name} has neither a padding nor an end token, so examples "
+            "can't be batched. Set pad_token in its tokenizer_config.json."
+        )
+    return int(token)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokenizer's end token and those that the model's authors generate with."""
+    named = model.generation_config.eos_token_id
+    given = named if isinstance(named, list) else [named]
+    return tuple(sorted({int(t) for t in (*given, tokenizer.eos_token_id) if t is not None}))
+
+
+def _vocabulary_size(model: Any) -> int:
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def _line_tokens(tokenizer: Any, *, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    texts = tokenizer.batch_decode([[token] for token in range(min(size, len(tokenizer)))])
+    texts += [""] * (size - len(texts))
+    line_ends = torch.tensor(["\n" in text for text in texts])
+    return line_ends, torch.tensor([not text.strip() for text in texts])
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    if tokenizer.is_fast:
+        content = tokenizer.backend_tokenizer.to_str()
+    else:
+        content = repr(sorted(tokenizer.get_vocab().items()))
+    whole = f"{content}\0{tokenizer.chat_template}\0{tokenizer.special_tokens_map}"
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _quantization_state(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    if isinstance(module, Linear4bit):
+        for part, value in module.weight.quant_state.as_dict(packed=False).items():
+            if isinstance(value, torch.Tensor):
+                yield part, value
+    elif isinstance(module, Linear8bitLt):
+        scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+        if scales is not None:
+            yield "SCB", scales
+
+
+def _describe_cpu() -> dict[str, str | int | bool]:
+    return {
+        "device": _cpu_name(),
+        "device_type": "cpu",
+        "device_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "bfloat16": False,  # computes it, but no faster than float32 on most CPUs
+    }
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "cpu"
+
+
+def _describe_cuda() -> dict[str, str | int | bool]:
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "device": properties.name,
+        "device_type": "cuda",
+        "device_memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "bfloat16": properties.major >= 8,
+        "cuda_version": str(torch.version.cuda),
+        "driver_version": _driver_version(),
+    }
+
+
+def _driver_version() -> str:
+    version = Path("/sys/module/nvidia/version")
+    return version.read_text().strip() if version.exists() else "unknown"

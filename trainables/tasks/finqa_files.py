@@ -1,0 +1,256 @@
+"""Reading FinQA's files: the official JSON list, or flat records one to a line; gzip or not.
+
+What a file holds is told by its content, not by its name. Every fault is reported with its line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.tasks.emacc import WORDS
+
+CONTEXTS = ("full", "evidence")
+EVIDENCE_KINDS = ("gold", "retrieved", "gold+retrieved")
+
+_ASKED = ("question", "program", "exe_ans")  # what an official record keeps under "qa"
+_MOST_FAULTS = 10  # shown for one file
+_DOWNLOAD_HINT = " `python -m trainables.tasks.download finqa` fetches the official files."
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question in flat form, and the "file:line" where it begins.
+
+    `fields`: id, question, pre_text, table, post_text, evidence, exe_ans (a float, "yes" or "no"),
+    program ("" where there is none), ctx (one of CONTEXTS: what the file has of the page), ev (one
+    of EVIDENCE_KINDS, or "none").
+    """
+
+    where: str
+    fields: Mapping[str, Any]
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """All records of a file. Raises InputError with all that is wrong with it, by line."""
+    return _read(path, checks=_CHECKS)
+
+
+def read_gold(path: str | Path) -> dict[str, float | str]:
+    """exe_ans by id, from any file that has these two of each record. Raises InputError."""
+    records = _read(path, checks={name: _CHECKS[name] for name in ("id", "exe_ans")})
+    return {record.fields["id"]: record.fields["exe_ans"] for record in records}
+
+
+def record_from(value: Mapping[str, Any], *, where: str) -> Record:
+    """One record, in official or flat form. Raises InputError with all that is wrong with it."""
+    fields = _flat(value)
+    faults = _record_faults(fields, where=where, checks=_CHECKS)
+    if faults:
+        raise InputError(faults)
+    return Record(where, _typed(fields))
+
+
+def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
+    """The JSON values of a file with their line numbers: those of one list, or one to a line.
+
+    Raises InputError where the file can't be read, is empty, or isn't JSON; `hint` says what to do
+    where there is no such file.
+    """
+    text = _text(Path(path), hint=hint)
+    values = _list_values if text.lstrip().startswith("[") else _line_values
+    empty = True
+    try:
+        for line, value in values(text):
+            empty = False
+            yield line, value
+    except _MalformedError as error:
+        raise InputError(f"{path}:{error.line}: not valid JSON: {error}") from error
+    if empty:
+        raise InputError(f"{path}: the file holds no records.")
+
+
+class _MalformedError(ValueError):
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _read(path: str | Path, *, checks: Mapping[str, _Check]) -> list[Record]:
+    records: list[Record] = []
+    faults: list[str] = []
+    first_at: dict[str, str] = {}
+    for line, value in read_lines(path, hint=_DOWNLOAD_HINT):
+        where = f"{path}:{line}"
+        if not isinstance(value, dict):
+            faults.append(f"{where}: a record must be an object, not {_kind(value)}.")
+            continue
+        fields = _flat(value)
+        found = _record_faults(fields, where=where, checks=checks)
+        if not found and fields["id"] in first_at:
+            found = [f"{where}: the id {fields['id']!r} is also at {first_at[fields['id']]}."]
+        faults += found
+        if not found:
+            first_at[fields["id"]] = where
+            records.append(Record(where, _typed(fields)))
+    if faults:
+        raise InputError(_few(faults, path))
+    return records
+
+
+def _few(faults: Sequence[str], path: str | Path) -> list[str]:
+    more = len(faults) - _MOST_FAULTS
+    return [*faults[:_MOST_FAULTS], *([f"{path}: and {more} more faults."] if more > 0 else [])]
+
+
+def _text(path: Path, *, hint: str) -> str:
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.{hint}") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the file can't be read: {error}") from error
+
+
+def _line_values(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise _MalformedError(number, str(error)) from error
+
+
+def _list_values(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON list one by one, because json.loads does not tell their lines."""
+    decoder = json.JSONDecoder()
+    position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
+    wanted_comma, may_end = False, True
+    while True:
+        start = _skip_space(text, position)
+        line, position = line + text.count("\n", position, start), start
+        character = text[position : position + 1]
+        if character == "]" and may_end and not text[position + 1 :].strip():
+            return
+        if wanted_comma and character != ",":
+            raise _MalformedError(line, "a comma or the end of the list is missing")
+        if wanted_comma:
+            position, wanted_comma, may_end = position + 1, False, False
+            continue
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise _MalformedError(error.lineno, str(error)) from error
+        except RecursionError as error:
+            raise _MalformedError(line, str(error)) from error
+        yield line, value
+        line, position, wanted_comma = line + text.count("\n", position, end), end, True
+        may_end = True
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record in flat form, unchecked: an official one keeps its question under "qa"."""
+    questions = value.get("qa")
+    if not isinstance(questions, dict):
+        page = value.get("pre_text") or value.get("post_text")
+        defaults: dict[str, Any] = {"program": "", "evidence": [], "ev": "none"}
+        return {**defaults, "ctx": "full" if page else "evidence", **_without_null(value)}
+    facts = questions.get("gold_inds") or {}
+    evidence = list(facts.values()) if isinstance(facts, dict) else facts
+    return {
+        "program": "",
+        **_without_null(value),
+        **_without_null({name: questions.get(name) for name in _ASKED}),
+        "evidence": evidence,
+        "ctx": "full",
+        "ev": "gold" if evidence else "none",
+    }
+
+
+def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: field for name, field in value.items() if field is not None}
+
+
+def _typed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: fields[name] for name in _CHECKS if name in fields}
+    exe_ans = kept["exe_ans"]
+    return {**kept, "exe_ans": exe_ans if isinstance(exe_ans, str) else float(exe_ans)}
+
+
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _record_faults(
+    fields: Mapping[str, Any], *, where: str, checks: Mapping[str, _Check]
+) -> list[str]:
+    faults = []
+    for name, (is_right, allowed) in checks.items():
+        if name not in fields:
+            faults.append(f"{where}: the field {name!r} is missing; it must be {allowed}.")
+        elif not is_right(fields[name]):
+            given = json.dumps(fields[name])[:60]
+            faults.append(f"{where}: {name} is {given}; it must be {allowed}.")
+    if not faults and fields.get("evidence") and fields.get("ev") == "none":
+        faults.append(f"{where}: ev is missing; it must say whose evidence it is: {_KINDS}.")
+    return faults
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(_are_texts(row) for row in value)
+
+
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in WORDS
+    return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond a float's range
+        return False
+
+
+_KINDS = ", ".join(EVIDENCE_KINDS)
+_TEXTS = "a list of strings"
+_CHECKS: dict[str, _Check] = {
+    "id": (_is_text, "a string that is not empty"),
+    "question": (_is_text, "a string that is not empty"),
+    "exe_ans": (_is_answer, 'a finite number, "yes" or "no"'),
+    "pre_text": (_are_texts, _TEXTS),
+    "table": (_is_table, "a list of rows, each a list of strings"),
+    "post_text": (_are_texts, _TEXTS),
+    "evidence": (_are_texts, _TEXTS),
+    "program": (lambda value: isinstance(value, str), "a string"),
+    "ctx": (lambda value: value in CONTEXTS, f"one of {', '.join(CONTEXTS)}"),
+    "ev": (lambda value: value in (*EVIDENCE_KINDS, "none"), f"one of {_KINDS}"),
+}

@@ -1,0 +1,111 @@
+"""The options of the FinQA task: what a search space may say of its data, context and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from trainables.errors import InputError, did_you_mean
+from trainables.tasks.finqa_files import CONTEXTS
+from trainables.tasks.task import SPLITS
+
+TARGETS = ("answer", "program")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Records that are made, not read: how many of which kinds (trainables.tasks.generated)."""
+
+    kinds: tuple[str, ...]
+    train: int
+    selection: int
+    report: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a search space may say of the task.
+
+    `train`, `selection`, `report`: files; without `report`, half of the selection file's pages are
+    the report split. `generated` stands in the place of the files. `context`: "full" or "evidence".
+    `prompt`: a named one or a template file; None is the one that fits `target` ("answer" or
+    "program"). `skip_missing_context`: leave out the records that lack the context, and count them.
+    """
+
+    train: str | None = None
+    selection: str | None = None
+    report: str | None = None
+    generated: Generated | None = None
+    context: str = "full"
+    prompt: str | None = None
+    target: str = "answer"
+    skip_missing_context: bool = False
+
+
+def parse_options(given: Mapping[str, Any]) -> Options:
+    """Raises InputError with all that is unknown, missing or of the wrong kind."""
+    faults = _unknown(given, allowed=[field.name for field in fields(Options)], where="task")
+    for name in ("train", "selection", "report", "prompt"):
+        if given.get(name) is not None and not isinstance(given[name], str):
+            faults.append(f"task.{name}: {given[name]!r} is not a path or a name.")
+    for name, allowed in (("context", CONTEXTS), ("target", TARGETS)):
+        if name in given and given[name] not in allowed:
+            faults.append(f"task.{name}: {given[name]!r}.{did_you_mean(given[name], allowed)}")
+    if not isinstance(given.get("skip_missing_context", False), bool):
+        faults.append(
+            f"task.skip_missing_context: {given['skip_missing_context']!r}: true or false."
+        )
+    generated, found = _parse_generated(given.get("generated"))
+    faults += found or _source_faults(given)
+    if faults:
+        raise InputError(faults)
+    return Options(**{**given, "generated": generated})
+
+
+def _source_faults(given: Mapping[str, Any]) -> list[str]:
+    files = [split for split in SPLITS if given.get(split) is not None]
+    if given.get("generated") is not None:
+        return [f"task.{split}: a file beside task.generated; give one of them." for split in files]
+    return [
+        f"task.{split}: missing; give a FinQA file, or task.generated."
+        for split in SPLITS[:2]
+        if split not in files
+    ]
+
+
+def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
+    from trainables.tasks.generated import KINDS
+
+    if given is None:
+        return None, []
+    if not isinstance(given, Mapping):
+        return None, [
+            f"task.generated: {given!r} is not a mapping of kinds, {', '.join(SPLITS)}, seed."
+        ]
+    names = [field.name for field in fields(Generated)]
+    faults = _unknown(given, allowed=names, where="task.generated")
+    faults += [f"task.generated.{name}: missing." for name in names if name not in given]
+    for name in (*SPLITS, "seed"):
+        value = given.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < int(name != "seed"):
+            faults.append(f"task.generated.{name}: {value!r} is not a positive whole number.")
+    kinds = given.get("kinds", list(KINDS))
+    if not isinstance(kinds, list | tuple) or not kinds:
+        faults.append(f"task.generated.kinds: {kinds!r} is not a list of {', '.join(KINDS)}.")
+    else:
+        faults += [
+            f"task.generated.kinds: unknown kind {kind!r}.{did_you_mean(kind, KINDS)}"
+            for kind in kinds
+            if not isinstance(kind, str) or kind not in KINDS
+        ]
+    return (None, faults) if faults else (Generated(**{**given, "kinds": tuple(kinds)}), [])
+
+
+def _unknown(given: Mapping[str, Any], *, allowed: Sequence[str], where: str) -> list[str]:
+    return [
+        f"{where}.{name}: unknown option.{did_you_mean(name, allowed)}"
+        for name in given
+        if name not in allowed
+    ]

@@ -1,0 +1,171 @@
+"""FinQA's splits: read or generated, kept apart by page, checked for the context asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trainables.errors import InputError
+from trainables.tasks.finqa_files import CONTEXTS, Record, read_records, record_from
+from trainables.tasks.finqa_options import Generated, Options
+from trainables.tasks.prompts import EVIDENCE
+from trainables.tasks.task import SPLITS, Example
+
+_CARVE_SEED = 7  # which pages of the selection file become the report split
+
+_Records = dict[str, list[Record]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The examples of a split, and how many records were left out for lack of context."""
+
+    examples: tuple[Example, ...]
+    skipped: int
+
+
+def load_splits(options: Options) -> Mapping[str, Split]:
+    """All splits, so that what is wrong in any of them is told at once. Raises InputError."""
+    records = _generate(options.generated) if options.generated else _read(options)
+    _check_disjoint(records, by_page=options.generated is None)
+    _check_programs(records, options)
+    _check_context(records, options)
+    return {split: _split(records[split], options) for split in SPLITS}
+
+
+def page_of(record_id: str) -> str:
+    """The page that a question is about: its id up to the last "-"."""
+    return record_id.rpartition("-")[0] or record_id
+
+
+def _split(records: Sequence[Record], options: Options) -> Split:
+    kept = [record for record in records if _has_context(record, options.context)]
+    examples = tuple(
+        Example(
+            id=record.fields["id"],
+            record=record.fields,
+            group=record.fields["id"] if options.generated else page_of(record.fields["id"]),
+        )
+        for record in kept
+    )
+    return Split(examples, skipped=len(records) - len(kept))
+
+
+def _has_context(record: Record, context: str) -> bool:
+    return (
+        bool(record.fields["evidence"]) if context == EVIDENCE else record.fields["ctx"] == "full"
+    )
+
+
+def _generate(wanted: Generated) -> _Records:
+    from trainables.tasks import generated
+
+    made = {
+        split: generated.records(
+            pool="finetuning",
+            kinds=wanted.kinds,
+            count=getattr(wanted, split),
+            seed=wanted.seed,
+            split=split,
+        )
+        for split in SPLITS
+    }
+    return {
+        split: [record_from(value, where=f"generated {split}") for value in values]
+        for split, values in made.items()
+    }
+
+
+def _read(options: Options) -> _Records:
+    records: _Records = {}
+    faults: list[str] = []
+    for split in SPLITS:
+        path = getattr(options, split)
+        try:
+            records[split] = read_records(path) if path else []
+        except InputError as error:
+            faults += error.messages
+    if faults:
+        raise InputError(faults)
+    if not options.report:
+        records["selection"], records["report"] = _halves(records["selection"])
+        if not records["selection"] or not records["report"]:
+            raise InputError(
+                f"{options.selection}: the file has one page only, so it can't be halved into"
+                " selection and report splits; set task.report to another file."
+            )
+    return records
+
+
+def _halves(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Two halves that share no page, each in the file's order: whole pages, in a seeded order."""
+    sizes = Counter(page_of(record.fields["id"]) for record in records)
+    first: set[str] = set()
+    taken = 0
+    for page in sorted(sizes, key=_seeded_rank):
+        if 2 * taken < len(records) and len(first) < len(sizes) - 1:
+            first.add(page)
+            taken += sizes[page]
+    in_first = [page_of(record.fields["id"]) in first for record in records]
+    return (
+        [record for record, chosen in zip(records, in_first, strict=True) if chosen],
+        [record for record, chosen in zip(records, in_first, strict=True) if not chosen],
+    )
+
+
+def _seeded_rank(page: str) -> str:
+    return hashlib.sha256(f"{_CARVE_SEED}/{page}".encode()).hexdigest()
+
+
+def _check_disjoint(records: _Records, *, by_page: bool) -> None:
+    faults = []
+    first_in: dict[str, str] = {}
+    for split in SPLITS:
+        groups = {
+            page_of(record.fields["id"]) if by_page else record.fields["id"]
+            for record in records[split]
+        }
+        for other in SPLITS[: SPLITS.index(split)]:
+            shared = sorted(group for group in groups if first_in.get(group) == other)
+            if shared:
+                faults.append(
+                    f"task: the {other} and {split} splits share {len(shared)} pages, such as"
+                    f" {shared[0]!r}; give files that share none."
+                )
+        first_in |= {group: first_in.get(group, split) for group in groups}
+    if faults:
+        raise InputError(faults)
+
+
+def _check_programs(records: _Records, options: Options) -> None:
+    if options.target != "program":
+        return
+    lacking = [each for split in SPLITS for each in records[split] if not each.fields["program"]]
+    if lacking:
+        raise InputError(
+            f"{lacking[0].where}: {len(lacking)} records have no program (this is the first);"
+            " use task.target: answer, or a file that has them."
+        )
+
+
+def _check_context(records: _Records, options: Options) -> None:
+    faults = []
+    for split in SPLITS:
+        lacking = [each for each in records[split] if not _has_context(each, options.context)]
+        left = len(records[split]) - len(lacking)
+        if lacking and (left == 0 or not options.skip_missing_context):
+            faults.append(_missing_context(lacking, options.context, split=split, left=left))
+    if faults:
+        raise InputError(faults)
+
+
+def _missing_context(lacking: Sequence[Record], context: str, *, split: str, left: int) -> str:
+    other = next(each for each in CONTEXTS if each != context)
+    skip = "set task.skip_missing_context: true to leave them out, or " if left else ""
+    total = left + len(lacking)
+    return (
+        f"{lacking[0].where}: {len(lacking)} of the {total} records of the {split} split have no"
+        f" {context} context (this is the first); {skip}use task.context: {other}."
+    )

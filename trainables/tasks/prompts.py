@@ -1,0 +1,192 @@
+"""Prompts: named templates or template files, and how a page is laid out in them.
+
+Placeholders: {question}, which a template must have; {pre_text}, {table} or {statements}, and
+{post_text} for a full page; {evidence} for the facts that stand in the page's place. A question is
+asked with a full page or with evidence, never both: the placeholders of the other are empty. A line
+whose only placeholder is empty drops out with its newline, so one template serves both. The reply
+("Answer:") is no part of a template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import InputError, did_you_mean
+from trainables.tasks.emacc import MARKER
+from trainables.tasks.task import Cut, Prompt
+
+LAYOUT_VERSION = "1"  # to be raised when a rendering below changes: it is part of every digest
+REPLY = MARKER
+
+PAGE = ("pre_text", "table", "statements", "post_text")
+EVIDENCE = "evidence"
+PLACEHOLDERS = (*PAGE, EVIDENCE, "question")
+
+_PAGE_AND_QUESTION = """
+{pre_text}
+{table}
+{post_text}
+{evidence}
+
+Question: {question}"""
+
+PROMPTS: dict[str, str] = {
+    "default": """You are an analyst who answers questions about a company's annual report.
+Find the figures that the question needs, decide how they combine, calculate, and check the sign \
+and the unit.
+Write only the final number: no words, no unit, no thousands separators. Write a share or a \
+percentage as a fraction (0.125 for 12.5%), and yes or no where the question asks for that.
+"""
+    + _PAGE_AND_QUESTION,
+    "program": """You are an analyst who answers questions about a company's annual report.
+Find the figures that the question needs and write the calculation as a program: steps separated \
+by ", ", each an operator with two arguments, such as subtract(120, 100), divide(#0, 100).
+The operators are add, subtract, multiply, divide, exp, greater (which gives yes or no), and \
+table_max, table_min, table_sum, table_average, as in table_sum(net sales, none) over a row of \
+the table. #0 is the result of the first step; const_100 is the number 100.
+Write only the program.
+"""
+    + _PAGE_AND_QUESTION,
+    "short": "Answer with the final number only, or yes or no.\n" + _PAGE_AND_QUESTION,
+    "statements": "{pre_text}\n{statements}\n{post_text}\n{evidence}\nQuestion: {question}",
+}
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_CUT_ORDER = (
+    ("post_text", "end"),
+    ("pre_text", "start"),
+    ("table", "end"),
+    ("statements", "end"),
+    (EVIDENCE, "end"),
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt's text with placeholders in braces."""
+
+    source: str
+    text: str
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        return frozenset(_PLACEHOLDER.findall(self.text))
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the text and of the version of the renderings."""
+        return hashlib.sha256(f"{LAYOUT_VERSION}\n{self.text}".encode()).hexdigest()
+
+    def fill(self, values: Mapping[str, str]) -> Prompt:
+        """The prompt with every placeholder's value; those of `values` that it lacks are unused.
+
+        Shortened first is the text after the table, from its end; then the text before it, from
+        its start; then the table or the evidence, from its end.
+        """
+        pieces: list[str] = []
+        names: list[str] = []
+        for line in self.text.split("\n"):
+            parts = _PLACEHOLDER.split(line)  # literal, name, literal, name, ..., literal
+            if len(parts) == 3 and not values[parts[1]]:
+                continue
+            parts[0] = f"\n{parts[0]}" if pieces else parts[0]
+            names += [("" if n % 2 == 0 else part) for n, part in enumerate(parts)]
+            pieces += [(part if n % 2 == 0 else values[part]) for n, part in enumerate(parts)]
+        return Prompt(pieces=tuple(pieces), cuts=_cuts(names), reply=REPLY)
+
+
+def load_template(name_or_path: str) -> Template:
+    """A named prompt, or a template file. Raises InputError with all that is wrong with it."""
+    if name_or_path in PROMPTS:
+        return Template(name_or_path, PROMPTS[name_or_path])
+    path = Path(name_or_path)
+    if not _is_file(path):
+        raise InputError(
+            f"prompt: {name_or_path[:80]!r} is neither a named prompt nor a template file."
+            f"{did_you_mean(name_or_path, PROMPTS)}"
+        )
+    template = Template(name_or_path, _read(path).rstrip("\n"))
+    faults = _template_faults(template)
+    if faults:
+        raise InputError(faults)
+    return template
+
+
+def prompt_digest(name_or_path: str) -> str:
+    """The digest of a named prompt or template file: it changes when the prompts' text does."""
+    return load_template(name_or_path).digest
+
+
+def render_values(record: Mapping[str, Any], *, context: str) -> dict[str, str]:
+    """What every placeholder becomes for a record in flat form; `context`: "full", "evidence"."""
+    shown = dict.fromkeys(PLACEHOLDERS, "") | {"question": str(record["question"])}
+    if context == EVIDENCE:
+        return shown | {EVIDENCE: "\n".join(record["evidence"])}
+    return shown | {
+        "pre_text": " ".join(record["pre_text"]),
+        "table": table_grid(record["table"]),
+        "statements": table_statements(record["table"]),
+        "post_text": " ".join(record["post_text"]),
+    }
+
+
+def table_grid(table: Sequence[Sequence[str]]) -> str:
+    """One line per row, cells joined by " | "."""
+    return "\n".join(" | ".join(row) for row in table)
+
+
+def table_statements(table: Sequence[Sequence[str]]) -> str:
+    """One line per filled cell, " row column: cell", with a leading space.
+
+    The first row names the columns; a table that has no other row is one line of its cells.
+    """
+    if len(table) == 1:
+        return " " + " | ".join(table[0])
+    lines = [
+        f" {' '.join(filter(None, (*row[:1], column)))}: {cell}"
+        for row in table[1:]
+        for column, cell in zip(table[0][1:], row[1:], strict=False)
+        if cell
+    ]
+    return "\n".join(lines)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long for a file's name: someone gave the prompt itself
+        return False
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompt: {path} can't be read: {error}") from error
+
+
+def _template_faults(template: Template) -> list[str]:
+    faults = [
+        f"{template.source}:{number}: unknown placeholder {{{name}}}."
+        f"{did_you_mean(name, PLACEHOLDERS)}"
+        for number, line in enumerate(template.text.split("\n"), start=1)
+        for name in _PLACEHOLDER.findall(line)
+        if name not in PLACEHOLDERS
+    ]
+    if "question" not in template.placeholders:
+        faults.append(f"{template.source}: the template has no {{question}}; add it.")
+    return faults
+
+
+def _cuts(names: Sequence[str]) -> tuple[Cut, ...]:
+    return tuple(
+        Cut(piece=piece, side=side)
+        for name, side in _CUT_ORDER
+        for piece, found in enumerate(names)
+        if found == name
+    )

@@ -1,0 +1,449 @@
+"""THE training loop: one trial, from its spec to its summary, for every method.
+
+`train` is a generator of events. Whoever drives it may stop at any event by closing it: it saves a
+checkpoint first, and the next `train` of the same folder goes on from there as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables import checkpoint
+from trainables.checkpoint import Checkpoint
+from trainables.cost import (
+    TensorPeak,
+    measure_training,
+    process_peak_memory_bytes,
+    reset_process_peak,
+)
+from trainables.data import TrialData, collate, fixed_subset, training_order
+from trainables.engine import DoesNotFitError, Engine, less_activation_memory, memory_errors
+from trainables.evaluate import Evaluation, evaluate
+from trainables.methods import LoRA, Untrained, make_method
+from trainables.models import Base
+from trainables.run_folder import TrialFolder
+from trainables.spec import FINISHED, Event, TrialSpec
+
+__all__ = [
+    "DoesNotFitError",
+    "TrainingFailedError",
+    "Trial",
+    "conclude",
+    "resumed_history",
+    "score_report",
+    "train",
+]
+
+
+class TrainingFailedError(RuntimeError):
+    """The training can't go on; its last checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that a trial needs to run: what it is, the base it borrows, its data and its folder."""
+
+    spec: TrialSpec
+    base: Base
+    folder: TrialFolder
+    data: TrialData
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> LoRA | Untrained:
+        return make_method(self.spec.knobs)
+
+
+@dataclass
+class Progress:
+    """How far a trial has come: what a checkpoint says besides tensors. JSON both ways.
+
+    `loss_sum` and `loss_tokens` are of the time since the last event.
+    """
+
+    step: int = 0
+    units: int = 0
+    tokens_seen: int = 0
+    loss_sum: float = 0.0
+    loss_tokens: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    other_seconds: float = 0.0
+    fraction: float = 0.0  # the last rung that was judged
+    train_peak_memory_bytes: int = 0
+    eval_peak_memory_bytes: int = 0
+    process_peak_memory_bytes: int = 0
+    attempts: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return self.train_seconds + self.eval_seconds + self.other_seconds
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds what runs inside to `name`, one of the seconds."""
+        started = time.perf_counter()
+        yield
+        setattr(self, name, getattr(self, name) + time.perf_counter() - started)
+
+
+def train(trial: Trial) -> Generator[Event, None, None]:
+    """Trains (or, for a baseline, only judges) a trial and yields what happens.
+
+    Goes on from the folder's last checkpoint if there is one; events before it are not yielded
+    again (see `resumed_history`). After the event "finished" the adapter, the predictions and the
+    summary lie in the folder and its checkpoints are gone. The base is left as it was.
+
+    Raises TrainingFailedError (a loss that is not finite), DoesNotFitError or torch.OutOfMemoryError (the
+    device), InputError (the data).
+    """
+    method = trial.method
+    if not method.trains:
+        yield from _judge_untrained(trial)
+        return
+    model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"])
+    wanted = trial.spec.knobs["gradient_checkpointing"]
+    try:
+        with memory_errors(), less_activation_memory(model, wanted=wanted):
+            yield from _Training(trial, model).events()
+    finally:
+        method.detach(model).eval()
+
+
+def resumed_history(folder: TrialFolder) -> list[Event]:
+    """The events up to the folder's last checkpoint, which `train` will not yield again."""
+    return [Event.from_json(event) for event in _last_progress(folder).history]
+
+
+def conclude(trial: Trial, *, state: str, reason: str) -> dict[str, Any]:
+    """Writes the summary of a trial that ended without finishing; returns it.
+
+    It tells what the last checkpoint knows. The checkpoint stays, so the trial can go on later.
+    """
+    summary = _summary(trial, _last_progress(trial.folder), state=state, reason=reason)
+    trial.folder.write_summary(summary)
+    return summary
+
+
+def score_report(trial: Trial) -> dict[str, Any]:
+    """Scores a finished trial on the report split; writes its predictions, then its score.
+
+    Returns {split, metrics, count}. Raises InputError if the split's data is bad.
+    """
+    method = trial.method
+    model = method.load(trial.base.model, trial.folder.adapter_folder)
+    try:
+        with memory_errors():
+            return _score_report(trial, model)
+    finally:
+        method.detach(model)
+
+
+class _Training:
+    """One attempt at a trial: the model in training and how far it has come."""
+
+    def __init__(self, trial: Trial, model: Any) -> None:
+        self._trial = trial
+        self._model = model
+        self._knobs = trial.spec.knobs
+        self._budget = trial.spec.budget
+        self._data = trial.data.split("train")
+        self._step_examples = self._knobs["batch_size"] * self._knobs["gradient_accumulation"]
+        self._engine = self._new_engine()
+        self._progress = Progress()
+        self._saved_step: int | None = None
+        self._last_event = self._last_save = time.monotonic()
+
+    def events(self) -> Generator[Event, None, None]:
+        self._begin()
+        try:
+            while self._progress.units < self._budget.train_examples:
+                with self._progress.timed("train_seconds"):
+                    self._train_step()
+                event = self._due_event()
+                if event is not None:
+                    yield event
+        except GeneratorExit:
+            if self._saved_step != self._progress.step and self._progress.step > 0:
+                self._save()
+            raise
+        yield self._finish()
+
+    def _begin(self) -> None:
+        reset_process_peak()
+        self._model.train()
+        last = checkpoint.load_latest(self._trial.folder.checkpoints_folder)
+        if last is not None:
+            self._engine.restore(last.tensors, last.state["engine"])
+            self._progress = Progress(**last.state["progress"])
+            self._saved_step = last.step
+        self._progress.attempts += 1
+        self._train_peak = self._peak(self._progress.train_peak_memory_bytes)
+        self._eval_peak = self._peak(self._progress.eval_peak_memory_bytes)
+        if last is None and self._trial.base.device.type == "cpu":
+            with self._progress.timed("other_seconds"):
+                self._measure()
+
+    def _measure(self) -> None:
+        longest = collate(self._data, self._longest_batch(), pad_token=self._trial.base.pad_token)
+        accumulated = self._knobs["gradient_accumulation"] > 1
+        spent = self._new_engine()
+        measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
+
+    def _train_step(self) -> None:
+        """One optimizer step over the next accumulated batch."""
+        progress, pad = self._progress, self._trial.base.pad_token
+        stop = min(progress.units + self._step_examples, self._budget.train_examples)
+        chosen = self._order(progress.units, stop)
+        tokens = sum(len(self._data.completions[index]) for index in chosen)
+        with self._train_peak.over(representative=False):
+            loss = sum(
+                self._engine.accumulate(
+                    collate(self._data, indices, pad_token=pad), completion_tokens=tokens
+                )
+                for indices in self._micro_batches(chosen)
+            )
+            self._check_finite(loss)
+            self._engine.step(progress.step)
+        progress.step += 1
+        progress.units = stop
+        progress.tokens_seen += sum(self._data.length(index) for index in chosen)
+        progress.loss_sum += loss
+        progress.loss_tokens += tokens
+
+    def _check_finite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        last = "none" if self._saved_step is None else f"step {self._saved_step}"
+        raise TrainingFailedError(
+            f"Trial {self._trial.spec.trial_id[:6]} failed at step {self._progress.step + 1}: "
+            f"loss is {loss}. Last checkpoint: {last}."
+        )
+
+    def _due_event(self) -> Event | None:
+        """What is to be told after a step, if anything; a rung is judged and saved first."""
+        progress, execution = self._progress, self._trial.spec.execution
+        seen = progress.units / self._budget.train_examples
+        due = [rung for rung in self._budget.rungs if progress.fraction < rung <= seen + 1e-9]
+        if due:
+            return self._judge(max(due))
+        if time.monotonic() - self._last_save >= execution.checkpoint_seconds:
+            self._save()
+        if time.monotonic() - self._last_event >= execution.progress_seconds:
+            return self._tell("progress", self._training_metrics(), fraction=seen)
+        return None
+
+    def _judge(self, fraction: float) -> Event:
+        progress, trial = self._progress, self._trial
+        metrics = self._training_metrics()
+        with progress.timed("eval_seconds"):
+            evaluation = self._evaluate(whole=fraction == max(self._budget.rungs))
+        trial.folder.write_predictions(evaluation.predictions)
+        progress.fraction = fraction
+        progress.eval_peak_memory_bytes = self._eval_peak.bytes
+        metrics |= evaluation.metrics | _memory_metrics(progress)
+        event = self._tell("rung", metrics, fraction=fraction)
+        self._save()
+        return event
+
+    def _evaluate(self, *, whole: bool) -> Evaluation:
+        trial = self._trial
+        encoded = trial.data.split("selection")
+        if not whole:
+            encoded = encoded.subset(fixed_subset(len(encoded), self._budget.eval_examples))
+        return evaluate(
+            self._model,
+            trial.base,
+            task=trial.data.task,
+            encoded=encoded,
+            execution=trial.spec.execution,
+            peak=self._eval_peak,
+        )
+
+    def _training_metrics(self) -> dict[str, float]:
+        """Of the time since the last event; the next one starts anew."""
+        progress = self._progress
+        progress.train_peak_memory_bytes = self._train_peak.bytes
+        metrics = {
+            "train_loss": progress.loss_sum / max(1, progress.loss_tokens),
+            "learning_rate_now": self._engine.learning_rate(progress.step - 1),
+            "examples_per_second": progress.units / progress.train_seconds,
+            "tokens_seen": float(progress.tokens_seen),
+            "train_peak_memory_bytes": float(progress.train_peak_memory_bytes),
+        }
+        progress.loss_sum, progress.loss_tokens = 0.0, 0
+        return metrics
+
+    def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
+        event = _event(kind, self._progress, metrics, fraction=fraction)
+        self._last_event = time.monotonic()
+        return event
+
+    def _save(self) -> None:
+        progress = self._progress
+        with progress.timed("other_seconds"):
+            state = {"engine": self._engine.state(), "progress": dataclasses.asdict(progress)}
+            made = Checkpoint(step=progress.step, state=state, tensors=self._engine.tensors())
+            checkpoint.save(self._trial.folder.checkpoints_folder, made)
+        self._saved_step = progress.step
+        self._last_save = time.monotonic()
+
+    def _finish(self) -> Event:
+        trial = self._trial
+        with self._progress.timed("other_seconds"):
+            trial.method.save(self._model, trial.folder.adapter_folder)
+        return _finish(trial, self._progress)
+
+    def _new_engine(self) -> Engine:
+        total_steps = math.ceil(self._budget.train_examples / self._step_examples)
+        return Engine(self._model, self._trial.base, self._knobs, total_steps=total_steps)
+
+    def _peak(self, at_least: int) -> TensorPeak:
+        return TensorPeak(self._model, self._trial.base.device, at_least=at_least)
+
+    def _order(self, start: int, stop: int) -> list[int]:
+        return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
+
+    def _micro_batches(self, chosen: list[int]) -> list[list[int]]:
+        size = self._knobs["batch_size"]
+        return [chosen[at : at + size] for at in range(0, len(chosen), size)]
+
+    def _longest_batch(self) -> list[int]:
+        """The micro-batch of the whole training with the most tokens, padding included."""
+        batches = self._micro_batches(self._order(0, self._budget.train_examples))
+        return max(batches, key=lambda batch: len(batch) * max(map(self._data.length, batch)))
+
+
+def _judge_untrained(trial: Trial) -> Generator[Event, None, None]:
+    """The baseline: the whole selection split, then the report split, with no training."""
+    reset_process_peak()
+    progress = Progress(attempts=1, fraction=1.0)
+    peak = TensorPeak(trial.base.model, trial.base.device)
+    with memory_errors(), progress.timed("eval_seconds"):
+        evaluation = _judge_split(trial, trial.base.model, "selection", peak)
+        _score_report(trial, trial.base.model)
+    progress.eval_peak_memory_bytes = peak.bytes
+    metrics = evaluation.metrics | _memory_metrics(progress)
+    yield _event("rung", progress, metrics, fraction=1.0)
+    yield _finish(trial, progress)
+
+
+def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
+    peak = TensorPeak(model, trial.base.device)
+    evaluation = _judge_split(trial, model, "report", peak)
+    metrics = evaluation.metrics
+    count = len(evaluation.predictions)
+    score = {"split": "report", "metrics": metrics, "count": count}
+    trial.folder.write_report_score(score)
+    return score
+
+
+def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Evaluation:
+    """Evaluates a whole split and keeps its predictions."""
+    evaluation = evaluate(
+        model,
+        trial.base,
+        task=trial.data.task,
+        encoded=trial.data.split(split),
+        execution=trial.spec.execution,
+        peak=peak,
+    )
+    trial.folder.write_predictions(evaluation.predictions, split)
+    return evaluation
+
+
+def _memory_metrics(progress: Progress) -> dict[str, float]:
+    now = process_peak_memory_bytes()
+    progress.process_peak_memory_bytes = max(progress.process_peak_memory_bytes, now)
+    return {
+        "eval_peak_memory_bytes": float(progress.eval_peak_memory_bytes),
+        "process_peak_memory_bytes": float(progress.process_peak_memory_bytes),
+    }
+
+
+def _event(
+    kind: Any, progress: Progress, metrics: Mapping[str, float], *, fraction: float
+) -> Event:
+    """An event of now, which is also put into the history."""
+    event = Event(
+        kind=kind,
+        step=progress.step,
+        units=progress.units,
+        metrics=dict(metrics),
+        fraction=fraction,
+        seconds=progress.seconds,
+    )
+    progress.history.append(event.to_json())
+    return event
+
+
+def _finish(trial: Trial, progress: Progress) -> Event:
+    """Writes the summary, which makes the trial done; only then checkpoints may go."""
+    summary = _summary(trial, progress, state=FINISHED, reason="")
+    trial.folder.write_summary(summary)
+    trial.folder.discard_checkpoints()
+    return Event(
+        kind="finished",
+        step=progress.step,
+        units=progress.units,
+        metrics=summary["metrics"],
+        fraction=1.0,
+        seconds=progress.seconds,
+    )
+
+
+def _last_progress(folder: TrialFolder) -> Progress:
+    state = checkpoint.load_latest_state(folder.checkpoints_folder)
+    return Progress() if state is None else Progress(**state["progress"])
+
+
+def _summary(trial: Trial, progress: Progress, *, state: str, reason: str) -> dict[str, Any]:
+    metrics: dict[str, float] = {}
+    for event in progress.history:
+        metrics |= event["metrics"]
+    return {
+        "trial_id": trial.spec.trial_id,
+        "role": trial.spec.role,
+        "state": state,
+        "reason": reason,
+        "configuration": dict(trial.spec.knobs),
+        "metrics": metrics,
+        "step": progress.step,
+        "units": progress.units,
+        "fraction": progress.fraction,
+        "seconds": _seconds(trial, progress),
+        "history": progress.history,
+        "facts": _facts(trial),
+        "provenance": dict(trial.provenance),
+        "attempts": progress.attempts,
+    }
+
+
+def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
+    return {
+        "load": trial.base.seconds,
+        "train": progress.train_seconds,
+        "eval": progress.eval_seconds,
+        "total": progress.seconds,
+    }
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    """What a result must say of its data and of how it was computed."""
+    splits = trial.data.splits
+    facts: dict[str, Any] = {name: trial.data.task.facts(name) for name in splits}
+    facts["sequence_limit"] = trial.data.sequence_limit
+    facts["base_weight_bytes"] = trial.base.weight_bytes
+    facts["eval_prompts_cut"] = splits["selection"].prompts_cut if "selection" in splits else 0
+    if trial.method.trains:
+        facts["train_prompts_cut"] = splits["train"].prompts_cut if "train" in splits else 0
+        facts["requested_micro_batch"] = trial.spec.knobs["batch_size"]
+        facts["executed_micro_batch"] = trial.spec.knobs["batch_size"]
+    return facts
