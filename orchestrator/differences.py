@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.config import SweepConfig, to_mapping
+from orchestrator.space import same
 
 _FREE = ("search.trials", "resources", "execution")  # may change from one start to the next
 _UNSET = object()
@@ -21,16 +22,12 @@ def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
     return [
         f"{path}: was {_text(before.get(path, _UNSET))}, now {_text(after.get(path, _UNSET))}"
         for path in paths
-        if not _is_free(path) and _differs(before.get(path, _UNSET), after.get(path, _UNSET))
+        if not _is_free(path) and not same(before.get(path, _UNSET), after.get(path, _UNSET))
     ]
 
 
 def _is_free(path: str) -> bool:
     return any(path == free or path.startswith(f"{free}.") for free in _FREE)
-
-
-def _differs(one: Any, other: Any) -> bool:
-    return type(one) is not type(other) or bool(one != other)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.config import SweepConfig
 from orchestrator.exclusions import cells, count
+from orchestrator.plan import rungs
 from trainables.run_folder import RunFolder
 
 
@@ -12,12 +13,12 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
     size = count(config.space, config.exclude)
     configurations = "no end of" if size is None else str(size)
     trials = config.search.trials if size is None else min(config.search.trials, size)
-    rungs = ", ".join(f"{fraction:.4g}" for fraction in config.scheduler.rungs)
+    judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
     lines = [
         f"Sweep {run.path.name} in {run.path}",
         f"  {trials} trials of {configurations} configurations, suggested by {config.search.algorithm}",
         f"  each trains on {config.budget.train_examples} examples of task {config.task}; "
-        f"judged at {rungs} of that; early stopping: {config.scheduler.kind}",
+        f"judged at {judged} of that; early stopping: {config.scheduler.kind}",
         "  cells (model x quantization x method):",
     ]
     for cell in cells(config.space, config.exclude):

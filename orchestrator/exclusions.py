@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.space import Branch, Choice, Question, Range, Space, combinations, questions, same
+from orchestrator.space import Branch, Choice, Question, Space, combinations, questions, same
 from trainables import knobs
 from trainables.errors import InputError
 from trainables.knobs import KNOBS
@@ -24,7 +24,7 @@ _CELL = ("model", "quantization", "method")
 class Cell:
     """One model, quantization and method, and how many configurations it holds.
 
-    A range counts once, and rules about its values not at all.
+    A continuous range counts once, and rules about its values not at all.
     """
 
     model: str
@@ -62,11 +62,11 @@ def excluded(configuration: Mapping[str, Any], rules: Iterable[Rule]) -> bool:
 
 
 def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
-    """How many configurations the rules leave; None if a range is in one of them."""
+    """How many configurations the rules leave; None if one has a continuous range."""
     total = 0
     for configuration, left in combinations(space, _deciding(rules)):
         if not excluded(configuration, rules):
-            if any(isinstance(question, Range) for question in left):
+            if any(question.answers is None for question in left):
                 return None
             total += _weight(left)
     return total
@@ -88,7 +88,7 @@ def surviving(
 ) -> Iterator[dict[str, Any]]:
     """One configuration that the rules leave for each combination of the knobs `names`.
 
-    Other knobs have the first values that are left; ranges are left out.
+    Other knobs have their first value, and continuous ranges are left out.
     """
     seen = []
     for configuration, _ in combinations(space, _deciding(rules, names)):
@@ -109,10 +109,10 @@ def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
 
     Not an error: `--set` narrows a space without touching its rules.
     """
-    ranges = {question.knob for question in questions(space) if isinstance(question, Range)}
+    open_ = {question.knob for question in questions(space) if question.answers is None}
     lines = []
     for place, rule in enumerate(rules):
-        varied = {name: values for name, values in rule.items() if name not in ranges}
+        varied = {name: values for name, values in rule.items() if name not in open_}
         found = combinations(space, _deciding([rule]))
         if not any(_matches(configuration, varied) for configuration, _ in found):
             lines.append(f"exclude[{place}]: matches no configuration of this space.")
@@ -147,16 +147,16 @@ def _value(configuration: Mapping[str, Any], name: str) -> Any:
     return configuration.get(name, KNOBS[name].default)
 
 
-def _deciding(rules: Sequence[Rule], names: Sequence[str] = _CELL) -> Callable[[Choice], bool]:
-    """The choices to spread out: they tell the cell, a rule, or which knobs there are."""
+def _deciding(rules: Sequence[Rule], names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
+    """The questions to spread out: they tell the cell, a rule, or which knobs there are."""
     named = {*_CELL, *names}.union(*rules)
 
-    def spread(choice: Choice) -> bool:
-        branches = any(isinstance(option, Branch) for option in choice.options)
-        return branches or choice.knob in named
+    def spread(question: Question) -> bool:
+        options = question.options if isinstance(question, Choice) else ()
+        return question.knob in named or any(isinstance(option, Branch) for option in options)
 
     return spread
 
 
 def _weight(left: Iterable[Question]) -> int:
-    return math.prod(len(question.options) for question in left if isinstance(question, Choice))
+    return math.prod(len(question.answers or (None,)) for question in left)

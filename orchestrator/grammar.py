@@ -7,6 +7,7 @@ shows it by example.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,7 +101,7 @@ class _Parser:
         return self.constant(knob, value, path=path)
 
     def constant(self, knob: str, value: object, *, path: str) -> Constant | None:
-        wrong = knobs.check(knob, value)
+        wrong = _wrong_value(knob, value)
         if wrong:
             self.fault(path, wrong + _hint(knob, value))
             return None
@@ -115,7 +116,7 @@ class _Parser:
         key, content = next(iter(value.items()))
         if key == _LITERAL:
             return self.constant(knob, content, path=path)
-        wrong = _wrong_key(key, content) or knobs.check(knob, key)
+        wrong = _wrong_key(key, content) or _wrong_value(knob, key)
         if wrong:
             self.fault(path, wrong)
             return None
@@ -132,10 +133,19 @@ class _Parser:
         if wrong or not isinstance(bounds, list):
             self.fault(f"{path}.{kind}", str(wrong))
             return None
-        if kind != "integers":
-            return Range(knob, path, kind, float(bounds[0]), float(bounds[1]))
-        low, high, step = (*bounds, 1)[:3]
-        return Range(knob, path, kind, low, high - (high - low) % step, step)
+        number = int if kind == "integers" else float
+        low, high = (number(bound) for bound in bounds[:2])
+        if len(bounds) == 2:
+            return Range(knob, path, kind, low, high)
+        step = number(bounds[2])
+        return Range(knob, path, kind, low, _last(low, high, step), step)
+
+
+def _last(low: float, high: float, step: float) -> float:
+    """The highest low + k * step that is not above high."""
+    if isinstance(low, int):
+        return high - (high - low) % step
+    return round(low + math.floor((high - low) / step + 1e-9) * step, 15)
 
 
 def _wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
@@ -164,6 +174,13 @@ def _comes_later(knob: str, enclosing: Mapping[str, Any]) -> bool:
     return all(ORDER.index(knob) > ORDER.index(outer) for outer in enclosing)
 
 
+def _wrong_value(knob: str, value: object) -> str | None:
+    wrong = knobs.check(knob, value)
+    if wrong is None and knob == "method" and not METHODS[str(value)].trains:
+        return f"{value} is run by itself on every model and quantization. Leave it out."
+    return wrong
+
+
 def _not_one_key(value: Mapping[Any, object]) -> str:
     if not value:
         return "the mapping is empty."
@@ -181,18 +198,18 @@ def _wrong_key(key: object, content: object) -> str | None:
 
 
 def _wrong_range(knob: str, kind: str, bounds: object) -> str | None:
-    with_step = kind == "integers"
+    with_step, whole = kind != "log_uniform", kind == "integers"
     if not isinstance(bounds, list) or len(bounds) not in ((2, 3) if with_step else (2,)):
         return f"got {bounds!r}; needs [low, high]{' or [low, high, step]' if with_step else ''}."
-    number = int if with_step else int | float
+    number = int if whole else int | float
     wrong = [bound for bound in bounds if isinstance(bound, bool) or not isinstance(bound, number)]
     if wrong:
-        return f"got {wrong[0]!r} in {bounds!r}; needs {'whole ' if with_step else ''}numbers."
-    low, high, step = (*bounds, 1)[:3]
+        return f"got {wrong[0]!r} in {bounds!r}; needs {'whole ' if whole else ''}numbers."
+    low, high = bounds[:2]
     if not low < high:
         return f"got {bounds!r}, which is upside down or empty; needs low < high."
-    if step < 1:
-        return f"got {step!r} as step; needs a step >= 1."
+    if len(bounds) == 3 and not 0 < bounds[2] <= high - low:
+        return f"got {bounds[2]!r} as step; needs a step > 0 and <= {high - low:g}."
     if kind == "log_uniform" and low <= 0:
         return f"got {low!r} as low end; a logarithmic range needs low > 0."
     return _wrong_ends(knob, kind, [low, high])
@@ -230,7 +247,8 @@ def _render(node: Node) -> Any:
     if isinstance(node, Choice):
         return [_render(option) for option in node.options]
     if isinstance(node, Range):
-        return {node.kind: [node.low, node.high] + ([node.step] if node.step > 1 else [])}
+        step = [] if node.step is None else [node.step]
+        return {node.kind: [node.low, node.high, *step]}
     if isinstance(node, Branch):
         return {node.value: {name: _render(inner) for name, inner in node.knobs}}
     return {_LITERAL: list(node.value)} if isinstance(node.value, tuple) else node.value

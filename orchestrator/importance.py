@@ -9,7 +9,7 @@ pairs (Bonferroni). An interval that includes zero is 'no difference found'. Wit
 to hold the others equal, the means of the levels are compared as they are, and the effect says
 so. Interactions are not looked for.
 
-In simulated sweeps of 8 to 40 trials with seven knobs, none of which mattered, at most 6% of a
+In simulated sweeps of 8 to 40 trials with seven knobs, none of which mattered, at most 5% of a
 knob's verdicts were 'matters' (tests/orchestrator/test_importance.py). A percentile bootstrap
 over trials was refused: resamples of a dozen trials often hold one level only.
 

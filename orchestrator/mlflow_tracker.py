@@ -36,10 +36,9 @@ SWEEP = "sweep"  # the parent run's role and, in place of a trial's id, its tria
 METRICS_PER_REQUEST = 1000  # MLflow's limits
 ENTRIES_PER_REQUEST = 100
 LONGEST_VALUE = 5000  # characters of a parameter or tag; MLflow takes 6000 and 8000
-ENVIRONMENT = {  # unless the user has set them: a dead server is known within about 10 s
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+ENVIRONMENT = {  # unless the user has set them
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds until a silent server is given up
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated "create run" would make two
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",

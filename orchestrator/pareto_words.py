@@ -55,23 +55,24 @@ def label_front(
     halo = [withStroke(linewidth=3, foreground="white")]
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
-    points = [
-        axes.transData.transform((item.metrics[COST] / unit, 100 * item.metrics[VALUE]))
-        for item in all_drawn
-    ]
+    centres = {
+        key.trial_id: axes.transData.transform((key.metrics[COST] / unit, 100 * key.metrics[VALUE]))
+        for key in all_drawn
+    }
+    ring = 7 * figure.dpi / 72  # pixels that another point and its ring take around them
+    room = axes.bbox.padded(4)
     taken: list[Any] = []
     for item in _spread(members):
         at = (item.metrics[COST] / unit, 100 * item.metrics[VALUE])
+        others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
-            label = _front_label(item)
-            text = axes.annotate(label, at, offset, textcoords="offset points", size=8.5,
-                                 ha=horizontal, va="center", color=INK, zorder=6,
+            text = axes.annotate(_front_label(item), at, offset, textcoords="offset points",
+                                 size=8.5, ha=horizontal, va="center", color=INK, zorder=6,
                                  path_effects=halo)  # fmt: skip
-            box = text.get_window_extent(renderer).padded(3)
-            inside = axes.bbox.padded(4).contains(box.x0, box.y0) and axes.bbox.padded(4).contains(
-                box.x1, box.y1
-            )
-            if inside and box.count_overlaps(taken) == 0 and not box.count_contains(points):
+            box = text.get_window_extent(renderer)
+            inside = room.contains(box.x0, box.y0) and room.contains(box.x1, box.y1)
+            hides = box.padded(3).count_overlaps(taken) or box.padded(ring).count_contains(others)
+            if inside and not hides:
                 taken.append(box)
                 break
             text.remove()

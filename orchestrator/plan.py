@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import SweepConfig
+from orchestrator.config import SchedulerConfig, SweepConfig
 from orchestrator.exclusions import excluded
 from orchestrator.space import combinations
 from trainables.errors import InputError
@@ -68,7 +68,7 @@ class Planner:
         return self._build(
             canonical(configuration),
             TRIAL,
-            Budget(budget.train_examples, budget.eval_examples, self.config.scheduler.rungs),
+            Budget(budget.train_examples, budget.eval_examples, rungs(self.config.scheduler)),
         )
 
     def baseline(self, configuration: Mapping[str, Any]) -> TrialSpec:
@@ -142,6 +142,14 @@ class Planner:
             options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
             self._tasks[key] = (_identity(make_task(self.config.task, options)), options)
         return self._tasks[key]
+
+
+def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
+    """Fractions of the budget at which a trial is judged, rising; the last is 1."""
+    fractions = [] if scheduler.kind == "none" else [scheduler.grace]
+    while fractions and fractions[-1] * scheduler.reduction < 1 - 1e-9:
+        fractions.append(fractions[-1] * scheduler.reduction)
+    return (*fractions, 1.0)
 
 
 def _identity(task: Task) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     with the rungs that a trial can be stopped at and with the last result, which is `done`.
     """
 
+    _host: Any = None
+
     def setup(self, config: dict[str, Any]) -> None:
         self._open(config)
 
@@ -48,6 +50,12 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
                     reason = f"its host died {self._losses} times ({type(error).__name__})"
                     return self._failure(Failure(reason))
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the trial's checkpoints lie in its folder, and hosts write them."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See `save_checkpoint`."""
+
     def cleanup(self) -> None:
         self._close()
 
@@ -56,7 +64,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._trial_id = config["trial_id"]
         self._admission = ray.get_actor(config["admission"])
         self._objective = OBJECTIVES[config["objective"]]
-        self._host: Any = None
+        self._host = None
         self._losses = 0
         self._units = 0
         self._judged: dict[str, float] = {}

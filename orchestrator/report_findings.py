@@ -51,8 +51,9 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
 def what_mattered(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
     """Per knob the difference between its levels, at the first rung and at the end."""
     blocks: list[Block] = []
-    for item in importance(results, metric=metric):
-        blocks += _importance_blocks(item)
+    for name in dict.fromkeys([metric, "eval_loss"]):
+        for item in importance(results, metric=name):
+            blocks += _importance_blocks(item)
     if not blocks:
         return Section("What mattered", [Paragraph("No trial has been judged yet.")])
     how = (
@@ -98,14 +99,12 @@ def _ties(rows: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> int:
 
 
 def _importance_blocks(item: Importance) -> list[Block]:
-    where = (
-        "At the full budget"
-        if item.fraction == 1.0
-        else f"At {100 * item.fraction:g}% of the budget"
-    )
+    part = "the full budget" if item.fraction == 1.0 else f"{100 * item.fraction:g}% of the budget"
     seen = f"{item.trials} of {item.started} trials"
     left = "censored: the others were stopped before it or have not come so far"
-    blocks: list[Block] = [Paragraph(f"{where} ({seen}{'; ' + left if item.censored else ''}):")]
+    blocks: list[Block] = [
+        Paragraph(f"{title(item.metric)} at {part} ({seen}{'; ' + left if item.censored else ''}):")
+    ]
     verdicts = knob_verdicts(item.effects)
     mattered = [knob for knob, found in verdicts.items() if found]
     same = [knob for knob, found in verdicts.items() if not found]
@@ -114,7 +113,8 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if same:
         blocks.append(Paragraph(f"{NO_DIFFERENCE.capitalize()}: {', '.join(same)}."))
     if item.effects:
-        headers = ["knob", "from", "to", "difference", "95% interval", "trials", "adjusted", ""]
+        unit = "difference" if item.metric.endswith("loss") else "points"
+        headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
         rows = [_effect_row(effect, item.metric) for effect in item.effects]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]

@@ -31,7 +31,8 @@ def best_trials(results: Sequence[TrialResult], *, metric: str) -> Section:
         return Section("Best trials", [Paragraph("No trial has finished.")])
     flops = any("train_flops" in item.metrics for item in order)
     headers = ["trial", "configuration", "EmAcc (95%)", "report EmAcc (95%)", "eval loss",
-               "train memory", "eval memory", "time", *(["train FLOPs"] if flops else [])]  # fmt: skip
+               "train memory", "eval memory", "time"]  # fmt: skip
+    headers += ["train FLOPs"] if flops else []
     rows = [_trial_row(item, flops=flops) for item in order[:SHOWN]]
     blocks: list[Block] = [Table(headers, rows, words=2)]
     if len(order) > SHOWN:

@@ -102,6 +102,9 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         super().__init__(metric="objective", mode="max")
         self._sweep = sweep
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it into snapshots that are never read
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         sweep = self._sweep
         record = sweep.agenda.next()
@@ -138,7 +141,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._scheduler = scheduler
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks with its snapshots, which are never read
+        return {}  # see AgendaSearcher
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

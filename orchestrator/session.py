@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,7 +103,9 @@ class Session:
         """Trials, then the report split; True if the user interrupted it."""
         import ray
 
+        from orchestrator.agenda import Agenda
         from orchestrator.hosts import host_shape, start_admission
+        from orchestrator.mirror import finish_trial
         from orchestrator.provenance import driver_provenance
         from orchestrator.runner import Sweep, run_trials, score_reports
         from orchestrator.search import Search
@@ -120,8 +121,6 @@ class Session:
         name = f"admission-{self.sweep_id}"
         admission = start_admission(name, shape, provenance=driver_provenance())
         self.planner.device = ray.get(admission.open.remote())
-        from orchestrator.agenda import Agenda
-
         agenda = Agenda(
             planner=self.planner,
             search=Search(self.config, known_trials=len(ledger.records)),
@@ -145,9 +144,9 @@ class Session:
         if agenda.exhausted:
             display.message("space exhausted: there are no more configurations to try.")
         display.message("Scoring the report split ...")
-        from orchestrator.mirror import finish_trial
-
-        for record in score_reports(sweep, _worth_reporting(self.run, ledger)):
+        for record in score_reports(
+            sweep, _worth_reporting(self.run, ledger, self.config.objective)
+        ):
             finish_trial(tracker, record.folder)
         self.run.write_state(
             {
@@ -186,16 +185,9 @@ class Session:
             print(f"Interrupted. Resume with: {self.resume_command}")
 
     def _print_report(self) -> None:
-        from orchestrator.report import print_report, write_report
+        from orchestrator.report import write_report
 
-        print_report(write_report(self.run, guesses=self._guesses()))
-
-    def _guesses(self) -> Mapping[str, float]:
-        """What needs no model: the best constant and the best cell to copy, on the report split."""
-        from trainables.tasks import make_task
-
-        configuration = next(self.planner.cell_configurations())
-        return make_task(self.config.task, self.planner.task_options(configuration)).guesses("report")
+        write_report(self.run).print()
 
 
 def _refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
@@ -240,9 +232,7 @@ def _open_tracker(session: Session, tracker: Any) -> None:
     from orchestrator.tracking import SweepIdentity
 
     config = to_mapping(session.config)
-    params = {
-        name: config[name] for name in ("task", "objective", "budget", "search", "scheduler")
-    }
+    params = {name: config[name] for name in ("task", "objective", "budget", "search", "scheduler")}
     tracker.open(SweepIdentity(session.sweep_id, session.run.path.name, params=params))
     mirror(session.run, tracker)
 
@@ -254,12 +244,15 @@ def _finish_in(tracker: Any, record: TrialRecord) -> None:
     finish_trial(tracker, record.folder)
 
 
-def _worth_reporting(run: RunFolder, ledger: Ledger) -> list[TrialRecord]:
+def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialRecord]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
-    from orchestrator.pareto import worth_reporting
+    from orchestrator.pareto import front
     from orchestrator.results import read_trials
+    from orchestrator.trial_result import ranked
 
-    return [ledger.records[trial_id] for trial_id in worth_reporting(read_trials(run))]
+    results = read_trials(run)
+    chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *front(results)]}
+    return [ledger.records[trial_id] for trial_id in chosen]
 
 
 def _best_metrics(ledger: Ledger) -> dict[str, float]:

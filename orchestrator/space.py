@@ -51,6 +51,10 @@ class Choice:
         return self.path.removeprefix("method.")
 
     @property
+    def answers(self) -> Sequence[Constant | Branch]:
+        return self.options
+
+    @property
     def labels(self) -> list[Any]:
         """The options as Optuna can store them: their values, or their positions."""
         values = [option.value for option in self.options]
@@ -60,19 +64,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between low and high, both included; integers go from low in steps."""
+    """A number between low and high, both included; with a step, low + k * step up to high."""
 
     knob: str
     path: str
     kind: str  # one of grammar.RANGES
     low: float
     high: float
-    step: int = 1  # of integers; low + k * step <= high
+    step: float | None = None
 
     @property
     def name(self) -> str:
         """What Optuna calls it: unique in its space, stable from run to run."""
         return self.path.removeprefix("method.")
+
+    @property
+    def answers(self) -> Sequence[float] | None:
+        """Its values in rising order; None if it is continuous."""
+        if self.kind == "integers":
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step is None:
+            return None
+        steps = range(round((self.high - self.low) / self.step) + 1)
+        return [round(self.low + position * self.step, 15) for position in steps]
 
 
 Node = Constant | Branch | Choice | Range
@@ -92,7 +106,9 @@ class Trial(Protocol):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float: ...
 
 
 def resolve(space: Space, choose: Choose) -> dict[str, Any]:
@@ -113,9 +129,9 @@ def sample(space: Space, rng: random.Random) -> dict[str, Any]:
     """A configuration drawn at random; every question is drawn on its own."""
 
     def choose(question: Question) -> Any:
-        if isinstance(question, Range):
+        if isinstance(question, Range) and question.answers is None:
             return _draw(question, rng)
-        return rng.choice(question.options)
+        return rng.choice(question.answers or ())
 
     return resolve(space, choose)
 
@@ -135,27 +151,27 @@ def suggest(space: Space, trial: Trial) -> dict[str, Any]:
 def grid(space: Space) -> Iterator[dict[str, Any]]:
     """Every configuration, each once; the last knob of ORDER varies fastest.
 
-    Raises InputError, at once, if the space holds a range.
+    Raises InputError, at once, if the space holds a continuous range.
     """
-    ranges = [question for question in questions(space) if isinstance(question, Range)]
-    if ranges:
-        raise InputError([_no_grid(question) for question in ranges])
-    return (configuration for configuration, _ in combinations(space, lambda choice: True))
+    continuous = [question for question in questions(space) if question.answers is None]
+    if continuous:
+        raise InputError([_no_grid(question) for question in continuous])
+    return (configuration for configuration, _ in combinations(space, lambda question: True))
 
 
 def combinations(
-    space: Space, spread: Callable[[Choice], bool]
+    space: Space, spread: Callable[[Question], bool]
 ) -> Iterator[tuple[dict[str, Any], list[Question]]]:
-    """Every combination of the options of the choices that are `spread`, each with the questions
-    left over: another choice takes its first option, and a range is left out.
+    """Every combination of the answers to the questions that are `spread`, each with the
+    questions left over: those take their first answer, and a continuous range is left out.
     """
-    digits: list[int] = []  # which option each spread choice takes: an odometer
+    digits: list[int] = []  # which answer each spread question gets: an odometer
     while True:
         sizes: list[int] = []
         left: list[Question] = []
         configuration = resolve(space, _odometer(digits, sizes, left, spread))
-        ranges = {question.knob for question in left if isinstance(question, Range)}
-        yield {name: configuration[name] for name in configuration if name not in ranges}, left
+        open_ = {question.knob for question in left if question.answers is None}
+        yield {name: configuration[name] for name in configuration if name not in open_}, left
         while digits and digits[-1] + 1 == sizes[len(digits) - 1]:
             digits.pop()
         if not digits:
@@ -179,8 +195,12 @@ def is_read(name: str, configuration: Mapping[str, Any]) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal in value: 8 is 8.0, but true is not 1."""
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+    """Equal in value: 8 is 8.0, and 3 * 0.1 is 0.3, but true is not 1."""
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return bool(one == other)
 
 
 def _answer(node: Node, choose: Choose) -> Constant | Branch:
@@ -194,16 +214,17 @@ def _answer(node: Node, choose: Choose) -> Constant | Branch:
 
 
 def _odometer(
-    digits: list[int], sizes: list[int], left: list[Question], spread: Callable[[Choice], bool]
+    digits: list[int], sizes: list[int], left: list[Question], spread: Callable[[Question], bool]
 ) -> Choose:
     def choose(question: Question) -> Any:
-        if isinstance(question, Range) or not spread(question):
+        answers = question.answers
+        if answers is None or not spread(question):
             left.append(question)
-            return math.nan if isinstance(question, Range) else question.options[0]
-        sizes.append(len(question.options))
+            return answers[0] if answers else math.nan
+        sizes.append(len(answers))
         if len(sizes) > len(digits):
             digits.append(0)
-        return question.options[digits[len(sizes) - 1]]
+        return answers[digits[len(sizes) - 1]]
 
     return choose
 
@@ -214,8 +235,6 @@ def _plain(value: Any) -> Any:
 
 def _draw(question: Range, rng: random.Random) -> float:
     low, high = question.low, question.high
-    if question.kind == "integers":
-        return rng.randrange(int(low), int(high) + 1, question.step)
     if question.kind == "uniform":
         return rng.uniform(low, high)
     return min(max(math.exp(rng.uniform(math.log(low), math.log(high))), low), high)
@@ -224,14 +243,15 @@ def _draw(question: Range, rng: random.Random) -> float:
 def _suggest_number(question: Range, trial: Trial) -> float:
     name, low, high = question.name, question.low, question.high
     if question.kind == "integers":
-        return trial.suggest_int(name, int(low), int(high), step=question.step)
-    return trial.suggest_float(name, low, high, log=question.kind == "log_uniform")
+        return trial.suggest_int(name, int(low), int(high), step=int(question.step or 1))
+    log = question.kind == "log_uniform"
+    return trial.suggest_float(name, low, high, step=question.step, log=log)
 
 
-def _no_grid(question: Range) -> str:
+def _no_grid(question: Question) -> str:
     return (
-        f"space.{question.path}: a grid search can't walk a range. "
-        "Give a list of values, or use search.algorithm: tpe or random."
+        f"space.{question.path}: a grid search can't walk a continuous range. "
+        "Give a list of values or a step, or use search.algorithm: tpe or random."
     )
 
 

@@ -10,13 +10,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from orchestrator.config import SweepConfig
 
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

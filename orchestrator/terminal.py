@@ -98,16 +98,12 @@ class SweepDisplay:
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
-        from rich.text import Text
 
         with self._lock:
             rows = [_cells(key, trial, self._clock()) for key, trial in self._running.items()]
             summary = self._summary()
             done = self._done_before + self._ended
-        parts: list[RenderableType] = [_table(rows)] if rows else []
-        if self._total:
-            parts.append(_bar(done, self._total))
-        return Group(*parts, Text(summary, style="bold"))
+        return Group(*([_table(rows)] if rows else []), _foot(done, self._total, summary))
 
     def _start_live(self) -> None:
         from rich.console import Console
@@ -153,7 +149,7 @@ def _rung_line(trial_id: str, trial: _Running) -> str:
 
 
 def _values_text(metrics: Mapping[str, float]) -> str:
-    values = [
+    values: list[tuple[str, str, Callable[[float | None], str]]] = [
         ("train loss", "train_loss", number_text),
         ("eval loss", "eval_loss", number_text),
         ("EmAcc", "em_acc", percent_text),
@@ -190,7 +186,15 @@ def _table(rows: list[tuple[str, ...]]) -> RenderableType:
     return table
 
 
-def _bar(done: int, total: int) -> RenderableType:
+def _foot(done: int, total: int | None, summary: str) -> RenderableType:
+    """The bar, where the total is known, and the summary beside it."""
     from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
 
-    return ProgressBar(total=total, completed=min(done, total), width=60)
+    text = Text(summary, style="bold")
+    if not total:
+        return text
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(ProgressBar(total=total, completed=min(done, total), width=24), text)
+    return grid

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TEXTS = (
     "bornova reports in millions of dollars. revenue 2014: 32 revenue 2013: 21",
     "from 2013 to 2014, what was the change in expenses? answer: 11 -7 0.125 yes no",
@@ -18,6 +20,24 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|user|>{{ message['content'] }}</s>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Llama without a chat template."""
+    return make_llama(tmp_path_factory.mktemp("tiny_llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Llama with a chat template, which begins with the beginning token."""
+    return make_llama(tmp_path_factory.mktemp("tiny_chat_llama"), chat_template=CHAT_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt_neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a GPT-NeoX: fused attention weights, no chat template."""
+    return make_gpt_neox(tmp_path_factory.mktemp("tiny_gpt_neox"))
 
 
 def make_tokenizer(*, chat_template: str | None = None, add_bos: bool = True) -> Any:

@@ -71,7 +71,6 @@ class LoRA:
 
     def detach(self, model: Any) -> PreTrainedModel:
         base: PreTrainedModel = model.unload()
-        del base.peft_config  # PEFT leaves its configuration on the base
         return base
 
 

@@ -151,7 +151,7 @@ def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
 
 
 def _source(spec: TrialSpec) -> tuple[str, str | None]:
-    model = str(spec.knobs["model"])
+    model = spec.model_source or str(spec.knobs["model"])
     if not is_folder(model):
         return model, spec.revision or None
     check_model_folder(model)

@@ -135,7 +135,7 @@ def conclude(trial: Trial, *, state: str, reason: str) -> dict[str, Any]:
 def score_report(trial: Trial) -> dict[str, Any]:
     """Scores a finished trial on the report split; writes its predictions, then its score.
 
-    Returns {split, metrics, count}. Raises InputError if the split's data is bad.
+    Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad.
     """
     method = trial.method
     model = method.load(trial.base.model, trial.folder.adapter_folder)
@@ -340,7 +340,8 @@ def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
     evaluation = _judge_split(trial, model, "report", peak)
     metrics = evaluation.metrics
     count = len(evaluation.predictions)
-    score = {"split": "report", "metrics": metrics, "count": count}
+    facts = dict(trial.data.task.facts("report"))
+    score = {"split": "report", "metrics": metrics, "count": count, "facts": facts}
     trial.folder.write_report_score(score)
     return score
 
@@ -437,13 +438,14 @@ def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
 
 def _facts(trial: Trial) -> dict[str, Any]:
     """What a result must say of its data and of how it was computed."""
-    splits = trial.data.splits
-    facts: dict[str, Any] = {name: trial.data.task.facts(name) for name in splits}
-    facts["sequence_limit"] = trial.data.sequence_limit
+    trains = trial.method.trains
+    data, batch_size = trial.data, trial.spec.knobs.get("batch_size")
+    splits = ("train", "selection") if trains else ("selection", "report")
+    facts: dict[str, Any] = {split: dict(data.task.facts(split)) for split in splits}
+    facts["sequence_limit"] = data.sequence_limit
     facts["base_weight_bytes"] = trial.base.weight_bytes
-    facts["eval_prompts_cut"] = splits["selection"].prompts_cut if "selection" in splits else 0
-    if trial.method.trains:
-        facts["train_prompts_cut"] = splits["train"].prompts_cut if "train" in splits else 0
-        facts["requested_micro_batch"] = trial.spec.knobs["batch_size"]
-        facts["executed_micro_batch"] = trial.spec.knobs["batch_size"]
+    facts["eval_prompts_cut"] = data.split("selection").prompts_cut
+    if trains:
+        facts["train_prompts_cut"] = data.split("train").prompts_cut
+        facts |= {"requested_micro_batch": batch_size, "executed_micro_batch": batch_size}
     return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from orchestrator.tracking import BackgroundTracker, NoTracker, SweepIdentity, T
 from trainables.spec import Event
 
 SWEEP = SweepIdentity("s1", "quick", tags={"git_commit": "0123abc"}, params={"task": "finqa"})
+SERVER = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 Make = Callable[[], Tracker]
 
 
@@ -57,13 +59,14 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={**os.environ, **SERVER},
+            start_new_session=True,
         )
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", seconds=120)
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # it starts others, which end slowly when asked
         server.wait(30)
 
 

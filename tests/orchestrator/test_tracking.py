@@ -380,7 +380,7 @@ class TestUnusable:
         before = time.monotonic()
         with pytest.raises(TrackingError, match=r"can't be used: .") as caught:
             MLflowTracker(make_uri(tmp_path)).open(sweep)
-        assert time.monotonic() - before < 12
+        assert time.monotonic() - before < 20
         assert "s3cret" not in f"{caught.value}{caught.value.__cause__}"
 
     @pytest.mark.slow
@@ -393,7 +393,7 @@ class TestUnusable:
             before = time.monotonic()
             with pytest.raises(TrackingError, match="timed out"):
                 MLflowTracker(f"http://127.0.0.1:{silent.getsockname()[1]}").open(sweep)
-            assert time.monotonic() - before < 12
+            assert time.monotonic() - before < 20  # and the import of mlflow on busy cores
 
 
 def test_a_fresh_store_is_silent_and_everything_lies_beside_it(

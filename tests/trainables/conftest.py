@@ -1,20 +1,5 @@
-"""Fixtures of the worker's tests: tiny bases, specs on them, and trials ready to run."""
+"""Fixtures of the worker's tests: tiny bases with random weights."""
 
-from __future__ import annotations
+from tests.tiny_models import tiny_chat_llama, tiny_gpt_neox, tiny_llama
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from tests.trials import MakeTrial, TinyTrials
-
-
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny_models import make_llama
-
-    return make_llama(tmp_path_factory.mktemp("tiny_llama"))
+__all__ = ["tiny_chat_llama", "tiny_gpt_neox", "tiny_llama"]

@@ -23,7 +23,7 @@ ITEMS = (
     "loans", "leases", "premiums", "claims", "fees", "pensions", "depreciation",
 )  # fmt: skip
 YEARS = tuple(range(2001, 2021))
-SMALLEST_CELL, LARGEST_CELL = 1, 50
+SMALLEST_CELL, LARGEST_CELL = 1, 30
 ROWS = (2, 3, 4)
 POOLS = ("pretraining", "finetuning")
 SPLITS = ("train", "selection", "report")
@@ -76,50 +76,50 @@ class Question:
     exe_ans: float | str
 
 
-def _latest(item: str, years: str, new: int, old: int) -> Question:
-    del years, old
+def _latest(item: str, new: int, old: int) -> Question:
+    del old
     text = f"what was the latest amount of {item}?"
     return Question("latest", text, f"add({new}, const_0)", float(new))
 
 
-def _prior(item: str, years: str, new: int, old: int) -> Question:
-    del years, new
+def _prior(item: str, new: int, old: int) -> Question:
+    del new
     text = f"what was the prior amount of {item}?"
     return Question("prior", text, f"add({old}, const_0)", float(old))
 
 
-def _change(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, what was the change in {item}?"
+def _change(item: str, new: int, old: int) -> Question:
+    text = f"what was the change in {item}?"
     return Question("change", text, f"subtract({new}, {old})", float(new - old))
 
 
-def _total(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, what was the total of {item}?"
+def _total(item: str, new: int, old: int) -> Question:
+    text = f"what was the total of {item}?"
     return Question("total", text, f"add({new}, {old})", float(new + old))
 
 
-def _percent_change(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, what was the percent change in {item}?"
+def _percent_change(item: str, new: int, old: int) -> Question:
+    text = f"what was the percent change in {item}?"
     program = f"subtract({new}, {old}), divide(#0, {old})"
     return Question("percent_change", text, program, round((new - old) / old, 5))
 
 
-def _rose(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, was there a rise in {item}?"
+def _rose(item: str, new: int, old: int) -> Question:
+    text = f"was there a rise in {item}?"
     return Question("rose", text, f"greater({new}, {old})", "yes" if new > old else "no")
 
 
-def _decline(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, what was the decline in {item}?"
+def _decline(item: str, new: int, old: int) -> Question:
+    text = f"what was the decline in {item}?"
     return Question("decline", text, f"subtract({old}, {new})", float(old - new))
 
 
-def _fell(item: str, years: str, new: int, old: int) -> Question:
-    text = f"{years}, was there a fall in {item}?"
+def _fell(item: str, new: int, old: int) -> Question:
+    text = f"was there a fall in {item}?"
     return Question("fell", text, f"greater({old}, {new})", "yes" if old > new else "no")
 
 
-KINDS: dict[str, Callable[[str, str, int, int], Question]] = {
+KINDS: dict[str, Callable[[str, int, int], Question]] = {
     "latest": _latest,
     "prior": _prior,
     "change": _change,
@@ -178,8 +178,7 @@ def ask(page: Page, kinds: Sequence[str], rng: random.Random) -> Question:
 
 def question(page: Page, kind: str, row: int) -> Question:
     """The question of a kind about one row of the page."""
-    years = f"from {page.later_year - 1} to {page.later_year}"
-    return KINDS[kind](page.items[row], years, *page.cells[row])
+    return KINDS[kind](page.items[row], *page.cells[row])
 
 
 def _check(*, pool: str, kinds: Sequence[str], split: str) -> None:

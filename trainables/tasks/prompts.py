@@ -95,8 +95,12 @@ class Template:
             if len(parts) == 3 and not values[parts[1]]:
                 continue
             parts[0] = f"\n{parts[0]}" if pieces else parts[0]
-            names += [("" if n % 2 == 0 else part) for n, part in enumerate(parts)]
-            pieces += [(part if n % 2 == 0 else values[part]) for n, part in enumerate(parts)]
+            for number, part in enumerate(parts):
+                name = part if number % 2 else ""
+                piece = values[name] if name else part
+                if piece:
+                    names.append(name)
+                    pieces.append(piece)
         return Prompt(pieces=tuple(pieces), cuts=_cuts(names), reply=REPLY)
 
 

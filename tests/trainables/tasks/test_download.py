@@ -7,6 +7,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,7 +19,7 @@ CONTENT = {"train.json": b'[{"id": 1}]\n', "dev.json": b"[]\n"}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    requests: list[str] = []  # noqa: RUF012
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         self.requests.append(self.path)

@@ -166,10 +166,8 @@ def test_one_page_cannot_be_halved(tmp_path: Path) -> None:
 def test_splits_that_share_a_page_are_refused(tmp_path: Path) -> None:
     shared = write_lines(tmp_path / "shared.jsonl", [flat("A/1-9"), flat("B/1-1")])
     found = messages(files(tmp_path, report=shared))
-    assert [each.split(":")[1] for each in found] == [
-        " the train and report splits share 1 pages, such as 'A/1'; give files that share none.",
-        " the selection and report splits share 1 pages, such as 'B/1'; give files that share none.",
-    ]
+    assert "the train and report splits share 1 pages, such as 'A/1'" in found[0]
+    assert "the selection and report splits share 1 pages, such as 'B/1'" in found[1]
 
 
 @pytest.mark.parametrize(

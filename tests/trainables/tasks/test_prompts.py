@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import InputError
-from trainables.tasks import prompts
 from trainables.tasks.prompts import (
     PROMPTS,
     load_template,
@@ -15,6 +14,7 @@ from trainables.tasks.prompts import (
     render_values,
     table_statements,
 )
+from trainables.tasks.task import Prompt
 
 RECORD = {
     "question": "what was the change in net sales?",
@@ -25,7 +25,7 @@ RECORD = {
 }
 
 
-def fill(name: str, context: str = "full") -> prompts.Prompt:
+def fill(name: str, context: str = "full") -> Prompt:
     return load_template(name).fill(render_values(RECORD, context=context))
 
 

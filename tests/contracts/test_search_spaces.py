@@ -1,0 +1,92 @@
+"""Every space that is shipped loads, and each way to walk it gives configurations that run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.config import SweepConfig, from_mapping, load_config, to_mapping
+from orchestrator.exclusions import cells, count, excluded, idle_rules
+from orchestrator.space import combinations, grid, sample, suggest
+from trainables import knobs
+
+FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.fixture(params=FILES, ids=[path.stem for path in FILES])
+def config(request: pytest.FixtureRequest) -> SweepConfig:
+    return load_config(request.param)
+
+
+def _refused(configuration: dict[str, Any]) -> list[str]:
+    return [name for name, value in configuration.items() if knobs.check(name, value)]
+
+
+def test_the_folder_holds_only_spaces_and_their_grammar() -> None:
+    assert FILES
+    assert {path.suffix for path in FOLDER.iterdir()} == {".yaml", ".md"}
+
+
+def test_samples_are_accepted(config: SweepConfig) -> None:
+    rng = random.Random(0)
+    assert not [found for _ in range(200) if (found := _refused(sample(config.space, rng)))]
+
+
+def test_suggestions_are_accepted(config: SweepConfig) -> None:
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert not [found for _ in range(50) if (found := _refused(suggest(config.space, study.ask())))]
+
+
+def test_every_combination_of_choices_is_accepted(config: SweepConfig) -> None:
+    for configuration, _ in combinations(config.space, lambda choice: True):
+        assert not _refused(configuration)
+        knobs.canonical(configuration)
+
+
+def test_a_space_without_ranges_is_counted_by_its_grid(config: SweepConfig) -> None:
+    expected = count(config.space, config.exclude)
+    if expected is not None:
+        left = [found for found in grid(config.space) if not excluded(found, config.exclude)]
+        assert len(left) == expected
+
+
+def test_every_cell_has_something_left_and_every_rule_something_to_do(config: SweepConfig) -> None:
+    assert all(cell.excluded < cell.configurations for cell in cells(config.space, config.exclude))
+    assert idle_rules(config.space, config.exclude) == []
+
+
+def test_the_run_folder_keeps_all_of_it(config: SweepConfig) -> None:
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    assert from_mapping(yaml.safe_load(text)) == config
+
+
+def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
+    from orchestrator.grammar import parse_space
+
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    (example,) = [part.split("```")[0] for part in text.split("```yaml")[1:]]
+    space = parse_space(yaml.safe_load(example)["space"])
+    assert {"model.base_models/large.batch_size", "quantization.nf4.double_quantization"} <= {
+        question.path for question in _questions(space)
+    }
+    rows = [
+        line.split("`")[1]
+        for line in text.split("## The rest")[0].splitlines()
+        if line[:3] == "| `"
+    ]
+    assert rows
+    for row in rows:
+        parse_space({"model": "m", **yaml.safe_load(row)})
+
+
+def _questions(space: Any) -> list[Any]:
+    from orchestrator.space import questions
+
+    return list(questions(space))

@@ -1,0 +1,231 @@
+"""A sweep's file is read strictly, and its faults are said all at once, with their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+
+from orchestrator.config import (
+    ALGORITHMS,
+    ExecutionConfig,
+    ResourcesConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SweepConfig,
+    from_mapping,
+    load_config,
+    to_mapping,
+)
+from tests.orchestrator import spaces
+from trainables.errors import InputError
+
+MINIMAL: dict[str, Any] = {
+    "task": "finqa",
+    "space": {"model": ["a", "b"], "quantization": ["none", "nf4"], "rank": [4, 8]},
+    "budget": {"train_examples": 640, "eval_examples": 100, "seed": 7},
+    "search": {"trials": 4},
+}
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(text: str) -> Path:
+        path = tmp_path / "x.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return to_file
+
+
+def _changed(**sections: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(MINIMAL), **sections}
+
+
+def _faults(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(InputError) as raised:
+        load_config(path, overrides)
+    return list(raised.value.messages)
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    config = from_mapping(MINIMAL)
+    assert config.objective == "em_acc"
+    assert config.data == {}
+    assert config.exclude == ()
+    assert config.search == SearchConfig("tpe", trials=4, seed=7)  # the budget's seed
+    assert config.scheduler == SchedulerConfig("asha", 0.0625, 4, ("model", "quantization"))
+    assert config.resources == ResourcesConfig(None, None, None)
+    assert config.execution == ExecutionConfig(5.0, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [(None, "asha"), ("asha", "asha"), ({"asha": {}}, "asha"), ("none", "none")],
+)
+def test_a_scheduler_may_be_named_alone(written: Any, kind: str) -> None:
+    assert from_mapping(_changed(scheduler=written)).scheduler.kind == kind
+
+
+def test_the_options_of_a_task_are_kept_as_they_are_written() -> None:
+    data = {"generated": {"kinds": ["fell"], "train": 3}, "train": "some/where.json"}
+    assert from_mapping(_changed(data=data)).data == data
+
+
+def test_all_faults_are_said_at_once_with_file_and_place(write: Write) -> None:
+    path = write(
+        """
+tsk: finqa
+space:
+  model: [a]
+  quantization: [nf5]
+  method: [{lora: {rnak: [4]}}]
+budget: {train_examples: 0, eval_example: 3}
+search: {algorithm: tpes, trials: -1}
+scheduler: {asha: {grace: 2, reduction: 1}}
+"""
+    )
+    assert _faults(path) == [
+        f"{path}: tsk: unknown key. Did you mean 'task'?",
+        f"{path}: task: missing; it has no default.",
+        f"{path}: space.quantization: got 'nf5'. Did you mean 'nf4'?",
+        f"{path}: space.method.lora.rnak: unknown key. Did you mean 'rank'?",
+        f"{path}: budget.eval_example: unknown key. Did you mean 'eval_examples'?",
+        f"{path}: budget.train_examples: got 0; needs a whole number >= 1.",
+        f"{path}: budget.eval_examples: missing; it has no default.",
+        f"{path}: search.algorithm: got 'tpes'. Did you mean 'tpe'?",
+        f"{path}: search.trials: got -1; needs a whole number >= 1.",
+        f"{path}: scheduler.asha.grace: got 2; needs a number > 0 and < 1.",
+        f"{path}: scheduler.asha.reduction: got 1; needs a number > 1.",
+    ]
+
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"task": "finka"}, "task: got 'finka'. Did you mean 'finqa'?"),
+    ({"task": ["finqa"]}, "task: got ['finqa']."),
+    ({"objective": "em_ac"}, "objective: got 'em_ac'. Did you mean 'em_acc'?"),
+    ({"data": ["a"]}, "data: got ['a']; needs a mapping."),
+    ({"space": None}, "space: missing"),
+    ({"space": {"rank": 4}}, "space.model: missing"),
+    ({"budget": [640]}, "budget: got [640]; needs a mapping with train_examples"),
+    ({"budget": {"train_examples": 6.5, "eval_examples": 1}}, "budget.train_examples: got 6.5"),
+    ({"budget": {"train_examples": True, "eval_examples": 1}}, "budget.train_examples: got True"),
+    ({"search": {"trials": 0}}, "search.trials: got 0; needs a whole number >= 1."),
+    ({"search": None}, "search.trials: missing"),
+    ({"scheduler": "ahsa"}, "scheduler: got 'ahsa'; needs none or {asha: {...}}."),
+    ({"scheduler": {"asha": {"grase": 0.1}}}, "scheduler.asha.grase: unknown key. Did you mean"),
+    (
+        {"scheduler": {"asha": {"within": ["modle"]}}},
+        "scheduler.asha.within: 'modle' is not a knob",
+    ),
+    ({"scheduler": {"asha": {"within": ["alpha"]}}}, "'alpha' is not a knob of this space."),
+    ({"scheduler": {"asha": {"within": "model"}}}, "got 'model'; needs a list of names."),
+    ({"resources": {"cpus_per_trial": 0}}, "resources.cpus_per_trial: got 0; needs a number > 0."),
+    ({"resources": {"gpus_per_trial": -1}}, "resources.gpus_per_trial: got -1"),
+    ({"resources": {"concurrent_trials": 1.5}}, "resources.concurrent_trials: got 1.5"),
+    ({"execution": {"checkpoint_minutes": "5"}}, "execution.checkpoint_minutes: got '5'"),
+    ({"exclude": [{"model": ["a", "b"]}]}, "exclude: nothing is left"),
+    (
+        {
+            "search": {"algorithm": "grid", "trials": 4},
+            "space": {"model": "a", "warmup": {"uniform": [0, 1]}},
+        },
+        "space.warmup: a grid search can't walk a continuous range.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), FAULTS, ids=[message for _, message in FAULTS])
+def test_a_fault_says_where_what_and_what_is_allowed(
+    sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        from_mapping(_changed(**sections))
+    (fault,) = raised.value.messages
+    assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty; needs task, data"),
+        ("# only a comment\n", "is empty"),
+        ("- task: finqa\n", "holds a list; needs a mapping with task, data"),
+        ("finqa", "holds 'finqa'; needs a mapping"),
+    ],
+)
+def test_a_file_holds_a_mapping(write: Write, text: str, message: str) -> None:
+    path = write(text)
+    (fault,) = _faults(path)
+    assert fault.startswith(f"{path}: {message}")
+
+
+@given(spaces.varied, spaces.rules)
+@settings(max_examples=30, deadline=None)
+def test_a_sweep_written_and_read_again_is_the_same(
+    space: dict[str, Any], exclude: list[dict[str, Any]]
+) -> None:
+    try:
+        config = from_mapping(_changed(space=space, exclude=exclude, scheduler="none"))
+    except InputError as error:
+        assert "nothing is left" in str(error)  # the rules that were drawn may leave nothing
+        return
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    assert from_mapping(yaml.safe_load(text)) == config
+
+
+def test_a_sweep_does_not_change_with_the_mapping_it_was_read_from() -> None:
+    value = _changed(data={"generated": {"train": 3}})
+    config = from_mapping(value)
+    value["data"]["generated"]["train"] = 4
+    to_mapping(config)["data"]["generated"]["train"] = 5
+    assert config.data == {"generated": {"train": 3}}
+
+
+def test_overrides_come_before_the_check(write: Write) -> None:
+    path = write(yaml.safe_dump(MINIMAL))
+    config = load_config(
+        path, ["search.trials=9", "space.quantization=[none]", "data.context=full"]
+    )
+    expected = from_mapping(
+        _changed(
+            search={"trials": 9},
+            space={**MINIMAL["space"], "quantization": ["none"]},
+            data={"context": "full"},
+        )
+    )
+    assert config == expected
+
+
+def test_a_fault_of_an_override_names_the_override(write: Write) -> None:
+    path = write(yaml.safe_dump(_changed(objective="acc")))
+    assert _faults(path, "search.trials=-3", "space.method.lora.rnak=4", "bugdet.seed=1") == [
+        "--set bugdet.seed=1: bugdet: unknown key. Did you mean 'budget'?",
+        f"{path}: objective: got 'acc'. Did you mean 'em_acc'?",
+        "--set space.method.lora.rnak=4: space.method.lora.rnak: unknown key. Did you mean 'rank'?",
+        "--set search.trials=-3: search.trials: got -3; needs a whole number >= 1.",
+    ]
+
+
+def test_narrowing_a_space_does_not_break_its_rules(write: Write) -> None:
+    path = write(yaml.safe_dump(_changed(exclude=[{"quantization": "nf4", "rank": 8}])))
+    assert isinstance(load_config(path, ["space.quantization=[none]"]), SweepConfig)
+
+
+def test_every_algorithm_has_a_searcher() -> None:
+    from orchestrator.search import SEARCHERS
+
+    assert set(ALGORITHMS) == set(SEARCHERS)
+
+
+def test_a_sweep_is_a_value() -> None:
+    config = from_mapping(MINIMAL)
+    assert replace(config, search=replace(config.search, trials=5)) != config
+    assert from_mapping(copy.deepcopy(MINIMAL)) == config

@@ -1,0 +1,147 @@
+"""The report says what is true of a run folder, in any state, on the terminal and in report.md."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from orchestrator.failures import unfinished
+from orchestrator.report import build_report, main, write_report
+from orchestrator.results import read_trials
+from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
+from trainables.run_folder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return new_run(tmp_path / "quickstart")
+
+
+def markdown(run: RunFolder, **guesses: float) -> str:
+    return build_report(run, guesses).markdown()
+
+
+def section(text: str, heading: str) -> str:
+    return text.split(f"## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_the_headline_compares_the_best_with_its_base_and_with_guessing(run: RunFolder) -> None:
+    add_baseline(run, outcomes(5), report_right=outcomes(10), quantization="nf4")
+    add_baseline(run, outcomes(50), report_right=outcomes(50))
+    best = add_trial(run, right=outcomes(60), report_right=outcomes(55), quantization="nf4")
+    add_trial(run, right=outcomes(40), report_right=outcomes(90))
+    text = section(markdown(run, best_constant=0.08, copy_a_cell=0.21), "Best trial")
+    assert best.trial_id in text and "small nf4 r8 a16" in text
+    assert "| EmAcc | selection | 60.0% | 50.2–69.1 | 100 |" in text
+    assert "| EmAcc | report | 55.0% | 45.2–64.4 | 100 |" in text
+    assert "untrained base (small nf4 untrained) on the report split: +45.0 points" in text
+    assert "exact McNemar p < 0.0001, 100 questions): better" in text
+    assert "(copy a cell) is right in 21.0%" in text and "in 55.0%: +34.0 points" in text
+
+
+def test_questions_with_a_number_for_gold_are_compared_apart(run: RunFolder) -> None:
+    base = add_baseline(run, outcomes(0), report_right=[0] * 10)
+    best = add_trial(run, right=outcomes(60), report_right=[1] * 10)
+    for folder in (base, best):
+        file = folder.predictions_file("report")
+        lines = file.read_text().splitlines(keepends=True)
+        words = [line.replace('"gold": 1.0', '"gold": "yes"') for line in lines[:4]]
+        file.write_text("".join([*words, *lines[4:]]))
+    text = section(markdown(run), "Best trial")
+    assert "Numeric questions only: +100.0 points" in text and "6 questions): better" in text
+    assert "| numeric EmAcc | report | 100.0% | 61.0–100.0 | 6 |" in text
+
+
+def test_no_difference_is_said_in_so_many_words_with_the_order_by_loss(run: RunFolder) -> None:
+    low = add_trial(run, right=outcomes(11), metrics={"eval_loss": 1.1}, quantization="nf4")
+    high = add_trial(run, right=outcomes(12), metrics={"eval_loss": 1.3}, rank=4)
+    text = section(markdown(run), "Do the finished trials differ?")
+    assert "no difference in EmAcc found" in text and "exact McNemar" in text
+    assert text.index(low.trial_id) < text.index(high.trial_id) and "+0.2000" in text
+
+
+def test_a_difference_is_named_with_its_test(run: RunFolder) -> None:
+    for rank, right in ((1, 10), (2, 70), (4, 12)):
+        add_trial(run, right=outcomes(right), rank=rank)
+    text = section(markdown(run), "Do the finished trials differ?")
+    assert "no difference" not in text and "Cochran's Q" in text
+    assert "+58.0 points" in text and "better" in text
+
+
+def test_a_cell_with_no_finished_trial_is_censored(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(60))
+    add_trial(run, right=outcomes(9), state="stopped", reason="ASHA", quantization="nf4")
+    add_baseline(run, outcomes(4), quantization="nf4")
+    text = section(markdown(run), "Model x quantization")
+    row = next(line for line in text.splitlines() if "nf4" in line)
+    assert "1 stopped" in row and "censored: no finished trial" in row and "4.0%" in row
+    assert "60.0% (50.2–69.1)" in text
+
+
+def test_reasons_that_differ_in_numbers_only_are_one_group(run: RunFolder) -> None:
+    for rank in (1, 2, 3, 4):
+        add_trial(run, state="stopped", reason=f"below the cutoff 0.{rank} at 25%", rank=rank)
+    add_trial(run, state="failed", reason="loss is nan", rank=8)
+    groups = unfinished(read_trials(run))
+    assert [(group.state, group.count) for group in groups] == [("failed", 1), ("stopped", 4)]
+    assert "and 1 more | 4 |" in section(markdown(run), "Stopped, failed, infeasible")
+
+
+@pytest.mark.parametrize("state", [None, "stopped", "failed", "infeasible", "interrupted"])
+def test_a_sweep_with_nothing_finished_has_a_report(run: RunFolder, state: str | None) -> None:
+    if state is not None:
+        add_trial(run, state=state, reason="why [so] | x", rungs={0.25: 0.1})
+    write_report(run)
+    text = run.report_file.read_text()
+    assert "No trial has finished" in text and run.results_file.exists()
+    assert not run.pareto_file.exists() and "pareto.png)" not in text
+
+
+def test_the_resume_line_stands_until_all_trials_are_done(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "my sweep", {**CONFIG, "search": {"trials": 2}})
+    add_trial(run, right=outcomes(60))
+    add_trial(run, state="infeasible", reason="too large", rank=4)
+    text = section(markdown(run), "Progress")
+    assert "1 of 2 trials are done: 1 finished, 1 infeasible." in text
+    assert "python -m orchestrator.sweep" in text and "--name 'my sweep'" in text
+    add_trial(run, state="stopped", reason="ASHA", rank=2)
+    assert "orchestrator.sweep" not in section(markdown(run), "Progress")
+
+
+def test_terminal_and_file_hold_the_same(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(60), rungs={0.25: 0.2, 1.0: 0.6})
+    add_trial(run, state="failed", reason="[red]not markup[/red]", rank=4)
+    report = write_report(run)
+    screen = io.StringIO()
+    report.print(screen)
+    shown = " ".join(screen.getvalue().split())
+    for text in ("60.0% (50.2–69.1)", "[red]not markup[/red]", "loss", "0123abc", "full", "gold"):
+        assert text in shown and text in report.markdown()
+    assert "\x1b" not in screen.getvalue()
+    assert run.report_file.read_text() == report.markdown()
+    assert "![EmAcc against training peak memory](pareto.png)" in report.markdown()
+
+
+def test_what_mattered_is_said_per_rung(run: RunFolder) -> None:
+    for place in range(12):
+        large = place % 2
+        value = 0.1 + 0.3 * large + 0.01 * (place % 3)
+        state = "finished" if large else "stopped"
+        add_trial(run, right=outcomes(round(100 * value)), state=state, rungs={0.25: value},
+                  model="large" if large else "small", rank=place + 1)  # fmt: skip
+    text = section(markdown(run), "What mattered")
+    assert "EmAcc at 25% of the budget (12 of 12 trials)" in text
+    assert "**Mattered: model.**" in text and "No difference found: rank." in text
+    assert "EmAcc at the full budget (6 of 12 trials; censored" in text
+
+
+def test_the_command_prints_and_refuses_what_is_no_run(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_trial(run, right=outcomes(60))
+    assert main([str(run.path)]) == 0
+    assert "60.0%" in capsys.readouterr().out and run.report_file.exists()
+    assert main([str(run.path.parent / "quickstrat")]) == 2
+    assert "Did you mean 'quickstart'" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""The live display: plain lines without a terminal, a table on one, from many threads."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+
+from orchestrator.labels import bytes_text, seconds_text, trial_label
+from orchestrator.terminal import SweepDisplay
+from trainables.knobs import canonical
+from trainables.spec import Event
+
+LABEL = "small nf4 r8"
+RUNG = Event("rung", 10, 80, {"em_acc": 0.25, "eval_loss": 1.5}, fraction=0.25, seconds=4.0)
+PROGRESS = Event("progress", 12, 96, {"train_loss": 1.25, "train_peak_memory_bytes": 2**26})
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(display: SweepDisplay) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    with console.capture() as capture:
+        console.print(display)
+    return capture.get()
+
+
+def test_labels_tell_trials_apart_in_a_line() -> None:
+    knobs = {"model": "base_models/small/", "quantization": "nf4", "learning_rate": 1.3e-3,
+             "gradient_accumulation": 2}  # fmt: skip
+    assert trial_label(canonical(knobs)) == "small nf4 r8 a16 lr1.3e-03 b8x2"
+    base = canonical({"model": "meta/Llama", "quantization": "nf4", "method": "untrained",
+                      "double_quantization": True})  # fmt: skip
+    assert trial_label(base) == "Llama nf4+dq untrained"
+    assert (bytes_text(2**26), bytes_text(3 * 2**29)) == ("64.0 MiB", "1.50 GiB")
+    assert [seconds_text(s) for s in (8.2, 250, 7500)] == ["8 s", "4 min 10 s", "2 h 05 min"]
+
+
+def test_without_a_terminal_there_is_a_line_per_rung_end_and_message() -> None:
+    file = io.StringIO()
+    display = SweepDisplay(file)
+    display.start(total=4, done=1)
+    display.trial_event("abc", LABEL, PROGRESS)
+    display.trial_event("abc", LABEL, RUNG)
+    display.message("resuming: [1] trial is done")
+    display.trial_ended("abc", LABEL, "stopped", "ASHA: below 0.3", {"em_acc": 0.25})
+    display.stop()
+    lines = file.getvalue().splitlines()
+    values = "train loss 1.250, eval loss 1.500, EmAcc 25.0%, memory 64.0 MiB"
+    assert lines == [
+        f"abc small nf4 r8: rung 25%, {values}",
+        "resuming: [1] trial is done",
+        "[2/4] abc small nf4 r8: stopped, EmAcc 25.0% (ASHA: below 0.3)",
+    ]
+
+
+def test_on_a_terminal_the_table_shows_the_running_trials_and_the_sweep() -> None:
+    clock = Clock()
+    file = Terminal()
+    display = SweepDisplay(file, clock=clock)
+    display.start(total=4, done=1)
+    try:
+        clock.now = 30.0
+        display.trial_event("abc", LABEL, PROGRESS)
+        display.trial_event("abc", LABEL, RUNG)
+        display.trial_ended("xyz", "large none r4", "finished", "", {"em_acc": 0.5})
+        text = shown(display)
+        for part in ("abc", LABEL, "25%", "1.250", "1.500", "25.0%", "64.0 MiB", "4 s"):
+            assert part in text
+        assert "2/4 trials · 1 running · about 1 min 00 s to go" in text
+        assert "best EmAcc 50.0% (large none r4)" in text
+    finally:
+        display.stop()
+        display.stop()
+    assert "[2/4] xyz large none r4: finished, EmAcc 50.0%" in file.getvalue()
+
+
+def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() -> None:
+    display = SweepDisplay(io.StringIO())
+    display.start(total=None)
+    display.trial_ended("a", LABEL, "infeasible", "needs 117 GiB", {})
+    display.trial_ended("b", LABEL, "failed", "loss is nan", {})
+    assert "1 trials · 0 running" in shown(display)
+
+
+def test_events_may_come_from_many_threads() -> None:
+    file = io.StringIO()
+    display = SweepDisplay(file)
+    display.start(total=60)
+
+    def one(number: int) -> None:
+        name = f"t{number}"
+        display.trial_event(name, LABEL, RUNG)
+        shown(display)
+        display.trial_ended(name, LABEL, "finished", "", RUNG.metrics)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(60)))
+    assert len(file.getvalue().splitlines()) == 120
+    assert "60/60 trials · 0 running" in shown(display)

@@ -1,0 +1,92 @@
+"""Trials small enough for a test: real data of the generated kind, a tiny base, a few steps."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.data import load_data
+from trainables.knobs import canonical
+from trainables.model_folder import model_digest
+from trainables.models import Base, load_base
+from trainables.run_folder import TrialFolder
+from trainables.spec import Budget, Event, Execution, TrialSpec
+from trainables.train import Trial, train
+
+torch.set_num_threads(1)
+
+GENERATED = {
+    "kinds": ["latest", "prior", "change", "rose"],
+    "train": 24,
+    "selection": 12,
+    "report": 8,
+    "seed": 5,
+}
+TASK_OPTIONS = {"generated": GENERATED}
+BUDGET = Budget(train_examples=16, eval_examples=6, rungs=(0.25, 0.5, 1.0))
+EXECUTION = Execution(eval_batch_size=4, max_new_tokens=6, progress_seconds=0.0)
+KNOBS = {
+    "compute_dtype": "float32",
+    "prompt": "statements",
+    "rank": 4,
+    "alpha": 8.0,
+    "batch_size": 4,
+    "learning_rate": 5e-3,
+    "sequence_length": 256,
+}
+
+
+def make_spec(
+    model: Path,
+    *,
+    budget: Budget = BUDGET,
+    execution: Execution = EXECUTION,
+    generated: dict[str, Any] | None = None,
+    **knobs: Any,
+) -> TrialSpec:
+    """A spec on `model` with the knobs above but for those given."""
+    given = {**KNOBS, "model": str(model), **knobs}
+    options = {"generated": {**GENERATED, **(generated or {})}}
+    return TrialSpec(
+        role="baseline" if given.get("method") == "untrained" else "trial",
+        knobs=canonical(given),
+        model_source=str(model),
+        model_digest=_digest(str(model)),
+        task="finqa",
+        task_identity={"options": options},
+        task_options=options,
+        budget=budget,
+        execution=execution,
+    )
+
+
+def make_trial(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> Trial:
+    """A trial in `folder`, on a base that other tests share unless one is given."""
+    borrowed = base or shared_base(spec)
+    place = TrialFolder(folder / spec.trial_id)
+    place.write_spec(spec, suggestion={})
+    return Trial(spec=spec, base=borrowed, folder=place, data=load_data(spec, borrowed, _DATA))
+
+
+def run(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> list[Event]:
+    """All events of the trial, from its beginning to its end."""
+    return list(train(make_trial(spec, folder, base=base)))
+
+
+def shared_base(spec: TrialSpec) -> Base:
+    """One base per model and quantization for the whole test session."""
+    if spec.base_key not in _BASES:
+        _BASES[spec.base_key] = load_base(spec, device="cpu")
+    return _BASES[spec.base_key]
+
+
+@functools.cache
+def _digest(model: str) -> str:
+    return model_digest(model)
+
+
+_BASES: dict[str, Base] = {}
+_DATA: dict[Any, Any] = {}

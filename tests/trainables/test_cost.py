@@ -1,0 +1,109 @@
+"""Measured memory: it sees what the allocator sees, and leaves no trace."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_trials import BUDGET, make_spec, run, shared_base
+from trainables import cost, train
+from trainables.cost import TensorPeak
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def peak(tiny_llama: Path) -> TensorPeak:
+    return TensorPeak(shared_base(make_spec(tiny_llama)).model, torch.device("cpu"))
+
+
+def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
+    peak: TensorPeak, tiny_llama: Path
+) -> None:
+    weights = shared_base(make_spec(tiny_llama)).weight_bytes
+    with peak.over(representative=True):
+        for _ in range(3):
+            block = torch.empty(MEBIBYTE, dtype=torch.uint8)
+            del block
+        both = [torch.empty(MEBIBYTE, dtype=torch.uint8) for _ in range(2)]
+        del both
+    assert peak.bytes == weights + 2 * MEBIBYTE
+
+
+def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_count(
+    peak: TensorPeak,
+) -> None:
+    with peak.over(representative=False):
+        torch.empty(MEBIBYTE)
+    assert peak.bytes == 0
+    with peak.over(representative=True):
+        torch.empty(MEBIBYTE)
+    highest = peak.bytes
+    with peak.over(representative=True):
+        torch.empty(1)
+    assert peak.bytes == highest
+
+
+def test_what_a_four_bit_layer_allocates_inside_its_kernel_is_seen() -> None:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    layer = Linear4bit(1024, 1024, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    layer.weight = Params4bit(torch.randn(1024, 1024), requires_grad=False, quant_type="nf4")
+    layer = layer.to("cpu")
+    layer.weight = layer.weight.to("cpu")
+    layer.support_avx512bf16_for_cpu = False
+    peak = TensorPeak(torch.nn.Identity(), torch.device("cpu"))
+    with torch.no_grad(), peak.over(representative=True):
+        layer(torch.randn(1, 1024))
+    assert peak.bytes > 4 * MEBIBYTE  # the dequantized weight
+
+
+def test_measuring_does_not_change_the_training(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tiny_llama, dropout=0.2, gradient_accumulation=2, batch_size=2)
+    measured = [event.metrics["train_loss"] for event in run(spec, tmp_path / "measured")]
+
+    def nothing(*given: Any, **named: Any) -> None:
+        del given, named
+
+    monkeypatch.setattr(train, "measure_training", nothing)
+    assert [e.metrics["train_loss"] for e in run(spec, tmp_path / "unmeasured")] == measured
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_larger_batch_takes_more_memory_and_checkpointing_less(
+    quantization: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, quantization=quantization, batch_size=2)
+    small = _train_peak(spec, tmp_path)
+    large = _train_peak(replace(spec, knobs={**spec.knobs, "batch_size": 8}), tmp_path)
+    less = {**spec.knobs, "batch_size": 8, "gradient_checkpointing": True}
+    assert small < _train_peak(replace(spec, knobs=less), tmp_path) < large
+
+
+def test_accumulating_takes_no_more_memory_than_gradients_do(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    once = _train_peak(make_spec(tiny_llama, batch_size=2), tmp_path)
+    twice = _train_peak(make_spec(tiny_llama, batch_size=2, gradient_accumulation=2), tmp_path)
+    assert once <= twice < 1.1 * once
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux only")
+def test_the_process_peak_starts_again_when_reset() -> None:
+    block = bytearray(256 * MEBIBYTE)
+    high = cost.process_peak_memory_bytes()
+    del block
+    cost.reset_process_peak()
+    assert cost.process_peak_memory_bytes() < high - 200 * MEBIBYTE
+
+
+def _train_peak(spec: Any, folder: Path) -> float:
+    once = replace(spec, budget=replace(BUDGET, train_examples=8, rungs=(1.0,)))
+    return run(once, folder)[-1].metrics["train_peak_memory_bytes"]

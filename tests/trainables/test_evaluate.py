@@ -1,0 +1,125 @@
+"""Evaluation: the loss, the answers, and where an answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_trials import EXECUTION, make_spec, make_trial, shared_base
+from trainables.cost import TensorPeak
+from trainables.data import IGNORED, collate
+from trainables.evaluate import EndOfLine, Evaluation, evaluate, length_sorted
+from trainables.train import Trial
+
+
+@pytest.fixture
+def trial(tiny_llama: Path, tmp_path: Path) -> Trial:
+    return make_trial(make_spec(tiny_llama, method="untrained"), tmp_path)
+
+
+def test_the_loss_is_the_mean_over_completion_tokens(trial: Trial) -> None:
+    encoded = trial.data.split("selection")
+    total, count = 0.0, 0
+    for index in range(len(encoded)):
+        batch = collate(encoded, [index], pad_token=2)
+        with torch.no_grad():
+            logits = trial.base.model(batch.input_ids).logits[0, :-1]
+        labels = batch.labels[0, 1:]
+        asked = labels != IGNORED
+        log = logits.log_softmax(-1)[asked]
+        total -= log.gather(1, labels[asked][:, None]).sum().item()
+        count += int(asked.sum())
+    assert _evaluate(trial).metrics["eval_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_answers_are_those_of_greedy_decoding_without_a_cache_or_padding(trial: Trial) -> None:
+    predictions = _evaluate(trial).predictions
+    for row, prompt in zip(predictions, trial.data.split("selection").prompts, strict=True):
+        assert row["prediction"] == _greedy(trial, prompt)
+
+
+def test_every_question_has_its_prediction_in_the_order_of_the_data(trial: Trial) -> None:
+    evaluation = _evaluate(trial)
+    examples = trial.data.split("selection").examples
+    assert [row["id"] for row in evaluation.predictions] == [example.id for example in examples]
+    assert evaluation.metrics["em_acc_questions"] == len(examples) == 12
+    for row, example in zip(evaluation.predictions, examples, strict=True):
+        assert row["gold"] == trial.data.task.gold(example)
+        assert row["question"] == example.record["question"]
+        assert row["em_acc"] == trial.data.task.score(example, row["prediction"])["em_acc"]
+
+
+def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: Trial) -> None:
+    model = trial.base.model
+    before = torch.get_rng_state()
+    model.train()
+    _evaluate(trial)
+    assert model.training
+    model.eval()
+    _evaluate(trial)
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_line_ends_at_the_first_newline_after_something_to_read(tiny_llama: Path) -> None:
+    base = shared_base(make_spec(tiny_llama))
+    (newline,) = base.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    (digit,) = base.tokenizer("5", add_special_tokens=False)["input_ids"]
+    ends = EndOfLine(base)
+    rows = torch.tensor([[newline, digit, newline], [digit, digit, digit], [digit, newline, digit]])
+    seen = [ends(rows[:, : n + 1], torch.empty(0)).tolist() for n in range(3)]
+    assert seen == [[False, False, False], [False, False, True], [True, False, False]]
+
+
+def test_no_more_is_written_than_positions_are_left(trial: Trial) -> None:
+    encoded = trial.data.split("selection")
+    longest = max(range(len(encoded)), key=lambda index: len(encoded.prompts[index]))
+    padded = encoded.prompts[longest] * 10
+    filled = replace(encoded.subset([longest]), prompts=(padded[: 512 - 2],))
+    model = trial.base.model
+    execution = replace(EXECUTION, max_new_tokens=50)
+    peak = TensorPeak(model, trial.base.device)
+    parts: dict[str, Any] = {"task": trial.data.task, "execution": execution, "peak": peak}
+    short = evaluate(model, trial.base, encoded=filled, **parts).predictions[0]["prediction"]
+    assert len(trial.base.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 8
+
+
+def test_batches_hold_every_index_once_the_longest_first() -> None:
+    lengths = [3, 9, 9, 1, 5]
+    assert length_sorted(lengths, batch_size=2) == [[1, 2], [4, 0], [3]]
+    assert length_sorted([], batch_size=2) == []
+
+
+def _evaluate(trial: Trial) -> Evaluation:
+    return evaluate(
+        trial.base.model,
+        trial.base,
+        task=trial.data.task,
+        encoded=trial.data.split("selection"),
+        execution=trial.spec.execution,
+        peak=TensorPeak(trial.base.model, trial.base.device),
+    )
+
+
+def _greedy(trial: Trial, prompt: tuple[int, ...]) -> str:
+    written: list[int] = []
+    for token in _most_likely(trial, prompt, written):
+        written.append(token)
+        text = trial.base.tokenizer.decode(written, skip_special_tokens=True)
+        ended = token in trial.base.end_tokens or "\n" in text.strip(" ").lstrip("\n")
+        if ended or len(written) == trial.spec.execution.max_new_tokens:
+            break
+    text = trial.base.tokenizer.decode(written, skip_special_tokens=True)
+    return str(text.strip().partition("\n")[0].rstrip())
+
+
+def _most_likely(trial: Trial, prompt: tuple[int, ...], written: list[int]) -> Iterator[int]:
+    while True:
+        ids = torch.tensor([[*prompt, *written]])
+        with torch.no_grad():
+            yield int(trial.base.model(ids).logits[0, -1].argmax())

@@ -1,0 +1,66 @@
+"""Methods: what each puts on a base, and that it can be taken off again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_trials import make_spec, shared_base
+from trainables.methods import LoRA, Untrained, make_method
+
+
+def test_the_knobs_make_the_method_they_name() -> None:
+    knobs = {"method": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ["q_proj"]}
+    assert make_method(knobs) == LoRA(rank=4, alpha=8.0, dropout=0.1, target_modules=("q_proj",))
+    assert make_method({"method": "untrained"}) == Untrained()
+
+
+def test_lora_trains_all_linear_layers_but_the_head(tiny_llama: Path) -> None:
+    model = _attached(tiny_llama, LoRA(rank=4))
+    names = {name.split(".")[-4] for name, p in model.named_parameters() if p.requires_grad}
+    expected = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert names == expected
+    LoRA().detach(model)
+
+
+def test_lora_can_be_kept_to_named_modules(tiny_llama: Path) -> None:
+    model = _attached(tiny_llama, LoRA(rank=4, target_modules=("q_proj", "v_proj")))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(trained) == 2 * 2 * 2  # layers, modules, A and B
+    LoRA().detach(model)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_seed_gives_the_same_initial_parameters(seed: int, tiny_llama: Path) -> None:
+    first, again = (_initial(tiny_llama, seed) for _ in range(2))
+    other = _initial(tiny_llama, seed + 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_detach_leaves_a_base_that_can_be_attached_to_again(tiny_llama: Path) -> None:
+    base = shared_base(make_spec(tiny_llama)).model
+    names = [name for name, _ in base.named_modules()]
+    with pytest.warns() as warned:
+        for _ in range(2):
+            LoRA().detach(LoRA().attach(base, seed=0))
+        torch.tensor(0)
+        import warnings
+
+        warnings.warn("so that there is one", stacklevel=1)
+    assert not [w for w in warned if "second time" in str(w.message)]
+    assert [name for name, _ in base.named_modules()] == names
+
+
+def _attached(folder: Path, method: LoRA) -> Any:
+    return method.attach(shared_base(make_spec(folder)).model, seed=0)
+
+
+def _initial(folder: Path, seed: int) -> torch.Tensor:
+    model = LoRA().attach(shared_base(make_spec(folder)).model, seed=seed)
+    trained = [p.detach().flatten() for p in model.parameters() if p.requires_grad]
+    LoRA().detach(model)
+    return torch.cat(trained)
