@@ -1,1 +1,1 @@
-"""The driver: decides what runs, where and for how long, and tells the user. Never imports torch."""
+"""The driver: decides what runs, where and how long, and tells the user. Never imports torch."""

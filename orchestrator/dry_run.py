@@ -16,7 +16,7 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
     judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
     lines = [
         f"Sweep {run.path.name} in {run.path}",
-        f"  {trials} trials of {configurations} configurations, suggested by {config.search.algorithm}",
+        f"  {trials} trials of {configurations} configurations, by {config.search.algorithm}",
         f"  each trains on {config.budget.train_examples} examples of task {config.task}; "
         f"judged at {judged} of that; early stopping: {config.scheduler.kind}",
         "  cells (model x quantization x method):",

@@ -65,6 +65,7 @@ class Ledger:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+        self.provenance: dict[str, str] = {}  # of this session, for what the driver writes
         self.records = {folder.trial_id: _read(folder) for folder in run.trials()}
 
     def __iter__(self) -> Iterator[TrialRecord]:
@@ -125,7 +126,7 @@ class Ledger:
                 "seconds": {"total": last.seconds if last else 0.0},
                 "history": [event.to_json() for event in record.history],
                 "facts": {},
-                "provenance": {},
+                "provenance": self.provenance,
                 "ended": time.time(),
             }
         )

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import SchedulerConfig, SweepConfig
-from orchestrator.exclusions import excluded
-from orchestrator.space import combinations
+from orchestrator.exclusions import surviving
 from trainables.errors import InputError
 from trainables.knobs import canonical
 from trainables.model_folder import check_model_folder, model_digest, resolve_revision
@@ -78,9 +77,7 @@ class Planner:
 
     def cell_configurations(self) -> Iterator[Mapping[str, Any]]:
         """One admissible configuration for each base, prompt and length that the space has."""
-        for configuration, _ in combinations(self.config.space, lambda q: q.knob in _OF_A_BASELINE):
-            if not excluded(configuration, self.config.exclude):
-                yield configuration
+        yield from surviving(self.config.space, self.config.exclude, _OF_A_BASELINE)
 
     def task_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the task that this configuration is trained on."""

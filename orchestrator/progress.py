@@ -11,7 +11,10 @@ from trainables.run_folder import RunFolder
 
 
 def resume_line(run: RunFolder) -> str:
-    """The command that goes on with the run, whatever file its space came from."""
+    """The command that goes on with the run: the one it was last started with."""
+    given = (run.state() or {}).get("resume_command")
+    if given:
+        return str(given)
     command = ["python", "-m", "orchestrator.sweep", str(run.sweep_file), "--name", run_name(run)]
     return shlex.join([*command, "--storage", str(run.path.parent)])
 

@@ -70,16 +70,17 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._judged: dict[str, float] = {}
 
     def _next(self) -> dict[str, Any]:
-        history = None
+        history: list[Event] = []
         if self._host is None:
-            history = self._start()
-            if isinstance(history, Failure):
-                return self._failure(history)
+            started = self._start()
+            if isinstance(started, Failure):
+                return self._failure(started)
+            history = started
         event = ray.get(self._host.next.remote())
         if isinstance(event, Failure):
             return self._failure(event)
         result = self._result(event)
-        if history is not None:
+        if history:
             result["history"] = [past.to_json() for past in history]
         return result
 

@@ -27,8 +27,8 @@ def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> 
     """The report of the run as it lies on disk now, finished or not.
 
     `guesses` maps a way to answer without a model ('best_constant', 'copy_a_cell') to its share
-    right of the report split's numeric questions; without it, `facts["guesses"]` of a trial is
-    taken if there is one. Reads only; raises nothing for what a sweep left incomplete.
+    right of the report split's numeric questions; None: what the sweep
+    remembered is taken. Reads only; raises nothing for what a sweep left incomplete.
     """
     results = read_trials(run)
     config, warnings = read_config(run)
@@ -38,7 +38,9 @@ def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> 
     picture = run.pareto_file if candidates(results) else None
     sections = [
         _progress(run, results, config),
-        headline(best, results, metric=metric, guesses=guesses or _recorded_guesses(results)),
+        headline(
+            best, results, metric=metric, guesses=guesses or (run.state() or {}).get("guesses", {})
+        ),
         findings.differences(results, metric=score),
         tables.best_trials(results, metric=metric),
         tables.pareto_front(results, picture=picture),
@@ -93,16 +95,6 @@ def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[st
     if unfinished or (wanted is not None and done < wanted):
         blocks += [Paragraph("To go on:"), Code(resume_line(run))]
     return Section("Progress", blocks)
-
-
-def _recorded_guesses(results: Sequence[TrialResult]) -> Mapping[str, float]:
-    for item in results:
-        guesses = item.facts.get("guesses")
-        if isinstance(guesses, Mapping):
-            numbers = {name: value for name, value in guesses.items() if isinstance(value, float)}
-            if numbers:
-                return numbers
-    return {}
 
 
 def _paths(run: RunFolder) -> Section:

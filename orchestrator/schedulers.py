@@ -28,7 +28,7 @@ class StratifiedASHA(FIFOScheduler):  # type: ignore[misc]  # Ray carries no typ
 
     def __init__(self, *, grace: float, reduction: float, budget: int) -> None:
         super().__init__()
-        self._new = lambda: AsyncHyperBandScheduler(
+        self._new: Callable[[], Any] = lambda: AsyncHyperBandScheduler(
             time_attr=UNITS,
             metric=OBJECTIVE,
             mode="max",

@@ -79,6 +79,7 @@ class Search:
         in a shuffled order, one with ranges is drawn from at random.
         """
         space = self._config.space
+        draws: Iterator[tuple[dict[str, Any], dict[str, Any]]]
         if self.size is None:
             draws = (Drawn.from_space(space, self._fallback) for _ in range(10_000))
         else:
@@ -145,7 +146,7 @@ class Drawn:
     ) -> float:
         def draw() -> float:
             if step is not None:
-                return low + step * self._rng.randint(0, round((high - low) / step))
+                return round(low + step * self._rng.randint(0, round((high - low) / step)), 15)
             if not log:
                 return self._rng.uniform(low, high)
             return min(high, max(low, math.exp(self._rng.uniform(math.log(low), math.log(high)))))
@@ -180,7 +181,7 @@ class _Step:
         if step is None or log:
             raise InputError(f"{name}: a grid search can't walk a continuous range.")
         steps = range(round((high - low) / step) + 1)
-        value: float = self._take(name, [low + step * index for index in steps])
+        value: float = self._take(name, [round(low + step * index, 15) for index in steps])
         return value
 
     def _take(self, name: str, choices: Sequence[Any]) -> Any:

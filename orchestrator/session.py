@@ -63,6 +63,7 @@ class Session:
     def run_all(self, *, retry_failed: bool = False) -> Outcome:
         """Runs what is left to run and writes the report; a finished sweep only prints it."""
         ledger = Ledger(self.run)
+        self._remember(resume_command=self.resume_command)
         if retry_failed:
             for record in ledger.with_state(FAILED):
                 ledger.run_again(record)
@@ -119,8 +120,11 @@ class Session:
             count=wanted.concurrent_trials,
         )
         name = f"admission-{self.sweep_id}"
-        admission = start_admission(name, shape, provenance=driver_provenance())
+        provenance = driver_provenance()
+        admission = start_admission(name, shape, provenance=provenance)
         self.planner.device = ray.get(admission.open.remote())
+        device = {name: str(value) for name, value in self.planner.device.items()}
+        ledger.provenance = provenance | device
         agenda = Agenda(
             planner=self.planner,
             search=Search(self.config, known_trials=len(ledger.records)),
@@ -148,19 +152,26 @@ class Session:
             sweep, _worth_reporting(self.run, ledger, self.config.objective)
         ):
             finish_trial(tracker, record.folder)
-        self.run.write_state(
-            {
-                "sweep_id": self.sweep_id,
-                "finished_trials": ledger.count(*_DONE),
-                "exhausted": agenda.exhausted,
-            }
-        )
+        self._remember(guesses=self._guesses())
+        self._remember(trials_done=ledger.count(*_DONE), exhausted=agenda.exhausted)
         return False
+
+    def _guesses(self) -> dict[str, float]:
+        """How far one gets on the report split without a model."""
+        from trainables.tasks import make_task
+        from trainables.tasks.guesses import guesses
+
+        configuration = next(self.planner.cell_configurations())
+        task = make_task(self.config.task, self.planner.task_options(configuration))
+        return guesses(task, task.load("report"))
+
+    def _remember(self, **facts: Any) -> None:
+        self.run.write_state({**(self.run.state() or {}), **facts})
 
     def _is_finished(self, ledger: Ledger) -> bool:
         state = self.run.state() or {}
         enough = state.get("exhausted") or (
-            state.get("finished_trials", -1) >= self.config.search.trials
+            state.get("trials_done", -1) >= self.config.search.trials
         )
         return bool(enough) and not ledger.with_state(INTERRUPTED)
 

@@ -72,14 +72,21 @@ class SweepDisplay:
             self._write(line)
 
     def trial_ended(
-        self, trial_id: str, label: str, state: str, reason: str, metrics: Mapping[str, float]
+        self,
+        trial_id: str,
+        label: str,
+        state: str,
+        reason: str,
+        metrics: Mapping[str, float],
+        *,
+        is_trial: bool = True,
     ) -> None:
-        """A trial is done; it counts towards the total unless it was infeasible."""
+        """A trial is done; it counts towards the total unless it was infeasible or a baseline."""
         with self._lock:
             self._running.pop(trial_id, None)
-            self._ended += state not in ("infeasible", "interrupted")
+            self._ended += is_trial and state not in ("infeasible", "interrupted")
             em_acc = metrics.get("em_acc")
-            if state == FINISHED and em_acc is not None:
+            if is_trial and state == FINISHED and em_acc is not None:
                 self._best = max(self._best or (em_acc, label), (em_acc, label))
             line = f"{self._count()} {trial_id} {label}: {state}"
         values = _values_text(metrics)

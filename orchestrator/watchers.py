@@ -32,6 +32,7 @@ class DisplayWatcher:
             record.state,
             record.reason,
             record.metrics,
+            is_trial=record.is_trial,
         )
 
 

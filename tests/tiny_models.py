@@ -77,7 +77,9 @@ def make_llama(folder: Path, *, hidden_size: int = 32, chat_template: str | None
         num_key_value_heads=2,
         **_COMMON,
     )
-    return _save(folder, lambda: LlamaForCausalLM(config), make_tokenizer(chat_template=chat_template))
+    return _save(
+        folder, lambda: LlamaForCausalLM(config), make_tokenizer(chat_template=chat_template)
+    )
 
 
 def make_gpt_neox(folder: Path) -> Path:

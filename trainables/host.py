@@ -144,7 +144,9 @@ def _reason(error: Exception) -> str:
 def _does_not_fit(error: Exception) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError)
+    from trainables.engine import DoesNotFitError
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError | DoesNotFitError)
 
 
 Host = ray.remote(HostProcess)

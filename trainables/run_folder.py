@@ -55,7 +55,7 @@ class RunFolder:
         return self.path / "sweep.json"
 
     def write_state(self, state: Mapping[str, Any]) -> None:
-        """What identifies the sweep and how far it got: `sweep_id`, `finished_trials`, ..."""
+        """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
         write_json(self.state_file, state)
 
     def state(self) -> Json | None:
@@ -128,7 +128,7 @@ class TrialFolder:
         return self.summary_file.exists()
 
     def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
-        """The spec, with the sampler's own parameters that led to it (see `orchestrator.search`)."""
+        """The spec, with the sampler's parameters that led to it (see `orchestrator.search`)."""
         write_json(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
 
     def spec(self) -> TrialSpec:

@@ -30,7 +30,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a trial is run; nothing here changes its result."""
+    """How a trial is run; only `max_new_tokens` can change its result, by cutting answers."""
 
     eval_batch_size: int = 32
     max_new_tokens: int = 32
@@ -76,6 +76,7 @@ class TrialSpec:
             "task": self.task,
             "task_identity": dict(self.task_identity),
             "budget": budget,
+            "max_new_tokens": self.execution.max_new_tokens,  # a cut answer is a wrong one
         }
 
     @property

@@ -23,7 +23,10 @@ def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
 def test_the_last_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     for step in (9, 10, 11):
         save(tmp_path, _checkpoint(step=step))
-    assert [place.name for place in sorted(tmp_path.iterdir())] == ["step-00000010", "step-00000011"]
+    assert [place.name for place in sorted(tmp_path.iterdir())] == [
+        "step-00000010",
+        "step-00000011",
+    ]
     assert _step(tmp_path) == 11
 
 

@@ -112,9 +112,7 @@ def test_only_completions_have_labels_and_rows_are_padded_on_the_right() -> None
 
 def test_the_order_is_a_permutation_per_epoch_and_does_not_depend_on_how_it_is_read() -> None:
     whole = training_order(10, seed=3, start=0, stop=25)
-    parts = [
-        i for at in range(25) for i in training_order(10, seed=3, start=at, stop=at + 1)
-    ]
+    parts = [i for at in range(25) for i in training_order(10, seed=3, start=at, stop=at + 1)]
     assert whole == parts
     assert sorted(whole[:10]) == sorted(whole[10:20]) == list(range(10))
     assert whole[:10] != whole[10:20]

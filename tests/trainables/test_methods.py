@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from trainables.methods import LoRA, Untrained, make_method
 
 
 def test_the_knobs_make_the_method_they_name() -> None:
-    knobs = {"method": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ["q_proj"]}
+    knobs = {
+        "method": "lora",
+        "rank": 4,
+        "alpha": 8.0,
+        "dropout": 0.1,
+        "target_modules": ["q_proj"],
+    }
     assert make_method(knobs) == LoRA(rank=4, alpha=8.0, dropout=0.1, target_modules=("q_proj",))
     assert make_method({"method": "untrained"}) == Untrained()
 
@@ -44,13 +51,10 @@ def test_the_same_seed_gives_the_same_initial_parameters(seed: int, tiny_llama: 
 def test_detach_leaves_a_base_that_can_be_attached_to_again(tiny_llama: Path) -> None:
     base = shared_base(make_spec(tiny_llama)).model
     names = [name for name, _ in base.named_modules()]
-    with pytest.warns() as warned:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         for _ in range(2):
             LoRA().detach(LoRA().attach(base, seed=0))
-        torch.tensor(0)
-        import warnings
-
-        warnings.warn("so that there is one", stacklevel=1)
     assert not [w for w in warned if "second time" in str(w.message)]
     assert [name for name, _ in base.named_modules()] == names
 

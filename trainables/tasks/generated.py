@@ -3,7 +3,8 @@
 A page is one company with a small statement of line items over two consecutive years, the later
 year first. A question names its line item, so its program and its answer follow from the page.
 Everything is drawn from one seed; companies of the two `POOLS` never share a name, and no two
-pages of one seed share a table.
+pages of one seed share a table. One earlier cell of each page is round, and changes in percent
+are asked of round cells only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ITEMS = (
     "loans", "leases", "premiums", "claims", "fees", "pensions", "depreciation",
 )  # fmt: skip
 YEARS = tuple(range(2001, 2021))
-SMALLEST_CELL, LARGEST_CELL = 1, 30
+SMALLEST_CELL, LARGEST_CELL = 1, 50
+ROUND_CELLS = (10, 20, 25, 50)  # a change in percent of these has at most two decimals
 ROWS = (2, 3, 4)
 POOLS = ("pretraining", "finetuning")
 SPLITS = ("train", "selection", "report")
@@ -36,6 +38,8 @@ _LAST_SYLLABLES = (
     "vex", "dan", "tek", "ria", "mont", "gard", "lix", "core", "wick", "ston",
     "via", "lin", "dor", "mere", "nova", "plex", "ford", "bridge", "well", "zon",
 )  # fmt: skip
+
+SYLLABLES = (*_FIRST_SYLLABLES, *_LAST_SYLLABLES)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class Page:
     @property
     def table(self) -> list[list[str]]:
         """The statement as FinQA writes it: a header, then rows that begin with their name."""
-        rows = [[item, *map(str, cells)] for item, cells in zip(self.items, self.cells, strict=True)]
+        rows = [
+            [item, *map(str, cells)] for item, cells in zip(self.items, self.cells, strict=True)
+        ]
         return [["", str(self.later_year), str(self.later_year - 1)], *rows]
 
 
@@ -131,6 +137,12 @@ KINDS: dict[str, Callable[[str, int, int], Question]] = {
 }
 
 
+def statements(table: Sequence[Sequence[str]]) -> str:
+    """Any FinQA table as text: the header's cells, then each row as its name and its cells."""
+    rows = [f"- {row[0]}: {'; '.join(row[1:])}" for row in table[1:]]
+    return "\n".join([f"columns: {'; '.join(table[0][1:])}", *rows])
+
+
 def records(
     *, pool: str, kinds: Sequence[str], count: int, seed: int, split: str
 ) -> list[dict[str, Any]]:
@@ -173,11 +185,10 @@ def company_names(pool: str) -> tuple[str, ...]:
 
 def ask(page: Page, kinds: Sequence[str], rng: random.Random) -> Question:
     """One question of one of `kinds` about a random line item of the page."""
-    return question(page, rng.choice(kinds), rng.randrange(len(page.items)))
-
-
-def question(page: Page, kind: str, row: int) -> Question:
-    """The question of a kind about one row of the page."""
+    kind = rng.choice(kinds)
+    rows = range(len(page.items))
+    round_rows = [row for row in rows if page.cells[row][1] in ROUND_CELLS]
+    row = rng.choice(round_rows if kind == "percent_change" else rows)
     return KINDS[kind](page.items[row], *page.cells[row])
 
 
@@ -198,9 +209,7 @@ def _check(*, pool: str, kinds: Sequence[str], split: str) -> None:
         raise InputError(faults)
 
 
-def _record(
-    page: Page, kinds: Sequence[str], rng: random.Random, record_id: str
-) -> dict[str, Any]:
+def _record(page: Page, kinds: Sequence[str], rng: random.Random, record_id: str) -> dict[str, Any]:
     asked = ask(page, kinds, rng)
     exe_ans = asked.exe_ans
     return {
@@ -223,9 +232,16 @@ def _page(rng: random.Random, companies: Sequence[str], rows: int) -> Page:
         company=rng.choice(companies),
         items=tuple(rng.sample(ITEMS, rows)),
         later_year=rng.choice(YEARS[1:]),
-        cells=tuple((_cell(rng), _cell(rng)) for _ in range(rows)),
+        cells=_cells(rng, rows),
         audited=rng.random() < 0.5,
     )
+
+
+def _cells(rng: random.Random, rows: int) -> tuple[tuple[int, int], ...]:
+    cells = [(_cell(rng), _cell(rng)) for _ in range(rows)]
+    row = rng.randrange(rows)
+    cells[row] = (cells[row][0], rng.choice(ROUND_CELLS))
+    return tuple(cells)
 
 
 def _cell(rng: random.Random) -> int:

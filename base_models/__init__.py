@@ -1,0 +1,1 @@
+"""The two embedded base models, and what made them."""

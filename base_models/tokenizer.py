@@ -1,0 +1,66 @@
+"""The bases' tokenizer: each word and each number of the generator is one token, all else bytes.
+
+Its pieces are listed, not trained. Any text comes back unchanged: what has no piece of its own is
+spelt in characters, and what has no character in bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from trainables.tasks import generated
+
+SPECIAL = ("<pad>", "<s>", "</s>")
+SMALLEST_NUMBER, LARGEST_NUMBER = -100, 100
+_CHUNK = r"\n| ?-?[0-9]+(?:\.[0-9]+)?| ?[A-Za-z]+| ?[^\sA-Za-z0-9]|\s"
+
+
+def build() -> PreTrainedTokenizerFast:
+    """The tokenizer; it adds no token of its own, and decodes what it encoded unchanged."""
+    pieces = vocabulary()
+    scores = [(piece, -5.0 if len(piece) == 1 else -1.0) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_CHUNK), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0],
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def vocabulary() -> list[str]:
+    """All pieces in the order of their ids."""
+    printable = [chr(code) for code in range(33, 127)]
+    spaced = [f" {sign}" for sign in printable if not sign.isalnum()]
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    numbers = [f" {n}" for n in range(SMALLEST_NUMBER, LARGEST_NUMBER + 1)]
+    pieces = [*SPECIAL, *byte_pieces, "\n", " ", *printable, *spaced, *numbers]
+    return list(dict.fromkeys([*pieces, *sorted(_fractions()), *sorted(_words())]))
+
+
+def _fractions() -> Iterator[str]:
+    for old in generated.ROUND_CELLS:
+        for new in range(generated.SMALLEST_CELL, generated.LARGEST_CELL + 1):
+            yield f" {round((new - old) / old, 5):g}"
+
+
+def _words() -> Iterator[str]:
+    """The generator's words: with a space before them, and without where a line begins so."""
+    texts = [make("revenue", 1, 10).text for make in generated.KINDS.values()]
+    for audited in (True, False):
+        page = generated.Page("", ("revenue",), generated.YEARS[0], ((1, 10),), audited)
+        texts += [*page.pre_text, *page.post_text, generated.statements(page.table)]
+    for text in [*texts, "Question:", "Answer: yes", "Answer: no"]:
+        yield from re.findall(r" ?[A-Za-z]+", text)
+    yield from (f" {word}" for word in (*generated.ITEMS, *map(str, generated.YEARS)))
+    yield f" {generated.YEARS[0] - 1}"
+    for syllable in generated.SYLLABLES:
+        yield from (syllable, f" {syllable}")

@@ -1,0 +1,70 @@
+"""One device: schedules, and what can't run on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_trials import make_spec, run, shared_base
+from trainables.engine import (
+    DoesNotFitError,
+    less_activation_memory,
+    memory_errors,
+    schedule_factor,
+)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_rate_rises_over_the_warm_up(schedule: str) -> None:
+    assert _factors(schedule, warmup=0.4)[:4] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_after_the_warm_up_each_schedule_goes_its_way() -> None:
+    assert _factors("constant", warmup=0.0) == [1.0] * 10
+    assert _factors("linear", warmup=0.0) == pytest.approx([1 - n / 10 for n in range(10)])
+    cosine = _factors("cosine", warmup=0.0)
+    assert cosine[0] == 1.0 and cosine[5] == pytest.approx(0.5)
+    assert cosine == sorted(cosine, reverse=True)
+
+
+def test_a_training_of_nothing_but_warm_up_has_a_rate() -> None:
+    assert _factors("linear", warmup=1.0)[-1] == 1.0
+    assert schedule_factor("linear", step=0, total_steps=1, warmup=0.03) == 1.0
+
+
+def test_an_optimizer_that_a_cpu_has_not_is_told_as_what_does_not_fit(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DoesNotFitError, match="needs a CUDA device.*Use adamw"):
+        run(make_spec(tiny_llama, optimizer="paged_adamw_8bit"), tmp_path)
+
+
+def test_memory_that_a_cpu_has_not_is_told_as_what_does_not_fit() -> None:
+    with pytest.raises(DoesNotFitError), memory_errors():
+        torch.empty(1 << 60)
+    with pytest.raises(RuntimeError, match="other"), memory_errors():
+        raise RuntimeError("other")
+
+
+def test_gradient_checkpointing_ends_with_the_trial(tiny_llama: Path) -> None:
+    model = shared_base(make_spec(tiny_llama)).model
+    with less_activation_memory(model, wanted=True):
+        assert model.is_activation_checkpointing
+    assert not model.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_trial_computes_in_the_dtype_it_was_given(
+    dtype: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    full = run(make_spec(tiny_llama), tmp_path)[-1].metrics
+    half = run(make_spec(tiny_llama, compute_dtype=dtype), tmp_path)[-1].metrics
+    assert half["train_loss"] != full["train_loss"]
+    assert half["train_loss"] == pytest.approx(full["train_loss"], rel=0.05)
+    assert half["eval_loss"] == pytest.approx(full["eval_loss"], rel=0.05)
+
+
+def _factors(schedule: str, *, warmup: float) -> list[float]:
+    return [schedule_factor(schedule, step=n, total_steps=10, warmup=warmup) for n in range(10)]

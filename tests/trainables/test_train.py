@@ -1,0 +1,358 @@
+"""The training loop: what a trial tells, what it leaves, and that it can be broken off anywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_trials import BUDGET, EXECUTION, make_spec, make_trial, run, shared_base
+from trainables import data
+from trainables.cost import TensorPeak
+from trainables.evaluate import evaluate
+from trainables.models import load_base
+from trainables.spec import Budget, Event, TrialSpec
+from trainables.train import (
+    TrainingFailedError,
+    Trial,
+    conclude,
+    resumed_history,
+    score_report,
+    train,
+)
+
+# All that has a state: dropout, a moving rate, moments, several micro-batches, a second epoch.
+STATEFUL: dict[str, Any] = {
+    "dropout": 0.2,
+    "schedule": "cosine",
+    "warmup": 0.3,
+    "weight_decay": 0.1,
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+}
+LONG = Budget(train_examples=32, eval_examples=3, rungs=(0.25, 1.0))
+
+
+def test_a_trial_tells_its_rungs_and_its_end(tiny_llama: Path, tmp_path: Path) -> None:
+    events = run(make_spec(tiny_llama), tmp_path)
+    told = [(event.kind, event.step, event.units, event.fraction) for event in events]
+    assert told == [
+        ("rung", 1, 4, 0.25),
+        ("rung", 2, 8, 0.5),
+        ("progress", 3, 12, 0.75),
+        ("rung", 4, 16, 1.0),
+        ("finished", 4, 16, 1.0),
+    ]
+    seconds = [event.seconds for event in events]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_rungs_ask_a_subset_and_the_last_the_whole_split(tiny_llama: Path, tmp_path: Path) -> None:
+    rungs = [event for event in run(make_spec(tiny_llama), tmp_path) if event.kind == "rung"]
+    assert [event.metrics["em_acc_questions"] for event in rungs] == [6, 6, 12]
+    expected = {
+        "train_loss", "eval_loss", "em_acc", "em_acc_strict", "learning_rate_now",
+        "train_peak_memory_bytes", "eval_peak_memory_bytes", "process_peak_memory_bytes",
+        "examples_per_second", "tokens_seen",
+    }  # fmt: skip
+    assert all(expected <= set(event.metrics) for event in rungs)
+    assert all(value >= 0 for event in rungs for value in event.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("rungs", "told"),
+    [
+        ((0.3, 1.0), [(2, 0.3), (3, 1.0)]),  # 4 of 10 examples are past 0.3, but so are 8
+        ((0.1, 0.2, 0.4, 1.0), [(1, 0.4), (3, 1.0)]),
+    ],
+)
+def test_a_rung_is_judged_at_the_first_step_at_or_after_it(
+    rungs: tuple[float, ...], told: list[tuple[int, float]], tiny_llama: Path, tmp_path: Path
+) -> None:
+    examples = 10 if len(told) and rungs[0] == 0.1 else 12
+    budget = Budget(train_examples=examples, eval_examples=2, rungs=rungs)
+    events = run(make_spec(tiny_llama, budget=budget), tmp_path)
+    assert [(e.step, e.fraction) for e in events if e.kind == "rung"] == (
+        told if examples == 10 else [(1, 0.3), (3, 1.0)]
+    )
+    assert events[-1].units == examples  # the last step is partial
+
+
+def test_a_finished_trial_leaves_its_result_and_no_checkpoint(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama)
+    trial = replace(make_trial(spec, tmp_path), provenance={"git_commit": "abc"})
+    events = list(train(trial))
+    names = {file.name for file in trial.folder.path.iterdir()}
+    assert names == {"spec.json", "adapter", "predictions.jsonl", "summary.json"}
+    summary = trial.folder.summary()
+    assert summary is not None
+    assert (summary["trial_id"], summary["role"]) == (spec.trial_id, "trial")
+    assert (summary["state"], summary["reason"], summary["attempts"]) == ("finished", "", 1)
+    assert (summary["step"], summary["units"], summary["fraction"]) == (4, 16, 1.0)
+    assert summary["configuration"] == spec.knobs
+    assert summary["metrics"] == events[-1].metrics
+    assert [Event.from_json(event) for event in summary["history"]] == events[:-1]
+    assert summary["provenance"] == {"git_commit": "abc"}
+    assert summary["seconds"]["train"] + summary["seconds"]["eval"] <= summary["seconds"]["total"]
+    assert summary["facts"]["train_prompts_cut"] == summary["facts"]["eval_prompts_cut"] == 0
+    assert summary["facts"]["executed_micro_batch"] == 4
+
+
+def test_predictions_are_of_the_whole_selection_split(tiny_llama: Path, tmp_path: Path) -> None:
+    trial = make_trial(make_spec(tiny_llama), tmp_path)
+    metrics = list(train(trial))[-1].metrics
+    rows = _rows(trial.folder.predictions_file())
+    examples = trial.data.split("selection").examples
+    assert [row["id"] for row in rows] == [example.id for example in examples]
+    assert sum(row["em_acc"] for row in rows) / len(rows) == pytest.approx(metrics["em_acc"])
+
+
+def test_training_learns(tiny_llama: Path, tmp_path: Path) -> None:
+    budget = Budget(train_examples=96, eval_examples=2, rungs=(1.0,))
+    spec = make_spec(tiny_llama, budget=budget, generated={"train": 4}, learning_rate=0.02, rank=8)
+    losses = [e.metrics["train_loss"] for e in run(spec, tmp_path) if e.kind != "finished"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_trial_that_was_stopped_goes_on_as_if_it_had_not_been(
+    stop_after: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, budget=LONG, generated={"train": 12}, **STATEFUL)
+    whole = run(spec, tmp_path / "whole")
+    trial = make_trial(spec, tmp_path / "stopped")
+    running = train(trial)
+    before = [next(running) for _ in range(stop_after)]
+    running.close()
+    assert resumed_history(trial.folder) == before
+    after = list(train(make_trial(spec, tmp_path / "stopped")))
+    _same_curve(before + after, whole)
+    summary = trial.folder.summary()
+    assert summary is not None and summary["attempts"] == 2
+    assert len(summary["history"]) == len(whole) - 1
+
+
+def test_a_trial_that_was_killed_goes_on_from_its_last_checkpoint(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    often = replace(EXECUTION, checkpoint_seconds=0.0)
+    spec = make_spec(tiny_llama, budget=LONG, execution=often, **STATEFUL)
+    whole = run(spec, tmp_path / "whole")
+    trial = make_trial(spec, tmp_path / "killed")
+    running = train(trial)
+    before = [next(running) for _ in range(4)]
+    shutil.copytree(tmp_path / "killed", tmp_path / "found")
+    running.close()
+    found = make_trial(spec, tmp_path / "found")
+    history = resumed_history(found.folder)
+    assert history == before[: len(history)]
+    assert len(history) >= 3
+    _same_curve(history + list(train(found)), whole)
+
+
+def test_a_trial_killed_before_its_summary_only_has_to_finish(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama)
+    trial = make_trial(spec, tmp_path / "killed")
+    running = train(trial)
+    events = [next(running) for _ in range(4)]
+    assert events[-1].fraction == 1.0
+    running.close()
+    (finished,) = train(make_trial(spec, tmp_path / "killed"))
+    assert finished.kind == "finished"
+    assert finished.metrics == events[-1].metrics
+    assert trial.folder.done and trial.folder.predictions_file().exists()
+
+
+def test_a_stopped_trial_has_a_summary_and_can_go_on(tiny_llama: Path, tmp_path: Path) -> None:
+    trial = make_trial(make_spec(tiny_llama), tmp_path)
+    running = train(trial)
+    rung = next(running)
+    running.close()
+    summary = conclude(trial, state="stopped", reason="below the cutoff")
+    assert trial.folder.summary() == summary
+    assert (summary["state"], summary["reason"]) == ("stopped", "below the cutoff")
+    assert (summary["step"], summary["units"], summary["fraction"]) == (1, 4, 0.25)
+    assert summary["metrics"] == rung.metrics
+    trial.folder.discard_result()
+    assert next(train(trial)).fraction == 0.5
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_and_not_the_base(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    budget = replace(BUDGET, rungs=(1.0,))
+    spec = make_spec(tiny_llama, budget=budget, learning_rate=1e30, optimizer="sgd", warmup=0.0)
+    expected = f"Trial {spec.trial_id[:6]} failed at step 2: loss is nan. Last checkpoint: none."
+    with pytest.raises(TrainingFailedError) as raised:
+        run(spec, tmp_path)
+    assert str(raised.value) == expected
+    assert not any("lora" in name for name, _ in shared_base(spec).model.named_modules())
+
+
+def test_the_failure_names_the_checkpoint_that_is_left(tiny_llama: Path, tmp_path: Path) -> None:
+    often = replace(EXECUTION, checkpoint_seconds=0.0)
+    spec = make_spec(
+        tiny_llama,
+        budget=replace(BUDGET, rungs=(1.0,)),
+        execution=often,
+        learning_rate=1e30,
+        optimizer="sgd",
+        warmup=0.0,
+    )
+    with pytest.raises(TrainingFailedError, match="Last checkpoint: step 1"):
+        run(spec, tmp_path)
+
+
+def test_the_saved_adapter_is_the_model_that_was_judged(tiny_llama: Path, tmp_path: Path) -> None:
+    trial = make_trial(make_spec(tiny_llama, quantization="nf4"), tmp_path)
+    judged = list(train(trial))[-1].metrics
+    model = trial.method.load(trial.base.model, trial.folder.adapter_folder)
+    again = evaluate(
+        model,
+        trial.base,
+        task=trial.data.task,
+        encoded=trial.data.split("selection"),
+        execution=trial.spec.execution,
+        peak=TensorPeak(model, trial.base.device),
+    )
+    trial.method.detach(model)
+    assert again.metrics["eval_loss"] == pytest.approx(judged["eval_loss"], rel=1e-6)
+    assert again.predictions == _rows(trial.folder.predictions_file())
+
+
+def test_the_report_split_is_scored_with_the_adapter(tiny_llama: Path, tmp_path: Path) -> None:
+    trial = make_trial(make_spec(tiny_llama), tmp_path)
+    list(train(trial))
+    score = score_report(trial)
+    untrained = make_trial(make_spec(tiny_llama, method="untrained"), tmp_path)
+    list(train(untrained))
+    other = untrained.folder.report_score()
+    assert (score["split"], score["count"]) == ("report", 8)
+    assert trial.folder.report_score() == score
+    assert other is not None
+    assert score["metrics"]["eval_loss"] < other["metrics"]["eval_loss"]
+    assert len(_rows(trial.folder.predictions_file("report"))) == 8
+
+
+def test_a_baseline_is_judged_and_not_trained(tiny_llama: Path, tmp_path: Path) -> None:
+    trial = make_trial(make_spec(tiny_llama, method="untrained"), tmp_path)
+    events = list(train(trial))
+    told = [(event.kind, event.step, event.units, event.fraction) for event in events]
+    assert told == [("rung", 0, 0, 1.0), ("finished", 0, 0, 1.0)]
+    names = {file.name for file in trial.folder.path.iterdir()}
+    rows = {"predictions.jsonl", "report_predictions.jsonl"}
+    assert names == {"spec.json", "summary.json", "report.json", *rows}
+    summary, score = trial.folder.summary(), trial.folder.report_score()
+    assert summary is not None and score is not None
+    assert (summary["role"], summary["state"]) == ("baseline", "finished")
+    assert summary["metrics"]["em_acc_questions"] == 12
+    assert score["count"] == 8
+
+
+def test_gradient_checkpointing_changes_no_loss(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = run(make_spec(tiny_llama, dropout=0.1), tmp_path)
+    less = run(make_spec(tiny_llama, dropout=0.1, gradient_checkpointing=True), tmp_path)
+    _same_curve(less, plain)
+
+
+def test_the_same_trial_gives_the_same_result_on_a_used_base(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, quantization="nf4", dropout=0.1)
+    used = run(spec, tmp_path / "used")
+    fresh = run(spec, tmp_path / "fresh", base=load_base(spec, device="cpu"))
+    _same_curve(used, fresh)
+
+
+def test_the_seed_decides_the_curve(tiny_llama: Path, tmp_path: Path) -> None:
+    one, other = (_losses(run(make_spec(tiny_llama, seed=n), tmp_path)) for n in (1, 2))
+    assert one != other
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_another_architecture_trains_and_is_judged(
+    quantization: str, tiny_gpt_neox: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_gpt_neox, quantization=quantization, learning_rate=0.02)
+    events = run(spec, tmp_path)
+    losses = [event.metrics["eval_loss"] for event in events if event.kind == "rung"]
+    assert losses[-1] < losses[0]
+    adapter = tmp_path / spec.trial_id / "adapter" / "adapter_config.json"
+    assert "query_key_value" in json.loads(adapter.read_text())["target_modules"]
+
+
+def test_a_model_with_a_chat_template_trains(tiny_chat_llama: Path, tmp_path: Path) -> None:
+    assert run(make_spec(tiny_chat_llama), tmp_path)[-1].kind == "finished"
+
+
+def test_prompts_that_were_cut_are_counted(tiny_llama: Path, tmp_path: Path) -> None:
+    spec = make_spec(tiny_llama, sequence_length=110)
+    run(spec, tmp_path)
+    summary = make_trial(spec, tmp_path).folder.summary()
+    assert summary is not None
+    assert summary["facts"]["train_prompts_cut"] > 0
+    assert summary["facts"]["sequence_limit"] == 110
+
+
+def test_real_pages_train_and_are_judged(
+    shared_data: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    trial = _finqa_trial(shared_data, tiny_llama, tmp_path)
+    events = list(train(trial))
+    assert events[-1].kind == "finished"
+    assert trial.data.split("train").prompts_cut > 0
+
+
+def _finqa_trial(shared_data: Path, model: Path, folder: Path) -> Trial:
+    """Sixteen training and four selection questions of the real files."""
+    files = {split: folder / f"{split}.jsonl" for split in ("train", "selection", "report")}
+    sources = {"train": "train", "selection": "dev", "report": "dev"}
+    for split, file in files.items():
+        file.write_text("".join(_lines(shared_data / "finqa", sources[split], split)))
+    options = {split: str(file) for split, file in files.items()}
+    knobs = {"prompt": "default", "sequence_length": 480}
+    spec = make_spec(model, budget=BUDGET, **knobs)
+    spec = replace(spec, task_options=options, task_identity={"files": "real"})
+    return make_trial(spec, folder)
+
+
+def _lines(folder: Path, source: str, split: str) -> list[str]:
+    import gzip
+
+    (file,) = folder.glob(f"{source}.jsonl.gz")
+    with gzip.open(file, "rt") as stream:
+        records = [json.loads(line) for line in stream]
+    full = [record for record in records if record["ctx"] == "full"]
+    pages: dict[str, list[Any]] = {}
+    for record in full:
+        pages.setdefault(record["id"].rsplit("-", 1)[0], []).append(record)
+    chosen = list(pages.values())[10:20] if split == "report" else list(pages.values())[:10]
+    return [json.dumps(record) + "\n" for page in chosen for record in page][:16]
+
+
+def _same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:
+    """Equal but for what a clock or the process decides."""
+    measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes"}
+    assert [(e.kind, e.step, e.units) for e in events] == [
+        (e.kind, e.step, e.units) for e in expected
+    ]
+    for event, other in zip(events, expected, strict=True):
+        for name in set(event.metrics) - measured:
+            assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-6), name
+
+
+def _losses(events: Sequence[Event]) -> list[float]:
+    return [event.metrics["train_loss"] for event in events]
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
