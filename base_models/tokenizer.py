@@ -54,11 +54,11 @@ def _fractions() -> Iterator[str]:
 
 def _words() -> Iterator[str]:
     """The generator's words: with a space before them, and without where a line begins so."""
-    texts = [make("revenue", 1, 10).text for make in generated.KINDS.values()]
+    texts = [f"Question: {make('revenue', 1, 10).text}" for make in generated.KINDS.values()]
     for audited in (True, False):
         page = generated.Page("", ("revenue",), generated.YEARS[0], ((1, 10),), audited)
         texts += [*page.pre_text, *page.post_text, generated.statements(page.table)]
-    for text in [*texts, "Question:", "Answer: yes", "Answer: no"]:
+    for text in [*texts, "Answer: yes", "Answer: no"]:
         yield from re.findall(r" ?[A-Za-z]+", text)
     yield from (f" {word}" for word in (*generated.ITEMS, *map(str, generated.YEARS)))
     yield f" {generated.YEARS[0] - 1}"

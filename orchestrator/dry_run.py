@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.config import SweepConfig
-from orchestrator.exclusions import cells, count
-from orchestrator.plan import rungs
+from orchestrator.exclusions import cells, count, idle_rules
+from orchestrator.plan import is_hub_id, rungs
 from trainables.run_folder import RunFolder
 
 
@@ -14,6 +14,7 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
     configurations = "no end of" if size is None else str(size)
     trials = config.search.trials if size is None else min(config.search.trials, size)
     judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
+    all_cells = cells(config.space, config.exclude)
     lines = [
         f"Sweep {run.path.name} in {run.path}",
         f"  {trials} trials of {configurations} configurations, by {config.search.algorithm}",
@@ -21,7 +22,7 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
         f"judged at {judged} of that; early stopping: {config.scheduler.kind}",
         "  cells (model x quantization x method):",
     ]
-    for cell in cells(config.space, config.exclude):
+    for cell in all_cells:
         left = cell.configurations - cell.excluded
         note = f"{left} configurations" if left else "excluded"
         if left and cell.excluded:
@@ -29,5 +30,8 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
         lines.append(f"    {cell.model}  {cell.quantization}  {cell.method}: {note}")
     if size is None:
         lines.append("  (a continuous range counts once)")
+    hub = sorted({str(cell.model) for cell in all_cells if is_hub_id(str(cell.model))})
+    lines += [f"  {model} is no folder here: the hub will be asked for it" for model in hub]
+    lines += [f"  note: {note}" for note in idle_rules(config.space, config.exclude)]
     lines.append("Nothing was run.")
     return "\n".join(lines)

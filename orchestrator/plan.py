@@ -48,11 +48,16 @@ class Planner:
         default_factory=dict
     )
 
-    def prepare(self, configurations: Iterator[Mapping[str, Any]]) -> None:
-        """Checks every model and every task variant that these configurations name."""
+    def prepare(self, *, ask_the_hub: bool = True) -> None:
+        """Checks every model and every variant of the task that the space names.
+
+        Without asking the hub, a model that is not a local folder is taken on trust.
+        """
         problems: list[str] = []
-        for configuration in configurations:
+        for configuration in self.cell_configurations():
             knobs = canonical(configuration)
+            if not ask_the_hub and is_hub_id(knobs["model"]):
+                self.models.setdefault(knobs["model"], ModelSource(knobs["model"], "unknown"))
             for check in (self._model, self._task):
                 try:
                     check(knobs)
@@ -161,13 +166,18 @@ def _identity(task: Task) -> dict[str, Any]:
 
 def find_model(name: str) -> ModelSource:
     """A local folder where there is one by that name, else a model of the hub."""
-    folder = existing_path(name)
-    if folder is not None or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        check_model_folder(folder or Path(name).expanduser())
-        assert folder is not None
-        return ModelSource(str(folder), model_digest(folder))
-    revision = resolve_revision(name, "main")
-    return ModelSource(name, f"{name}@{revision}", revision)
+    if is_hub_id(name):
+        revision = resolve_revision(name, "main")
+        return ModelSource(name, f"{name}@{revision}", revision)
+    folder = existing_path(name) or Path(name).expanduser()
+    check_model_folder(folder)
+    return ModelSource(str(folder), model_digest(folder))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name is an `owner/name` of the hub: no folder by that name, no path."""
+    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    return not looks_like_a_path and existing_path(name) is None
 
 
 def existing_path(text: str) -> Path | None:

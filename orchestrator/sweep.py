@@ -46,10 +46,11 @@ def _sweep(given: argparse.Namespace) -> int:
     config = load_config(space, overrides)
     run = RunFolder(Path(given.storage) / (given.name or space.stem))
     planner = Planner(config)
-    planner.prepare(planner.cell_configurations())
     if given.dry_run:
         print(describe(config, run))
+        planner.prepare(ask_the_hub=False)
         return FINISHED
+    planner.prepare()
     state = settle_folder(run, config)
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     with Lease(run):

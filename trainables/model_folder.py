@@ -51,14 +51,15 @@ def resolve_revision(model: str, revision: str = "main") -> str:
 
     Raises InputError where the hub can't be reached and no snapshot is cached.
     """
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return str(HfApi().model_info(model, revision=revision, timeout=10).sha)
     except HFValidationError as error:
         raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
-    except (HfHubHTTPError, OSError, ConnectionError) as error:
+    except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         return Path(snapshot_download(model, revision=revision, local_files_only=True)).name

@@ -101,8 +101,8 @@ def train(trial: Trial) -> Generator[Event, None, None]:
     again (see `resumed_history`). After the event "finished" the adapter, the predictions and the
     summary lie in the folder and its checkpoints are gone. The base is left as it was.
 
-    Raises TrainingFailedError (a loss that is not finite), DoesNotFitError or torch.OutOfMemoryError (the
-    device), InputError (the data).
+    Raises TrainingFailedError (a loss that is not finite), DoesNotFitError or
+    torch.OutOfMemoryError (the device), InputError (the data).
     """
     method = trial.method
     if not method.trains:
@@ -228,17 +228,18 @@ class _Training:
         )
 
     def _due_event(self) -> Event | None:
-        """What is to be told after a step, if anything; a rung is judged and saved first."""
+        """What is to be told after a step, if anything; what is saved then tells of it too."""
         progress, execution = self._progress, self._trial.spec.execution
         seen = progress.units / self._budget.train_examples
         due = [rung for rung in self._budget.rungs if progress.fraction < rung <= seen + 1e-9]
         if due:
             return self._judge(max(due))
+        event = None
+        if time.monotonic() - self._last_event >= execution.progress_seconds:
+            event = self._tell("progress", self._training_metrics(), fraction=seen)
         if time.monotonic() - self._last_save >= execution.checkpoint_seconds:
             self._save()
-        if time.monotonic() - self._last_event >= execution.progress_seconds:
-            return self._tell("progress", self._training_metrics(), fraction=seen)
-        return None
+        return event
 
     def _judge(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial

@@ -37,7 +37,7 @@ def test_a_training_of_nothing_but_warm_up_has_a_rate() -> None:
 def test_an_optimizer_that_a_cpu_has_not_is_told_as_what_does_not_fit(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DoesNotFitError, match="needs a CUDA device.*Use adamw"):
+    with pytest.raises(DoesNotFitError, match=r"needs a CUDA device.*Use adamw"):
         run(make_spec(tiny_llama, optimizer="paged_adamw_8bit"), tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,11 +13,10 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, make_spec, make_trial, run, shared_base
-from trainables import data
 from trainables.cost import TensorPeak
 from trainables.evaluate import evaluate
 from trainables.models import load_base
-from trainables.spec import Budget, Event, TrialSpec
+from trainables.spec import Budget, Event
 from trainables.train import (
     TrainingFailedError,
     Trial,
@@ -67,20 +67,16 @@ def test_rungs_ask_a_subset_and_the_last_the_whole_split(tiny_llama: Path, tmp_p
 @pytest.mark.parametrize(
     ("rungs", "told"),
     [
-        ((0.3, 1.0), [(2, 0.3), (3, 1.0)]),  # 4 of 10 examples are past 0.3, but so are 8
-        ((0.1, 0.2, 0.4, 1.0), [(1, 0.4), (3, 1.0)]),
+        ((0.5, 1.0), [(2, 8, 0.5), (3, 10, 1.0)]),  # 5 of 10 examples, in steps of 4
+        ((0.1, 0.2, 0.4, 1.0), [(1, 4, 0.4), (3, 10, 1.0)]),  # one step may pass several
     ],
 )
 def test_a_rung_is_judged_at_the_first_step_at_or_after_it(
-    rungs: tuple[float, ...], told: list[tuple[int, float]], tiny_llama: Path, tmp_path: Path
+    rungs: tuple[float, ...], told: list[Any], tiny_llama: Path, tmp_path: Path
 ) -> None:
-    examples = 10 if len(told) and rungs[0] == 0.1 else 12
-    budget = Budget(train_examples=examples, eval_examples=2, rungs=rungs)
+    budget = Budget(train_examples=10, eval_examples=2, rungs=rungs)
     events = run(make_spec(tiny_llama, budget=budget), tmp_path)
-    assert [(e.step, e.fraction) for e in events if e.kind == "rung"] == (
-        told if examples == 10 else [(1, 0.3), (3, 1.0)]
-    )
-    assert events[-1].units == examples  # the last step is partial
+    assert [(e.step, e.units, e.fraction) for e in events if e.kind == "rung"] == told
 
 
 def test_a_finished_trial_leaves_its_result_and_no_checkpoint(
@@ -152,8 +148,7 @@ def test_a_trial_that_was_killed_goes_on_from_its_last_checkpoint(
     running.close()
     found = make_trial(spec, tmp_path / "found")
     history = resumed_history(found.folder)
-    assert history == before[: len(history)]
-    assert len(history) >= 3
+    assert history == before
     _same_curve(history + list(train(found)), whole)
 
 
@@ -287,7 +282,8 @@ def test_another_architecture_trains_and_is_judged(
     losses = [event.metrics["eval_loss"] for event in events if event.kind == "rung"]
     assert losses[-1] < losses[0]
     adapter = tmp_path / spec.trial_id / "adapter" / "adapter_config.json"
-    assert "query_key_value" in json.loads(adapter.read_text())["target_modules"]
+    targets = json.loads(adapter.read_text())["target_modules"]
+    assert sum(name.endswith("attention.query_key_value") for name in targets) == 2
 
 
 def test_a_model_with_a_chat_template_trains(tiny_chat_llama: Path, tmp_path: Path) -> None:
@@ -319,17 +315,13 @@ def _finqa_trial(shared_data: Path, model: Path, folder: Path) -> Trial:
     for split, file in files.items():
         file.write_text("".join(_lines(shared_data / "finqa", sources[split], split)))
     options = {split: str(file) for split, file in files.items()}
-    knobs = {"prompt": "default", "sequence_length": 480}
-    spec = make_spec(model, budget=BUDGET, **knobs)
+    spec = make_spec(model, prompt="default", sequence_length=480)
     spec = replace(spec, task_options=options, task_identity={"files": "real"})
     return make_trial(spec, folder)
 
 
 def _lines(folder: Path, source: str, split: str) -> list[str]:
-    import gzip
-
-    (file,) = folder.glob(f"{source}.jsonl.gz")
-    with gzip.open(file, "rt") as stream:
+    with gzip.open(folder / f"{source}.jsonl.gz", "rt") as stream:
         records = [json.loads(line) for line in stream]
     full = [record for record in records if record["ctx"] == "full"]
     pages: dict[str, list[Any]] = {}
