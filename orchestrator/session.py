@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from orchestrator.config import SweepConfig, from_mapping, to_mapping
 from orchestrator.differences import differences
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.plan import Planner
+from orchestrator.report_content import Report
+from orchestrator.tracking import redact
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
@@ -23,29 +25,34 @@ Outcome = Literal["finished", "nothing", "interrupted"]
 _DONE = (FINISHED, STOPPED, FAILED)
 
 
-def settle_folder(run: RunFolder, config: SweepConfig) -> dict[str, Any]:
-    """The state of the run folder, made if it is new; its sweep.yaml is this configuration.
-
-    Raises InputError if another space ran under this name, or if the folder can't be written.
-    """
-    import yaml
-
+def make_folder(run: RunFolder) -> None:
+    """Makes the run folder; raises InputError if it can't be written."""
+    probe = run.path / ".probe"
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        state = run.state()
-        if state is None:
-            state = {"sweep_id": uuid.uuid4().hex[:12]}
-            run.write_state(state)
-        elif run.sweep_file.exists():
-            _refuse_another_space(run, config)
-        text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
-        run.write_text(run.sweep_file, text)
+        run.write_text(probe, "")
+        probe.unlink()
     except OSError as error:
         raise InputError(
             f"{run.path}: can't be written ({error.strerror}). "
             "Give a folder that can with --storage."
         ) from error
-    return state
+
+
+def settle(run: RunFolder, config: SweepConfig) -> str:
+    """The sweep's id, made if the run is new; its sweep.yaml is this configuration from here on.
+
+    For the holder of the lease only. Raises InputError if another space ran under this name.
+    """
+    import yaml
+
+    state = run.state() or {"sweep_id": uuid.uuid4().hex[:12]}
+    if run.sweep_file.exists():
+        _refuse_another_space(run, config)
+    run.write_state(state)
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+    run.write_text(run.sweep_file, text)
+    return str(state["sweep_id"])
 
 
 @dataclass
@@ -68,7 +75,8 @@ class Session:
             for record in ledger.with_state(FAILED):
                 ledger.run_again(record)
         if self._is_finished(ledger):
-            self._print_report()
+            self._complete_tracking()
+            self._report().print()
             return self._outcome(ledger)
         for record in ledger.with_state(INFEASIBLE):  # judged anew on today's hardware
             ledger.run_again(record)
@@ -77,27 +85,28 @@ class Session:
     def _run(self, ledger: Ledger) -> Outcome:
         import ray
 
-        from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
+        from orchestrator.mlflow_tracker import MLflowTracker, tracking_command
         from orchestrator.terminal import SweepDisplay
         from orchestrator.tracking import BackgroundTracker
 
-        uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
         display = SweepDisplay()
         done = ledger.count(*_DONE)
         if ledger.records:
             display.message(f"Resuming: {done} of {self.config.search.trials} trials are done.")
-        tracker = BackgroundTracker(MLflowTracker(uri), warn=display.message)
+        tracker = BackgroundTracker(MLflowTracker(self._uri), warn=display.message)
         _open_tracker(self, tracker)
         display.message("Starting Ray and its hosts ...")
         _start_ray(self.address)
         try:
             interrupted = self._run_on_cluster(ledger, display, tracker)
+        except KeyboardInterrupt:
+            interrupted = True
         finally:
             display.stop()
             ray.shutdown()
         outcome: Outcome = "interrupted" if interrupted else self._outcome(ledger)
         self._close(ledger, tracker, outcome)
-        print(f"MLflow: {tracking_command(uri)}")
+        print(f"MLflow: {tracking_command(self._uri)}")
         return outcome
 
     def _run_on_cluster(self, ledger: Ledger, display: Any, tracker: Any) -> bool:
@@ -180,25 +189,47 @@ class Session:
 
     def _close(self, ledger: Ledger, tracker: Any, outcome: Outcome) -> None:
         """Writes the report, and ends the tracker's parent run with it."""
+        report = self._report()
         if outcome == "interrupted":
-            for record in ledger:
-                if not record.folder.done:
-                    _finish_in(tracker, record)
-        self._print_report()
+            for record in ledger.with_state(INTERRUPTED, RUNNING):
+                _finish_in(tracker, record)
+            done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
+            print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
+        else:
+            report.print()
+        self._close_tracker(ledger, tracker, state=outcome)
+
+    def _close_tracker(self, ledger: Ledger, tracker: Any, *, state: str) -> None:
         run = self.run
         files = (run.report_file, run.results_file, run.pareto_file, run.sweep_file)
         tracker.close(
-            state="interrupted" if outcome == "interrupted" else "finished",
+            state="interrupted" if state == "interrupted" else "finished",
             metrics=_best_metrics(ledger),
             artifacts=[file for file in files if file.exists()],
         )
-        if outcome == "interrupted":
-            print(f"Interrupted. Resume with: {self.resume_command}")
+        self._remember(tracked_in=None if tracker.incomplete else redact(self._uri))
 
-    def _print_report(self) -> None:
+    def _complete_tracking(self) -> None:
+        """A finished sweep is given to a tracker that has missed some of it."""
+        from orchestrator.mlflow_tracker import MLflowTracker
+        from orchestrator.tracking import BackgroundTracker
+
+        if (self.run.state() or {}).get("tracked_in") == redact(self._uri):
+            return
+        tracker = BackgroundTracker(MLflowTracker(self._uri), warn=print)
+        _open_tracker(self, tracker)
+        self._close_tracker(Ledger(self.run), tracker, state="finished")
+
+    @property
+    def _uri(self) -> str:
+        from orchestrator.mlflow_tracker import default_uri
+
+        return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
+
+    def _report(self) -> Report:
         from orchestrator.report import write_report
 
-        write_report(self.run).print()
+        return write_report(self.run)
 
 
 def _refuse_another_space(run: RunFolder, config: SweepConfig) -> None:

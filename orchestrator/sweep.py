@@ -37,7 +37,7 @@ def _sweep(given: argparse.Namespace) -> int:
     from orchestrator.dry_run import describe
     from orchestrator.lease import Lease
     from orchestrator.plan import Planner
-    from orchestrator.session import Session, settle_folder
+    from orchestrator.session import Session, make_folder, settle
 
     space = _space_file(given.space)
     overrides = list(given.set)
@@ -51,14 +51,14 @@ def _sweep(given: argparse.Namespace) -> int:
         planner.prepare(ask_the_hub=False)
         return FINISHED
     planner.prepare()
-    state = settle_folder(run, config)
+    make_folder(run)
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     with Lease(run):
         session = Session(
             run=run,
             config=config,
             planner=planner,
-            sweep_id=state["sweep_id"],
+            sweep_id=settle(run, config),
             address=given.address,
             tracking_uri=given.tracking_uri,
             resume_command=resume_command(given),

@@ -21,13 +21,13 @@ torch.set_num_threads(1)
 GENERATED = {
     "kinds": ["latest", "prior", "change", "rose"],
     "train": 24,
-    "selection": 12,
-    "report": 8,
+    "selection": 8,
+    "report": 4,
     "seed": 5,
 }
 TASK_OPTIONS = {"generated": GENERATED}
-BUDGET = Budget(train_examples=16, eval_examples=6, rungs=(0.25, 0.5, 1.0))
-EXECUTION = Execution(eval_batch_size=4, max_new_tokens=6, progress_seconds=0.0)
+BUDGET = Budget(train_examples=16, eval_examples=3, rungs=(0.25, 0.5, 1.0))
+EXECUTION = Execution(eval_batch_size=4, max_new_tokens=4, progress_seconds=0.0)
 KNOBS = {
     "compute_dtype": "float32",
     "prompt": "statements",

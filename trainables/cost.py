@@ -28,26 +28,32 @@ class TensorPeak:
 
     On CUDA from the allocator's counters. On a CPU from the allocator's events that the profiler
     records, which is too much to record always: there only `representative` stretches count, and
-    they must hold the greatest batch.
+    they must hold the greatest batch. What lives elsewhere (the optimizer's state, during an
+    evaluation) counts only `with_everything`, which is for training on CUDA; on a CPU
+    `measure_training` makes that state inside its stretch.
     """
 
-    def __init__(self, model: Any, device: torch.device, *, at_least: int = 0) -> None:
-        self._model = model
+    def __init__(
+        self, model: Any, device: torch.device, *, at_least: int = 0, with_everything: bool = False
+    ) -> None:
+        self._model_bytes = tensor_bytes(model)
         self._device = device
+        self._with_everything = with_everything
         self.bytes = at_least
 
     @contextmanager
     def over(self, *, representative: bool) -> Iterator[None]:
         """Raises `bytes` to the peak of what runs inside, if that is higher."""
         if self._device.type == "cuda":
+            elsewhere = torch.cuda.memory_allocated(self._device) - self._model_bytes
             torch.cuda.reset_peak_memory_stats(self._device)
             yield
-            self._raise_to(torch.cuda.max_memory_allocated(self._device))
+            peak = torch.cuda.max_memory_allocated(self._device)
+            self._raise_to(peak if self._with_everything else peak - elsewhere)
         elif representative:
-            before = tensor_bytes(self._model)
             with _allocator_events() as events:
                 yield
-            self._raise_to(before + _highest(events))
+            self._raise_to(self._model_bytes + _highest(events))
         else:
             yield
 

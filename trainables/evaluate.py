@@ -110,28 +110,43 @@ def _completions(
     model: Any, base: Base, encoded: Encoded, execution: Execution, peak: TensorPeak
 ) -> list[str]:
     texts = [""] * len(encoded)
-    lengths = [len(prompt) for prompt in encoded.prompts]
-    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
-    for number, indices in enumerate(batches):
+    for number, indices in enumerate(_generation_batches(base, encoded, execution)):
         with peak.over(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
-            written = _generate(model, base, prompts, execution.max_new_tokens)
+            room = min(_room(base, prompt, execution) for prompt in prompts)
+            written = _generate(model, base, prompts, room)
         for index, text in zip(indices, written, strict=True):
             texts[index] = text
     return texts
+
+
+def _generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
+    """A prompt near the model's last position is asked alone: it would cut its neighbours short."""
+    rooms = [_room(base, prompt, execution) for prompt in encoded.prompts]
+    wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
+    lengths = [len(encoded.prompts[index]) for index in wide]
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    alone = [[index] for index, room in enumerate(rooms) if room < execution.max_new_tokens]
+    return [[wide[at] for at in batch] for batch in batches] + alone
+
+
+def _room(base: Base, prompt: Sequence[int], execution: Execution) -> int:
+    """How many tokens may be written after a prompt; at least one."""
+    asked = execution.max_new_tokens
+    left = asked if base.longest_sequence is None else base.longest_sequence - len(prompt)
+    return max(1, min(asked, left))
 
 
 def _generate(
     model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
     length = max(map(len, prompts))
-    room = (base.longest_sequence or length + max_new_tokens) - length
     ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     written = model.generate(
         input_ids=torch.tensor(ids, device=base.device),
         attention_mask=torch.tensor(mask, device=base.device),
-        max_new_tokens=max(1, min(max_new_tokens, room)),
+        max_new_tokens=max_new_tokens,
         stopping_criteria=[EndOfLine(base)],
     )
     texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)

@@ -63,7 +63,7 @@ def resolve_revision(model: str, revision: str = "main") -> str:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     try:
         return Path(snapshot_download(model, revision=revision, local_files_only=True)).name
-    except (LocalEntryNotFoundError, OSError) as error:
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise InputError(
             f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
             "and no snapshot of it is cached. Give a local folder, or log in and be online."

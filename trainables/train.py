@@ -185,9 +185,12 @@ class _Training:
             self._progress = Progress(**last.state["progress"])
             self._saved_step = last.step
         self._progress.attempts += 1
-        self._train_peak = self._peak(self._progress.train_peak_memory_bytes)
-        self._eval_peak = self._peak(self._progress.eval_peak_memory_bytes)
-        if last is None and self._trial.base.device.type == "cpu":
+        device = self._trial.base.device
+        seen = self._progress.train_peak_memory_bytes
+        self._train_peak = TensorPeak(self._model, device, at_least=seen, with_everything=True)
+        seen = self._progress.eval_peak_memory_bytes
+        self._eval_peak = TensorPeak(self._model, device, at_least=seen)
+        if last is None and device.type == "cpu":
             with self._progress.timed("other_seconds"):
                 self._measure()
 
@@ -305,9 +308,6 @@ class _Training:
     def _new_engine(self) -> Engine:
         total_steps = math.ceil(self._budget.train_examples / self._step_examples)
         return Engine(self._model, self._trial.base, self._knobs, total_steps=total_steps)
-
-    def _peak(self, at_least: int) -> TensorPeak:
-        return TensorPeak(self._model, self._trial.base.device, at_least=at_least)
 
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def test_a_base_is_given_back_as_it_was_loaded(
         assert torch.equal(_content(base)[name], tensor), name
     assert _shape(base) == _shape(fresh)
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_nothing_of_a_trial_stays_in_memory(
+    quantization: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    run(make_spec(tiny_llama, quantization=quantization), tmp_path)
+    gc.collect()
+    alive = [item for item in gc.get_objects() if isinstance(item, torch.nn.Parameter)]
+    assert not [parameter for parameter in alive if parameter.requires_grad]
 
 
 @pytest.mark.parametrize("quantization", INDEPENDENT_OF_THE_BATCH)
