@@ -20,7 +20,7 @@ from trainables.errors import InputError, did_you_mean
 from trainables.tasks.emacc import MARKER
 from trainables.tasks.task import Cut, Prompt
 
-LAYOUT_VERSION = "1"  # to be raised when a rendering below changes: it is part of every digest
+LAYOUT_VERSION = "2"  # to be raised when a rendering below changes: it is part of every digest
 REPLY = MARKER
 
 PAGE = ("pre_text", "table", "statements", "post_text")
@@ -145,19 +145,15 @@ def table_grid(table: Sequence[Sequence[str]]) -> str:
 
 
 def table_statements(table: Sequence[Sequence[str]]) -> str:
-    """One line per filled cell, " row column: cell", with a leading space.
+    """One line per row, "- name: cell; cell", after one for the columns; no cell is lost.
 
-    The first row names the columns; a table that has no other row is one line of its cells.
+    The first row names the columns, in "columns: cell; cell", with its own first cell in the place
+    of that word where it has one.
     """
-    if len(table) == 1:
-        return " " + " | ".join(table[0])
-    lines = [
-        f" {' '.join(filter(None, (*row[:1], column)))}: {cell}"
-        for row in table[1:]
-        for column, cell in zip(table[0][1:], row[1:], strict=False)
-        if cell
-    ]
-    return "\n".join(lines)
+    if not table:
+        return ""
+    header = f"{table[0][0] or 'columns'}: {'; '.join(table[0][1:])}"
+    return "\n".join([header, *(f"- {row[0]}: {'; '.join(row[1:])}" for row in table[1:])])
 
 
 def _is_file(path: Path) -> bool:

@@ -29,10 +29,10 @@ def fill(name: str, context: str = "full") -> Prompt:
     return load_template(name).fill(render_values(RECORD, context=context))
 
 
-def test_statements_are_one_line_per_filled_cell_with_a_leading_space() -> None:
+def test_statements_are_a_line_for_the_columns_and_one_per_row() -> None:
     assert fill("statements").text == (
         "acme reports in millions . figures are audited .\n"
-        " net sales 2016: $ 12\n net sales 2015: 10\n tax 2015: 1\n"
+        "columns: 2016; 2015\n- net sales: $ 12; 10\n- tax: ; 1\n"
         "see note 3 .\n"
         "Question: what was the change in net sales?"
     )
@@ -95,7 +95,7 @@ def test_text_after_the_table_goes_first_then_before_it_then_the_table(
 
 
 def test_a_table_of_one_row_keeps_its_cells_and_an_empty_one_is_nothing() -> None:
-    assert table_statements([["other income", "$ 5"]]) == " other income | $ 5"
+    assert table_statements([["other income", "$ 5"]]) == "other income: $ 5"
     assert table_statements([]) == ""
 
 
