@@ -68,12 +68,11 @@ class Planner:
 
     def spec(self, configuration: Mapping[str, Any]) -> TrialSpec:
         """The trial of a configuration; equal configurations give equal ids."""
-        budget = self.config.budget
-        return self._build(
-            canonical(configuration),
-            TRIAL,
-            Budget(budget.train_examples, budget.eval_examples, rungs(self.config.scheduler)),
+        given = self.config.budget
+        budget = Budget(
+            given.train_examples, given.eval_examples, rungs(self.config.scheduler), given.seed
         )
+        return self._build(canonical({"seed": given.seed, **configuration}), TRIAL, budget)
 
     def baseline(self, configuration: Mapping[str, Any]) -> TrialSpec:
         """The same base, prompt and length, untrained."""

@@ -151,9 +151,9 @@ def training_order(count: int, *, seed: int, start: int, stop: int) -> list[int]
     return [_permutation(count, seed, at // count)[at % count] for at in range(start, stop)]
 
 
-def fixed_subset(count: int, size: int) -> list[int]:
-    """The same `size` of `count` indices for every trial, in ascending order."""
-    drawn = random.Random(f"subset/{count}").sample(range(count), min(size, count))
+def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
+    """The same `size` of `count` indices for every trial of one seed, in ascending order."""
+    drawn = random.Random(f"subset/{seed}/{count}").sample(range(count), min(size, count))
     return sorted(drawn)
 
 

@@ -26,6 +26,7 @@ class Budget:
     train_examples: int
     eval_examples: int  # questions of the selection split asked at a rung
     rungs: tuple[float, ...] = (0.0625, 0.25, 1.0)  # fractions of train_examples, last is 1
+    seed: int = 0  # draws those questions
 
 
 @dataclass(frozen=True)

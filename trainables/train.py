@@ -261,7 +261,9 @@ class _Training:
         trial = self._trial
         encoded = trial.data.split("selection")
         if not whole:
-            encoded = encoded.subset(fixed_subset(len(encoded), self._budget.eval_examples))
+            budget = self._budget
+            asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
+            encoded = encoded.subset(asked)
         return evaluate(
             self._model,
             trial.base,

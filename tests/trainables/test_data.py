@@ -120,9 +120,10 @@ def test_the_order_is_a_permutation_per_epoch_and_does_not_depend_on_how_it_is_r
 
 
 def test_the_subset_asked_at_rungs_is_the_same_for_every_trial() -> None:
-    assert fixed_subset(50, 5) == fixed_subset(50, 5)
-    assert len(set(fixed_subset(50, 5))) == 5
-    assert fixed_subset(3, 5) == [0, 1, 2]
+    assert fixed_subset(50, 5, seed=1) == fixed_subset(50, 5, seed=1)
+    assert fixed_subset(50, 5, seed=1) != fixed_subset(50, 5, seed=2)
+    assert len(set(fixed_subset(50, 5, seed=1))) == 5
+    assert fixed_subset(3, 5, seed=1) == [0, 1, 2]
 
 
 def test_equal_data_are_tokenized_once(tiny_llama: Path) -> None:
