@@ -23,6 +23,14 @@ from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
 Outcome = Literal["finished", "nothing", "interrupted"]
 _DONE = (FINISHED, STOPPED, FAILED)
+_OF_THE_BEST = (
+    "em_acc",
+    "em_acc_strict",
+    "em_acc_numeric",
+    "eval_loss",
+    "train_peak_memory_bytes",
+    "eval_peak_memory_bytes",
+)
 
 
 def make_folder(run: RunFolder) -> None:
@@ -302,4 +310,4 @@ def _best_metrics(ledger: Ledger) -> dict[str, float]:
     if not finished:
         return {}
     best = max(finished, key=lambda record: record.metrics.get("em_acc", 0.0))
-    return {f"best_{name}": value for name, value in best.metrics.items()}
+    return {f"best_{name}": best.metrics[name] for name in _OF_THE_BEST if name in best.metrics}

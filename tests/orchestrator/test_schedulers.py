@@ -1,0 +1,149 @@
+"""Specification of early stopping: like is compared with like, and resuming forgets nothing."""
+
+from __future__ import annotations
+
+import math
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config import SchedulerConfig
+from orchestrator.objective import OBJECTIVES
+from orchestrator.plan import rungs
+from orchestrator.schedulers import SCHEDULERS, StratifiedASHA, judged
+from tests.orchestrator.tiny_sweep import rung
+from trainables.spec import Event
+
+BUDGET = 64
+STOP, CONTINUE = "STOP", "CONTINUE"
+
+
+def asha(*, grace: float = 0.25, reduction: float = 2) -> StratifiedASHA:
+    return StratifiedASHA(grace=grace, reduction=reduction, budget=BUDGET)
+
+
+def trial(name: str, stratum: str | None = "one") -> Any:
+    return SimpleNamespace(trial_id="tune's own", config={"trial_id": name, "stratum": stratum})
+
+
+def tell(scheduler: StratifiedASHA, who: Any, *, units: int, objective: float) -> str:
+    result = {"units": units, "objective": objective, "done": False}
+    return scheduler.on_trial_result(None, who, result)
+
+
+def test_the_weaker_of_two_is_stopped_at_a_rung() -> None:
+    scheduler = asha()
+    assert tell(scheduler, trial("good"), units=16, objective=0.9) == CONTINUE
+    assert tell(scheduler, trial("bad"), units=16, objective=0.1) == STOP
+
+
+def test_trials_of_different_strata_are_never_compared() -> None:
+    scheduler = asha()
+    assert tell(scheduler, trial("good", "large/none"), units=16, objective=0.9) == CONTINUE
+    assert tell(scheduler, trial("bad", "small/nf4"), units=16, objective=0.1) == CONTINUE
+
+
+def test_a_baseline_is_neither_stopped_nor_compared_with() -> None:
+    scheduler = asha()
+    assert tell(scheduler, trial("untrained", None), units=16, objective=9.0) == CONTINUE
+    assert tell(scheduler, trial("weak"), units=16, objective=0.1) == CONTINUE
+    assert tell(scheduler, trial("weaker"), units=16, objective=0.0) == STOP
+    assert tell(scheduler, trial("untrained too", None), units=16, objective=-9.0) == CONTINUE
+
+
+def test_equal_values_stop_nothing() -> None:
+    scheduler = asha()
+    for name in range(20):
+        assert tell(scheduler, trial(str(name)), units=16, objective=0.5) == CONTINUE
+
+
+def test_a_result_without_an_objective_is_no_rung() -> None:
+    scheduler = asha()
+    tell(scheduler, trial("good"), units=16, objective=0.9)
+    progress = {"units": 20, "done": False}
+    assert scheduler.on_trial_result(None, trial("bad"), progress) == CONTINUE
+    assert tell(scheduler, trial("bad"), units=20, objective=0.1) == STOP
+
+
+def test_a_failure_is_compared_with_nothing() -> None:
+    scheduler = asha()
+    failure = {"failure": {"reason": "", "infeasible": False}, "units": 16, "done": True}
+    scheduler.on_trial_complete(None, trial("failed"), failure)
+    assert tell(scheduler, trial("bad"), units=16, objective=-9.0) == CONTINUE
+
+
+@given(
+    values=st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1)), min_size=2, max_size=24),
+    cut=st.integers(0, 24),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_replay_decides_as_if_it_had_lived_through_it(
+    values: list[tuple[str, float]], cut: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    steps = [(name, units) for name in range(len(values)) for units in (16, 32)]
+    steps = sorted(steps, key=lambda step: (step[1], rng.random()))
+    living, past = asha(), list[tuple[int, int, str]]()
+    for name, units in steps[:cut]:
+        stratum, objective = values[name]
+        past.append((name, units, stratum))
+        tell(living, trial(str(name), stratum), units=units, objective=objective)
+    replayed = asha()
+    for name in dict.fromkeys(name for name, _, _ in past):
+        events = [
+            rung(values[name][1], units=units, fraction=units / BUDGET)
+            for known, units, _ in past
+            if known == name
+        ]
+        results = [
+            {**result, "objective": values[name][1]}
+            for result in judged(events, OBJECTIVES["em_acc"])
+        ]
+        replayed.replay(str(name), values[name][0], results)
+    for name, units in steps[cut:]:
+        stratum, objective = values[name]
+        who = trial(str(name), stratum)
+        assert tell(living, who, units=units, objective=objective) == tell(
+            replayed, who, units=units, objective=objective
+        )
+
+
+@given(
+    grace=st.floats(0.01, 0.9),
+    reduction=st.floats(1.2, 5),
+    budget=st.integers(1, 5000),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_rung_that_a_trial_is_judged_at_is_one_that_it_can_be_stopped_at(
+    grace: float, reduction: float, budget: int
+) -> None:
+    """A rung is taken at the first unit at or after its fraction, as the worker rounds it."""
+    scheduler = StratifiedASHA(grace=grace, reduction=reduction, budget=budget)
+    fractions = rungs(SchedulerConfig(grace=grace, reduction=reduction))
+    units = sorted({math.ceil((fraction - 1e-9) * budget) for fraction in fractions})
+    for at in [each for each in units if 0 < each < budget]:
+        assert tell(scheduler, trial(f"good {at}"), units=at, objective=1.0) == CONTINUE
+        assert tell(scheduler, trial(f"bad {at}"), units=at, objective=0.0) == STOP
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_every_scheduler_takes_a_replay(kind: str) -> None:
+    scheduler = SCHEDULERS[kind](SchedulerConfig(kind=kind), 640)  # type: ignore[arg-type]
+    scheduler.replay("a", "one", [{"units": 40, "objective": 0.5}])
+
+
+def test_without_early_stopping_nothing_is_stopped() -> None:
+    scheduler = SCHEDULERS["none"](SchedulerConfig(kind="none", within=()), BUDGET)
+    for name, objective in (("good", 0.9), ("bad", 0.1)):
+        result = {"units": 16, "objective": objective}
+        assert scheduler.on_trial_result(None, trial(name), result) == CONTINUE
+
+
+def test_only_rungs_are_judged() -> None:
+    events = [Event("progress", 1, 4, {"train_loss": 1.0}), rung(0.5, units=16, fraction=0.25)]
+    assert [result["units"] for result in judged(events, OBJECTIVES["em_acc"])] == [16]

@@ -1,0 +1,290 @@
+"""Specification of a sweep from its command line: killed, interrupted and resumed, then whole.
+
+One story is told once, by the real program on a Ray of its own: a driver is killed with SIGKILL,
+the next one is interrupted with Ctrl-C, the third ends, a fourth finds nothing to do, a fifth is
+asked for more trials. Each test reads what the story has left behind.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.orchestrator import tiny_sweep
+
+pytestmark = pytest.mark.slow
+
+TRIALS, MORE_TRIALS = 4, 5
+KNOBS = ("model", "quantization", "rank", "alpha", "learning_rate", "batch_size")
+Finished = subprocess.CompletedProcess[str]
+
+
+@dataclass
+class Story:
+    """What was seen: `ended[name]` is how a driver ended and `seconds[name]` how long it took."""
+
+    space: Path
+    storage: Path
+    ended: dict[str, Finished] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    written: dict[str, dict[str, int]] = field(default_factory=dict)  # summaries' mtime_ns
+    checkpoints: dict[str, list[str]] = field(default_factory=dict)
+    ray_processes: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Path:
+        return self.storage / self.space.stem
+
+    def runs(self, name: str, *more: str) -> None:
+        """A driver that is left alone until its end."""
+        began = time.monotonic()
+        self.ended[name] = tiny_sweep.sweep(self.space, self.storage, *more)
+        self._look(name, began)
+
+    def meets(self, name: str, number: int, *, when: Callable[[], bool]) -> None:
+        """A driver that is sent a signal once `when` is true."""
+        driver = subprocess.Popen(
+            tiny_sweep.command(self.space, self.storage),
+            cwd=tiny_sweep.REPOSITORY,
+            env=tiny_sweep.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            _wait(when, driver)
+            began = time.monotonic()
+            driver.send_signal(number)
+            output, errors = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+        self.ended[name] = Finished(driver.args, driver.returncode, output, errors)
+        self._look(name, began)
+
+    def _look(self, name: str, began: float) -> None:
+        self.seconds[name] = time.monotonic() - began
+        files = self.run.glob("trials/*/summary.json")
+        self.written[name] = {file.parent.name: file.stat().st_mtime_ns for file in files}
+        places = self.run.glob("trials/*/checkpoints/step-*")
+        self.checkpoints[name] = sorted({place.parent.parent.name for place in places})
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    budget = {"train_examples": 240, "eval_examples": 4, "seed": 3}
+    execution = {"max_new_tokens": 4, "eval_batch_size": 4, "checkpoint_minutes": 0.002}
+    value = tiny_sweep.mapping(str(tiny_llama), budget=budget, execution=execution)
+    value["space"]["rank"] = [2, 3, 4]
+    value["scheduler"] = "none"
+    told = Story(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")
+
+    def one_is_finished_and_another_has_a_checkpoint() -> bool:
+        done = set(_trained(told.run))
+        places = told.run.glob("trials/*/checkpoints/step-*")
+        going_on = {place.parent.parent.name for place in places} - done
+        return bool(done and going_on)
+
+    def the_second_driver_was_refused_and_another_is_finished() -> bool:
+        if "second" not in told.ended and (told.run / "driver.lock").exists():
+            told.runs("second")
+        fresh = set(_trained(told.run)) - set(told.written["killed"])
+        places = told.run.glob("trials/*/checkpoints/step-*")
+        return bool(fresh and {place.parent.parent.name for place in places} - fresh)
+
+    told.meets("killed", signal.SIGKILL, when=one_is_finished_and_another_has_a_checkpoint)
+    told.meets(
+        "interrupted",
+        signal.SIGINT,
+        when=the_second_driver_was_refused_and_another_is_finished,
+    )
+    told.runs("resumed")
+    told.runs("again")
+    told.runs("changed", "--set", "space.alpha=16")
+    told.runs("grown", "--trials", str(MORE_TRIALS))
+    return told
+
+
+def test_a_killed_driver_leaves_finished_and_unfinished_trials(story: Story) -> None:
+    assert story.ended["killed"].returncode == -signal.SIGKILL
+    assert 0 < len(story.written["killed"]) < TRIALS + 2  # two baselines
+    assert story.checkpoints["killed"]
+
+
+def test_a_second_driver_is_refused(story: Story) -> None:
+    second = story.ended["second"]
+    assert second.returncode == 2
+    assert "is running this sweep" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert second.stdout == ""
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(story: Story) -> None:
+    interrupted = story.ended["interrupted"]
+    assert interrupted.returncode == 130
+    assert story.seconds["interrupted"] < 30
+    assert "Traceback" not in interrupted.stderr + interrupted.stdout
+    line = next(line for line in interrupted.stdout.splitlines() if "Resume with:" in line)
+    assert f"of {TRIALS} trials are done" in line
+    assert str(story.space) in line and str(story.storage) in line
+    unfinished = set(story.checkpoints["interrupted"]) - set(story.written["interrupted"])
+    assert unfinished
+    assert not (story.run / "driver.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["interrupted", "resumed"])
+def test_a_resumed_sweep_says_what_is_done(story: Story, name: str) -> None:
+    before = {"interrupted": "killed", "resumed": "interrupted"}[name]
+    done = len(set(story.written[before]) & set(_trained(story.run)))
+    assert f"{done} of {TRIALS} trials are done" in story.ended[name].stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("killed", "interrupted"), ("interrupted", "resumed"), ("resumed", "again")],
+)
+def test_finished_trials_are_never_trained_again(story: Story, before: str, after: str) -> None:
+    assert story.written[before].items() <= story.written[after].items()
+
+
+def test_it_ends_with_all_its_trials(story: Story) -> None:
+    resumed = story.ended["resumed"]
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    assert len(story.written["resumed"]) == TRIALS + 2
+    assert "Traceback" not in resumed.stderr + resumed.stdout
+
+
+def test_a_trial_goes_on_from_its_checkpoint(story: Story) -> None:
+    attempts = [summary["attempts"] for summary in _trained(story.run).values()]
+    assert max(attempts) > 1
+
+
+def test_no_event_is_lost_or_doubled_by_interruptions(story: Story) -> None:
+    for summary in _trained(story.run).values():
+        rungs = [event for event in summary["history"] if event["kind"] == "rung"]
+        assert [event["fraction"] for event in rungs] == [1.0]
+        units = [event["units"] for event in summary["history"]]
+        assert units == sorted(units)
+
+
+def test_a_finished_sweep_prints_its_report_and_starts_no_ray(story: Story) -> None:
+    again = story.ended["again"]
+    assert again.returncode == 0
+    assert "Starting Ray" not in again.stdout
+    assert "Best" in again.stdout
+    assert story.seconds["again"] < 30  # on a machine that does other things as well
+
+
+def test_a_changed_space_is_refused_with_what_changed(story: Story) -> None:
+    changed = story.ended["changed"]
+    assert changed.returncode == 2
+    assert "space.alpha: was 8" in changed.stderr and "now 16" in changed.stderr
+    assert "--name" in changed.stderr
+    assert "Traceback" not in changed.stderr
+
+
+def test_a_sweep_may_be_asked_for_more_trials(story: Story) -> None:
+    grown = story.ended["grown"]
+    assert grown.returncode == 0, grown.stderr + grown.stdout
+    assert f"{TRIALS} of {MORE_TRIALS} trials are done" in grown.stdout
+    assert len(story.written["grown"]) == MORE_TRIALS + 2
+    assert story.written["resumed"].items() <= story.written["grown"].items()
+
+
+def test_the_run_folder_holds_what_it_promises(story: Story) -> None:
+    run = story.run
+    for name in ("sweep.yaml", "results.csv", "report.md", "pareto.png"):
+        assert (run / name).stat().st_size > 0, name
+    assert yaml.safe_load((run / "sweep.yaml").read_text())["search"]["trials"] == MORE_TRIALS
+    assert (story.storage / "mlflow.db").exists()
+    assert not [*run.rglob("*.part")], "files half written"
+
+
+def test_each_trial_holds_what_it_promises(story: Story) -> None:
+    folders = [*(story.run / "trials").iterdir()]
+    assert len(folders) == MORE_TRIALS + 2
+    for folder in folders:
+        spec = json.loads((folder / "spec.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
+        assert spec["trial_id"] == summary["trial_id"] == folder.name
+        assert summary["state"] == "finished"
+        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        assert len({json.loads(line)["id"] for line in lines}) == 8
+        assert (folder / "worker.log").stat().st_size > 0
+        assert (folder / "adapter").is_dir() == (spec["role"] == "trial")
+        assert not (folder / "checkpoints").exists()
+
+
+def test_results_are_named_as_the_space_names_its_knobs(story: Story) -> None:
+    with (story.run / "results.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert set(KNOBS) <= rows[0].keys()
+    assert {"trial_id", "state", "em_acc", "eval_loss", "train_peak_memory_bytes"} <= rows[0].keys()
+    assert {row["trial_id"] for row in rows} == set(tiny_sweep.summaries(story.run))
+
+
+def test_mlflow_has_one_parent_and_one_nested_run_per_trial(story: Story) -> None:
+    runs = _mlflow_runs(story.storage)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1
+    assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {parents[0].info.run_id}
+    ids = Counter(run.data.tags["trial_id"] for run in nested)
+    assert ids == Counter(tiny_sweep.summaries(story.run).keys())
+    assert {run.data.tags["sweep_id"] for run in runs} == {parents[0].data.tags["sweep_id"]}
+    assert {run.data.tags["state"] for run in nested} == {"finished"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_mlflow_has_every_point_of_every_curve_once(story: Story) -> None:
+    client = _client(story.storage)
+    summaries = tiny_sweep.summaries(story.run)
+    for run in _mlflow_runs(story.storage):
+        trial_id = run.data.tags.get("trial_id")
+        if trial_id is None:
+            continue
+        for metric in ("train_loss", "em_acc"):
+            told = [
+                event["units"]
+                for event in summaries[trial_id]["history"]
+                if metric in event["metrics"]
+            ]
+            points = client.get_metric_history(run.info.run_id, metric)
+            assert sorted(point.step for point in points) == sorted(set(told)), metric
+
+
+def _trained(run: Path) -> dict[str, Any]:
+    found = tiny_sweep.summaries(run).items()
+    return {name: summary for name, summary in found if summary["role"] == "trial"}
+
+
+def _wait(when: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not when():
+        assert time.monotonic() < deadline, "the sweep did not get there in 240 seconds"
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(0.05)
+
+
+def _client(storage: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+
+
+def _mlflow_runs(storage: Path) -> list[Any]:
+    client = _client(storage)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments))
