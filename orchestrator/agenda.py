@@ -26,6 +26,7 @@ from trainables.spec import (
 )
 
 REPEATS_BEFORE_FALLING_BACK = 20
+REJECTIONS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no end
 
 
 class Agenda:
@@ -61,7 +62,7 @@ class Agenda:
 
     def next(self) -> TrialRecord | None:
         """The next trial, marked running; None: nothing now (see `over`)."""
-        record = self._unfinished.popleft() if self._unfinished else self._next_baseline()
+        record = self._next_unfinished() or self._next_baseline()
         if record is None and not self._enough():
             record = self._suggest()
         if record is None and self._enough():
@@ -109,7 +110,11 @@ class Agenda:
 
     def _suggest(self) -> TrialRecord | None:
         """A configuration that is not known yet and fits, or None if the space has no more."""
+        rejected_before = self._ledger.count(INFEASIBLE)
         for attempt in range(10_000):
+            rejected = self._ledger.count(INFEASIBLE) - rejected_before
+            if rejected >= REJECTIONS_BEFORE_GIVING_UP and self._search.size is None:
+                break
             wanted_new = attempt >= REPEATS_BEFORE_FALLING_BACK
             proposal = (
                 self._search.propose_unseen(self._is_known)
@@ -132,15 +137,21 @@ class Agenda:
             self._answer(proposal, known)
             return None
         record = self._ledger.add(spec, proposal.suggestion)
-        rejection = self._planner.rejection(spec)
-        if rejection is not None:
-            self._ledger.infeasible(record, rejection)
-            self._search.tell(proposal, "worst")
-            self._on_rejected(record)
-            return None
         self._proposals[record.trial_id] = proposal
+        if self._is_rejected(record):
+            return None
         self._queue_baseline(proposal.configuration)
         return record
+
+    def _is_rejected(self, record: TrialRecord) -> bool:
+        """Whether the trial can't run on this device; its result is then written and told."""
+        rejection = self._planner.rejection(record.spec)
+        if rejection is None:
+            return False
+        self._ledger.infeasible(record, rejection)
+        self.ended(record)
+        self._on_rejected(record)
+        return True
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         """Tells the study the result of a configuration that it asked for again."""
@@ -153,6 +164,14 @@ class Agenda:
 
     def _is_known(self, configuration: Mapping[str, Any]) -> bool:
         return self._ledger.get(self._planner.spec(configuration).trial_id) is not None
+
+    def _next_unfinished(self) -> TrialRecord | None:
+        """A trial of an earlier run that this device can run."""
+        while self._unfinished:
+            record = self._unfinished.popleft()
+            if not self._is_rejected(record):
+                return record
+        return None
 
     def _next_baseline(self) -> TrialRecord | None:
         while self._baselines:

@@ -57,6 +57,8 @@ class Admission:
 
     async def acquire(self, trial_id: str, base_key: str) -> Any:
         """A free host for the trial, waiting in line for one; `release` gives it back."""
+        if not self._ready and not self._starting:  # the last one died, and so did its successor
+            self._start_host()
         free = [slot for slot in self._ready if slot.trial_id is None]
         if free and not self._waiting:
             slot = self._best(free, base_key)

@@ -19,8 +19,9 @@ def em_acc_then_loss(metrics: Mapping[str, float]) -> float:
 
 
 def negative_eval_loss(metrics: Mapping[str, float]) -> float:
-    """eval_loss alone, for tasks that generate nothing."""
-    return -metrics["eval_loss"]
+    """eval_loss alone, for tasks that generate nothing; one that is not finite is the worst."""
+    loss = metrics["eval_loss"]
+    return -loss if math.isfinite(loss) else -math.inf
 
 
 OBJECTIVES: dict[str, Callable[[Mapping[str, float]], float]] = {

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda
@@ -163,6 +164,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
+        self._sweep.admission.release.remote(record.trial_id)  # the proxy no longer can
         self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
@@ -204,6 +206,9 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> bool:
     host = ray.get(sweep.admission.acquire.remote(place, record.spec.base_key))
     try:
         score = ray.get(host.score_report.remote(str(record.folder.path)))
+    except RayActorError:
+        ray.get(sweep.admission.replace.remote(place))
+        return False
     finally:
         ray.get(sweep.admission.release.remote(place))
     return not isinstance(score, Failure)

@@ -136,7 +136,7 @@ class Session:
             gpus=wanted.gpus_per_trial,
             count=wanted.concurrent_trials,
         )
-        name = f"admission-{self.sweep_id}"
+        name = f"admission-{self.sweep_id}-{uuid.uuid4().hex[:8]}"  # a killed driver's may linger
         provenance = driver_provenance()
         admission = start_admission(name, shape, provenance=provenance)
         self.planner.device = ray.get(admission.open.remote())

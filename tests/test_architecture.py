@@ -1,4 +1,4 @@
-"""The rules that keep driver and worker apart, told from the source and from what an import loads."""
+"""The rules that keep driver and worker apart, from the source and from what imports load."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.orchestrator import tiny_sweep
+from tests.tiny_models import make_llama
 
 pytestmark = pytest.mark.slow
 
@@ -82,11 +83,12 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("story")
+    model = make_llama(folder / "model")
     budget = {"train_examples": 240, "eval_examples": 4, "seed": 3}
     execution = {"max_new_tokens": 4, "eval_batch_size": 4, "checkpoint_minutes": 0.002}
-    value = tiny_sweep.mapping(str(tiny_llama), budget=budget, execution=execution)
+    value = tiny_sweep.mapping(str(model), budget=budget, execution=execution)
     value["space"]["rank"] = [2, 3, 4]
     value["scheduler"] = "none"
     told = Story(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")

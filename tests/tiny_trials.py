@@ -14,7 +14,8 @@ from trainables.model_folder import model_digest
 from trainables.models import Base, load_base
 from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event, Execution, TrialSpec
-from trainables.train import Trial, train
+from trainables.train import train
+from trainables.trial import Trial
 
 torch.set_num_threads(1)
 

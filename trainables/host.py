@@ -81,7 +81,7 @@ class HostProcess:
 
     def score_report(self, folder: str) -> dict[str, Any] | Failure:
         """Scores a finished trial on the report split; the result lies in its folder too."""
-        from trainables.train import score_report
+        from trainables.judge import score_report
 
         self.close()
         self._folder = TrialFolder(Path(folder))
@@ -91,7 +91,8 @@ class HostProcess:
             return self._failed(error)
 
     def _prepare(self) -> list[Event]:
-        from trainables.train import resumed_history, train
+        from trainables.train import train
+        from trainables.trial import resumed_history
 
         trial = self._trial()
         assert self._folder is not None
@@ -101,7 +102,7 @@ class HostProcess:
 
     def _trial(self) -> Any:
         from trainables.data import load_data
-        from trainables.train import Trial
+        from trainables.trial import Trial
 
         assert self._folder is not None
         spec = self._folder.spec()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -125,4 +126,9 @@ class Event:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Event:
-        return cls(**value)
+        """The event that `to_json` wrote; a metric that was not finite is null in JSON, here NaN."""
+        metrics = {
+            name: math.nan if metric is None else metric
+            for name, metric in value["metrics"].items()
+        }
+        return cls(**{**value, "metrics": metrics})

@@ -9,89 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from trainables import checkpoint
 from trainables.checkpoint import Checkpoint
-from trainables.cost import (
-    TensorPeak,
-    measure_training,
-    process_peak_memory_bytes,
-    reset_process_peak,
-)
-from trainables.data import TrialData, collate, fixed_subset, training_order
-from trainables.engine import DoesNotFitError, Engine, less_activation_memory, memory_errors
+from trainables.cost import TensorPeak, measure_training, reset_process_peak
+from trainables.data import collate, fixed_subset, training_order
+from trainables.engine import Engine, less_activation_memory, memory_errors
 from trainables.evaluate import Evaluation, evaluate
-from trainables.methods import LoRA, Untrained, make_method
-from trainables.models import Base
-from trainables.run_folder import TrialFolder
-from trainables.spec import FINISHED, Event, TrialSpec
-
-__all__ = [
-    "DoesNotFitError",
-    "TrainingFailedError",
-    "Trial",
-    "conclude",
-    "resumed_history",
-    "score_report",
-    "train",
-]
+from trainables.judge import judge_untrained
+from trainables.spec import Event
+from trainables.summary import finish
+from trainables.trial import Progress, Trial
 
 
 class TrainingFailedError(RuntimeError):
     """The training can't go on; its last checkpoint stays."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """All that a trial needs to run: what it is, the base it borrows, its data and its folder."""
-
-    spec: TrialSpec
-    base: Base
-    folder: TrialFolder
-    data: TrialData
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def method(self) -> LoRA | Untrained:
-        return make_method(self.spec.knobs)
-
-
-@dataclass
-class Progress:
-    """How far a trial has come: what a checkpoint says besides tensors. JSON both ways.
-
-    `loss_sum` and `loss_tokens` are of the time since the last event.
-    """
-
-    step: int = 0
-    units: int = 0
-    tokens_seen: int = 0
-    loss_sum: float = 0.0
-    loss_tokens: int = 0
-    train_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    other_seconds: float = 0.0
-    fraction: float = 0.0  # the last rung that was judged
-    train_peak_memory_bytes: int = 0
-    eval_peak_memory_bytes: int = 0
-    process_peak_memory_bytes: int = 0
-    attempts: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return self.train_seconds + self.eval_seconds + self.other_seconds
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Adds what runs inside to `name`, one of the seconds."""
-        started = time.perf_counter()
-        yield
-        setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
 
 def train(trial: Trial) -> Generator[Event, None, None]:
@@ -106,7 +40,7 @@ def train(trial: Trial) -> Generator[Event, None, None]:
     """
     method = trial.method
     if not method.trains:
-        yield from _judge_untrained(trial)
+        yield from judge_untrained(trial)
         return
     model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"])
     wanted = trial.spec.knobs["gradient_checkpointing"]
@@ -115,35 +49,6 @@ def train(trial: Trial) -> Generator[Event, None, None]:
             yield from _Training(trial, model).events()
     finally:
         method.detach(model).eval()
-
-
-def resumed_history(folder: TrialFolder) -> list[Event]:
-    """The events up to the folder's last checkpoint, which `train` will not yield again."""
-    return [Event.from_json(event) for event in _last_progress(folder).history]
-
-
-def conclude(trial: Trial, *, state: str, reason: str) -> dict[str, Any]:
-    """Writes the summary of a trial that ended without finishing; returns it.
-
-    It tells what the last checkpoint knows. The checkpoint stays, so the trial can go on later.
-    """
-    summary = _summary(trial, _last_progress(trial.folder), state=state, reason=reason)
-    trial.folder.write_summary(summary)
-    return summary
-
-
-def score_report(trial: Trial) -> dict[str, Any]:
-    """Scores a finished trial on the report split; writes its predictions, then its score.
-
-    Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad.
-    """
-    method = trial.method
-    model = method.load(trial.base.model, trial.folder.adapter_folder)
-    try:
-        with memory_errors():
-            return _score_report(trial, model)
-    finally:
-        method.detach(model)
 
 
 class _Training:
@@ -252,7 +157,7 @@ class _Training:
         trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
         progress.eval_peak_memory_bytes = self._eval_peak.bytes
-        metrics |= evaluation.metrics | _memory_metrics(progress)
+        metrics |= evaluation.metrics | progress.memory_metrics()
         event = self._tell("rung", metrics, fraction=fraction)
         self._save()
         return event
@@ -288,7 +193,7 @@ class _Training:
         return metrics
 
     def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
-        event = _event(kind, self._progress, metrics, fraction=fraction)
+        event = self._progress.event(kind, metrics, fraction=fraction)
         self._last_event = time.monotonic()
         return event
 
@@ -305,7 +210,7 @@ class _Training:
         trial = self._trial
         with self._progress.timed("other_seconds"):
             trial.method.save(self._model, trial.folder.adapter_folder)
-        return _finish(trial, self._progress)
+        return finish(trial, self._progress)
 
     def _new_engine(self) -> Engine:
         total_steps = math.ceil(self._budget.train_examples / self._step_examples)
@@ -322,133 +227,3 @@ class _Training:
         """The micro-batch of the whole training with the most tokens, padding included."""
         batches = self._micro_batches(self._order(0, self._budget.train_examples))
         return max(batches, key=lambda batch: len(batch) * max(map(self._data.length, batch)))
-
-
-def _judge_untrained(trial: Trial) -> Generator[Event, None, None]:
-    """The baseline: the whole selection split, then the report split, with no training."""
-    reset_process_peak()
-    progress = Progress(attempts=1, fraction=1.0)
-    peak = TensorPeak(trial.base.model, trial.base.device)
-    with memory_errors(), progress.timed("eval_seconds"):
-        evaluation = _judge_split(trial, trial.base.model, "selection", peak)
-        _score_report(trial, trial.base.model)
-    progress.eval_peak_memory_bytes = peak.bytes
-    metrics = evaluation.metrics | _memory_metrics(progress)
-    yield _event("rung", progress, metrics, fraction=1.0)
-    yield _finish(trial, progress)
-
-
-def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
-    peak = TensorPeak(model, trial.base.device)
-    evaluation = _judge_split(trial, model, "report", peak)
-    metrics = evaluation.metrics
-    count = len(evaluation.predictions)
-    facts = dict(trial.data.task.facts("report"))
-    score = {"split": "report", "metrics": metrics, "count": count, "facts": facts}
-    trial.folder.write_report_score(score)
-    return score
-
-
-def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Evaluation:
-    """Evaluates a whole split and keeps its predictions."""
-    evaluation = evaluate(
-        model,
-        trial.base,
-        task=trial.data.task,
-        encoded=trial.data.split(split),
-        execution=trial.spec.execution,
-        peak=peak,
-    )
-    trial.folder.write_predictions(evaluation.predictions, split)
-    return evaluation
-
-
-def _memory_metrics(progress: Progress) -> dict[str, float]:
-    now = process_peak_memory_bytes()
-    progress.process_peak_memory_bytes = max(progress.process_peak_memory_bytes, now)
-    return {
-        "eval_peak_memory_bytes": float(progress.eval_peak_memory_bytes),
-        "process_peak_memory_bytes": float(progress.process_peak_memory_bytes),
-    }
-
-
-def _event(
-    kind: Any, progress: Progress, metrics: Mapping[str, float], *, fraction: float
-) -> Event:
-    """An event of now, which is also put into the history."""
-    event = Event(
-        kind=kind,
-        step=progress.step,
-        units=progress.units,
-        metrics=dict(metrics),
-        fraction=fraction,
-        seconds=progress.seconds,
-    )
-    progress.history.append(event.to_json())
-    return event
-
-
-def _finish(trial: Trial, progress: Progress) -> Event:
-    """Writes the summary, which makes the trial done; only then checkpoints may go."""
-    summary = _summary(trial, progress, state=FINISHED, reason="")
-    trial.folder.write_summary(summary)
-    trial.folder.discard_checkpoints()
-    return Event(
-        kind="finished",
-        step=progress.step,
-        units=progress.units,
-        metrics=summary["metrics"],
-        fraction=1.0,
-        seconds=progress.seconds,
-    )
-
-
-def _last_progress(folder: TrialFolder) -> Progress:
-    state = checkpoint.load_latest_state(folder.checkpoints_folder)
-    return Progress() if state is None else Progress(**state["progress"])
-
-
-def _summary(trial: Trial, progress: Progress, *, state: str, reason: str) -> dict[str, Any]:
-    metrics: dict[str, float] = {}
-    for event in progress.history:
-        metrics |= event["metrics"]
-    return {
-        "trial_id": trial.spec.trial_id,
-        "role": trial.spec.role,
-        "state": state,
-        "reason": reason,
-        "configuration": dict(trial.spec.knobs),
-        "metrics": metrics,
-        "step": progress.step,
-        "units": progress.units,
-        "fraction": progress.fraction,
-        "seconds": _seconds(trial, progress),
-        "history": progress.history,
-        "facts": _facts(trial),
-        "provenance": dict(trial.provenance),
-        "attempts": progress.attempts,
-    }
-
-
-def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
-    return {
-        "load": trial.base.seconds,
-        "train": progress.train_seconds,
-        "eval": progress.eval_seconds,
-        "total": progress.seconds,
-    }
-
-
-def _facts(trial: Trial) -> dict[str, Any]:
-    """What a result must say of its data and of how it was computed."""
-    trains = trial.method.trains
-    data, batch_size = trial.data, trial.spec.knobs.get("batch_size")
-    splits = ("train", "selection") if trains else ("selection", "report")
-    facts: dict[str, Any] = {split: dict(data.task.facts(split)) for split in splits}
-    facts["sequence_limit"] = data.sequence_limit
-    facts["base_weight_bytes"] = trial.base.weight_bytes
-    facts["eval_prompts_cut"] = data.split("selection").prompts_cut
-    if trains:
-        facts["train_prompts_cut"] = data.split("train").prompts_cut
-        facts |= {"requested_micro_batch": batch_size, "executed_micro_batch": batch_size}
-    return facts

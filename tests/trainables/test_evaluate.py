@@ -13,7 +13,7 @@ from tests.tiny_trials import make_spec, make_trial, shared_base
 from trainables.cost import TensorPeak
 from trainables.data import IGNORED, Encoded, collate
 from trainables.evaluate import EndOfLine, Evaluation, evaluate, length_sorted
-from trainables.train import Trial
+from trainables.trial import Trial
 
 
 @pytest.fixture

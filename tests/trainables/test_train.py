@@ -15,16 +15,11 @@ import pytest
 from tests.tiny_trials import BUDGET, EXECUTION, make_spec, make_trial, run, shared_base
 from trainables.cost import TensorPeak
 from trainables.evaluate import evaluate
+from trainables.judge import score_report
 from trainables.models import load_base
 from trainables.spec import Budget, Event
-from trainables.train import (
-    TrainingFailedError,
-    Trial,
-    conclude,
-    resumed_history,
-    score_report,
-    train,
-)
+from trainables.train import TrainingFailedError, train
+from trainables.trial import Trial, resumed_history
 
 # All that has a state: dropout, a moving rate, moments, several micro-batches, a second epoch.
 STATEFUL: dict[str, Any] = {
@@ -167,17 +162,13 @@ def test_a_trial_killed_before_its_summary_only_has_to_finish(
     assert trial.folder.done and trial.folder.predictions_file().exists()
 
 
-def test_a_stopped_trial_has_a_summary_and_can_go_on(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_trial_closed_after_a_rung_goes_on_from_it(tiny_llama: Path, tmp_path: Path) -> None:
     trial = make_trial(make_spec(tiny_llama), tmp_path)
     running = train(trial)
     rung = next(running)
     running.close()
-    summary = conclude(trial, state="stopped", reason="below the cutoff")
-    assert trial.folder.summary() == summary
-    assert (summary["state"], summary["reason"]) == ("stopped", "below the cutoff")
-    assert (summary["step"], summary["units"], summary["fraction"]) == (1, 4, 0.25)
-    assert summary["metrics"] == rung.metrics
-    trial.folder.discard_result()
+    assert not trial.folder.done
+    assert resumed_history(trial.folder) == [rung]
     assert next(train(trial)).fraction == 0.5
 
 

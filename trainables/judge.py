@@ -1,0 +1,66 @@
+"""Judging whole splits: the untrained baseline, and a finished trial on the report split."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from trainables.cost import TensorPeak, reset_process_peak
+from trainables.engine import memory_errors
+from trainables.evaluate import Evaluation, evaluate
+from trainables.spec import Event
+from trainables.summary import finish
+from trainables.trial import Progress, Trial
+
+
+def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
+    """The baseline: the whole selection split, then the report split, with no training."""
+    reset_process_peak()
+    progress = Progress(attempts=1, fraction=1.0)
+    peak = TensorPeak(trial.base.model, trial.base.device)
+    with memory_errors(), progress.timed("eval_seconds"):
+        evaluation = _judge_split(trial, trial.base.model, "selection", peak)
+        _score_report(trial, trial.base.model)
+    progress.eval_peak_memory_bytes = peak.bytes
+    metrics = evaluation.metrics | progress.memory_metrics()
+    yield progress.event("rung", metrics, fraction=1.0)
+    yield finish(trial, progress)
+
+
+def score_report(trial: Trial) -> dict[str, Any]:
+    """Scores a finished trial on the report split; writes its predictions, then its score.
+
+    Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad.
+    """
+    method = trial.method
+    model = method.load(trial.base.model, trial.folder.adapter_folder)
+    try:
+        with memory_errors():
+            return _score_report(trial, model)
+    finally:
+        method.detach(model)
+
+
+def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
+    peak = TensorPeak(model, trial.base.device)
+    evaluation = _judge_split(trial, model, "report", peak)
+    metrics = evaluation.metrics
+    count = len(evaluation.predictions)
+    facts = dict(trial.data.task.facts("report"))
+    score = {"split": "report", "metrics": metrics, "count": count, "facts": facts}
+    trial.folder.write_report_score(score)
+    return score
+
+
+def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Evaluation:
+    """Evaluates a whole split and keeps its predictions."""
+    evaluation = evaluate(
+        model,
+        trial.base,
+        task=trial.data.task,
+        encoded=trial.data.split(split),
+        execution=trial.spec.execution,
+        peak=peak,
+    )
+    trial.folder.write_predictions(evaluation.predictions, split)
+    return evaluation
