@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from trainables.tasks import generated
+from trainables.tasks.prompts import table_statements
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SMALLEST_NUMBER, LARGEST_NUMBER = -100, 100
@@ -57,7 +58,7 @@ def _words() -> Iterator[str]:
     texts = [f"Question: {make('revenue', 1, 10).text}" for make in generated.KINDS.values()]
     for audited in (True, False):
         page = generated.Page("", ("revenue",), generated.YEARS[0], ((1, 10),), audited)
-        texts += [*page.pre_text, *page.post_text, generated.statements(page.table)]
+        texts += [*page.pre_text, *page.post_text, table_statements(page.table)]
     for text in [*texts, "Answer: yes", "Answer: no"]:
         yield from re.findall(r" ?[A-Za-z]+", text)
     yield from (f" {word}" for word in (*generated.ITEMS, *map(str, generated.YEARS)))

@@ -32,10 +32,9 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        holder = read_lease(self._file)
-        if holder is not None and is_alive(holder):
-            raise InputError(_held_by(self._file, holder))
-        self._file.unlink(missing_ok=True)
+        if _is_held(self._file):
+            raise InputError(_held_by(self._file))
+        self._take_away_stale()
         self._claim()
         self._heart.start()
         return self
@@ -50,13 +49,24 @@ class Lease:
         self._heart.join()
         self._file.unlink(missing_ok=True)
 
+    def _take_away_stale(self) -> None:
+        """Moves the file aside before it goes: it may have become another driver's meanwhile."""
+        aside = self._file.with_name(f".{self._file.name}.{os.getpid()}.stale")
+        try:
+            self._file.replace(aside)
+        except FileNotFoundError:
+            return
+        if _is_held(aside):
+            aside.replace(self._file)
+            raise InputError(_held_by(self._file))
+        aside.unlink()
+
     def _claim(self) -> None:
         """Creates the file if and only if nobody else has just done so."""
         try:
             descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
-            holder = read_lease(self._file) or {}
-            raise InputError(_held_by(self._file, holder)) from None
+            raise InputError(_held_by(self._file)) from None
         with os.fdopen(descriptor, "w") as file:
             json.dump(_own(), file)
 
@@ -83,6 +93,18 @@ def is_alive(holder: dict[str, Any]) -> bool:
     return _process_exists(int(holder.get("pid", -1)))
 
 
+def _is_held(file: Path) -> bool:
+    """Whether a driver at work wrote this lease, or is just writing it."""
+    holder = read_lease(file)
+    if holder is not None:
+        return is_alive(holder)
+    try:
+        age = time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age < HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED
+
+
 def _process_exists(pid: int) -> bool:
     if pid <= 0:
         return False
@@ -99,7 +121,8 @@ def _own() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
 
 
-def _held_by(file: Path, holder: dict[str, Any]) -> str:
+def _held_by(file: Path) -> str:
+    holder = read_lease(file) or {}
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     return (
         f"{file.parent}: {who} is running this sweep. "

@@ -2,7 +2,7 @@
 
 One story is told once, by the real program on a Ray of its own: a driver is killed with SIGKILL,
 the next one is interrupted with Ctrl-C, the third ends, a fourth finds nothing to do, a fifth is
-asked for more trials. Each test reads what the story has left behind.
+asked for more trials while MLflow is away. Each test reads what the story has left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.lease import read_lease
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 
@@ -41,7 +42,7 @@ class Story:
     seconds: dict[str, float] = field(default_factory=dict)
     written: dict[str, dict[str, int]] = field(default_factory=dict)  # summaries' mtime_ns
     checkpoints: dict[str, list[str]] = field(default_factory=dict)
-    ray_processes: dict[str, bool] = field(default_factory=dict)
+    going_on: dict[str, set[str]] = field(default_factory=dict)  # had a checkpoint at the signal
 
     @property
     def run(self) -> Path:
@@ -53,7 +54,7 @@ class Story:
         self.ended[name] = tiny_sweep.sweep(self.space, self.storage, *more)
         self._look(name, began)
 
-    def meets(self, name: str, number: int, *, when: Callable[[], bool]) -> None:
+    def meets(self, name: str, number: int, *, when: Callable[[int], bool]) -> None:
         """A driver that is sent a signal once `when` is true."""
         driver = subprocess.Popen(
             tiny_sweep.command(self.space, self.storage),
@@ -66,6 +67,7 @@ class Story:
         )
         try:
             _wait(when, driver)
+            self.going_on[name] = _going_on(self.run)
             began = time.monotonic()
             driver.send_signal(number)
             output, errors = driver.communicate(timeout=60)
@@ -93,18 +95,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     value["scheduler"] = "none"
     told = Story(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")
 
-    def one_is_finished_and_another_has_a_checkpoint() -> bool:
-        done = set(_trained(told.run))
-        places = told.run.glob("trials/*/checkpoints/step-*")
-        going_on = {place.parent.parent.name for place in places} - done
-        return bool(done and going_on)
+    def one_is_finished_and_another_has_a_checkpoint(driver: int) -> bool:
+        del driver
+        return bool(_trained(told.run) and _going_on(told.run))
 
-    def the_second_driver_was_refused_and_another_is_finished() -> bool:
-        if "second" not in told.ended and (told.run / "driver.lock").exists():
+    def the_second_driver_was_refused_and_another_is_finished(driver: int) -> bool:
+        holder = read_lease(told.run / "driver.lock") or {}
+        if "second" not in told.ended and holder.get("pid") == driver:
             told.runs("second")
         fresh = set(_trained(told.run)) - set(told.written["killed"])
-        places = told.run.glob("trials/*/checkpoints/step-*")
-        return bool(fresh and {place.parent.parent.name for place in places} - fresh)
+        return bool(fresh and _going_on(told.run))
 
     told.meets("killed", signal.SIGKILL, when=one_is_finished_and_another_has_a_checkpoint)
     told.meets(
@@ -115,14 +115,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     told.runs("resumed")
     told.runs("again")
     told.runs("changed", "--set", "space.alpha=16")
-    told.runs("grown", "--trials", str(MORE_TRIALS))
+    more = ("--trials", str(MORE_TRIALS))
+    told.runs("grown", *more, "--tracking-uri", "http://127.0.0.1:9")  # nobody answers there
+    told.runs("tracked", *more)
     return told
 
 
 def test_a_killed_driver_leaves_finished_and_unfinished_trials(story: Story) -> None:
     assert story.ended["killed"].returncode == -signal.SIGKILL
     assert 0 < len(story.written["killed"]) < TRIALS + 2  # two baselines
-    assert story.checkpoints["killed"]
+    assert story.going_on["killed"]
 
 
 def test_a_second_driver_is_refused(story: Story) -> None:
@@ -205,6 +207,16 @@ def test_a_sweep_may_be_asked_for_more_trials(story: Story) -> None:
     assert story.written["resumed"].items() <= story.written["grown"].items()
 
 
+def test_a_tracker_that_can_not_be_reached_is_a_warning_and_is_completed_later(
+    story: Story,
+) -> None:
+    grown, tracked = story.ended["grown"], story.ended["tracked"]
+    assert "http://127.0.0.1:9 can't be used" in grown.stdout
+    assert "The sweep goes on" in grown.stdout
+    assert tracked.returncode == 0
+    assert "Starting Ray" not in tracked.stdout
+
+
 def test_the_run_folder_holds_what_it_promises(story: Story) -> None:
     run = story.run
     for name in ("sweep.yaml", "results.csv", "report.md", "pareto.png"):
@@ -254,9 +266,9 @@ def test_mlflow_has_every_point_of_every_curve_once(story: Story) -> None:
     client = _client(story.storage)
     summaries = tiny_sweep.summaries(story.run)
     for run in _mlflow_runs(story.storage):
-        trial_id = run.data.tags.get("trial_id")
-        if trial_id is None:
+        if "mlflow.parentRunId" not in run.data.tags:
             continue
+        trial_id = run.data.tags["trial_id"]
         for metric in ("train_loss", "em_acc"):
             told = [
                 event["units"]
@@ -272,9 +284,15 @@ def _trained(run: Path) -> dict[str, Any]:
     return {name: summary for name, summary in found if summary["role"] == "trial"}
 
 
-def _wait(when: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+def _going_on(run: Path) -> set[str]:
+    """Trials that are not done and have a checkpoint to go on from."""
+    places = run.glob("trials/*/checkpoints/step-*")
+    return {place.parent.parent.name for place in places} - set(tiny_sweep.summaries(run))
+
+
+def _wait(when: Callable[[int], bool], driver: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 240
-    while not when():
+    while not when(driver.pid):
         assert time.monotonic() < deadline, "the sweep did not get there in 240 seconds"
         assert driver.poll() is None, driver.communicate()
         time.sleep(0.05)

@@ -212,7 +212,7 @@ class _Writer:
         return [self._open(tuple(row)) for row in rows]
 
     def completions(self, targets: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
-        """' target' and a newline as they are tokenized after the reply, then the end token."""
+        """' target' and a newline as they are tokenized after the reply, and the end token last."""
         replies = [prompt.reply for prompt in prompts]
         texts = [f"{reply} {target}\n" for reply, target in zip(replies, targets, strict=True)]
         if not texts:
@@ -282,4 +282,4 @@ class _Writer:
 
     def _closed(self, row: Tokens) -> Tokens:
         end = self._tokenizer.eos_token_id
-        return row if end is None else (*row, end)
+        return row if end is None or row[-1:] == (end,) else (*row, end)

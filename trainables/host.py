@@ -75,9 +75,13 @@ class HostProcess:
     def close(self) -> None:
         """Ends the running trial, if any; it saves a checkpoint first."""
         running, self._running = self._running, None
-        if running is not None:
+        if running is None:
+            return
+        try:
             running.close()
-            gc.collect()
+        except Exception as error:  # noqa: BLE001  # the worker boundary: the next trial is not to blame
+            self._failed(error)
+        gc.collect()
 
     def score_report(self, folder: str) -> dict[str, Any] | Failure:
         """Scores a finished trial on the report split; the result lies in its folder too."""

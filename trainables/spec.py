@@ -126,7 +126,7 @@ class Event:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Event:
-        """The event that `to_json` wrote; a metric that was not finite is null in JSON, here NaN."""
+        """The event that `to_json` wrote; a metric that was not finite is null there, NaN here."""
         metrics = {
             name: math.nan if metric is None else metric
             for name, metric in value["metrics"].items()

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from base_models.pretrain import RECIPES, main, prompt
 from base_models.tokenizer import build
 from trainables.tasks import generated
+from trainables.tasks.prompts import load_template, render_values
 
 SIZES = sorted(RECIPES)
 
@@ -48,6 +49,20 @@ def test_a_shipped_tokenizer_is_the_one_that_the_script_builds(
 
     assert tokenizer.get_vocab() == build().get_vocab()
     assert tokenizer.pad_token == "<pad>"
+
+
+def test_the_bases_are_trained_on_the_very_prompt_that_fine_tuning_uses() -> None:
+    page = next(generated.pages(pool="pretraining", seed=0))
+    question = "what was the change in revenue?"
+    record = {
+        "question": question,
+        "pre_text": page.pre_text,
+        "table": page.table,
+        "post_text": page.post_text,
+    }
+    filled = load_template("statements").fill(render_values(record, context="full"))
+
+    assert prompt(page, question) == "".join(filled.pieces) + "\n" + filled.reply
 
 
 def test_the_shipped_bases_differ_in_size_and_fit_in_8_megabytes(base_models: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import SweepConfig
+from orchestrator.config import SweepConfig, from_mapping
 from orchestrator.ledger import Ledger
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.tiny_sweep import finish, rung, run_out
+from tests.orchestrator.tiny_sweep import finish, run_out, rung
 from trainables.run_folder import RunFolder
 from trainables.spec import BASELINE, FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> RunFolder:
 def config(*, trials: int = 4, algorithm: str = "random", **space: Any) -> SweepConfig:
     value = tiny_sweep.mapping(search={"algorithm": algorithm, "trials": trials})
     value["space"] |= space
-    return tiny_sweep.from_mapping(value)
+    return from_mapping(value)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
@@ -76,7 +76,7 @@ def test_configurations_that_train_the_same_are_one_trial(run: RunFolder) -> Non
 def test_an_excluded_configuration_is_never_given(run: RunFolder) -> None:
     rule = {"quantization": "nf4", "rank": 4}
     value = tiny_sweep.mapping(exclude=[rule], search={"algorithm": "tpe", "trials": 9})
-    agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.from_mapping(value))
+    agenda, ledger, _ = tiny_sweep.agenda(run, from_mapping(value))
     knobs = [record.spec.knobs for record in run_out(agenda, ledger) if record.is_trial]
     assert len(knobs) == 3
     assert not [each for each in knobs if each["quantization"] == "nf4" and each["rank"] == 4]
@@ -229,7 +229,7 @@ def test_a_loss_that_was_not_finite_does_not_keep_a_sweep_from_resuming(run: Run
 
 def test_an_eval_loss_that_is_not_finite_can_be_told(run: RunFolder) -> None:
     value = tiny_sweep.mapping(objective="eval_loss", search={"algorithm": "tpe", "trials": 2})
-    agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.from_mapping(value))
+    agenda, ledger, _ = tiny_sweep.agenda(run, from_mapping(value))
     record = agenda.next()
     assert record is not None
     event = rung(0.0, loss=float("nan"))

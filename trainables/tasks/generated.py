@@ -137,15 +137,6 @@ KINDS: dict[str, Callable[[str, int, int], Question]] = {
 }
 
 
-def statements(table: Sequence[Sequence[str]]) -> str:
-    """Any FinQA table as text, no cell lost: a row is a line, "- name: cell; cell".
-
-    The header is "columns: cell; cell", with its own first cell for "columns" where it has one.
-    """
-    rows = [f"- {row[0]}: {'; '.join(row[1:])}" for row in table[1:]]
-    return "\n".join([f"{table[0][0] or 'columns'}: {'; '.join(table[0][1:])}", *rows])
-
-
 def records(
     *, pool: str, kinds: Sequence[str], count: int, seed: int, split: str
 ) -> list[dict[str, Any]]:

@@ -95,23 +95,6 @@ def test_no_kinds_is_an_error() -> None:
         _records(kinds=[], count=1)
 
 
-def test_statements_keep_every_cell_of_any_table() -> None:
-    table = [["in millions", "2010", "2009"], ["net sales", "$ 5,735 ( 1 )", ""], ["other"]]
-
-    assert generated.statements(table) == (
-        "in millions: 2010; 2009\n- net sales: $ 5,735 ( 1 ); \n- other: "
-    )
-
-
-def test_statements_of_a_page_are_one_line_for_the_years_and_one_per_item() -> None:
-    page = next(generated.pages(pool="pretraining", seed=0, rows=(2,)))
-    lines = generated.statements(page.table).split("\n")
-
-    assert lines[0] == f"columns: {page.later_year}; {page.later_year - 1}"
-    assert lines[1] == f"- {page.items[0]}: {page.cells[0][0]}; {page.cells[0][1]}"
-    assert len(lines) == 3
-
-
 def test_every_page_has_a_row_that_a_change_in_percent_can_be_asked_of() -> None:
     rng = random.Random(0)
     for page in islice(generated.pages(pool="pretraining", seed=0), 300):

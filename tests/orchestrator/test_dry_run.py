@@ -1,0 +1,52 @@
+"""Specification of the dry run: how many trials, over which cells, what is excluded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import from_mapping
+from orchestrator.dry_run import describe
+from tests.orchestrator import tiny_sweep
+from trainables.run_folder import RunFolder
+
+
+def described(**sections: Any) -> str:
+    settings = from_mapping(tiny_sweep.mapping("./a-model", **sections))
+    return describe(settings, RunFolder(Path("runs") / "tiny"))
+
+
+def test_it_counts_trials_and_configurations() -> None:
+    assert "4 trials of 4 configurations, by random" in described()
+    fewer = described(search={"algorithm": "grid", "trials": 3})
+    assert "3 trials of 4 configurations, by grid" in fewer
+    more = described(search={"algorithm": "random", "trials": 99})
+    assert "4 trials of 4 configurations" in more
+
+
+def test_a_range_has_no_end() -> None:
+    space = tiny_sweep.mapping("./a-model")["space"]
+    space["learning_rate"] = {"uniform": [0.1, 0.2]}
+    text = described(space=space)
+    assert "4 trials of no end of configurations" in text
+    assert "a continuous range counts once" in text
+
+
+def test_it_names_every_cell_and_what_is_excluded() -> None:
+    text = described(exclude=[{"quantization": "nf4"}, {"quantization": "none", "rank": 2}])
+    assert "./a-model  none  lora: 1 configurations, 1 excluded" in text
+    assert "./a-model  nf4  lora: excluded" in text
+
+
+def test_it_says_what_each_trial_does() -> None:
+    text = described()
+    assert "trains on 32 examples of task finqa" in text
+    assert "judged at 0.25, 0.5, 1 of that; early stopping: asha" in text
+    assert text.endswith("Nothing was run.")
+
+
+def test_it_says_what_the_hub_will_be_asked_for() -> None:
+    assert "the hub" not in described()
+    settings = from_mapping(tiny_sweep.mapping("someone/some-model"))
+    text = describe(settings, RunFolder(Path("runs") / "tiny"))
+    assert "someone/some-model is no folder here: the hub will be asked for it" in text

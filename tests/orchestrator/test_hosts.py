@@ -1,0 +1,219 @@
+"""Specification of admission: first come first served, near its base, and a dead host replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.hosts import Admission, HostShape, host_shape
+
+
+class StubHosts(Admission):
+    """Admission whose hosts are names: what decides who gets one is all that is left of it."""
+
+    started = 0
+    broken = False
+
+    async def _bring_up(self) -> None:
+        from orchestrator.hosts import _Slot
+
+        if self.broken:
+            raise RuntimeError("no accelerator")
+        self.started += 1
+        self._description = self._description or {"device": "a test's"}
+        self._ready.append(_Slot(f"host {self.started}"))
+        self._serve()
+
+
+def hosts(count: int) -> StubHosts:
+    return StubHosts(HostShape(1, 0, count), {})
+
+
+def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), timeout=10))
+
+
+async def settled(*waiting: Awaitable[Any]) -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_those_that_wait_are_served_in_the_order_they_came() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        await admission.acquire("first", "a")
+        served: list[str] = []
+
+        async def wait(name: str, base: str) -> None:
+            await admission.acquire(name, base)
+            served.append(name)
+            admission.release(name)
+
+        waiting = []
+        for name, base in (("second", "b"), ("third", "a"), ("fourth", "a")):
+            waiting.append(asyncio.create_task(wait(name, base)))
+            await settled()
+        admission.release("first")
+        await asyncio.gather(*waiting)
+        assert served == ["second", "third", "fourth"]
+
+    told(story)
+
+
+def test_a_host_that_holds_the_base_is_taken_before_others() -> None:
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        places = {name: await admission.acquire(name, name) for name in ("a", "b", "c")}
+        for name in ("c", "b", "a"):
+            admission.release(name)
+        for name in ("b", "a", "c"):
+            assert await admission.acquire(f"{name} again", name) == places[name]
+
+    told(story)
+
+
+def test_a_host_without_a_base_is_taken_before_one_that_would_lose_its_own() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        first = await admission.acquire("one", "a")
+        admission.release("one")
+        assert await admission.acquire("two", "b") != first
+
+    told(story)
+
+
+def test_a_host_runs_one_trial_at_a_time() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        names = [str(number) for number in range(6)]
+        waiting = [asyncio.create_task(admission.acquire(name, "a")) for name in names]
+        await settled()
+        done = [task for task in waiting if task.done()]
+        assert len(done) == 2
+        assert len({task.result() for task in done}) == 2
+        for name in names:
+            admission.release(name)
+            await settled()
+        assert all(task.done() for task in waiting)
+
+    told(story)
+
+
+def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        lost = await admission.acquire("one", "a")
+        waiting = asyncio.create_task(admission.acquire("two", "a"))
+        await settled()
+        admission.replace("one")
+        admission.release("one")
+        assert await waiting != lost
+        assert admission.started == 2
+
+    told(story)
+
+
+def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        admission.replace("nobody")
+        admission.release("nobody")
+        await settled()
+        assert admission.started == 1
+
+    told(story)
+
+
+def test_who_waits_is_told_that_no_host_can_be_had() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        await admission.acquire("one", "a")
+        waiting = asyncio.create_task(admission.acquire("two", "a"))
+        await settled()
+        admission.broken = True
+        admission.replace("one")
+        with pytest.raises(RuntimeError, match="no accelerator"):
+            await waiting
+
+    told(story)
+
+
+def test_who_comes_after_the_last_host_was_lost_is_not_left_waiting() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        await admission.acquire("one", "a")
+        admission.broken = True
+        admission.replace("one")
+        await settled()
+        with pytest.raises(RuntimeError, match="no accelerator"):
+            await admission.acquire("two", "a")
+        admission.broken = False
+        await admission.acquire("three", "a")
+
+    told(story)
+
+
+def test_who_gave_up_waiting_is_passed_over() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        await admission.acquire("one", "a")
+        gone = asyncio.create_task(admission.acquire("two", "a"))
+        stays = asyncio.create_task(admission.acquire("three", "a"))
+        await settled()
+        gone.cancel()
+        await settled()
+        admission.release("one")
+        await stays
+
+    told(story)
+
+
+def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        admission.broken = True
+        with pytest.raises(RuntimeError, match="no accelerator"):
+            await admission.open()
+
+    told(story)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "wanted", "shape"),
+    [
+        ({"CPU": 4}, {}, HostShape(1, 0, 4)),
+        ({"CPU": 4}, {"count": 2}, HostShape(1, 0, 2)),
+        ({"CPU": 4}, {"cpus": 3}, HostShape(3, 0, 1)),
+        ({"CPU": 16, "GPU": 2}, {}, HostShape(8, 1, 2)),
+        ({"CPU": 16, "GPU": 2}, {"gpus": 0.5}, HostShape(4, 0.5, 4)),
+        ({"CPU": 16, "GPU": 2}, {"gpus": 0}, HostShape(1, 0, 16)),
+        ({"CPU": 16, "GPU": 8}, {"cpus": 4}, HostShape(4, 1, 4)),
+    ],
+)
+def test_hosts_divide_the_cluster(
+    cluster: dict[str, float], wanted: dict[str, Any], shape: HostShape
+) -> None:
+    arguments = {"cpus": None, "gpus": None, "count": None, **wanted}
+    assert host_shape(cluster, **arguments) == shape
+
+
+@given(cpus=st.integers(1, 256), gpus=st.integers(0, 16))
+def test_all_hosts_fit_the_cluster_at_once(cpus: int, gpus: int) -> None:
+    shape = host_shape({"CPU": cpus, "GPU": gpus}, cpus=None, gpus=None, count=None)
+    assert shape.count >= 1
+    assert shape.count * shape.cpus <= cpus
+    assert shape.count * shape.gpus <= gpus

@@ -1,0 +1,54 @@
+"""Specification of the objective: a question more always wins; only ties go by the loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from orchestrator.objective import OBJECTIVES, em_acc_then_loss, negative_eval_loss
+
+LOSSES = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def metrics(right: int, questions: int, loss: float) -> dict[str, float]:
+    return {"em_acc": right / questions, "em_acc_questions": questions, "eval_loss": loss}
+
+
+@given(questions=st.integers(1, 10_000), data=st.data(), one=LOSSES, other=LOSSES)
+def test_a_question_more_always_wins(
+    questions: int, data: st.DataObject, one: float, other: float
+) -> None:
+    right = data.draw(st.integers(0, questions - 1))
+    more = em_acc_then_loss(metrics(right + 1, questions, one))
+    assert more > em_acc_then_loss(metrics(right, questions, other))
+
+
+@given(
+    questions=st.integers(1, 10_000),
+    data=st.data(),
+    one=st.floats(0, 20),
+    other=st.floats(0, 20),
+)
+def test_a_tie_is_broken_by_the_loss(
+    questions: int, data: st.DataObject, one: float, other: float
+) -> None:
+    assume(one < other * (1 - 1e-6))
+    right = data.draw(st.integers(0, questions))
+    better = em_acc_then_loss(metrics(right, questions, one))
+    assert better > em_acc_then_loss(metrics(right, questions, other)) or other - one < 1e-3
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_loss_that_is_not_finite_is_the_worst_and_no_nan(objective: str, loss: float) -> None:
+    judge = OBJECTIVES[objective]
+    broken = judge(metrics(0, 100, loss))
+    assert not math.isnan(broken)
+    assert broken < judge(metrics(0, 100, 50.0))
+
+
+def test_a_smaller_loss_is_a_larger_objective() -> None:
+    assert negative_eval_loss({"eval_loss": 1.0}) > negative_eval_loss({"eval_loss": 2.0})

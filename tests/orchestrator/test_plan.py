@@ -1,0 +1,147 @@
+"""Specification of the planner: what makes a trial of its own, and what can't run."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.config import SchedulerConfig, SweepConfig, from_mapping
+from orchestrator.plan import Planner, is_hub_id, resolve_path, rungs
+from tests.orchestrator import tiny_sweep
+from trainables.errors import InputError
+from trainables.knobs import KNOBS
+
+
+def config(*, model: str = "a-model", **space: Any) -> SweepConfig:
+    value = tiny_sweep.mapping(model)
+    value["space"] |= space
+    return from_mapping(value)
+
+
+def one(model: str = "a-model", **knobs: Any) -> dict[str, Any]:
+    return {"model": model, "prompt": "statements", "sequence_length": 256, **knobs}
+
+
+def test_equal_configurations_give_equal_ids_and_others_others() -> None:
+    planner = tiny_sweep.planner(config())
+    first = planner.spec(one(rank=4))
+    assert planner.spec(one(rank=4, quantization="none")).trial_id == first.trial_id
+    assert planner.spec(one(rank=8)).trial_id != first.trial_id
+
+
+def test_the_dtype_is_resolved_before_the_id_is_made() -> None:
+    on_cpu = tiny_sweep.planner(config())
+    on_gpu = tiny_sweep.planner(config(), device_type="cuda", compute_dtype="bfloat16")
+    assert on_cpu.spec(one()).knobs["compute_dtype"] == "float32"
+    assert on_cpu.spec(one()).trial_id == on_cpu.spec(one(compute_dtype="float32")).trial_id
+    assert on_cpu.spec(one()).trial_id != on_gpu.spec(one()).trial_id
+
+
+def test_a_model_is_its_content_wherever_it_lies(base_models: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(base_models / "small", copy)
+    ids = {
+        str(folder): tiny_sweep.planner(config()).spec(one(str(folder))).trial_id
+        for folder in (base_models / "small", copy)
+    }
+    assert len(set(ids.values())) == 1
+    with (copy / "config.json").open("a") as file:
+        file.write("\n")
+    assert tiny_sweep.planner(config()).spec(one(str(copy))).trial_id not in ids.values()
+
+
+def test_a_baseline_is_the_same_for_all_trials_of_its_base() -> None:
+    planner = tiny_sweep.planner(config())
+    baseline = planner.baseline(one(rank=4, batch_size=2))
+    assert baseline.role == "baseline"
+    assert planner.baseline(one(rank=8, learning_rate=0.5)) == baseline
+    assert planner.baseline(one(quantization="nf4")).trial_id != baseline.trial_id
+    assert planner.baseline(one(sequence_length=128)).trial_id != baseline.trial_id
+
+
+def test_each_base_of_the_space_has_one_baseline() -> None:
+    planner = tiny_sweep.planner(config(quantization=["none", "int8", "nf4"], rank=[2, 4, 8]))
+    baselines = [planner.baseline(each) for each in planner.cell_configurations()]
+    assert len({baseline.trial_id for baseline in baselines}) == 3
+
+
+def test_other_data_make_another_trial() -> None:
+    other = tiny_sweep.mapping(data={"generated": {**tiny_sweep.GENERATED, "seed": 6}})
+    planners = [tiny_sweep.planner(each) for each in (config(), from_mapping(other))]
+    assert len({planner.spec(one()).trial_id for planner in planners}) == 2
+
+
+def test_all_that_is_wrong_with_models_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    names = [str(tmp_path / "empty"), str(tmp_path / "absent")]
+    with pytest.raises(InputError) as refused:
+        Planner(config(model=names, quantization=["none", "nf4"]), device=tiny_sweep.CPU).prepare()  # type: ignore[arg-type]
+    told = "\n".join(refused.value.messages)
+    assert "absent does not exist" in told
+    assert "empty has no config.json" in told
+    assert len(set(refused.value.messages)) == len(refused.value.messages)
+
+
+def test_a_paged_optimizer_needs_a_gpu() -> None:
+    on_cpu = tiny_sweep.planner(config())
+    spec = on_cpu.spec(one(optimizer="paged_adamw_8bit"))
+    assert "Use adamw" in str(on_cpu.rejection(spec))
+    assert on_cpu.rejection(on_cpu.spec(one())) is None
+    on_gpu = tiny_sweep.planner(config(), device_type="cuda", bfloat16=True)
+    assert on_gpu.rejection(spec) is None
+
+
+def test_bfloat16_needs_a_gpu_that_has_it() -> None:
+    old = tiny_sweep.planner(config(), device_type="cuda", device="Tesla T4")
+    spec = old.spec(one(compute_dtype="bfloat16"))
+    assert old.rejection(spec) == "Tesla T4 has no bfloat16. Use compute_dtype: auto."
+
+
+@given(grace=st.floats(0.001, 0.999), reduction=st.floats(1.05, 10))
+def test_rungs_rise_by_the_reduction_to_the_whole_budget(grace: float, reduction: float) -> None:
+    taken = rungs(SchedulerConfig(grace=grace, reduction=reduction))
+    assert taken[0] == pytest.approx(grace)
+    assert taken[-1] == 1.0
+    assert list(taken) == sorted(set(taken))
+    for lower, higher in itertools.pairwise(taken[:-1]):
+        assert higher / lower == pytest.approx(reduction)
+
+
+def test_rungs_as_documented() -> None:
+    assert rungs(SchedulerConfig()) == (0.0625, 0.25, 1.0)
+    assert rungs(SchedulerConfig(kind="none")) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "hub"),
+    [
+        ("meta-llama/Llama-3.2-1B", True),
+        ("base_models/small", False),  # there is such a folder
+        ("./owner/name", False),
+        ("/owner/name", False),
+        ("~/name", False),
+        ("name", False),
+        ("a/b/c", False),
+    ],
+)
+def test_a_hub_id_is_told_from_a_folder(name: str, hub: bool) -> None:
+    assert is_hub_id(name) == hub
+
+
+def test_a_named_prompt_stays_a_name_and_a_file_becomes_a_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("{question}")
+    assert resolve_path("statements") == "statements"
+    assert resolve_path(str(file)) == str(file)
+    assert resolve_path("absent/mine.txt") == "absent/mine.txt"
+
+
+def test_specs_carry_every_knob_that_is_read() -> None:
+    spec = tiny_sweep.planner(config()).spec(one())
+    assert set(spec.knobs) == set(KNOBS) - {"double_quantization"}

@@ -1,0 +1,209 @@
+"""Specification of the command line: bad input ends with 2 and one clear message, at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.sweep import main, resume_command
+from tests.orchestrator import tiny_sweep
+from trainables.run_folder import RunFolder
+
+SMALL = str(tiny_sweep.REPOSITORY / "base_models" / "small")
+Given = tuple[dict[str, Any], list[str]]
+
+
+def space(**knobs: Any) -> dict[str, Any]:
+    return {"space": {**tiny_sweep.mapping(SMALL)["space"], **knobs}}
+
+
+def split_files(folder: Path, train: str) -> dict[str, Any]:
+    record = {"id": "a", "question": "?", "program": "add(1, 2)", "exe_ans": 3.0}
+    page = {"pre_text": [], "post_text": [], "table": [["", "1"]]}
+    (folder / "train.jsonl").write_text(train)
+    (folder / "dev.jsonl").write_text(json.dumps({**record, **page}) + "\n")
+    return {"data": {"train": str(folder / "train.jsonl"), "selection": str(folder / "dev.jsonl")}}
+
+
+CASES: dict[str, tuple[Callable[[Path], Given], list[str]]] = {
+    "unknown key": (lambda _: ({"serach": {}}, []), ["serach", "Did you mean 'search'?"]),
+    "unknown knob": (lambda _: (space(rnak=3), []), ["space.rnak", "Did you mean 'rank'?"]),
+    "empty list": (lambda _: (space(rank=[]), []), ["space.rank"]),
+    "range upside down": (
+        lambda _: (space(learning_rate={"log_uniform": [1.0, 0.1]}), []),
+        ["space.learning_rate", "1.0", "0.1"],
+    ),
+    "unknown quantization": (
+        lambda _: (space(quantization=["none", "nf5"]), []),
+        ["space.quantization", "nf5", "Did you mean 'nf4'?"],
+    ),
+    "unknown method": (lambda _: (space(method=["lorra"]), []), ["'lorra'", "'lora'?"]),
+    "unknown task": (lambda _: ({"task": "finqaa"}, []), ["task: ", "Did you mean 'finqa'?"]),
+    "nothing left": (
+        lambda _: ({"exclude": [{"quantization": ["none", "nf4"]}]}, []),
+        ["exclude: nothing is left"],
+    ),
+    "no model folder": (
+        lambda here: (space(model=str(here / "absent")), []),
+        ["absent does not exist"],
+    ),
+    "a folder that is no model": (
+        lambda here: (space(model=str(here)), []),
+        ["has no config.json"],
+    ),
+    "no data file": (
+        lambda here: ({"data": {"train": str(here / "t.json"), "selection": "d.json"}}, []),
+        ["t.json", "no such file"],
+    ),
+    "data that is no JSON": (
+        lambda here: (split_files(here, '{"id": "a"\n'), []),
+        ["train.jsonl:1: not valid JSON"],
+    ),
+    "a malformed record": (
+        lambda here: (split_files(here, '{"id": "b"}\n'), []),
+        ["train.jsonl:1: "],
+    ),
+    "a negative number of trials": (lambda _: ({}, ["--trials", "-1"]), ["got -1"]),
+    "no trials": (lambda _: ({}, ["--trials", "0"]), ["got 0"]),
+    "a path that leads nowhere": (
+        lambda _: ({}, ["--set", "space.rank.alpha=3"]),
+        ["--set space.rank.alpha=3"],
+    ),
+    "an override of an unknown key": (
+        lambda _: ({}, ["--set", "search.trails=3"]),
+        ["--set search.trails=3", "Did you mean 'trials'?"],
+    ),
+    "an override without a value": (lambda _: ({}, ["--set", "rank"]), ["PATH=VALUE"]),
+}
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(ray, "init", started)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_told_once_and_clearly(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, fragments = CASES[case]
+    sections, arguments = given(tmp_path)
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL, **sections))
+    storage = tmp_path / "runs"
+    assert main([str(file), "--storage", str(storage), "--address", "local", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    for fragment in fragments:
+        assert fragment in said.err
+    assert all(line.startswith(("error: ", "  ")) for line in said.err.splitlines())
+    assert not storage.exists(), "bad input leaves nothing behind"
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("task: finqa\nspace: {model: [a\n", ["line 3"]),
+        ("task: finqa\ntask: finqa\n", ["line 2", "duplicate key 'task'"]),
+        ("- task\n", ["holds a list"]),
+        ("", ["is empty"]),
+    ],
+)
+def test_a_file_that_is_no_space(
+    text: str, fragments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    assert main([str(file), "--storage", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    for fragment in (str(file), *fragments):
+        assert fragment in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("place", ["runs", "runs/tiny", "runs/tiny/deeper"])
+def test_storage_that_can_not_be_written(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space_file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
+    in_the_way = tmp_path / place
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file")
+    storage = tmp_path / "runs" / ("tiny/deeper" if place.endswith("deeper") else "")
+    assert main([str(space_file), "--storage", str(storage)]) == 2
+    said = capsys.readouterr().err
+    assert "can't be written" in said and "--storage" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [(["absent.yaml"], "absent.yaml: no such file."), (["--set", "rank"], "PATH=VALUE")],
+)
+def test_the_program_itself_ends_with_2_without_a_traceback(
+    arguments: list[str], fragment: str
+) -> None:
+    done = program(*arguments)
+    assert done.returncode == 2
+    assert fragment in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_an_unknown_option_ends_with_2() -> None:
+    done = program("--trails", "3")
+    assert done.returncode == 2
+    assert "--trails" in done.stderr
+
+
+def test_a_dry_run_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
+    assert main([str(file), "--storage", str(tmp_path / "runs"), "--dry-run"]) == 0
+    assert "4 trials of 4 configurations" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.lease import Lease
+
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
+    with Lease(RunFolder(tmp_path / "runs" / "tiny")):
+        assert main([str(file), "--storage", str(tmp_path / "runs")]) == 2
+    assert "is running this sweep" in capsys.readouterr().err
+
+
+def test_the_line_that_resumes_says_all_that_was_said() -> None:
+    from orchestrator.sweep import _parser
+
+    words = ["my space.yaml", "--name", "n", "--storage", "s", "--trials", "4"]
+    words += ["--tracking-uri", "http://x", "--address", "local", "--set", "a.b=[c, d]"]
+    line = resume_command(_parser().parse_args(words))
+    import shlex
+
+    again = shlex.split(line)
+    assert again[:3] == ["python", "-m", "orchestrator.sweep"]
+    assert _parser().parse_args(again[3:]) == _parser().parse_args(words)
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator.sweep", *arguments],
+        cwd=tiny_sweep.REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,58 @@
+"""Specification of the guesses: how far one gets without a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainables.tasks import make_task
+from trainables.tasks.guesses import guesses
+from trainables.tasks.task import Example
+
+TASK = make_task("finqa", {"train": "t", "selection": "s", "prompt": "statements"})
+TABLE = [["", "2014", "2013"], ["cash", "32", "21"], ["debt", "7", "5"]]
+
+
+def example(gold: float | str, *, question: str = "?", table: Any = None) -> Example:
+    record = {"question": question, "exe_ans": gold, "table": table or TABLE, "program": ""}
+    return Example(f"{gold} {question}", record, "group")
+
+
+def test_the_best_constant_is_the_answer_that_is_right_most_often() -> None:
+    examples = [example(3.0), example(3.0), example(3.0), example(4.0)]
+    assert guesses(TASK, examples)["best_constant"] == 0.75
+
+
+def test_a_fixed_cell_is_right_where_the_answer_lies() -> None:
+    examples = [example(32.0), example(32.0), example(5.0), example(99.0)]
+    assert guesses(TASK, examples)["copy_a_cell"] == 0.5
+
+
+def test_the_row_that_is_asked_for_can_be_copied_from() -> None:
+    examples = [
+        example(32.0, question="how much cash?"),
+        example(7.0, question="how much debt?"),
+        example(21.0, question="how much cash was there before?"),
+    ]
+    assert guesses(TASK, examples)["copy_a_cell"] == pytest.approx(2 / 3)
+
+
+def test_the_longest_name_is_the_row_that_is_asked_for() -> None:
+    table = [["", "2014"], ["cash", "1"], ["cash flow", "2"]]
+    other = [["", "2014"], ["debt", "9"], ["cash flow", "3"], ["cash", "4"]]
+    examples = [
+        example(2.0, question="what was cash flow?", table=table),
+        example(3.0, question="what was cash flow?", table=other),
+    ]
+    assert guesses(TASK, examples)["copy_a_cell"] == 1.0
+
+
+def test_only_numeric_questions_count() -> None:
+    assert guesses(TASK, [example("yes"), example("yes"), example(3.0)])["best_constant"] == 1.0
+    assert guesses(TASK, [example("yes")]) == {}
+    assert guesses(TASK, []) == {}
+
+
+def test_an_answer_that_no_table_holds_can_not_be_copied() -> None:
+    assert guesses(TASK, [example(99.5)])["copy_a_cell"] == 0.0

@@ -1,0 +1,87 @@
+"""Specification of the knobs: one configuration for all ways to write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainables.knobs import KNOBS, canonical, check
+from trainables.methods import METHODS
+from trainables.quantization import QUANTIZATIONS
+
+WRONG: dict[str, list[Any]] = {
+    "model": ["", None, 3],
+    "quantization": ["int9", None, True],
+    "double_quantization": [1, "yes"],
+    "compute_dtype": ["fp8"],
+    "method": ["lorra"],
+    "rank": [0, -1, 1.5, "8", True, None],
+    "alpha": [0, -1, "16", True, float("nan"), float("inf")],
+    "dropout": [-0.1, 1.0, True],
+    "target_modules": [[], [1], 3, {"a": 1}],
+    "learning_rate": [0, -1e-3, "1e-3", float("nan")],
+    "batch_size": [0, 2.0, "auto"],
+    "gradient_accumulation": [0, 1.5],
+    "optimizer": ["adam"],
+    "schedule": ["step"],
+    "warmup": [-0.1, 1.1],
+    "weight_decay": [-0.1],
+    "max_gradient_norm": [0],
+    "gradient_checkpointing": ["on"],
+    "sequence_length": [15, 100.0],
+    "prompt": ["", 3],
+    "target": ["number"],
+    "seed": [-1, 1.5],
+}
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_default_is_accepted_and_already_canonical(knob: str) -> None:
+    row = KNOBS[knob]
+    if knob != "model":
+        assert check(knob, row.default) is None
+        assert row.convert(row.default) == row.default
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_wrong_value_is_refused_with_what_was_given(knob: str) -> None:
+    for value in WRONG[knob]:
+        message = check(knob, value)
+        assert message is not None, value
+        assert repr(value) in message
+
+
+def test_an_unknown_knob_is_refused_with_a_guess() -> None:
+    assert check("rnak", 8) == "unknown key. Did you mean 'rank'?"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_canonical_settles_once_and_for_all(method: str, quantization: str) -> None:
+    given = {"model": "here", "method": method, "quantization": quantization}
+    knobs = canonical(given)
+    assert canonical(knobs) == knobs
+    assert [*knobs] == [name for name in KNOBS if name in knobs]
+    for name, row in KNOBS.items():
+        assert (name in knobs) == row.read_by({**given})
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
+    given = {"model": "here", "method": "untrained", "quantization": "none"}
+    if knob in canonical(given):
+        return
+    other = next(value for value in (True, 0.5, 5, "sgd", "linear") if check(knob, value) is None)
+    assert canonical({**given, knob: other}) == canonical(given)
+
+
+def test_numbers_and_lists_are_one_value_however_they_are_written() -> None:
+    one = canonical({"model": "m", "alpha": 16, "target_modules": ["v_proj", "q_proj"]})
+    other = canonical({"model": "m", "alpha": 16.0, "target_modules": ("q_proj", "v_proj")})
+    assert one == other
+
+
+def test_a_baseline_reads_nothing_of_training() -> None:
+    knobs = canonical({"model": "m", "method": "untrained"})
+    assert not {"rank", "learning_rate", "batch_size", "seed", "optimizer"} & set(knobs)

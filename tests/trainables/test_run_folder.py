@@ -1,0 +1,134 @@
+"""Specification of the run folder: a reader sees a whole file, the old one or the new one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.run_builder import new_spec
+from trainables.run_folder import RunFolder, TrialFolder, write_bytes, write_json
+
+TRIAL_FILES = {"spec.json", "summary.json", "predictions.jsonl", "worker.log", "report.json"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "tiny")
+
+
+def test_everything_lies_where_it_is_promised(run: RunFolder) -> None:
+    assert run.tracking_database == run.path.parent / "mlflow.db"
+    names = {run.sweep_file.name, run.results_file.name, run.report_file.name, run.pareto_file.name}
+    assert names == {"sweep.yaml", "results.csv", "report.md", "pareto.png"}
+    trial = run.trial("0123")
+    files = (trial.spec_file, trial.summary_file, trial.predictions_file(), trial.log_file)
+    assert {file.name for file in (*files, trial.report_score_file)} == TRIAL_FILES
+    assert trial.path == run.path / "trials" / "0123"
+    assert trial.adapter_folder == trial.path / "adapter"
+
+
+def test_what_is_written_is_read_back(run: RunFolder) -> None:
+    run.write_state({"sweep_id": "abc"})
+    assert run.state() == {"sweep_id": "abc"}
+    trial = run.trial("0123")
+    spec = new_spec(rank=4)
+    trial.write_spec(spec, {"rank": 4})
+    assert trial.spec() == spec
+    assert json.loads(trial.spec_file.read_text())["suggestion"] == {"rank": 4}
+    trial.write_report_score({"split": "report"})
+    assert trial.report_score() == {"split": "report"}
+
+
+def test_what_was_never_written_is_none(run: RunFolder) -> None:
+    trial = run.trial("0123")
+    assert run.state() is trial.summary() is trial.progress() is trial.report_score() is None
+    assert not trial.done
+    assert [*run.trials()] == []
+
+
+def test_a_summary_makes_a_trial_done(run: RunFolder) -> None:
+    trial = run.trial("0123")
+    trial.write_spec(new_spec(), {})
+    assert not trial.done
+    trial.write_summary({"state": "finished"})
+    assert trial.done
+    trial.discard_result()
+    assert not trial.done
+    trial.discard_result()
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_crash_while_writing_leaves_the_old_file(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def crash(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    run.write_state({"sweep_id": "old"})
+    with monkeypatch.context() as crashing:
+        crashing.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[broken], crash)
+        with pytest.raises(OSError, match="no space"):
+            run.write_state({"sweep_id": "new"})
+    assert run.state() == {"sweep_id": "old"}
+    run.write_state({"sweep_id": "new"})
+    assert run.state() == {"sweep_id": "new"}
+    assert [file.name for file in run.path.iterdir()] == ["sweep.json"]
+
+
+def test_a_crash_while_writing_a_first_summary_leaves_the_trial_undone(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: object) -> None:
+        raise OSError
+
+    trial = run.trial("0123")
+    trial.write_spec(new_spec(), {})
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(OSError):
+        trial.write_summary({"state": "finished"})
+    assert not trial.done
+
+
+def test_a_file_half_written_beside_its_place_is_no_trial(run: RunFolder) -> None:
+    folder = run.trial("0123").path
+    folder.mkdir(parents=True)
+    (folder / ".spec.json.1.part").write_text("{")
+    assert [*run.trials()] == []
+
+
+def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"loss": math.nan, "all": [1.0, math.inf], "in": {"it": -math.inf}})
+    assert json.loads(file.read_text()) == {"loss": None, "all": [1.0, None], "in": {"it": None}}
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "new" / "a.png", b"\x89PNG\r\n")
+    assert (tmp_path / "new" / "a.png").read_bytes() == b"\x89PNG\r\n"
+
+
+def test_predictions_are_a_line_each_per_split(tmp_path: Path) -> None:
+    trial = TrialFolder(tmp_path / "0123")
+    trial.write_predictions([{"id": "a", "prediction": "42 €\n"}, {"id": "b", "prediction": ""}])
+    trial.write_predictions([{"id": "c", "prediction": "1"}], "report")
+    lines = (tmp_path / "0123" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == ["42 €\n", ""]
+    assert (tmp_path / "0123" / "report_predictions.jsonl").exists()
+
+
+def test_a_log_grows_by_whole_lines(tmp_path: Path) -> None:
+    trial = TrialFolder(tmp_path / "0123")
+    trial.append_log("one")
+    trial.append_log("two\n")
+    assert trial.log_file.read_text() == "one\ntwo\n"
+
+
+def test_trials_come_in_the_order_of_their_specs(run: RunFolder) -> None:
+    for place, name in enumerate(("c", "a", "b")):
+        run.trial(name).write_spec(new_spec(), {})
+        os.utime(run.trial(name).spec_file, ns=(place, place))
+    assert [folder.trial_id for folder in run.trials()] == ["c", "a", "b"]
