@@ -48,7 +48,7 @@ class Recipe:
     vector_learning_rate: float = 0.002  # AdamW, embeddings and norms
     warm_up_steps: int = 50
     decay_from: float = 0.6  # of all steps; linear to 0.02 of the peak
-    label_smoothing: float = 0.1  # else the base is so sure that fine-tuning is unstable
+    label_smoothing: float = 0.1  # a base that is too sure of itself is harder to fine-tune
     seed: int = 0
 
 
@@ -119,8 +119,6 @@ def _model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausal
     )
     model = LlamaForCausalLM(config)
     initialise(model, tokenizer)
-    line_end = cast("int", tokenizer.convert_tokens_to_ids("\n"))
-    model.generation_config.eos_token_id = [cast("int", tokenizer.eos_token_id), line_end]
     return model
 
 

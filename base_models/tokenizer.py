@@ -32,7 +32,7 @@ def build() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
         bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
+        eos_token="\n",  # an answer ends with its line; the bases have never seen "</s>"
         clean_up_tokenization_spaces=False,
     )
 

@@ -15,7 +15,6 @@ from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import Planner
 from orchestrator.search import Proposal, Search
 from trainables.spec import (
-    BASELINE,
     FAILED,
     FINISHED,
     INFEASIBLE,
@@ -26,14 +25,15 @@ from trainables.spec import (
 )
 
 REPEATS_BEFORE_FALLING_BACK = 20
-REJECTIONS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no end
+REFUSALS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no end
 
 
 class Agenda:
     """Decides what runs next until `trials` distinct feasible configurations are done.
 
     `next` gives a trial to run or None; `over` tells an agenda that is at its end from one that
-    waits for running trials. `exhausted` is true once the space has no more configurations.
+    waits for running trials. `exhausted` is true once the space has no more configurations,
+    `gave_up` once too many in a row did not fit.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Agenda:
         self._target = planner.config.search.trials
         self._proposals: dict[str, Proposal] = {}
         self._baselines: deque[TrialSpec] = deque()
-        self.exhausted = False
+        self.exhausted = self.gave_up = False
+        self._refused_in_a_row = 0
         self._replay()
         self._unfinished = deque(ledger.with_state(INTERRUPTED))
 
@@ -58,7 +59,7 @@ class Agenda:
     def over(self) -> bool:
         """Nothing is left to start and nothing that runs could change that."""
         nothing_waits = not self._unfinished and not self._baselines
-        return nothing_waits and self._complete() and not self._ledger.count(RUNNING)
+        return nothing_waits and self._complete() and not self._ledger.with_state(RUNNING)
 
     def next(self) -> TrialRecord | None:
         """The next trial, marked running; None: nothing now (see `over`)."""
@@ -81,9 +82,22 @@ class Agenda:
 
     def ended(self, record: TrialRecord) -> None:
         """A trial reached the state in its record; the study is told."""
+        if record.is_trial:
+            infeasible = record.state == INFEASIBLE
+            self._refused_in_a_row = self._refused_in_a_row + 1 if infeasible else 0
         proposal = self._proposals.pop(record.trial_id, None)
         if proposal is not None:
             self._tell(proposal, record)
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why the agenda ended before it had as many trials as were asked for, or None."""
+        if self.gave_up:
+            return (
+                f"gave up: {REFUSALS_BEFORE_GIVING_UP} configurations in a row do not fit "
+                "this hardware; the report says why."
+            )
+        return "space exhausted: there are no more configurations." if self.exhausted else None
 
     def _tell(self, proposal: Proposal, record: TrialRecord) -> None:
         if record.state == FINISHED and record.rungs:
@@ -110,11 +124,11 @@ class Agenda:
 
     def _suggest(self) -> TrialRecord | None:
         """A configuration that is not known yet and fits, or None if the space has no more."""
-        rejected_before = self._ledger.count(INFEASIBLE)
         for attempt in range(10_000):
-            rejected = self._ledger.count(INFEASIBLE) - rejected_before
-            if rejected >= REJECTIONS_BEFORE_GIVING_UP and self._search.size is None:
-                break
+            endless = self._search.size is None
+            if endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
+                self.gave_up = True
+                return None
             wanted_new = attempt >= REPEATS_BEFORE_FALLING_BACK
             proposal = (
                 self._search.propose_unseen(self._is_known)
@@ -192,15 +206,9 @@ class Agenda:
     def _enough(self) -> bool:
         """As many distinct feasible configurations are done or running as were asked for."""
         counted = self._ledger.count(RUNNING, FINISHED, STOPPED, FAILED, INTERRUPTED)
-        return self.exhausted or counted >= self._target
+        return self.exhausted or self.gave_up or counted >= self._target
 
     def _complete(self) -> bool:
         """No new configuration will be wanted, whatever becomes of those that run."""
         done = self._ledger.count(FINISHED, STOPPED, FAILED)
-        return self.exhausted or done >= self._target
-
-
-def progress(ledger: Ledger) -> tuple[int, int]:
-    """How many trials are done, and how many baselines."""
-    done = (FINISHED, STOPPED, FAILED)
-    return ledger.count(*done), ledger.count(*done, role=BASELINE)
+        return self.exhausted or self.gave_up or done >= self._target

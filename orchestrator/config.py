@@ -78,7 +78,7 @@ class ExecutionConfig:
 
     checkpoint_minutes: float = 5.0
     eval_batch_size: int = 32
-    max_new_tokens: int = 32
+    max_new_tokens: int | None = None  # None: enough for the target
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,12 @@ from typing import Any
 from orchestrator.config import SweepConfig, to_mapping
 from orchestrator.space import same
 
-_FREE = ("search.trials", "resources", "execution")  # may change from one start to the next
+_FREE = (  # may change from one start to the next
+    "search.trials",
+    "resources",
+    "execution.checkpoint_minutes",
+    "execution.eval_batch_size",
+)
 _UNSET = object()
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.config import SweepConfig
 from orchestrator.exclusions import cells, count, idle_rules
-from orchestrator.plan import is_hub_id, rungs
+from orchestrator.plan import Planner, is_hub_id, rungs
 from trainables.run_folder import RunFolder
 
 
-def describe(config: SweepConfig, run: RunFolder) -> str:
+def describe(planner: Planner, run: RunFolder) -> str:
     """How many trials, over which cells (model x quantization x method), which are excluded."""
+    config = planner.config
     size = count(config.space, config.exclude)
     configurations = "no end of" if size is None else str(size)
     trials = config.search.trials if size is None else min(config.search.trials, size)
@@ -30,6 +30,8 @@ def describe(config: SweepConfig, run: RunFolder) -> str:
         lines.append(f"    {cell.model}  {cell.quantization}  {cell.method}: {note}")
     if size is None:
         lines.append("  (a continuous range counts once)")
+    baselines = {str(planner.baseline_knobs(found)) for found in planner.cell_configurations()}
+    lines.append(f"  and {len(baselines)} untrained baselines, outside the count")
     hub = sorted({str(cell.model) for cell in all_cells if is_hub_id(str(cell.model))})
     lines += [f"  {model} is no folder here: the hub will be asked for it" for model in hub]
     lines += [f"  note: {note}" for note in idle_rules(config.space, config.exclude)]

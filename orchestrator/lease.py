@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,7 @@ class Lease:
 
     def __init__(self, run: RunFolder) -> None:
         self._file = run.lock_file
+        self._nonce = uuid.uuid4().hex
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -47,7 +49,8 @@ class Lease:
     ) -> None:
         self._over.set()
         self._heart.join()
-        self._file.unlink(missing_ok=True)
+        if self._is_ours():
+            self._file.unlink(missing_ok=True)
 
     def _take_away_stale(self) -> None:
         """Moves the file aside before it goes: it may have become another driver's meanwhile."""
@@ -68,11 +71,19 @@ class Lease:
         except FileExistsError:
             raise InputError(_held_by(self._file)) from None
         with os.fdopen(descriptor, "w") as file:
-            json.dump(_own(), file)
+            json.dump(self._own(), file)
 
     def _beat(self) -> None:
-        while not self._over.wait(HEARTBEAT_SECONDS):
-            write_json(self._file, _own())
+        """Renews the lease as long as it is ours: a driver that slept may have lost it."""
+        while not self._over.wait(HEARTBEAT_SECONDS) and self._is_ours():
+            write_json(self._file, self._own())
+
+    def _is_ours(self) -> bool:
+        return (read_lease(self._file) or {}).get("nonce") == self._nonce
+
+    def _own(self) -> dict[str, Any]:
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "nonce": self._nonce}
+        return {**who, "heartbeat": time.time()}
 
 
 def read_lease(file: Path) -> dict[str, Any] | None:
@@ -115,10 +126,6 @@ def _process_exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _own() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
 
 
 def _held_by(file: Path) -> str:

@@ -66,7 +66,10 @@ class Ledger:
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.provenance: dict[str, str] = {}  # of this session, for what the driver writes
-        self.records = {folder.trial_id: _read(folder) for folder in run.trials()}
+        self.warnings: list[str] = []
+        self.records: dict[str, TrialRecord] = {}
+        for folder in list(run.trials()):
+            self._read(folder)
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.records.values())
@@ -107,7 +110,15 @@ class Ledger:
     def run_again(self, record: TrialRecord) -> None:
         """A failed or infeasible trial gets another chance, from its last checkpoint."""
         record.folder.discard_result()
-        record.state, record.reason = INTERRUPTED, ""
+        record.state, record.reason, record.history = INTERRUPTED, "", []
+
+    def _read(self, folder: TrialFolder) -> None:
+        """A trial whose spec is damaged is set aside: it is suggested again if it is wanted."""
+        try:
+            self.records[folder.trial_id] = _read(folder)
+        except (ValueError, KeyError, TypeError) as error:
+            folder.set_spec_aside()
+            self.warnings.append(f"{folder.spec_file}: damaged ({error}); set aside")
 
     def _end(self, record: TrialRecord, state: str, reason: str) -> None:
         record.state, record.reason = state, reason
@@ -125,11 +136,16 @@ class Ledger:
                 "fraction": record.rungs[-1].fraction if record.rungs else 0.0,
                 "seconds": {"total": last.seconds if last else 0.0},
                 "history": [event.to_json() for event in record.history],
-                "facts": {},
+                "facts": {"selection": _facts(record.spec)},
                 "provenance": self.provenance,
                 "ended": time.time(),
             }
         )
+
+
+def _facts(spec: TrialSpec) -> dict[str, Any]:
+    """What every result must say of its data, also one that its worker did not write."""
+    return {name: spec.task_identity.get(name, "") for name in ("context", "evidence")}
 
 
 def _read(folder: TrialFolder) -> TrialRecord:

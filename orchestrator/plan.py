@@ -6,6 +6,7 @@ depends on what a model and its data are and not on where they lie.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,26 @@ from typing import Any
 
 from orchestrator.config import SchedulerConfig, SweepConfig
 from orchestrator.exclusions import surviving
+from orchestrator.space import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
-from trainables.knobs import canonical
+from trainables.knobs import KNOBS, canonical
 from trainables.model_folder import check_model_folder, model_digest, resolve_revision
 from trainables.spec import BASELINE, TRIAL, Budget, Execution, TrialSpec
 from trainables.tasks import make_task
 from trainables.tasks.task import SPLITS, Task
 
-_OF_A_BASELINE = ("model", "quantization", "method", "prompt", "target", "sequence_length")
+MODEL = "model "  # begins the names of models in `Planner.contents`
+MAX_NEW_TOKENS = {"answer": 32, "program": 128}
+_OF_A_BASELINE = (
+    "model",
+    "quantization",
+    "double_quantization",
+    "compute_dtype",
+    "method",
+    "prompt",
+    "target",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -48,14 +61,19 @@ class Planner:
         default_factory=dict
     )
 
-    def prepare(self, *, ask_the_hub: bool = True) -> None:
+    def prepare(
+        self, *, ask_the_hub: bool = True, revisions: Mapping[str, str] | None = None
+    ) -> None:
         """Checks every model and every variant of the task that the space names.
 
-        Without asking the hub, a model that is not a local folder is taken on trust.
+        `revisions` are those of hub models that are decided already. Without asking the hub, a
+        model that is not a local folder is taken on trust.
         """
-        problems: list[str] = []
+        for name, revision in (revisions or {}).items():
+            self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
+        problems = _misplaced(self.config.data)
         for configuration in self.cell_configurations():
-            knobs = canonical(configuration)
+            knobs = self._completed(configuration)
             if not ask_the_hub and is_hub_id(knobs["model"]):
                 self.models.setdefault(knobs["model"], ModelSource(knobs["model"], "unknown"))
             for check in (self._model, self._task):
@@ -66,26 +84,41 @@ class Planner:
         if problems:
             raise InputError(problems)
 
+    def contents(self) -> dict[str, str]:
+        """What models, data and prompts are, by digest; after `prepare`."""
+        digests = {f"{MODEL}{name}": source.digest for name, source in self.models.items()}
+        for (prompt, _), (identity, _) in self._tasks.items():
+            digests[f"prompt {prompt}"] = identity["prompt"]
+            digests |= {f"data {split}": found for split, found in identity["data"].items()}
+        return digests
+
     def spec(self, configuration: Mapping[str, Any]) -> TrialSpec:
         """The trial of a configuration; equal configurations give equal ids."""
         given = self.config.budget
         budget = Budget(
             given.train_examples, given.eval_examples, rungs(self.config.scheduler), given.seed
         )
-        return self._build(canonical({"seed": given.seed, **configuration}), TRIAL, budget)
+        return self._build(self._completed(configuration), TRIAL, budget)
 
     def baseline(self, configuration: Mapping[str, Any]) -> TrialSpec:
-        """The same base, prompt and length, untrained."""
-        knobs = canonical({**configuration, "method": "untrained"})
-        return self._build(knobs, BASELINE, Budget(0, self.config.budget.eval_examples, (1.0,)))
+        """The same base and prompt, untrained, with as much context as any trial may have."""
+        return self._build(
+            self.baseline_knobs(configuration),
+            BASELINE,
+            Budget(0, self.config.budget.eval_examples, (1.0,)),
+        )
+
+    def baseline_knobs(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        longest = {"sequence_length": longest_sequence(self.config.space)}
+        return self._completed({**configuration, **longest, "method": "untrained"})
 
     def cell_configurations(self) -> Iterator[Mapping[str, Any]]:
-        """One admissible configuration for each base, prompt and length that the space has."""
+        """One admissible configuration for each base and prompt that the space has."""
         yield from surviving(self.config.space, self.config.exclude, _OF_A_BASELINE)
 
     def task_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What makes the task that this configuration is trained on."""
-        return self._task(canonical(configuration))[1]
+        return self._task(self._completed(configuration))[1]
 
     def rejection(self, spec: TrialSpec) -> str | None:
         """Why this trial can't run on this device, or None."""
@@ -102,6 +135,13 @@ class Planner:
         ):
             return f"{self.device['device']} has no bfloat16. Use compute_dtype: auto."
         return None
+
+    def _completed(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """Canonical knobs; the seed is the budget's and the default prompt fits the target."""
+        knobs = canonical({"seed": self.config.budget.seed, **configuration})
+        if knobs["prompt"] == "default" and knobs["target"] == "program":
+            knobs["prompt"] = "program"
+        return knobs
 
     def _build(self, knobs: dict[str, Any], role: Any, budget: Budget) -> TrialSpec:
         model = self._model(knobs)
@@ -120,7 +160,7 @@ class Planner:
             revision=model.revision,
             execution=Execution(
                 eval_batch_size=execution.eval_batch_size,
-                max_new_tokens=execution.max_new_tokens,
+                max_new_tokens=execution.max_new_tokens or MAX_NEW_TOKENS[knobs["target"]],
                 checkpoint_seconds=60.0 * execution.checkpoint_minutes,
             ),
         )
@@ -155,10 +195,12 @@ def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
 
 def _identity(task: Task) -> dict[str, Any]:
     """All of a task that decides a result: its rule, its prompt, the content of its splits."""
+    facts = task.facts("selection")
     return {
         "version": task.version,
         "prompt": task.prompt_digest,
-        "context": task.facts("selection").get("context", ""),
+        "context": facts.get("context", ""),
+        "evidence": facts.get("evidence", ""),
         "data": {split: task.data_digest(split) for split in SPLITS},
     }
 
@@ -174,9 +216,33 @@ def find_model(name: str) -> ModelSource:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name is an `owner/name` of the hub: no folder by that name, no path."""
-    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
-    return not looks_like_a_path and existing_path(name) is None
+    """Whether a model is the hub's, `owner/name` or `name`: looks like it, and no folder is it."""
+    return _HUB_ID.fullmatch(name) is not None and existing_path(name) is None
+
+
+def longest_sequence(space: Space) -> int:
+    """The largest sequence_length of the space."""
+    asked = [question for question in questions(space) if question.knob == "sequence_length"]
+    ends = [_largest(question) for question in asked]
+    constant = dict(space.knobs).get("sequence_length")
+    if isinstance(constant, Constant):
+        ends.append(int(constant.value))
+    return max(ends, default=int(KNOBS["sequence_length"].default))
+
+
+def _largest(question: Question) -> int:
+    if isinstance(question, Range):
+        return int(question.high)
+    return max(int(option.value) for option in question.options)
+
+
+def _misplaced(data: Mapping[str, Any]) -> list[str]:
+    """Knobs do not belong to the task's options, where the space would overwrite them."""
+    return [
+        f"data.{name}: it is a knob of the trials; write it in space, as space.{name}."
+        for name in ("prompt", "target")
+        if name in data
+    ]
 
 
 def existing_path(text: str) -> Path | None:

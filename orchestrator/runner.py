@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda
+from orchestrator.cluster import Cluster
 from orchestrator.config import SweepConfig
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.objective import OBJECTIVES
@@ -47,9 +49,7 @@ class Sweep:
     config: SweepConfig
     agenda: Agenda
     ledger: Ledger
-    admission: Any  # the Admission actor
-    admission_name: str
-    concurrency: int
+    cluster: Cluster
     watchers: Sequence[Watcher]
 
 
@@ -58,6 +58,7 @@ def run_trials(sweep: Sweep) -> bool:
     _quiet_tune()
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         tune.Tuner(
             tune.with_resources(TrialProxy, _next_to_no_resources()),
@@ -65,7 +66,7 @@ def run_trials(sweep: Sweep) -> bool:
                 search_alg=AgendaSearcher(sweep),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=sweep.concurrency,
+                max_concurrent_trials=sweep.cluster.shape.count,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
@@ -77,16 +78,28 @@ def run_trials(sweep: Sweep) -> bool:
             ),
         ).fit()
     finally:
+        signal.signal(signal.SIGINT, on_interrupt)  # Tune leaves its own, which swallows the next
         shutil.rmtree(scratch, ignore_errors=True)
     return sweep.agenda.over
 
 
-def score_reports(sweep: Sweep, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Scores finished trials on the report split, once each; returns those that were scored."""
+def score_reports(
+    sweep: Sweep, records: Sequence[TrialRecord], *, say: Callable[[str], None]
+) -> list[TrialRecord]:
+    """Scores finished trials on the report split, once each; returns those that were scored.
+
+    One that fails is said to, and is tried again at the sweep's next start.
+    """
     waiting = [record for record in records if record.folder.report_score() is None]
-    with ThreadPoolExecutor(max_workers=max(1, sweep.concurrency)) as pool:
-        scored = list(pool.map(lambda record: _score_report(sweep, record), waiting))
-    return [record for record, done in zip(waiting, scored, strict=True) if done]
+    pool = ThreadPoolExecutor(max_workers=sweep.cluster.shape.count)
+    try:
+        failures = list(pool.map(lambda record: _score_report(sweep, record), waiting))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C must not wait for the rest
+    for record, failure in zip(waiting, failures, strict=True):
+        if failure:
+            say(f"warning: trial {record.trial_id} was not scored on the report split: {failure}")
+    return [record for record, why in zip(waiting, failures, strict=True) if not why]
 
 
 def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
@@ -118,7 +131,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "folder": str(record.folder.path),
             "base_key": record.spec.base_key,
             "stratum": stratum(sweep.config, record),
-            "admission": sweep.admission_name,
+            "admission": sweep.cluster.name,
             "objective": sweep.config.objective,
         }
 
@@ -164,7 +177,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
-        self._sweep.admission.release.remote(record.trial_id)  # the proxy no longer can
+        self._sweep.cluster.admission.release.remote(record.trial_id)  # the proxy no longer can
         self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
@@ -200,18 +213,18 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return self._sweep.ledger.records[trial.config["trial_id"]]
 
 
-def _score_report(sweep: Sweep, record: TrialRecord) -> bool:
-    """One trial on any host; a failure is in its log, and the report goes on without its score."""
-    place = f"{record.trial_id}/report"
-    host = ray.get(sweep.admission.acquire.remote(place, record.spec.base_key))
+def _score_report(sweep: Sweep, record: TrialRecord) -> str:
+    """Scores one trial on any host; returns why it failed, or nothing."""
+    place, admission = f"{record.trial_id}/report", sweep.cluster.admission
+    host = ray.get(admission.acquire.remote(place, record.spec.base_key))
     try:
         score = ray.get(host.score_report.remote(str(record.folder.path)))
-    except RayActorError:
-        ray.get(sweep.admission.replace.remote(place))
-        return False
+    except RayActorError as error:
+        ray.get(admission.replace.remote(place))
+        return f"its host died ({type(error).__name__})"
     finally:
-        ray.get(sweep.admission.release.remote(place))
-    return not isinstance(score, Failure)
+        ray.get(admission.release.remote(place))
+    return score.reason if isinstance(score, Failure) else ""
 
 
 def _scheduler(sweep: Sweep) -> Any:

@@ -6,16 +6,19 @@ Running the same command again resumes: the trial directories say what is done.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from orchestrator.config import SweepConfig
+
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_EXIT_CODES = {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted": INTERRUPTED}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,37 +36,64 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    from orchestrator.config import load_config
     from orchestrator.dry_run import describe
     from orchestrator.lease import Lease
     from orchestrator.plan import Planner
-    from orchestrator.session import Session, make_folder, settle
+    from orchestrator.run_state import (
+        has_ended,
+        make_folder,
+        pinned_revisions,
+        refuse_another_space,
+        settle,
+    )
+    from orchestrator.session import Session
 
-    space = _space_file(given.space)
+    config = _load(given)
+    run = _run_folder(given)
+    planner = Planner(config)
+    if given.dry_run:
+        print(describe(planner, run))
+        planner.prepare(ask_the_hub=False)
+        return FINISHED
+    session = Session(
+        run=run,
+        config=config,
+        planner=planner,
+        address=given.address,
+        tracking_uri=given.tracking_uri,
+        resume_command=resume_command(given),
+    )
+    refuse_another_space(run, config)
+    if has_ended(run, config) and not given.retry_failed:
+        return _EXIT_CODES[session.show()]
+    planner.prepare(revisions=pinned_revisions(run))
+    make_folder(run)
+    with Lease(run):
+        settle(run, config, planner.contents())
+        return _EXIT_CODES[session.run_all(retry_failed=given.retry_failed)]
+
+
+def _load(given: argparse.Namespace) -> SweepConfig:
+    from orchestrator.config import load_config
+
     overrides = list(given.set)
     if given.trials is not None:
         overrides.append(f"search.trials={given.trials}")
-    config = load_config(space, overrides)
-    run = RunFolder(Path(given.storage) / (given.name or space.stem))
-    planner = Planner(config)
-    if given.dry_run:
-        print(describe(config, run))
-        planner.prepare(ask_the_hub=False)
-        return FINISHED
-    planner.prepare()
-    make_folder(run)
-    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-    with Lease(run):
-        session = Session(
-            run=run,
-            config=config,
-            planner=planner,
-            sweep_id=settle(run, config),
-            address=given.address,
-            tracking_uri=given.tracking_uri,
-            resume_command=resume_command(given),
+    try:
+        return load_config(_space_file(given.space), overrides)
+    except InputError as error:
+        asked = f"--set search.trials={given.trials}: search.trials"
+        raise InputError([text.replace(asked, "--trials") for text in error.messages]) from None
+
+
+def _run_folder(given: argparse.Namespace) -> RunFolder:
+    """`--storage`/`--name`, absolute: hosts need not share the driver's working directory."""
+    name = given.name or Path(given.space).stem
+    if name in (".", "..") or Path(name).name != name:
+        raise InputError(
+            f"--name: got {name!r}; needs a plain name, the folder of this run in --storage."
         )
-        return _exit_code(session.run_all(retry_failed=given.retry_failed))
+    return RunFolder(Path(given.storage).expanduser().resolve() / name)
 
 
 def resume_command(given: argparse.Namespace) -> str:
@@ -78,10 +108,6 @@ def resume_command(given: argparse.Namespace) -> str:
     for override in given.set:
         words += ["--set", override]
     return shlex.join(words)
-
-
-def _exit_code(outcome: str) -> int:
-    return {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted": INTERRUPTED}[outcome]
 
 
 def _space_file(given: str) -> Path:

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
+from trainables.chat import chat_prompt
 from trainables.errors import InputError
+from trainables.identity import check_task
 from trainables.models import Base
 from trainables.spec import TrialSpec
 from trainables.tasks import make_task
@@ -86,7 +88,8 @@ def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
     """The spec's data as `base`'s tokenizer writes it, from `cache` where they are there already.
 
     The cache belongs to the caller; what is equal in tokenizer, data, prompt, target and length
-    is loaded and tokenized once.
+    is loaded and tokenized once. It keeps no base alive. Raises InputError if the data, the prompt
+    or the task's rule are not those that the spec was planned on.
     """
     limit = sequence_limit(spec, base)
     key = (base.tokenizer_digest, limit, _data_key(spec))
@@ -172,17 +175,18 @@ def _data_key(spec: TrialSpec) -> str:
 
 def _task_options(spec: TrialSpec) -> dict[str, Any]:
     knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
-    return {**spec.task_options, **knobs}
+    return {**knobs, **spec.task_options}  # a prompt's file has its whole path in the options
 
 
 def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
-    task = make_task(spec.task, _task_options(spec))
+    task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
+    check_task(spec, task)
 
     def encode_split(name: str) -> Encoded:
         examples = task.load(name)
         if not examples:
             raise InputError(f"{spec.task}: the {name} split is empty.")
-        return encode(task, examples, base.tokenizer, sequence_length=limit)
+        return encode(task, examples, tokenizer, sequence_length=limit)
 
     return TrialData(task=task, sequence_limit=limit, encode_split=encode_split)
 
@@ -198,11 +202,7 @@ class _Writer:
         message = "".join(prompt.pieces if pieces is None else pieces)
         if self._tokenizer.chat_template is None:
             return message + ("" if message.endswith("\n") else "\n") + prompt.reply
-        turns = [{"role": "user", "content": message}]
-        opening = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
-        )
-        return f"{opening}{prompt.reply}"
+        return chat_prompt(self._tokenizer, message) + prompt.reply
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of prompts, with the beginning token once where the tokenizer has one."""

@@ -74,7 +74,7 @@ class Engine:
     def tensors(self) -> Tensors:
         """All tensors that a checkpoint needs, by name."""
         found = {f"{_MODEL}{name}": p.detach() for name, p in self.parameters.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
+        for index, state in self._optimizer_states():
             for name, value in state.items():
                 if isinstance(value, torch.Tensor):
                     found[f"{_OPTIMIZER}{index}.{name}"] = value
@@ -85,7 +85,7 @@ class Engine:
         """What else a checkpoint needs, as JSON."""
         numbers = {
             f"{index}.{name}": value
-            for index, state in self.optimizer.state_dict()["state"].items()
+            for index, state in self._optimizer_states()
             for name, value in state.items()
             if not isinstance(value, torch.Tensor)
         }
@@ -96,19 +96,40 @@ class Engine:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"{_MODEL}{name}"])
-        self.optimizer.load_state_dict(self._optimizer_state(tensors, state["optimizer"]))
+        self._restore_optimizer({**_under(_OPTIMIZER, tensors), **state["optimizer"]})
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         set_rng_states(_under(_RNG, tensors), self.device)
 
-    def _optimizer_state(
-        self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        states: dict[int, dict[str, Any]] = {}
-        for name, value in {**_under(_OPTIMIZER, tensors), **numbers}.items():
+    def _optimizer_states(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Each parameter's, as it is: in bitsandbytes' `state_dict` tensors are nested deeper."""
+        for index, parameter in enumerate(self._trained):
+            yield index, self.optimizer.state.get(parameter, {})
+
+    def _restore_optimizer(self, saved: Mapping[str, Any]) -> None:
+        for name, value in saved.items():
             index, _, part = name.partition(".")
-            states.setdefault(int(index), {})[part] = value
-        return {**self.optimizer.state_dict(), "state": states}
+            parameter = self._trained[int(index)]
+            if parameter not in self.optimizer.state:
+                self.optimizer.state[parameter] = self._blank_state(int(index))
+            state = self.optimizer.state[parameter]
+            if isinstance(state.get(part), torch.Tensor):
+                state[part].copy_(value)
+            elif isinstance(value, torch.Tensor):
+                state[part] = value.to(parameter.device, copy=True)
+            else:
+                state[part] = value
+
+    def _blank_state(self, index: int) -> dict[str, Any]:
+        """What the optimizer must lay out itself: bitsandbytes' paged buffers; else nothing."""
+        from bitsandbytes.optim.optimizer import Optimizer8bit
+
+        optimizer: Any = self.optimizer
+        if not isinstance(optimizer, Optimizer8bit):
+            return {}
+        parameter = self._trained[index]
+        optimizer.init_state(optimizer.param_groups[0], parameter, 0, index)
+        return dict(optimizer.state[parameter])
 
 
 def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:

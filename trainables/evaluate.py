@@ -7,10 +7,11 @@ outlier columns over the whole batch there, so its answers may.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -36,15 +37,24 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any, base: Base, *, task: Task, encoded: Encoded, execution: Execution, peak: TensorPeak
+    model: Any,
+    base: Base,
+    *,
+    task: Task,
+    encoded: Encoded,
+    execution: Execution,
+    peak: TensorPeak,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Judges `model`, an adapted `base`, on `encoded`; leaves its mode as it was.
 
     Draws nothing from random generators. `peak` is raised to what the longest batches took.
+    `after_batch` is called after every batch, of the loss and of the answers.
     """
     with _evaluating(model, base), memory_errors():
-        loss = _mean_loss(model, base, encoded, execution, peak)
-        completions = _completions(model, base, encoded, execution, peak)
+        one_batch = functools.partial(_one_batch, peak, after_batch)
+        loss = _mean_loss(model, base, encoded, execution, one_batch)
+        completions = _completions(model, base, encoded, execution, one_batch)
     rows = [
         _row(task, example, text)
         for example, text in zip(encoded.examples, completions, strict=True)
@@ -80,6 +90,19 @@ def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
 
+class _OneBatch(Protocol):
+    def __call__(self, *, representative: bool) -> AbstractContextManager[None]: ...
+
+
+@contextmanager
+def _one_batch(
+    peak: TensorPeak, after_batch: Callable[[], None], *, representative: bool
+) -> Iterator[None]:
+    with peak.over(representative=representative):
+        yield
+    after_batch()
+
+
 @contextmanager
 def _evaluating(model: Any, base: Base) -> Iterator[None]:
     training = model.training
@@ -94,24 +117,24 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
 
 
 def _mean_loss(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, peak: TensorPeak
+    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
 ) -> float:
     lengths = [encoded.length(index) for index in range(len(encoded))]
     total = 0.0
     batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
     for number, indices in enumerate(batches):
-        with peak.over(representative=number == 0):
+        with one_batch(representative=number == 0):
             batch = collate(encoded, indices, pad_token=base.pad_token)
             total += summed_loss(model, batch, base).item()
     return total / sum(map(len, encoded.completions))
 
 
 def _completions(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, peak: TensorPeak
+    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
 ) -> list[str]:
     texts = [""] * len(encoded)
     for number, indices in enumerate(_generation_batches(base, encoded, execution)):
-        with peak.over(representative=number == 0):
+        with one_batch(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(_room(base, prompt, execution) for prompt in prompts)
             written = _generate(model, base, prompts, room)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import ray
 
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event, TrialSpec
+
+HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute to be dead
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,17 @@ class HostProcess:
         trial = self._trial()
         assert self._folder is not None
         history = resumed_history(self._folder)
-        self._running = train(trial)
+        self._running = train(replace(trial, heartbeat=_heartbeat(self._folder)))
         return history
 
     def _trial(self) -> Any:
         from trainables.data import load_data
+        from trainables.identity import check_model
         from trainables.trial import Trial
 
         assert self._folder is not None
         spec = self._folder.spec()
+        check_model(spec)
         base = self._base_for(spec)
         data = load_data(spec, base, self._data_cache)
         return Trial(
@@ -121,7 +125,7 @@ class HostProcess:
 
         if self._base is None or self._base.key != spec.base_key:
             self._base = None
-            gc.collect()
+            _free_memory()
             self._base = load_base(spec, device=self._device)
             self.loads += 1
         return self._base
@@ -131,7 +135,11 @@ class HostProcess:
         self._base = None  # a trial that broke off may have left its marks on it
         if self._folder is not None:
             self._folder.append_log("".join(traceback.format_exception(error)))
-        return Failure(_reason(error), infeasible=_does_not_fit(error))
+        failure = Failure(_reason(error), infeasible=_does_not_fit(error))
+        for told in _chain(error):
+            traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
+        _free_memory()
+        return failure
 
     def _log(self, event: Event) -> None:
         assert self._folder is not None
@@ -139,6 +147,39 @@ class HostProcess:
         clock = time.strftime("%H:%M:%S")
         self._folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
         self._folder.write_progress(event.to_json() | {"state": "running", "updated": time.time()})
+
+
+def _heartbeat(folder: TrialFolder) -> Callable[[], None]:
+    """Says that the trial still runs, now and then, and leaves what its last event said."""
+    last = time.monotonic()
+
+    def beat() -> None:
+        nonlocal last
+        if time.monotonic() - last < HEARTBEAT_SECONDS:
+            return
+        now = {"state": "running", "updated": time.time()}
+        folder.write_progress({**(folder.progress() or {}), **now})
+        last = time.monotonic()
+
+    return beat
+
+
+def _free_memory() -> None:
+    """Gives back what nothing refers to any more; torch keeps a GPU's memory for itself else."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
 
 
 def _reason(error: Exception) -> str:

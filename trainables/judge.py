@@ -61,6 +61,7 @@ def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Eval
         encoded=trial.data.split(split),
         execution=trial.spec.execution,
         peak=peak,
+        after_batch=trial.heartbeat,
     )
     trial.folder.write_predictions(evaluation.predictions, split)
     return evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -10,15 +11,6 @@ from trainables.errors import InputError
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
-
-
-def is_folder(model: str) -> bool:
-    """Whether a `model` knob names a place on disk rather than a hub's id.
-
-    A hub's id has at most one slash and begins with neither "." nor "/" nor "~".
-    """
-    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
-    return looks_local or Path(model).exists()
 
 
 def check_model_folder(folder: str | Path) -> None:
@@ -35,15 +27,12 @@ def check_model_folder(folder: str | Path) -> None:
 def model_digest(folder: str | Path) -> str:
     """A sha256 over the names and contents of the configuration, tokenizer and weights.
 
-    Equal for equal content wherever it lies; a README or a training log does not count.
+    Equal for equal content wherever it lies; a README or a training log does not count. What this
+    process has read is read again only where a file's size or time of change is another.
     """
     place = Path(folder).expanduser()
     check_model_folder(place)
-    total = hashlib.sha256()
-    for file in sorted(place.iterdir()):
-        if _counts(file):
-            total.update(f"{file.name}\0{_sha256(file)}\n".encode())
-    return total.hexdigest()
+    return _digest(place, tuple(map(_stamp, _files(place))))
 
 
 def resolve_revision(model: str, revision: str = "main") -> str:
@@ -68,6 +57,24 @@ def resolve_revision(model: str, revision: str = "main") -> str:
             f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
             "and no snapshot of it is cached. Give a local folder, or log in and be online."
         ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(place: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    del stamps  # they say whether what was read is what is there
+    total = hashlib.sha256()
+    for file in _files(place):
+        total.update(f"{file.name}\0{_sha256(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    state = file.stat()
+    return file.name, state.st_size, state.st_mtime_ns
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(file for file in place.iterdir() if _counts(file))
 
 
 def _faults(place: Path) -> list[str]:

@@ -19,7 +19,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trainables.errors import InputError
-from trainables.model_folder import check_model_folder, is_folder
+from trainables.model_folder import check_model_folder
 from trainables.quantization import QUANTIZATIONS
 from trainables.spec import TrialSpec
 
@@ -82,7 +82,8 @@ def default_device() -> str:
 def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     """The spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
 
-    Raises InputError if the folder holds no base model or its tokenizer can't pad.
+    `spec.model_source` is an absolute folder or a hub id. Raises InputError if the folder holds no
+    base model or its tokenizer can't pad.
     """
     started = time.perf_counter()
     quiet()
@@ -151,11 +152,17 @@ def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
 
 
 def _source(spec: TrialSpec) -> tuple[str, str | None]:
+    """An absolute folder, or a hub id with its revision: whoever planned the trial chose."""
     model = spec.model_source or str(spec.knobs["model"])
-    if not is_folder(model):
-        return model, spec.revision or None
-    check_model_folder(model)
-    return str(Path(model).expanduser()), None
+    if Path(model).is_absolute():
+        check_model_folder(model)
+        return model, None
+    if Path(model).exists():
+        raise InputError(
+            f"model: {model} is a model of the hub, but a file or folder of that name lies in "
+            f"{Path.cwd()} and would be loaded in its place. Move it, or give its full path."
+        )
+    return model, spec.revision or None
 
 
 def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str) -> Any:

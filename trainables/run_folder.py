@@ -5,7 +5,7 @@
     STORAGE/NAME/trials/TRIAL_ID/{spec.json, summary.json, predictions.jsonl, ...}
 
 A file is written beside its place and moved there, so a reader sees the old one or the new one.
-`summary.json` is a trial's last file: where it exists, the trial is done.
+`summary.json` is a trial's last file: where it can be read, the trial is done.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class TrialFolder:
 
     @property
     def done(self) -> bool:
-        return self.summary_file.exists()
+        return self.summary() is not None
 
     def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
         """The spec, with the sampler's parameters that led to it (see `orchestrator.search`)."""
@@ -164,6 +164,10 @@ class TrialFolder:
         with self.log_file.open("a") as log:
             log.write(line.rstrip("\n") + "\n")
 
+    def set_spec_aside(self) -> None:
+        """A damaged spec is kept for a person to look at; the folder is no trial any more."""
+        self.spec_file.replace(self.spec_file.with_suffix(".damaged"))
+
     def discard_result(self) -> None:
         """Forgets how the trial ended, so that it runs again from its last checkpoint."""
         self.summary_file.unlink(missing_ok=True)
@@ -189,11 +193,12 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def _read_json(file: Path) -> Json | None:
+    """None for a file that is not there or that a crash of the machine left torn."""
     try:
-        value: Json = json.loads(file.read_text())
-    except FileNotFoundError:
+        value = json.loads(file.read_text())
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
         return None
-    return value
+    return value if isinstance(value, dict) else None
 
 
 def _finite(value: Any) -> Any:

@@ -176,6 +176,7 @@ class _Training:
             encoded=encoded,
             execution=trial.spec.execution,
             peak=self._eval_peak,
+            after_batch=trial.heartbeat,
         )
 
     def _training_metrics(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +19,17 @@ from trainables.spec import Event, TrialSpec
 
 @dataclass(frozen=True)
 class Trial:
-    """All that a trial needs to run: what it is, the base it borrows, its data and its folder."""
+    """All that a trial needs to run: what it is, the base it borrows, its data and its folder.
+
+    `heartbeat` is called often while no event can come: after every batch of an evaluation.
+    """
 
     spec: TrialSpec
     base: Base
     folder: TrialFolder
     data: TrialData
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    heartbeat: Callable[[], None] = lambda: None
 
     @property
     def method(self) -> LoRA | Untrained:

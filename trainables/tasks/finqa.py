@@ -42,7 +42,7 @@ class FinQA:
         wanted = (EVIDENCE,) if options.context == EVIDENCE else PAGE
         if not template.placeholders.intersection(wanted):
             raise InputError(
-                f"task.prompt: {template.source!r} shows nothing of the {options.context} context;"
+                f"space.prompt: {template.source!r} shows nothing of the {options.context} context;"
                 f" it needs {' or '.join('{' + name + '}' for name in wanted)}."
             )
         return cls(options, template)

@@ -46,16 +46,16 @@ class Options:
 
 def parse_options(given: Mapping[str, Any]) -> Options:
     """Raises InputError with all that is unknown, missing or of the wrong kind."""
-    faults = _unknown(given, allowed=[field.name for field in fields(Options)], where="task")
+    faults = _unknown(given, allowed=[field.name for field in fields(Options)], where="data")
     for name in ("train", "selection", "report", "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):
-            faults.append(f"task.{name}: {given[name]!r} is not a path or a name.")
+            faults.append(f"data.{name}: {given[name]!r} is not a path or a name.")
     for name, allowed in (("context", CONTEXTS), ("target", TARGETS)):
         if name in given and given[name] not in allowed:
-            faults.append(f"task.{name}: {given[name]!r}.{did_you_mean(given[name], allowed)}")
+            faults.append(f"data.{name}: {given[name]!r}.{did_you_mean(given[name], allowed)}")
     if not isinstance(given.get("skip_missing_context", False), bool):
         faults.append(
-            f"task.skip_missing_context: {given['skip_missing_context']!r}: true or false."
+            f"data.skip_missing_context: {given['skip_missing_context']!r}: true or false."
         )
     generated, found = _parse_generated(given.get("generated"))
     faults += found or _source_faults(given)
@@ -67,9 +67,9 @@ def parse_options(given: Mapping[str, Any]) -> Options:
 def _source_faults(given: Mapping[str, Any]) -> list[str]:
     files = [split for split in SPLITS if given.get(split) is not None]
     if given.get("generated") is not None:
-        return [f"task.{split}: a file beside task.generated; give one of them." for split in files]
+        return [f"data.{split}: a file beside data.generated; give one of them." for split in files]
     return [
-        f"task.{split}: missing; give a FinQA file, or task.generated."
+        f"data.{split}: missing; give a FinQA file, or data.generated."
         for split in SPLITS[:2]
         if split not in files
     ]
@@ -82,21 +82,21 @@ def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
         return None, []
     if not isinstance(given, Mapping):
         return None, [
-            f"task.generated: {given!r} is not a mapping of kinds, {', '.join(SPLITS)}, seed."
+            f"data.generated: {given!r} is not a mapping of kinds, {', '.join(SPLITS)}, seed."
         ]
     names = [field.name for field in fields(Generated)]
-    faults = _unknown(given, allowed=names, where="task.generated")
-    faults += [f"task.generated.{name}: missing." for name in names if name not in given]
+    faults = _unknown(given, allowed=names, where="data.generated")
+    faults += [f"data.generated.{name}: missing." for name in names if name not in given]
     for name in (*SPLITS, "seed"):
         value = given.get(name, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < int(name != "seed"):
-            faults.append(f"task.generated.{name}: {value!r} is not a positive whole number.")
+            faults.append(f"data.generated.{name}: {value!r} is not a positive whole number.")
     kinds = given.get("kinds", list(KINDS))
     if not isinstance(kinds, list | tuple) or not kinds:
-        faults.append(f"task.generated.kinds: {kinds!r} is not a list of {', '.join(KINDS)}.")
+        faults.append(f"data.generated.kinds: {kinds!r} is not a list of {', '.join(KINDS)}.")
     else:
         faults += [
-            f"task.generated.kinds: unknown kind {kind!r}.{did_you_mean(kind, KINDS)}"
+            f"data.generated.kinds: unknown kind {kind!r}.{did_you_mean(kind, KINDS)}"
             for kind in kinds
             if not isinstance(kind, str) or kind not in KINDS
         ]

@@ -94,7 +94,7 @@ def _read(options: Options) -> _Records:
         if not records["selection"] or not records["report"]:
             raise InputError(
                 f"{options.selection}: the file has one page only, so it can't be halved into"
-                " selection and report splits; set task.report to another file."
+                " selection and report splits; set data.report to another file."
             )
     return records
 
@@ -146,7 +146,7 @@ def _check_programs(records: _Records, options: Options) -> None:
     if lacking:
         raise InputError(
             f"{lacking[0].where}: {len(lacking)} records have no program (this is the first);"
-            " use task.target: answer, or a file that has them."
+            " use space.target: answer, or a file that has them."
         )
 
 
@@ -163,9 +163,9 @@ def _check_context(records: _Records, options: Options) -> None:
 
 def _missing_context(lacking: Sequence[Record], context: str, *, split: str, left: int) -> str:
     other = next(each for each in CONTEXTS if each != context)
-    skip = "set task.skip_missing_context: true to leave them out, or " if left else ""
+    skip = "set data.skip_missing_context: true to leave them out, or " if left else ""
     total = left + len(lacking)
     return (
         f"{lacking[0].where}: {len(lacking)} of the {total} records of the {split} split have no"
-        f" {context} context (this is the first); {skip}use task.context: {other}."
+        f" {context} context (this is the first); {skip}use data.context: {other}."
     )

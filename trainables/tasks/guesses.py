@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from trainables.tasks.emacc import score_completion
+from trainables.tasks.emacc import answer_text, score_completion
 from trainables.tasks.task import Example, Task
 
 _CONSTANTS_TRIED = 20
@@ -25,7 +25,7 @@ def guesses(task: Task, examples: Sequence[Example]) -> dict[str, float]:
     numeric = [example for example in examples if not isinstance(task.gold(example), str)]
     if not numeric:
         return {}
-    right_by_constant = Counter(task.target(example) for example in numeric)
+    right_by_constant = Counter(answer_text(task.gold(example)) for example in numeric)
     candidates = [text for text, _ in right_by_constant.most_common(_CONSTANTS_TRIED)]
     constants = [sum(_right(task, item, text) for item in numeric) for text in candidates]
     places = Counter(place for item in numeric for place in _right_places(task, item))

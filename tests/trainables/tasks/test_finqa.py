@@ -359,15 +359,15 @@ def test_gold_is_read_from_any_form_and_context(tmp_path: Path, shared_data: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contxt": "full"}, "task.contxt: unknown option. Did you mean 'context'?"),
-        ({"context": "page"}, "task.context: 'page'."),
-        ({"target": "answers"}, "task.target: 'answers'. Did you mean 'answer'?"),
-        ({"prompt": 3}, "task.prompt: 3"),
-        ({"train": ["a"]}, "task.train: ['a']"),
-        ({"skip_missing_context": "yes"}, "task.skip_missing_context: 'yes'"),
-        ({"selection": None}, "task.selection: missing"),
-        ({"generated": QUICK}, "task.train: a file beside task.generated"),
-        ({"generated": [1]}, "task.generated: [1] is not a mapping"),
+        ({"contxt": "full"}, "data.contxt: unknown option. Did you mean 'context'?"),
+        ({"context": "page"}, "data.context: 'page'."),
+        ({"target": "answers"}, "data.target: 'answers'. Did you mean 'answer'?"),
+        ({"prompt": 3}, "data.prompt: 3"),
+        ({"train": ["a"]}, "data.train: ['a']"),
+        ({"skip_missing_context": "yes"}, "data.skip_missing_context: 'yes'"),
+        ({"selection": None}, "data.selection: missing"),
+        ({"generated": QUICK}, "data.train: a file beside data.generated"),
+        ({"generated": [1]}, "data.generated: [1] is not a mapping"),
         ({"prompt": "defualt"}, "Did you mean 'default'?"),
     ],
 )
@@ -381,12 +381,12 @@ def test_options_at_fault(tmp_path: Path, options: dict[str, Any], message: str)
     ("change", "message"),
     [
         ({"kinds": ["chagne"]}, "unknown kind 'chagne'. Did you mean 'change'?"),
-        ({"kinds": []}, "task.generated.kinds: []"),
-        ({"kinds": "change"}, "task.generated.kinds: 'change'"),
+        ({"kinds": []}, "data.generated.kinds: []"),
+        ({"kinds": "change"}, "data.generated.kinds: 'change'"),
         ({"kinds": [["change"]]}, "unknown kind ['change']"),
-        ({"train": 0}, "task.generated.train: 0 is not a positive whole number"),
-        ({"report": 2.5}, "task.generated.report: 2.5"),
-        ({"sed": 1}, "task.generated.sed: unknown option. Did you mean 'seed'?"),
+        ({"train": 0}, "data.generated.train: 0 is not a positive whole number"),
+        ({"report": 2.5}, "data.generated.report: 2.5"),
+        ({"sed": 1}, "data.generated.sed: unknown option. Did you mean 'seed'?"),
     ],
 )
 def test_generated_options_at_fault(change: dict[str, Any], message: str) -> None:

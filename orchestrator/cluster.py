@@ -1,0 +1,98 @@
+"""Cluster: Ray, started or joined, with the sweep's hosts on it and what their device is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config import ResourcesConfig
+from orchestrator.hosts import HostShape, host_shape, start_admission
+from trainables.errors import InputError
+
+SECONDS_BETWEEN_WAITING_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The sweep's place on Ray: its admission actor, and the first host's device."""
+
+    shape: HostShape
+    admission: Any  # the actor; `name` finds it from other processes
+    name: str
+    device: dict[str, Any]
+
+
+def start_ray(address: str | None) -> None:
+    """Joins the cluster at `address` (None: one that runs here, else a local one is started).
+
+    SIGTERM, which Ray takes for itself, means from here on what Ctrl-C means.
+    Raises InputError if nothing answers at the address.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=address,
+            namespace="sweep",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if address in (None, "local") else None,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"--address {address}: no Ray cluster answers there ({reason}). "
+            "Start one with `ray start --head`, or leave --address out to use this machine."
+        ) from error
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+
+
+def open_hosts(
+    resources: ResourcesConfig,
+    *,
+    trials: int,
+    provenance: dict[str, str],
+    say: Callable[[str], None],
+) -> Cluster:
+    """Starts the hosts and waits for the first; says what it waits for.
+
+    Raises InputError if no node has room for one.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    shape = host_shape(
+        nodes,
+        cpus=resources.cpus_per_trial,
+        gpus=resources.gpus_per_trial,
+        count=resources.concurrent_trials,
+        trials=trials,
+    )
+    name = f"admission-{uuid.uuid4().hex[:12]}"
+    admission = start_admission(name, shape, provenance=provenance)
+    device = _first_host(admission.open.remote(), shape, say)
+    return Cluster(shape, admission, name, device)
+
+
+def _first_host(description: Any, shape: HostShape, say: Callable[[str], None]) -> dict[str, Any]:
+    import ray
+
+    began = time.monotonic()
+    while True:
+        ready, _ = ray.wait([description], timeout=SECONDS_BETWEEN_WAITING_LINES)
+        if ready:
+            device: dict[str, Any] = ray.get(description)
+            return device
+        free = ray.available_resources()
+        say(
+            f"Waiting for the first host ({time.monotonic() - began:.0f} s): it asks for "
+            f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs; {free.get('CPU', 0):g} CPUs and "
+            f"{free.get('GPU', 0):g} GPUs are free now."
+        )

@@ -1,0 +1,114 @@
+"""What a run folder remembers between starts (sweep.yaml, sweep.json), and what it refuses.
+
+A run belongs to one space and to one content of its models, data and prompts: whoever changes
+them under the same name is told what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.config import SweepConfig, from_mapping, to_mapping
+from orchestrator.differences import differences
+from orchestrator.plan import MODEL
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+
+_HOW_TO_GO_ON = "  Give the new one another --name, or take the change back to resume."
+
+
+def make_folder(run: RunFolder) -> None:
+    """Makes the run folder; raises InputError if it can't be written."""
+    probe = run.path / ".probe"
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_text(probe, "")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{run.path}: can't be written ({error.strerror}). "
+            "Give a folder that can with --storage."
+        ) from error
+
+
+def read_state(run: RunFolder) -> dict[str, Any]:
+    """sweep.json; empty for a new run. Raises InputError if it is damaged."""
+    try:
+        text = run.state_file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    try:
+        state: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{run.state_file}: damaged ({error}). It holds only the sweep's id and its end: "
+            "delete it to go on; MLflow then shows the sweep as a new one."
+        ) from error
+    return state
+
+
+def remember(run: RunFolder, **facts: Any) -> None:
+    """Adds facts to sweep.json."""
+    run.write_state({**read_state(run), **facts})
+
+
+def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> str:
+    """The sweep's id, made if the run is new; the folder belongs to this space from here on.
+
+    `contents` names what models, data and prompts are by digest (`Planner.contents`). For the
+    holder of the lease only. Raises InputError if space or contents are others than before.
+    """
+    import yaml
+
+    refuse_another_space(run, config)
+    state = {"sweep_id": uuid.uuid4().hex[:12], **read_state(run)}
+    _refuse_other_contents(run, state.get("contents", {}), contents)
+    run.write_state({**state, "contents": {**state.get("contents", {}), **contents}})
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+    run.write_text(run.sweep_file, text)
+    return str(state["sweep_id"])
+
+
+def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
+    """Raises InputError, naming each change, if another space ran under this name."""
+    import yaml
+
+    try:
+        text = run.sweep_file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    changes = differences(from_mapping(yaml.safe_load(text)), config)
+    if changes:
+        title = f"{run.path}: this run was started with another space."
+        raise InputError([title, *(f"  {change}" for change in changes), _HOW_TO_GO_ON])
+
+
+def pinned_revisions(run: RunFolder) -> dict[str, str]:
+    """The revision of each hub model that this run was started with, by the model's name."""
+    digests = read_state(run).get("contents", {})
+    models = {key.removeprefix(MODEL): str(digest) for key, digest in digests.items()}
+    return {
+        name: digest.removeprefix(f"{name}@")
+        for name, digest in models.items()
+        if digest.startswith(f"{name}@")
+    }
+
+
+def has_ended(run: RunFolder, config: SweepConfig) -> bool:
+    """Whether the sweep has done all that this configuration asks for."""
+    state = read_state(run)
+    enough = state.get("trials_done", -1) >= config.search.trials
+    return bool(state.get("exhausted") or enough)
+
+
+def _refuse_other_contents(
+    run: RunFolder, before: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        title = f"{run.path}: what this run was started with has changed since."
+        lines = [f"  {name}: its content is another one now" for name in changed]
+        raise InputError([title, *lines, _HOW_TO_GO_ON])

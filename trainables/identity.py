@@ -1,0 +1,60 @@
+"""What a trial was planned on, by content, and whether that is still what lies there. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.model_folder import model_digest
+from trainables.spec import TrialSpec
+from trainables.tasks.task import SPLITS, Task
+
+_CHANGED = "has changed since this trial was planned; run the sweep under another --name."
+
+
+def task_identity(task: Task) -> dict[str, Any]:
+    """All of a task that decides a result: its rule, its prompt, the content of its splits."""
+    return {
+        "version": task.version,
+        "prompt": task.prompt_digest,
+        "context": task.facts("selection").get("context", ""),
+        "data": {split: task.data_digest(split) for split in SPLITS},
+    }
+
+
+def check_model(spec: TrialSpec) -> None:
+    """Raises InputError if the spec's model folder holds another model than when it was planned.
+
+    A hub's model is bound to its revision instead. A spec without a digest is not checked.
+    """
+    place = spec.model_source
+    if not spec.model_digest or not Path(place).is_absolute():
+        return
+    if model_digest(place) != spec.model_digest:
+        raise InputError(f"model: the model folder {place} {_CHANGED}")
+
+
+def check_task(spec: TrialSpec, task: Task) -> None:
+    """Raises InputError with all that is another in the task than when the trial was planned.
+
+    Reads the data; what the spec's `task_identity` does not name is not checked.
+    """
+    changed = list(_changes(spec, task_identity(task)))
+    if changed:
+        raise InputError([f"{what} {_CHANGED}" for what in changed])
+
+
+def _changes(spec: TrialSpec, now: Mapping[str, Any]) -> Iterator[str]:
+    planned = spec.task_identity
+    names = {
+        "version": f"{spec.task}: the task's rule",
+        "prompt": f"prompt: {spec.knobs['prompt']!r}",
+        "context": f"{spec.task}: the context",
+    }
+    yield from (text for key, text in names.items() if planned.get(key, now[key]) != now[key])
+    data = planned.get("data", {})
+    for split, digest in now["data"].items():
+        if data.get(split, digest) != digest:
+            yield f"data: the {split} split of {spec.task}"
