@@ -13,7 +13,6 @@ TITLES = {
     "train_loss": "train loss",
     "train_peak_memory_bytes": "training peak memory",
     "eval_peak_memory_bytes": "evaluation peak memory",
-    "train_flops": "training FLOPs",
 }
 MISSING = "–"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.labels import trial_label
 from orchestrator.results import read_trials
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import RunEnd, RunStart, Tracker
 from orchestrator.trial_result import RUNNING
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec import INTERRUPTED, Event, TrialSpec
@@ -21,8 +21,8 @@ from trainables.spec import INTERRUPTED, Event, TrialSpec
 def mirror(run: RunFolder, tracker: Tracker) -> None:
     """Gives an opened tracker every trial of the run, as far as its files can be read.
 
-    A trial that has not ended is running there if it has news, else interrupted. Raises
-    TrackingError.
+    A trial that has not ended is running there while a driver holds the sweep, else interrupted.
+    Raises TrackingError.
     """
     for result in read_trials(run):
         if result.warnings:
@@ -36,28 +36,34 @@ def start_trial(tracker: Tracker, folder: TrialFolder) -> None:
     """Creates or reopens the run of a trial whose spec is written."""
     spec = folder.spec()
     tracker.start(
-        folder.trial_id,
-        name=trial_name(spec),
-        params=trial_params(spec),
-        tags=trial_tags(spec),
-        started=folder.spec_file.stat().st_mtime,
+        RunStart(
+            folder.trial_id,
+            name=trial_name(spec),
+            started=folder.spec_file.stat().st_mtime,
+            params=trial_params(spec),
+            tags=trial_tags(spec),
+        )
     )
 
 
 def finish_trial(tracker: Tracker, folder: TrialFolder) -> None:
     """Ends a started trial's run as its summary says, with its report score if there is one.
 
-    May be called again when the report score comes later. The summary's history is logged too.
+    May be called again when the report score comes later.
     """
     summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
-    tracker.log(folder.trial_id, [Event.from_json(event) for event in summary.get("history", ())])
+    facts = summary.get("facts") or {}
+    asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
     tracker.finish(
-        folder.trial_id,
-        state=summary["state"],
-        reason=summary.get("reason") or "",
-        metrics={**(summary.get("metrics") or {}), **_report_metrics(folder)},
-        tags=_flat({**(summary.get("provenance") or {}), **(summary.get("facts") or {})}),
-        artifacts=_artifacts(folder),
+        RunEnd(
+            folder.trial_id,
+            state=summary["state"],
+            reason=summary.get("reason") or "",
+            history=[Event.from_json(event) for event in summary.get("history", ())],
+            metrics={**(summary.get("metrics") or {}), **_report_metrics(folder)},
+            tags=_flat({**(summary.get("provenance") or {}), **facts, **asked}),
+            artifacts=_artifacts(folder),
+        )
     )
 
 

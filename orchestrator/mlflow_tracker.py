@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shlex
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.tracking import SweepIdentity, TrackingError, redact
+from orchestrator.mlflow_points import Point, StoredRun, milliseconds
+from orchestrator.sqlite_store import alone, sqlite_file
+from orchestrator.tracking import RunEnd, RunStart, SweepIdentity, TrackingError, redact
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
 
@@ -71,50 +72,37 @@ class MLflowTracker:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, StoredRun] = {}
 
     def open(self, sweep: SweepIdentity) -> None:
         with _reported(self._uri):
-            self._client = _connect(self._uri)
+            _quieten()
+            with alone(self._uri):
+                self._client = _connect(self._uri)
+                self._experiment = _experiment(self._client, uri=self._uri, name=sweep.name)
             self._sweep = sweep
-            self._experiment = _experiment(self._client, uri=self._uri, name=sweep.name)
             tags = {**sweep.tags, "role": SWEEP}
-            self._begin(SWEEP, name=sweep.name, params=sweep.params, tags=tags, started=time.time())
+            self._begin(RunStart(SWEEP, sweep.name, time.time(), params=sweep.params, tags=tags))
 
-    def start(
-        self,
-        trial_id: str,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        started: float,
-    ) -> None:
-        nested = {**tags, "mlflow.parentRunId": self._runs[SWEEP].run_id}
+    def start(self, start: RunStart) -> None:
         with _reported(self._uri):
-            self._begin(trial_id, name=name, params=params, tags=nested, started=started)
+            tags = {**start.tags, "mlflow.parentRunId": self._runs[SWEEP].run_id}
+            self._begin(replace(start, tags=tags))
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
         with _reported(self._uri):
             self._send(self._runs[trial_id], self._runs[trial_id].take(events))
 
-    def finish(
-        self,
-        trial_id: str,
-        *,
-        state: str,
-        reason: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Sequence[Path] = (),
-    ) -> None:
+    def finish(self, end: RunEnd) -> None:
         """A state that may still go on (failed, interrupted) logs no final metrics: the first
         value at a step stays, and the trial's end will have others."""
         with _reported(self._uri):
-            run = self._runs[trial_id]
-            if state not in (FAILED, INTERRUPTED):
-                self._send(run, run.take_final(metrics))
-            self._end(run, state=state, tags={**tags, "reason": reason}, artifacts=artifacts)
+            run = self._runs[end.trial_id]
+            self._send(run, run.take(end.history))
+            if end.state not in (FAILED, INTERRUPTED):
+                self._send(run, run.take_final(end.metrics))
+            tags = {**end.tags, "reason": end.reason}
+            self._end(run, state=end.state, tags=tags, artifacts=end.artifacts)
 
     def close(
         self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
@@ -123,30 +111,23 @@ class MLflowTracker:
             run = self._runs[SWEEP]
             # a resumed sweep may have better bests: the step is the number of trials so far
             run.last_step = max(len(self._runs) - 1, run.last_step + 1)
-            run.last_time = _milliseconds(time.time())
+            run.last_time = milliseconds(time.time())
             self._send(run, run.take_final(metrics))
             self._end(run, state=state, tags={}, artifacts=artifacts)
 
-    def _begin(
-        self,
-        trial_id: str,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        started: float,
-    ) -> None:
-        ours = {"sweep_id": self._sweep.sweep_id, "trial_id": trial_id, "state": "running"}
-        texts = {key: str(value)[:LONGEST_VALUE] for key, value in {**tags, **ours}.items()}
-        found = self._find(trial_id)
+    def _begin(self, start: RunStart) -> None:
+        ours = {"sweep_id": self._sweep.sweep_id, "trial_id": start.trial_id, "state": "running"}
+        texts = {key: str(value)[:LONGEST_VALUE] for key, value in {**start.tags, **ours}.items()}
+        found = self._find(start.trial_id)
         if found is None:
+            begun = milliseconds(start.started)
             found = self._client.create_run(
-                self._experiment, start_time=_milliseconds(started), tags=texts, run_name=name
+                self._experiment, start_time=begun, tags=texts, run_name=start.name
             )
         else:
-            self._client.update_run(found.info.run_id, status="RUNNING", name=name)
-        self._runs[trial_id] = run = _read(self._client, found)
-        new = {key: _text(value) for key, value in params.items() if key not in found.data.params}
+            self._client.update_run(found.info.run_id, status="RUNNING", name=start.name)
+        self._runs[start.trial_id] = run = _read(self._client, found)
+        new = {k: _text(value) for k, value in start.params.items() if k not in found.data.params}
         self._write(run, params=new, tags=texts)
 
     def _find(self, trial_id: str) -> Any:
@@ -158,14 +139,14 @@ class MLflowTracker:
         )
         return found[0] if found else None
 
-    def _send(self, run: _Run, points: Sequence[_Point]) -> None:
+    def _send(self, run: StoredRun, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
         metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
         for chunk in _chunks(metrics, METRICS_PER_REQUEST):
             self._client.log_batch(run.run_id, metrics=chunk)
 
-    def _write(self, run: _Run, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def _write(self, run: StoredRun, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
         for chunk in _chunks([Param(*item) for item in params.items()], ENTRIES_PER_REQUEST):
@@ -176,7 +157,7 @@ class MLflowTracker:
         run.tags.update(new)
 
     def _end(
-        self, run: _Run, *, state: str, tags: Mapping[str, str], artifacts: Sequence[Path]
+        self, run: StoredRun, *, state: str, tags: Mapping[str, str], artifacts: Sequence[Path]
     ) -> None:
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in tags.items()}
         self._write(run, params={}, tags={**texts, "state": state})
@@ -188,93 +169,24 @@ class MLflowTracker:
         self._client.set_terminated(run.run_id, status=status, end_time=run.last_time)
 
 
-@dataclass(frozen=True)
-class _Point:
-    name: str
-    step: int  # units
-    value: float
-    time: int  # milliseconds since the epoch
-
-
-@dataclass
-class _Run:
-    """One run, and all points it holds."""
-
-    run_id: str
-    started: int  # milliseconds since the epoch
-    tags: dict[str, str]
-    values: dict[str, dict[int, float]] = field(default_factory=dict)  # name -> step -> value
-    last_step: int = 0
-    last_time: int = 0
-    held: dict[str, float] = field(default_factory=dict)  # until the trial's final metrics
-
-    def take(self, events: Sequence[Event]) -> list[_Point]:
-        """The points that are not there yet."""
-        points = []
-        for event in events:
-            self.last_step = max(self.last_step, event.units)
-            self.last_time = max(self.last_time, self.started + _milliseconds(event.seconds))
-            if event.kind == "finished" or (event.kind == "rung" and event.fraction >= 1):
-                self.held.update(event.metrics)
-            else:
-                points += self._new(event.metrics, event.units, event.seconds)
-        return points
-
-    def take_final(self, metrics: Mapping[str, float]) -> list[_Point]:
-        """The held metrics and those given, at the last step; a value that only repeats what was
-        logged before is no measurement and adds no point."""
-        changed = {name: value for name, value in metrics.items() if value != self._latest(name)}
-        seconds = (self.last_time - self.started) / 1000
-        return self._new({**self.held, **changed}, self.last_step, seconds)
-
-    def remember(self, point: _Point) -> None:
-        self.values.setdefault(point.name, {})[point.step] = point.value
-        self.last_step = max(self.last_step, point.step)
-        self.last_time = max(self.last_time, point.time)
-
-    def _new(self, metrics: Mapping[str, float], step: int, seconds: float) -> list[_Point]:
-        when = self.started + _milliseconds(seconds)
-        points = [
-            _Point(name, step, float(value), when)
-            for name, value in metrics.items()
-            if step not in self.values.get(name, {}) and value is not None and math.isfinite(value)
-        ]
-        for point in points:
-            self.remember(point)
-        return points
-
-    def _latest(self, name: str) -> float | None:
-        steps = self.values.get(name)
-        return steps[max(steps)] if steps else None
-
-
-def _connect(uri: str) -> Any:
+def _quieten() -> None:
+    """Before mlflow is imported, which reads its settings then."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for noisy in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    if (database := _sqlite_file(uri)) is not None:
-        _check_writable(database)
+
+
+def _connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def _check_writable(database: Path) -> None:
-    """Says at once what MLflow would retry for minutes."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(database, timeout=5)) as connection:
-        connection.execute("begin immediate")
-
-
 def _experiment(client: Any, *, uri: str, name: str) -> str:
     """The id of the sweep's experiment, created or restored; a local store keeps its artifacts
     beside its database, and not in the folder that the program was started in."""
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     location = str(database.resolve().parent / "artifacts" / name) if database else None
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -284,21 +196,17 @@ def _experiment(client: Any, *, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _read(client: Any, found: Any) -> _Run:
-    run = _Run(found.info.run_id, found.info.start_time, dict(found.data.tags))
+def _read(client: Any, found: Any) -> StoredRun:
+    run = StoredRun(found.info.run_id, found.info.start_time, dict(found.data.tags))
     run.last_time = run.started
     for name in found.data.metrics:
         for metric in client.get_metric_history(run.run_id, name):
-            run.remember(_Point(name, metric.step, metric.value, metric.timestamp))
+            run.remember(Point(name, metric.step, metric.value, metric.timestamp))
     return run
 
 
 def _text(value: Any) -> str:
     return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_VALUE]
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

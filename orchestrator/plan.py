@@ -16,11 +16,11 @@ from orchestrator.config import SchedulerConfig, SweepConfig
 from orchestrator.exclusions import surviving
 from orchestrator.space import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
+from trainables.identity import task_identity
 from trainables.knobs import KNOBS, canonical
 from trainables.model_folder import check_model_folder, model_digest, resolve_revision
 from trainables.spec import BASELINE, TRIAL, Budget, Execution, TrialSpec
 from trainables.tasks import make_task
-from trainables.tasks.task import SPLITS, Task
 
 MODEL = "model "  # begins the names of models in `Planner.contents`
 MAX_NEW_TOKENS = {"answer": 32, "program": 128}
@@ -181,7 +181,7 @@ class Planner:
         if key not in self._tasks:
             options = resolve_data_paths(self.config.data)
             options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
-            self._tasks[key] = (_identity(make_task(self.config.task, options)), options)
+            self._tasks[key] = (task_identity(make_task(self.config.task, options)), options)
         return self._tasks[key]
 
 
@@ -191,18 +191,6 @@ def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
     while fractions and fractions[-1] * scheduler.reduction < 1 - 1e-9:
         fractions.append(fractions[-1] * scheduler.reduction)
     return (*fractions, 1.0)
-
-
-def _identity(task: Task) -> dict[str, Any]:
-    """All of a task that decides a result: its rule, its prompt, the content of its splits."""
-    facts = task.facts("selection")
-    return {
-        "version": task.version,
-        "prompt": task.prompt_digest,
-        "context": facts.get("context", ""),
-        "evidence": facts.get("evidence", ""),
-        "data": {split: task.data_digest(split) for split in SPLITS},
-    }
 
 
 def find_model(name: str) -> ModelSource:

@@ -11,9 +11,15 @@ from typing import Any
 
 from orchestrator import report_findings as findings
 from orchestrator import report_tables as tables
-from orchestrator.failures import counts_text
 from orchestrator.pareto import candidates
-from orchestrator.progress import done_trials, resume_line, run_name, wanted_trials
+from orchestrator.progress import (
+    is_over,
+    progress_text,
+    remembered,
+    resume_line,
+    run_name,
+    wanted_trials,
+)
 from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.report_headline import headline
 from orchestrator.results import open_run, read_config, read_trials
@@ -23,14 +29,20 @@ from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 
 
-def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> Report:
+def build_report(
+    run: RunFolder,
+    guesses: Mapping[str, float] | None = None,
+    *,
+    is_driven: bool | None = None,
+) -> Report:
     """The report of the run as it lies on disk now, finished or not.
 
     `guesses` maps a way to answer without a model ('best_constant', 'copy_a_cell') to its share
-    right of the report split's numeric questions; None: what the sweep
-    remembered is taken. Reads only; raises nothing for what a sweep left incomplete.
+    right of the report split's numeric questions; None: what the sweep remembered is taken.
+    `is_driven` is as for `results.read_trials`. Reads only; raises nothing for what a sweep left
+    incomplete.
     """
-    results = read_trials(run)
+    results = read_trials(run, is_driven=is_driven)
     config, warnings = read_config(run)
     metric = objective(config)
     score = "em_acc" if metric.endswith("loss") else metric
@@ -39,7 +51,7 @@ def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> 
     sections = [
         _progress(run, results, config),
         headline(
-            best, results, metric=metric, guesses=guesses or (run.state() or {}).get("guesses", {})
+            best, results, metric=metric, guesses=guesses or remembered(run).get("guesses", {})
         ),
         findings.differences(results, metric=score),
         tables.best_trials(results, metric=metric),
@@ -56,14 +68,19 @@ def build_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> 
     return Report(f"Sweep {run_name(run)}", sections)
 
 
-def write_report(run: RunFolder, guesses: Mapping[str, float] | None = None) -> Report:
+def write_report(
+    run: RunFolder,
+    guesses: Mapping[str, float] | None = None,
+    *,
+    is_driven: bool | None = None,
+) -> Report:
     """Writes results.csv, report.md and, if a trial has finished, pareto.png."""
     from orchestrator.pareto_plot import plot
 
-    results = read_trials(run)
+    results = read_trials(run, is_driven=is_driven)
     write_results(run, results)
     plot(run, results)
-    report = build_report(run, guesses)
+    report = build_report(run, guesses, is_driven=is_driven)
     run.write_text(run.report_file, report.markdown())
     return report
 
@@ -88,11 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
-    done, wanted = done_trials(results), wanted_trials(config)
-    of = f" of {wanted}" if wanted is not None else ""
-    blocks: list[Block] = [Paragraph(f"{done}{of} trials are done: {counts_text(results)}.")]
-    unfinished = any(item.is_trial and item.state in ("running", "interrupted") for item in results)
-    if unfinished or (wanted is not None and done < wanted):
+    wanted = wanted_trials(config)
+    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted))]
+    if not is_over(run, results, wanted):
         blocks += [Paragraph("To go on:"), Code(resume_line(run))]
     return Section("Progress", blocks)
 

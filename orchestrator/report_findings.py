@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,8 +122,13 @@ def _importance_blocks(item: Importance) -> list[Block]:
 
 
 def _effect_row(effect: Effect, metric: str) -> tuple[str, ...]:
-    scale, form = (1, "+.3f") if metric.endswith("loss") else (100, "+.1f")
-    numbers = [format(scale * x, form) for x in (effect.difference, effect.low, effect.high)]
+    is_loss = metric.endswith("loss")
+    scale, form = (1, "+.3f") if is_loss else (100, "+.1f")
+    reach = math.inf if is_loss else 1.0  # two shares differ by no more
+    numbers = [
+        format(scale * min(max(x, -reach), reach), form)
+        for x in (effect.difference, effect.low, effect.high)
+    ]
     return (
         effect.knob,
         effect.low_level.split("/")[-1],

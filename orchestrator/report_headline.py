@@ -12,7 +12,7 @@ from orchestrator.results import Row, read_predictions
 from orchestrator.significance import Comparison, compare, wilson
 from orchestrator.trial_result import Split, TrialResult
 
-SAME_BASE = ("double_quantization", "compute_dtype", "sequence_length", "prompt", "target")
+BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
 
 
 def headline(
@@ -41,19 +41,21 @@ def headline(
 
 
 def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
-    """The finished untrained baseline of the trial's model and quantization, the most alike."""
-    same = [
-        item
-        for item in results
-        if item.is_baseline
-        and item.finished
-        and all(item.knobs.get(k) == trial.knobs.get(k) for k in ("model", "quantization"))
-    ]
+    """The finished baseline that is this trial untrained: the same model, quantization, compute
+    dtype, target, data and prompt, the contents compared and not the names. Its prompts may be
+    longer: a space that varies the length has one baseline, at its longest."""
+    judged = (item for item in results if item.is_baseline and item.finished)
+    return next((item for item in judged if _is_base_of(trial, item)), None)
 
-    def likeness(item: TrialResult) -> int:
-        return sum(item.knobs.get(name) == trial.knobs.get(name) for name in SAME_BASE)
 
-    return max(same, key=likeness, default=None)
+def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
+    apart = ("method", "sequence_length", *BY_CONTENT)
+    knobs = [name for name in base.knobs if name not in apart]
+    return (
+        base.model_digest == trial.model_digest
+        and base.task_identity == trial.task_identity
+        and all(base.knobs[name] == trial.knobs.get(name) for name in knobs)
+    )
 
 
 def score_text(share: float | None, count: int) -> str:

@@ -29,11 +29,9 @@ def best_trials(results: Sequence[TrialResult], *, metric: str) -> Section:
     order = ranked(results, metric)
     if not order:
         return Section("Best trials", [Paragraph("No trial has finished.")])
-    flops = any("train_flops" in item.metrics for item in order)
     headers = ["trial", "configuration", "EmAcc (95%)", "report EmAcc (95%)", "eval loss",
                "train memory", "eval memory", "time"]  # fmt: skip
-    headers += ["train FLOPs"] if flops else []
-    rows = [_trial_row(item, flops=flops) for item in order[:SHOWN]]
+    rows = [_trial_row(item) for item in order[:SHOWN]]
     blocks: list[Block] = [Table(headers, rows, words=2)]
     if len(order) > SHOWN:
         blocks.append(Paragraph(f"{len(order) - SHOWN} more are in results.csv."))
@@ -93,7 +91,7 @@ def baselines(results: Sequence[TrialResult]) -> Section:
     return Section("Untrained baselines", [Table(headers, rows, words=2)])
 
 
-def _trial_row(item: TrialResult, *, flops: bool) -> list[str]:
+def _trial_row(item: TrialResult) -> list[str]:
     return [
         item.trial_id,
         item.label,
@@ -102,7 +100,6 @@ def _trial_row(item: TrialResult, *, flops: bool) -> list[str]:
         bytes_text(item.metrics.get(COST)),
         bytes_text(item.metrics.get("eval_peak_memory_bytes")),
         seconds_text(item.seconds.get("total")),
-        *([f"{item.metrics.get('train_flops', 0):.3g}"] if flops else []),
     ]
 
 

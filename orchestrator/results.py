@@ -7,17 +7,16 @@ a report must be readable in the middle of a sweep and after a crash.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.lease import is_alive, read_lease
 from orchestrator.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec import INTERRUPTED, TRIAL, Event
 
-FRESH_SECONDS = 60.0  # a trial without news for longer is not taken to run
 Row = Mapping[str, Any]
 
 
@@ -35,9 +34,17 @@ def open_run(path: str | Path) -> RunFolder:
     raise InputError(f"{folder}: {what}. Give the folder of a sweep, as runs/NAME.{hint}")
 
 
-def read_trials(run: RunFolder) -> list[TrialResult]:
-    """Every trial and baseline of the run, in the order in which they were planned."""
-    return [_read_trial(folder) for folder in run.trials()]
+def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialResult]:
+    """Every trial and baseline of the run, in the order in which they were planned.
+
+    One that has not ended is running while a driver drives the run, else interrupted; without
+    `is_driven` a driver that holds the run is taken to do so.
+    """
+    if is_driven is None:
+        holder = read_lease(run.lock_file)
+        is_driven = holder is not None and is_alive(holder)
+    undone = RUNNING if is_driven else INTERRUPTED
+    return [_read_trial(folder, undone=undone) for folder in run.trials()]
 
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
@@ -78,18 +85,17 @@ def _is_run(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "sweep.yaml").is_file() or (folder / "trials").is_dir())
 
 
-def _read_trial(folder: TrialFolder) -> TrialResult:
+def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     warnings: list[str] = []
     spec = _mapping(folder.spec_file, warnings)
     summary = _mapping(folder.summary_file, warnings)
     progress = {} if summary else _mapping(folder.progress_file, warnings)
     score = _mapping(folder.report_score_file, warnings)
     source = summary or progress
-    state = summary.get("state") or _state_of_undone(folder, progress)
     return TrialResult(
         folder=folder,
         role=str(summary.get("role") or spec.get("role") or TRIAL),
-        state=str(state),
+        state=str(summary.get("state") or undone),
         reason=str(summary.get("reason") or ""),
         knobs=_as_mapping(summary.get("configuration")) or _as_mapping(spec.get("knobs")),
         metrics=_numbers(source.get("metrics")),
@@ -104,6 +110,8 @@ def _read_trial(folder: TrialFolder) -> TrialResult:
         provenance=_as_mapping(summary.get("provenance")),
         attempts=int(_number(summary.get("attempts"))),
         warnings=tuple(warnings),
+        model_digest=str(spec.get("model_digest") or ""),
+        task_identity=_as_mapping(spec.get("task_identity")),
     )
 
 
@@ -119,16 +127,6 @@ def _mapping(file: Path, warnings: list[str]) -> Mapping[str, Any]:
         warnings.append(f"{file}: holds no mapping")
         return {}
     return value
-
-
-def _state_of_undone(folder: TrialFolder, progress: Mapping[str, Any]) -> str:
-    if progress.get("state") not in (None, RUNNING):
-        return INTERRUPTED
-    try:
-        news = _number(progress.get("updated")) or folder.spec_file.stat().st_mtime
-    except OSError:
-        return INTERRUPTED
-    return RUNNING if time.time() - news < FRESH_SECONDS else INTERRUPTED
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:
@@ -153,7 +151,7 @@ def _history(value: Any, folder: TrialFolder, warnings: list[str]) -> tuple[Even
     for item in value if isinstance(value, list) else []:
         try:
             event = Event.from_json(item)
-        except TypeError as error:
+        except (KeyError, TypeError, AttributeError) as error:
             warnings.append(f"{folder.summary_file}: history: {error}")
         else:
             events.append(event)

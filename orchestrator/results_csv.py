@@ -34,8 +34,9 @@ SECONDS = ("load", "train", "eval", "total")
 def write_results(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path:
     """Writes results.csv: a row per trial and baseline, absent values empty, floats exact.
 
-    Columns: trial_id, role, state, reason; every knob by its name; the metrics on the selection
-    split; the same as report_* on the report split; how far it came; seconds_*.
+    Columns: trial_id, role, state, reason; context and evidence of what was asked; every knob by
+    its name; the metrics on the selection split; the same as report_* on the report split; how far
+    it came; seconds_*.
     """
     rows = [_flat(result) for result in (read_trials(run) if results is None else results)]
     text = io.StringIO()
@@ -52,6 +53,8 @@ def _flat(result: TrialResult) -> dict[str, Any]:
         "role": result.role,
         "state": result.state,
         "reason": result.reason,
+        "context": result.context,
+        "evidence": result.evidence,
         **result.knobs,
         **result.metrics,
         **{f"report_{name}": value for name, value in result.report_metrics.items()},
@@ -66,7 +69,7 @@ def _flat(result: TrialResult) -> dict[str, Any]:
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Always the same ones first, in the same order, so that a reader may rely on them."""
-    before = ["trial_id", "role", "state", "reason", *KNOBS, *METRICS]
+    before = ["trial_id", "role", "state", "reason", "context", "evidence", *KNOBS, *METRICS]
     report = [*(f"report_{name}" for name in REPORT_METRICS), "report_questions"]
     seconds = [f"seconds_{name}" for name in SECONDS]
     after = [*report, "step", "units", "fraction", *seconds, "attempts"]

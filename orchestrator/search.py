@@ -11,7 +11,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config import SweepConfig
@@ -32,6 +32,7 @@ class Proposal:
 
     configuration: Mapping[str, Any]
     trial: optuna.trial.Trial
+    reported: set[int] = field(default_factory=set)  # units at which a value is known
 
     @property
     def suggestion(self) -> dict[str, Any]:
@@ -92,8 +93,10 @@ class Search:
         return None
 
     def report(self, proposal: Proposal, *, units: int, value: float) -> None:
-        """An intermediate value of a running trial, at a rung."""
-        proposal.trial.report(value, step=units)
+        """An intermediate value of a running trial, at a rung; the first one at a rung stays."""
+        if units not in proposal.reported:
+            proposal.reported.add(units)
+            proposal.trial.report(value, step=units)
 
     def tell(self, proposal: Proposal, outcome: Outcome, value: float | None = None) -> None:
         """How a proposal ended; `value` goes with 'complete'."""

@@ -93,7 +93,8 @@ class Session:
         from orchestrator.runner import run_trials
 
         sweep = self._sweep(ledger, display, tracker)
-        display.start(self.config.search.trials, ledger.count(*_DONE))
+        best = _best_so_far(self.run)
+        display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
         if not run_trials(sweep):
             return False
         if sweep.agenda.end_reason:
@@ -209,7 +210,16 @@ class Session:
     def _report(self) -> Report:
         from orchestrator.report import write_report
 
-        return write_report(self.run)
+        return write_report(self.run, is_driven=False)
+
+
+def _best_so_far(run: RunFolder) -> tuple[float, str] | None:
+    """EmAcc and label of the best trial of earlier sessions."""
+    from orchestrator.results import read_trials
+    from orchestrator.trial_result import ranked
+
+    first = next(iter(ranked(read_trials(run))), None)
+    return (first.metrics["em_acc"], first.label) if first else None
 
 
 def _finish_in(tracker: Any, record: TrialRecord) -> None:

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.failures import counts_text
 from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text, title
-from orchestrator.progress import done_trials, resume_line, run_name, wanted_trials
+from orchestrator.lease import is_alive, read_lease
+from orchestrator.progress import (
+    done_trials,
+    is_over,
+    progress_text,
+    resume_line,
+    run_name,
+    wanted_trials,
+)
 from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.trial_result import RUNNING, TrialResult, objective, ranked
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 
-HEARTBEAT_SECONDS = 30.0  # a driver that has been silent for longer is dead
-
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that holds a sweep; `age` is the seconds since it last said so."""
+    """The process that holds a sweep; `age` is the seconds since it last said so.
+
+    It is `alive` if another driver would be refused because of it (`orchestrator.lease`).
+    """
 
     host: str
     pid: int
     age: float
-
-    @property
-    def alive(self) -> bool:
-        return self.age < HEARTBEAT_SECONDS
+    alive: bool
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,13 @@ class Status:
         return max(0.0, left) / at_once
 
 
-def read_status(run: RunFolder, *, now: float | None = None) -> Status:
-    """The sweep as its folder shows it; `now` is in unix seconds."""
+def read_status(run: RunFolder) -> Status:
+    """The sweep as its folder shows it."""
     results = read_trials(run)
     config, warnings = read_config(run)
     return Status(
         run=run,
-        driver=read_driver(run, now=now),
+        driver=read_driver(run),
         results=tuple(results),
         done=done_trials(results),
         wanted=wanted_trials(config),
@@ -84,20 +88,19 @@ def read_status(run: RunFolder, *, now: float | None = None) -> Status:
     )
 
 
-def read_driver(run: RunFolder, *, now: float | None = None) -> Driver | None:
-    """Who holds the sweep by its lock file; None if there is none or it can't be read."""
-    try:
-        lock = json.loads(run.lock_file.read_text())
-        age = (time.time() if now is None else now) - float(lock["heartbeat"])
-        return Driver(str(lock["host"]), int(lock["pid"]), age)
-    except (OSError, ValueError, KeyError, TypeError):
+def read_driver(run: RunFolder) -> Driver | None:
+    """Who holds the sweep by its lock file, or held it; None if there is no (whole) one."""
+    holder = read_lease(run.lock_file)
+    if holder is None:
         return None
+    age = time.time() - holder.get("heartbeat", 0.0)
+    host, pid = str(holder.get("host", "?")), int(holder.get("pid", -1))
+    return Driver(host, pid, age, alive=is_alive(holder))
 
 
 def status_report(status: Status) -> Report:
     """The status as a short report for the terminal."""
-    of = f" of {status.wanted}" if status.wanted is not None else ""
-    text = f"{status.done}{of} trials are done: {counts_text(status.results)}."
+    text = progress_text(status.run, status.results, status.wanted)
     blocks: list[Block] = [Paragraph(text), Paragraph(_driver_text(status.driver))]
     if status.eta_seconds is not None:
         blocks.append(Paragraph(f"About {seconds_text(status.eta_seconds)} to go."))
@@ -105,7 +108,8 @@ def status_report(status: Status) -> Report:
     if best is not None:
         values = _value_text(status.metric, best.metrics[status.metric])
         blocks.append(Paragraph(f"Best so far: `{best.trial_id}`, {best.label}: {values}."))
-    if not (status.driver and status.driver.alive) and _unfinished(status):
+    is_driven = status.driver is not None and status.driver.alive
+    if not is_driven and not is_over(status.run, status.results, status.wanted):
         blocks += [Paragraph("To go on:"), Code(resume_line(status.run))]
     sections = [Section("Progress", blocks)]
     if status.running:
@@ -138,11 +142,7 @@ def _driver_text(driver: Driver | None) -> str:
     who = f"process {driver.pid} on {driver.host}"
     if driver.alive:
         return f"A driver holds it: {who}."
-    return f"No driver holds it: {who} has been silent for {seconds_text(driver.age)}."
-
-
-def _unfinished(status: Status) -> bool:
-    return status.wanted is None or status.done < status.wanted
+    return f"No driver holds it: {who} last said so {seconds_text(driver.age)} ago."
 
 
 def _value_text(metric: str, value: float) -> str:

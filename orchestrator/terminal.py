@@ -9,21 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text, trial_label
-from trainables.spec import FINISHED, Event
+from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text
+from trainables.spec import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-__all__ = ["SweepDisplay", "trial_label"]
+STARTING = "starting"
 
 
 @dataclass
 class _Running:
     label: str
     began: float
-    rung: str = ""
+    rung: str = STARTING
     step: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -45,18 +45,27 @@ class SweepDisplay:
         self._lock = threading.RLock()
         self._running: dict[str, _Running] = {}
         self._total: int | None = None
-        self._done_before = self._ended = 0
+        self._done_before = self._ended = self._worked = 0
         self._began = clock()
         self._best: tuple[float, str] | None = None
         self._live: Live | None = None
 
-    def start(self, total: int | None, done: int = 0) -> None:
-        """`total` trials are wanted (None: not known), of which `done` were done before."""
+    def start(
+        self, total: int | None, done: int = 0, *, best: tuple[float, str] | None = None
+    ) -> None:
+        """`total` trials are wanted (None: not known), of which `done` were done before; `best` is
+        the EmAcc and the label of the best of those."""
         with self._lock:
-            self._total, self._done_before, self._ended = total, done, 0
+            self._total, self._done_before, self._best = total, done, best
+            self._ended = self._worked = 0
             self._began = self._clock()
         if self._file.isatty():
             self._start_live()
+
+    def trial_started(self, trial_id: str, label: str) -> None:
+        """A trial has been handed out; it loads its base before it reports anything."""
+        with self._lock:
+            self._running[trial_id] = _Running(label, self._clock())
 
     def trial_event(self, trial_id: str, label: str, event: Event) -> None:
         """A running trial reported; its metrics add to those that it reported before."""
@@ -65,6 +74,7 @@ class SweepDisplay:
             trial.metrics.update(event.metrics)
             trial.step = event.step
             trial.seconds = event.seconds
+            trial.rung = "-" if trial.rung == STARTING else trial.rung
             if event.kind == "rung":
                 trial.rung = f"{100 * event.fraction:.3g}%"
             line = _rung_line(trial_id, trial)
@@ -84,7 +94,8 @@ class SweepDisplay:
         """A trial is done; it counts towards the total unless it was infeasible or a baseline."""
         with self._lock:
             self._running.pop(trial_id, None)
-            self._ended += is_trial and state not in ("infeasible", "interrupted")
+            self._ended += is_trial and state not in (INFEASIBLE, INTERRUPTED)
+            self._worked += is_trial and state in (FINISHED, STOPPED)
             em_acc = metrics.get("em_acc")
             if is_trial and state == FINISHED and em_acc is not None:
                 self._best = max(self._best or (em_acc, label), (em_acc, label))
@@ -144,11 +155,11 @@ class SweepDisplay:
         return " · ".join(parts)
 
     def _eta_seconds(self) -> float | None:
-        """The trials left, at the pace of those that ended since `start`."""
-        if self._total is None or not self._ended:
+        """The trials left, at the pace of those that finished or were stopped since `start`."""
+        if self._total is None or not self._worked:
             return None
         left = max(0, self._total - self._done_before - self._ended)
-        return (self._clock() - self._began) / self._ended * left
+        return (self._clock() - self._began) / self._worked * left
 
 
 def _rung_line(trial_id: str, trial: _Running) -> str:
@@ -170,7 +181,7 @@ def _cells(trial_id: str, trial: _Running, now: float) -> tuple[str, ...]:
     return (
         trial_id,
         trial.label,
-        trial.rung or "-",
+        trial.rung,
         str(trial.step),
         number_text(metrics.get("train_loss")),
         number_text(metrics.get("eval_loss")),

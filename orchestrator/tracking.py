@@ -1,6 +1,6 @@
 """Tracker, where a sweep is mirrored to while it runs, and BackgroundTracker, which never waits.
 
-The trial's directory is the truth. A tracker only mirrors it, so whatever a tracker misses is
+The trial's directory is the truth. A tracker only mirrors it, so whatever it lacks at the end is
 filled in at the next start (`orchestrator.mirror`), and no sweep fails because of one.
 """
 
@@ -35,43 +35,50 @@ class SweepIdentity:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RunStart:
+    """What a trial's run begins with; `started`, in seconds since the epoch, counts for a run that
+    is not there yet."""
+
+    trial_id: str
+    name: str
+    started: float
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What a trial's run ends with: `history` holds all its events, those logged before too."""
+
+    trial_id: str
+    state: str  # one of trainables.spec.STATES
+    reason: str = ""
+    history: Sequence[Event] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Sequence[Path] = ()
+
+
 class Tracker(Protocol):
     """Follows one sweep. Every call may be repeated: nothing is ever there twice.
 
-    All methods raise TrackingError and nothing else for what lies outside the program.
+    All methods raise TrackingError and nothing else for what lies outside the program. After one,
+    `open` and then `start` for each trial that has not ended make the tracker usable again.
     """
 
     def open(self, sweep: SweepIdentity) -> None:
         """Creates the sweep's parent run or reopens it; the first call."""
 
-    def start(
-        self,
-        trial_id: str,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        started: float,
-    ) -> None:
-        """Creates the trial's run or reopens it as running; before `log` and `finish`.
-
-        `started` is in seconds since the epoch, and counts for a run that is not there yet.
-        """
+    def start(self, start: RunStart) -> None:
+        """Creates the trial's run or reopens it as running; before `log` and `finish`."""
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
         """Adds the events' metrics at step = event.units, each metric and step once."""
 
-    def finish(
-        self,
-        trial_id: str,
-        *,
-        state: str,
-        reason: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Sequence[Path] = (),
-    ) -> None:
-        """Ends the trial's run with its final metrics; may follow an earlier `finish`."""
+    def finish(self, end: RunEnd) -> None:
+        """Ends the trial's run with what of its history is missing there and its final metrics;
+        may follow an earlier `finish`."""
 
     def close(
         self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
@@ -79,113 +86,74 @@ class Tracker(Protocol):
         """Ends the parent run; the last call."""
 
 
-class NoTracker:
-    """Tracks nothing."""
-
-    def open(self, sweep: SweepIdentity) -> None: ...
-
-    def start(
-        self,
-        trial_id: str,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        started: float,
-    ) -> None: ...
-
-    def log(self, trial_id: str, events: Sequence[Event]) -> None: ...
-
-    def finish(
-        self,
-        trial_id: str,
-        *,
-        state: str,
-        reason: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Sequence[Path] = (),
-    ) -> None: ...
-
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None: ...
+FIRST_PAUSE_SECONDS = 5.0  # each further pause is twice as long
+LONGEST_PAUSE_SECONDS = 300.0
+TRIES = 3  # of one call, each on a tracker that could be opened
 
 
 class BackgroundTracker:
     """Makes the calls of another tracker in one thread, in order; no call here waits or raises.
 
-    `log` calls that are still waiting are merged. At the first TrackingError `warn` is called
-    once, in that thread, and everything after it is dropped: `incomplete` is then true. `close`
-    waits `close_seconds` at most for what is still to be done.
+    At a TrackingError `warn` is called once, in that thread. The tracker is opened again after
+    growing pauses, at the latest in `close`, and `warn` told when nothing stays missing. Starts
+    and ends wait for that; points don't, as a trial's end brings them all. `log` calls that wait
+    are merged. `close` waits `close_seconds` at most.
     """
 
     def __init__(
-        self, tracker: Tracker, *, warn: Callable[[str], None], close_seconds: float = 30.0
+        self,
+        tracker: Tracker,
+        *,
+        warn: Callable[[str], None],
+        close_seconds: float = 30.0,
+        pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
-        self._tracker = tracker
+        self._tracker = _Reopenable(tracker)
         self._warn = warn
         self._close_seconds = close_seconds
+        self._pause_seconds = pause_seconds
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()  # re-entrant
-        self._incomplete = False
-        self._closing = False
+        self._broken = False  # to be opened again before the next call
+        self._incomplete = self._dropped = False
+        self._closing = self._over = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
     @property
     def incomplete(self) -> bool:
-        """Whether something is missing from the tracker that only the next start completes."""
+        """Whether something is missing there; once closed, the next start has to complete it."""
         return self._incomplete
 
     def open(self, sweep: SweepIdentity) -> None:
-        self._add(partial(self._tracker.open, sweep))
+        self._add(_Call(partial(self._tracker.open, sweep)))
 
-    def start(
-        self,
-        trial_id: str,
-        *,
-        name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        started: float,
-    ) -> None:
-        call = partial(self._tracker.start, trial_id, name=name, started=started)
-        self._add(partial(call, params=dict(params), tags=dict(tags)))
+    def start(self, start: RunStart) -> None:
+        self._add(_Call(partial(self._tracker.start, start)))
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
         with self._changed:
             last = self._waiting[-1] if self._waiting else None
             logs = last if isinstance(last, _Logs) else _Logs(self._tracker)
             logs.events.setdefault(trial_id, []).extend(events)
-            if logs is not last:
+            if logs is not last and not self._broken:
                 self._add(logs)
 
-    def finish(
-        self,
-        trial_id: str,
-        *,
-        state: str,
-        reason: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Sequence[Path] = (),
-    ) -> None:
-        call = partial(self._tracker.finish, trial_id, state=state, reason=reason)
-        self._add(partial(call, metrics=dict(metrics), tags=dict(tags), artifacts=tuple(artifacts)))
+    def finish(self, end: RunEnd) -> None:
+        self._add(_Call(partial(self._tracker.finish, end)))
 
     def close(
         self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
     ) -> None:
-        call = partial(self._tracker.close, state=state)
-        self._add(partial(call, metrics=dict(metrics), artifacts=tuple(artifacts)), last=True)
+        call = partial(self._tracker.close, state=state, metrics=metrics, artifacts=artifacts)
+        self._add(_Call(call), last=True)
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
             self._give_up(f"tracking is not done after {self._close_seconds:g} s")
 
     def _add(self, call: _Call, *, last: bool = False) -> None:
         with self._changed:
-            if not self._incomplete:
+            if not self._over:
                 self._waiting.append(call)
             self._closing = self._closing or last
             self._changed.notify()
@@ -202,35 +170,122 @@ class BackgroundTracker:
                 self._give_up("tracking ended by a fault of the program")
 
     def _next(self) -> _Call | None:
+        """Waits for the next call, or where the tracker is broken, until it is to be tried again;
+        None: there is nothing left to do."""
         with self._changed:
+            if self._broken and not self._over:
+                self._changed.wait_for(lambda: self._closing, self._pause_seconds)
+                self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+                return self._waiting.popleft() if self._waiting else _Logs(self._tracker)
             self._changed.wait_for(lambda: self._waiting or self._closing)
             return self._waiting.popleft() if self._waiting else None
 
     def _make(self, call: _Call) -> None:
+        was_closing = self._closing
         try:
-            call()
+            if self._broken:
+                self._tracker.reopen()
+                self._broken = False
+            call.make()
         except TrackingError as error:
-            self._give_up(str(error))
+            if self._broken and was_closing:
+                self._give_up(str(error))
+            else:
+                self._failed(call, str(error))
+        else:
+            self._made()
+
+    def _failed(self, call: _Call, why: str) -> None:
+        """The call is made again first thing, unless it is the call that can't be made."""
+        with self._changed:
+            if self._over:
+                return
+            call.failures += not self._broken
+            self._broken = True
+            first, self._incomplete = not self._incomplete, True
+            again = [call] if call.failures < TRIES else []
+            self._dropped = self._dropped or not again
+            waiting = [*again, *self._waiting]
+            self._waiting = deque(item for item in waiting if not isinstance(item, _Logs))
+        if first:
+            self._warn(f"{why}. {_GOES_ON}")
+
+    def _made(self) -> None:
+        with self._changed:
+            lacking = self._waiting or self._dropped or self._over
+            whole = self._incomplete and not lacking
+            self._incomplete = self._incomplete and not whole
+        if whole:
+            self._warn("Tracking works again, and nothing is missing there.")
 
     def _give_up(self, why: str) -> None:
         with self._changed:
             first, self._incomplete = not self._incomplete, True
+            self._over = True
             self._waiting.clear()
         if first:
-            self._warn(f"{why}. The sweep goes on; its next start completes what is missing there.")
+            self._warn(f"{why}. {_GOES_ON}")
 
 
-_Call = Callable[[], None]
+_GOES_ON = "The sweep goes on; what is missing there is completed later or by the next start."
 
 
-class _Logs:
-    """`log` calls, merged per trial."""
+class _Reopenable:
+    """A tracker, and what it takes to open it again: its sweep and the trials that go on."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
+        self._sweep: SweepIdentity | None = None
+        self._starts: dict[str, RunStart] = {}
+        self._going_on: set[str] = set()
+
+    def open(self, sweep: SweepIdentity) -> None:
+        self._sweep = sweep
+        self._tracker.open(sweep)
+
+    def reopen(self) -> None:
+        if self._sweep is not None:
+            self._tracker.open(self._sweep)
+        for trial_id in sorted(self._going_on):
+            self._tracker.start(self._starts[trial_id])
+
+    def start(self, start: RunStart) -> None:
+        self._tracker.start(start)
+        self._starts[start.trial_id] = start
+        self._going_on.add(start.trial_id)
+
+    def log(self, trial_id: str, events: Sequence[Event]) -> None:
+        if trial_id in self._going_on:
+            self._tracker.log(trial_id, events)
+
+    def finish(self, end: RunEnd) -> None:
+        if end.trial_id not in self._starts:
+            raise TrackingError(f"trial {end.trial_id} could not be started there")
+        self._going_on.add(end.trial_id)  # until it is done: it may be its second end
+        self._tracker.finish(end)
+        self._going_on.discard(end.trial_id)
+
+    def close(
+        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
+    ) -> None:
+        self._tracker.close(state=state, metrics=metrics, artifacts=artifacts)
+
+
+@dataclass
+class _Call:
+    make: Callable[[], None]
+    failures: int = 0
+
+
+class _Logs(_Call):
+    """`log` calls, merged per trial; without any it does nothing."""
+
+    def __init__(self, tracker: _Reopenable) -> None:
+        super().__init__(self._log)
+        self._tracker = tracker
         self.events: dict[str, list[Event]] = {}
 
-    def __call__(self) -> None:
+    def _log(self) -> None:
         for trial_id, events in self.events.items():
             self._tracker.log(trial_id, events)
 

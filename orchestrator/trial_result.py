@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.labels import trial_label
@@ -40,6 +40,8 @@ class TrialResult:
     provenance: Mapping[str, Any]
     attempts: int
     warnings: tuple[str, ...] = ()
+    model_digest: str = ""
+    task_identity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trial_id(self) -> str:
@@ -60,6 +62,20 @@ class TrialResult:
     @property
     def finished(self) -> bool:
         return self.state == FINISHED
+
+    @property
+    def context(self) -> str:
+        """What the prompts of the selection split showed: 'full' or 'evidence'; '' if unknown."""
+        return self._of_selection("context")
+
+    @property
+    def evidence(self) -> str:
+        """Whose evidence that was: 'gold', 'retrieved' or 'none'; '' if unknown."""
+        return self._of_selection("evidence")
+
+    def _of_selection(self, name: str) -> str:
+        facts = self.facts.get("selection")
+        return str(facts.get(name, "")) if isinstance(facts, Mapping) else ""
 
     def count(self, split: Split = "selection") -> int:
         """Questions behind the metrics of `split`; 0 when unknown."""

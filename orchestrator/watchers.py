@@ -13,13 +13,13 @@ from trainables.spec import Event
 
 
 class DisplayWatcher:
-    """Shows every event on the terminal."""
+    """Shows every trial on the terminal."""
 
     def __init__(self, display: SweepDisplay) -> None:
         self._display = display
 
     def trial_started(self, record: TrialRecord) -> None:
-        """A trial is shown with its first event: until then nothing of it is known."""
+        self._display.trial_started(record.trial_id, trial_label(record.spec.knobs))
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         for event in events[-1:]:

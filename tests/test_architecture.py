@@ -22,6 +22,7 @@ LIGHT = (
     "trainables.methods",
     "trainables.quantization",
     "trainables.model_folder",
+    "trainables.identity",
     "trainables.tasks.finqa",
     "trainables.tasks.generated",
     "trainables.tasks.guesses",

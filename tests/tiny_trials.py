@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainables.data import load_data
+from trainables.identity import task_identity
 from trainables.knobs import canonical
 from trainables.model_folder import model_digest
 from trainables.models import Base, load_base
 from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event, Execution, TrialSpec
+from trainables.tasks import make_task
 from trainables.train import train
 from trainables.trial import Trial
 
@@ -51,13 +54,15 @@ def make_spec(
     """A spec on `model` with the knobs above but for those given."""
     given = {**KNOBS, "model": str(model), **knobs}
     options = {"generated": {**GENERATED, **(generated or {})}}
+    knobs = canonical(given)
+    asked = {name: knobs[name] for name in ("prompt", "target")}
     return TrialSpec(
         role="baseline" if given.get("method") == "untrained" else "trial",
-        knobs=canonical(given),
+        knobs=knobs,
         model_source=str(model),
         model_digest=_digest(str(model)),
         task="finqa",
-        task_identity={"options": options},
+        task_identity=_identity(json.dumps({**options, **asked})),
         task_options=options,
         budget=budget,
         execution=execution,
@@ -87,6 +92,11 @@ def shared_base(spec: TrialSpec) -> Base:
 @functools.cache
 def _digest(model: str) -> str:
     return model_digest(model)
+
+
+@functools.cache
+def _identity(options: str) -> dict[str, Any]:
+    return task_identity(make_task("finqa", json.loads(options)))
 
 
 _BASES: dict[str, Base] = {}

@@ -67,9 +67,9 @@ class HostProcess:
             return Failure("no trial is running on this host")
         try:
             event = next(self._running)
+            self._log(event)
         except Exception as error:  # noqa: BLE001  # the worker boundary
             return self._failed(error)
-        self._log(event)
         if event.kind == "finished":
             self.close()
         return event

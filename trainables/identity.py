@@ -16,10 +16,12 @@ _CHANGED = "has changed since this trial was planned; run the sweep under anothe
 
 def task_identity(task: Task) -> dict[str, Any]:
     """All of a task that decides a result: its rule, its prompt, the content of its splits."""
+    facts = task.facts("selection")
     return {
         "version": task.version,
         "prompt": task.prompt_digest,
-        "context": task.facts("selection").get("context", ""),
+        "context": facts.get("context", ""),
+        "evidence": facts.get("evidence", ""),
         "data": {split: task.data_digest(split) for split in SPLITS},
     }
 
@@ -52,6 +54,7 @@ def _changes(spec: TrialSpec, now: Mapping[str, Any]) -> Iterator[str]:
         "version": f"{spec.task}: the task's rule",
         "prompt": f"prompt: {spec.knobs['prompt']!r}",
         "context": f"{spec.task}: the context",
+        "evidence": f"{spec.task}: where the evidence comes from",
     }
     yield from (text for key, text in names.items() if planned.get(key, now[key]) != now[key])
     data = planned.get("data", {})

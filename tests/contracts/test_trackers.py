@@ -17,7 +17,7 @@ from urllib.error import URLError
 import pytest
 
 from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import BackgroundTracker, NoTracker, SweepIdentity, Tracker
+from orchestrator.tracking import BackgroundTracker, RunEnd, RunStart, SweepIdentity, Tracker
 from trainables.spec import Event
 
 SWEEP = SweepIdentity("s1", "quick", tags={"git_commit": "0123abc"}, params={"task": "finqa"})
@@ -31,11 +31,9 @@ def _progress(units: int, **metrics: float) -> Event:
 
 def _sweep(tracker: Tracker, artifact: Path) -> None:
     tracker.open(SWEEP)
-    tracker.start("t1", name="small nf4", params={"rank": 8}, tags={}, started=1e9)
+    tracker.start(RunStart("t1", "small nf4", 1e9, params={"rank": 8}))
     tracker.log("t1", [_progress(8, train_loss=3.0), _progress(16, train_loss=2.0)])
-    tracker.finish(
-        "t1", state="finished", reason="", metrics={"em_acc": 0.5}, tags={}, artifacts=[artifact]
-    )
+    tracker.finish(RunEnd("t1", "finished", metrics={"em_acc": 0.5}, artifacts=[artifact]))
     tracker.close(state="finished", metrics={"best_em_acc": 0.5}, artifacts=[artifact])
 
 
@@ -82,10 +80,8 @@ def _wait_for(address: str, *, seconds: float) -> None:
     pytest.fail(f"no server at {address} after {seconds:g} s")
 
 
-@pytest.fixture(params=["none", "sqlite", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def make(request: pytest.FixtureRequest) -> Make:
-    if request.param == "none":
-        return NoTracker
     uri = request.getfixturevalue(f"{request.param}_uri")
     return lambda: MLflowTracker(uri)
 

@@ -59,7 +59,10 @@ def add_trial(
             "fraction": 1.0 if state == FINISHED else 0.25,
             "seconds": {"load": 1.0, "train": 8.0, "eval": 2.0, "total": 11.0},
             "history": [_rung(fraction, value) for fraction, value in (rungs or {}).items()],
-            "facts": {"context": "full", "evidence": "gold", "train_prompts_cut": 3},
+            "facts": {
+                "selection": {"context": "evidence", "evidence": "gold"},
+                "train_prompts_cut": 3,
+            },
             "provenance": {"git_commit": "0123abc", "torch": "2.13.0", "device": "cpu"},
             "attempts": 1,
         }

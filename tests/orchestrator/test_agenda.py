@@ -259,5 +259,6 @@ def test_a_space_that_nothing_fits_ends_soon(run: RunFolder) -> None:
     )
     agenda, ledger, rejected = tiny_sweep.agenda(run, settings)
     assert not [record for record in run_out(agenda, ledger) if record.is_trial]
-    assert agenda.exhausted
+    assert agenda.gave_up
+    assert not agenda.exhausted  # on other hardware it may go on
     assert len(rejected) < 1000

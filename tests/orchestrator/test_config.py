@@ -63,7 +63,7 @@ def test_what_is_not_said_has_a_default() -> None:
     assert config.search == SearchConfig("tpe", trials=4, seed=7)  # the budget's seed
     assert config.scheduler == SchedulerConfig("asha", 0.0625, 4, ("model", "quantization"))
     assert config.resources == ResourcesConfig(None, None, None)
-    assert config.execution == ExecutionConfig(5.0, 32, 32)
+    assert config.execution == ExecutionConfig(5.0, 32, None)
 
 
 @pytest.mark.parametrize(

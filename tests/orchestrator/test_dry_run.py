@@ -7,13 +7,14 @@ from typing import Any
 
 from orchestrator.config import from_mapping
 from orchestrator.dry_run import describe
+from orchestrator.plan import Planner
 from tests.orchestrator import tiny_sweep
 from trainables.run_folder import RunFolder
 
 
 def described(**sections: Any) -> str:
     settings = from_mapping(tiny_sweep.mapping("./a-model", **sections))
-    return describe(settings, RunFolder(Path("runs") / "tiny"))
+    return describe(Planner(settings), RunFolder(Path("runs") / "tiny"))
 
 
 def test_it_counts_trials_and_configurations() -> None:
@@ -48,5 +49,5 @@ def test_it_says_what_each_trial_does() -> None:
 def test_it_says_what_the_hub_will_be_asked_for() -> None:
     assert "the hub" not in described()
     settings = from_mapping(tiny_sweep.mapping("someone/some-model"))
-    text = describe(settings, RunFolder(Path("runs") / "tiny"))
+    text = describe(Planner(settings), RunFolder(Path("runs") / "tiny"))
     assert "someone/some-model is no folder here: the hub will be asked for it" in text

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.hosts import Admission, HostShape, host_shape
+from trainables.errors import InputError
 
 
 class StubHosts(Admission):
@@ -207,13 +208,32 @@ def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
 def test_hosts_divide_the_cluster(
     cluster: dict[str, float], wanted: dict[str, Any], shape: HostShape
 ) -> None:
-    arguments = {"cpus": None, "gpus": None, "count": None, **wanted}
-    assert host_shape(cluster, **arguments) == shape
+    arguments = {"cpus": None, "gpus": None, "count": None, "trials": 40, **wanted}
+    assert host_shape([cluster], **arguments) == shape
+
+
+def test_hosts_are_counted_node_by_node() -> None:
+    head, worker = {"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0}
+    wanted: dict[str, Any] = {"cpus": None, "gpus": None, "count": None, "trials": 40}
+    assert host_shape([head, worker, worker], **wanted) == HostShape(8, 1, 2)
+
+
+def test_there_are_never_more_hosts_than_trials_or_memory_for_them() -> None:
+    wanted: dict[str, Any] = {"cpus": None, "gpus": None, "count": None}
+    big = {"CPU": 64.0, "memory": 300e9}
+    assert host_shape([big], **wanted, trials=6).count == 6
+    assert host_shape([{"CPU": 64.0, "memory": 4.5e9}], **wanted, trials=40).count == 4
+
+
+def test_what_no_node_has_room_for_is_an_error_and_not_a_wait() -> None:
+    with pytest.raises(InputError, match="no node has them"):
+        host_shape([{"CPU": 8.0}], cpus=None, gpus=1, count=None, trials=4)
 
 
 @given(cpus=st.integers(1, 256), gpus=st.integers(0, 16))
 def test_all_hosts_fit_the_cluster_at_once(cpus: int, gpus: int) -> None:
-    shape = host_shape({"CPU": cpus, "GPU": gpus}, cpus=None, gpus=None, count=None)
+    nodes = [{"CPU": cpus, "GPU": gpus}]
+    shape = host_shape(nodes, cpus=None, gpus=None, count=None, trials=1000)
     assert shape.count >= 1
     assert shape.count * shape.cpus <= cpus
     assert shape.count * shape.gpus <= gpus

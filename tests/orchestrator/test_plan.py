@@ -62,7 +62,35 @@ def test_a_baseline_is_the_same_for_all_trials_of_its_base() -> None:
     assert baseline.role == "baseline"
     assert planner.baseline(one(rank=8, learning_rate=0.5)) == baseline
     assert planner.baseline(one(quantization="nf4")).trial_id != baseline.trial_id
-    assert planner.baseline(one(sequence_length=128)).trial_id != baseline.trial_id
+    assert planner.baseline(one(prompt="short")).trial_id != baseline.trial_id
+
+
+def test_a_baseline_sees_as_much_context_as_any_trial_may() -> None:
+    planner = tiny_sweep.planner(config(sequence_length={"integers": [64, 160]}))
+    baselines = [planner.baseline(one(sequence_length=length)) for length in (64, 100, 160)]
+    assert {spec.knobs["sequence_length"] for spec in baselines} == {160}
+    assert len([*planner.cell_configurations()]) == len({"none", "nf4"})
+
+
+def test_a_program_is_asked_for_by_the_program_prompt_and_has_room() -> None:
+    planner = tiny_sweep.planner(config(prompt="default"))
+    spec = planner.spec({**one(prompt="default"), "target": "program"})
+    assert spec.knobs["prompt"] == "program"
+
+
+def test_a_knob_among_the_data_is_refused() -> None:
+    settings = from_mapping(
+        tiny_sweep.mapping(data={"generated": tiny_sweep.GENERATED, "prompt": "short"})
+    )
+    with pytest.raises(InputError, match=r"data\.prompt: .* space\.prompt"):
+        Planner(settings).prepare()
+
+
+def test_contents_name_models_data_and_prompts() -> None:
+    planner = tiny_sweep.planner(config())
+    planner.prepare()
+    names = {name.partition(" ")[0] for name in planner.contents()}
+    assert names == {"model", "data", "prompt"}
 
 
 def test_each_base_of_the_space_has_one_baseline() -> None:
@@ -126,7 +154,7 @@ def test_rungs_as_documented() -> None:
         ("./owner/name", False),
         ("/owner/name", False),
         ("~/name", False),
-        ("name", False),
+        ("gpt2", True),
         ("a/b/c", False),
     ],
 )

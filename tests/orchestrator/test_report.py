@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.failures import unfinished
+from orchestrator.lease import Lease
 from orchestrator.report import build_report, main, write_report
+from orchestrator.report_headline import base_of
 from orchestrator.results import read_trials
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
 from trainables.run_folder import RunFolder
@@ -110,6 +114,47 @@ def test_the_resume_line_stands_until_all_trials_are_done(tmp_path: Path) -> Non
     assert "orchestrator.sweep" not in section(markdown(run), "Progress")
 
 
+def test_a_driver_that_was_interrupted_leaves_nothing_running(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(60))
+    add_trial(run, rank=4).discard_result()
+    with Lease(run):
+        assert "1 finished, 1 running" in section(markdown(run), "Progress")
+        text = section(write_report(run, is_driven=False).markdown(), "Progress")
+    assert "1 finished, 1 interrupted" in text and "orchestrator.sweep" in text
+    assert "interrupted" in run.results_file.read_text()
+
+
+def test_an_exhausted_space_has_no_resume_line(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(60))
+    run.write_state({"trials_done": 1, "exhausted": True})
+    text = section(markdown(run), "Progress")
+    assert "1 of 8 trials are done: 1 finished. The space is exhausted" in text
+    assert "orchestrator.sweep" not in text
+    add_trial(run, state="interrupted", rank=4)
+    assert "orchestrator.sweep" in section(markdown(run), "Progress")
+
+
+def test_the_base_is_the_one_of_the_same_model_precision_and_prompt(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "sweep")
+    others: list[dict[str, Any]] = [
+        {"model": "elsewhere/small", "quantization": "nf4"},  # reads the same in a table
+        {"model": "m/small", "quantization": "nf4", "compute_dtype": "bfloat16"},
+        {"model": "m/small", "quantization": "nf4", "double_quantization": True},
+        {"model": "m/small", "quantization": "nf4", "target": "program"},
+    ]
+    for knobs in others:
+        add_baseline(run, outcomes(50), **knobs)
+    best = add_trial(run, right=outcomes(60), model="m/small", quantization="nf4")
+    assert "has not been judged" in section(markdown(run), "Best trial")
+    longer = {"sequence_length": 4096}  # a space that varies it has one baseline, at its longest
+    base = add_baseline(run, outcomes(5), model="m/small", quantization="nf4", **longer)
+    results = {item.trial_id: item for item in read_trials(run)}
+    found = base_of(results[best.trial_id], list(results.values()))
+    assert found is not None and found.trial_id == base.trial_id
+    another_prompt = replace(found, task_identity={"context": "full", "prompt": "another"})
+    assert base_of(results[best.trial_id], [another_prompt]) is None
+
+
 def test_terminal_and_file_hold_the_same(run: RunFolder) -> None:
     add_trial(run, right=outcomes(60), rungs={0.25: 0.2, 1.0: 0.6})
     add_trial(run, state="failed", reason="[red]not markup[/red]", rank=4)
@@ -117,7 +162,14 @@ def test_terminal_and_file_hold_the_same(run: RunFolder) -> None:
     screen = io.StringIO()
     report.print(screen)
     shown = " ".join(screen.getvalue().split())
-    for text in ("60.0% (50.2–69.1)", "[red]not markup[/red]", "loss", "0123abc", "full", "gold"):
+    for text in (
+        "60.0% (50.2–69.1)",
+        "[red]not markup[/red]",
+        "loss",
+        "0123abc",
+        "evidence",
+        "gold",
+    ):
         assert text in shown and text in report.markdown()
     assert "\x1b" not in screen.getvalue()
     assert run.report_file.read_text() == report.markdown()

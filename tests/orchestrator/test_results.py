@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.lease import Lease
 from orchestrator.results import open_run, read_config, read_predictions, read_trials
 from orchestrator.results_csv import write_results
 from orchestrator.trial_result import TrialResult, ranked
@@ -39,21 +39,25 @@ def test_a_finished_trial_is_read_whole(run: RunFolder) -> None:
     assert trial.warnings == ()
 
 
-def test_without_a_summary_a_trial_runs_while_it_has_news_and_is_interrupted_after(
-    run: RunFolder,
-) -> None:
-    now = time.time()
-    for rank, updated in ((2, now), (4, now - 3600)):
-        folder = run.trial(new_spec(rank=rank).trial_id)
-        folder.write_spec(new_spec(rank=rank), {})
-        folder.write_progress({"kind": "progress", "step": 7, "units": 56, "state": "running",
-                               "metrics": {"train_loss": 2.0}, "updated": updated})  # fmt: skip
-    silent = run.trial(new_spec(rank=8).trial_id)
+def test_without_a_summary_a_trial_runs_while_a_driver_holds_the_run(run: RunFolder) -> None:
+    long_ago = time.time() - 3600
+    folder = run.trial(new_spec(rank=2).trial_id)
+    folder.write_spec(new_spec(rank=2), {})
+    folder.write_progress({"kind": "progress", "step": 7, "units": 56, "state": "running",
+                           "metrics": {"train_loss": 2.0}, "updated": long_ago})  # fmt: skip
+    silent = run.trial(new_spec(rank=8).trial_id)  # it loads its base
     silent.write_spec(new_spec(rank=8), {})
-    os.utime(silent.spec_file, (now - 3600, now - 3600))
+    add_trial(run, state="stopped", rank=16)
+    with Lease(run):
+        held = {item.knobs["rank"]: item for item in read_trials(run)}
+    assert {rank: item.state for rank, item in held.items()} == {
+        2: "running",
+        8: "running",
+        16: "stopped",
+    }
+    assert held[2].metrics == {"train_loss": 2.0}
     states = {item.knobs["rank"]: item.state for item in read_trials(run)}
-    assert states == {2: "running", 4: "interrupted", 8: "interrupted"}
-    assert next(i for i in read_trials(run) if i.knobs["rank"] == 2).metrics == {"train_loss": 2.0}
+    assert states == {2: "interrupted", 8: "interrupted", 16: "stopped"}
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[1, 2]", '{"metrics": 3, "history": [{"x": 1}, 4]}'])
@@ -89,6 +93,8 @@ def test_the_table_has_every_trial_knob_and_metric_and_exact_floats(run: RunFold
     assert row["quantization"] == "none" and row["rank"] == "8" and row["role"] == "trial"
     assert row["report_em_acc"] == repr(1 / 3) and row["seconds_total"] == "11.0"
     assert rows[base.trial_id]["role"] == "baseline" and rows[base.trial_id]["rank"] == ""
+    asked = [(row["context"], row["evidence"]) for row in rows.values()]
+    assert asked == [("evidence", "gold")] * 3
     assert rows[failed.trial_id]["reason"] == "loss is nan,\nat step 4"
 
 

@@ -1,4 +1,4 @@
-"""Specification of a session's start: one space per name, one id per sweep."""
+"""Specification of a run folder: one space and one content per name, one id per sweep."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 
 from orchestrator.config import SweepConfig, from_mapping
-from orchestrator.session import make_folder, settle
+from orchestrator.run_state import (
+    has_ended,
+    make_folder,
+    pinned_revisions,
+    read_state,
+    remember,
+    settle,
+)
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
+
+CONTENTS = {"model tiny": "a1", "model owner/name": "owner/name@c0ffee", "data train": "d1"}
 
 
 @pytest.fixture
@@ -30,25 +39,25 @@ def test_a_new_folder_is_empty(run: RunFolder) -> None:
 
 
 def test_a_sweep_keeps_its_id(run: RunFolder) -> None:
-    first = settle(run, config())
-    assert settle(run, config()) == first
+    first = settle(run, config(), CONTENTS)
+    assert settle(run, config(), CONTENTS) == first
     other = RunFolder(run.path.parent / "other")
-    assert settle(other, config()) != first
+    assert settle(other, config(), CONTENTS) != first
 
 
 def test_more_trials_and_other_resources_are_no_other_space(run: RunFolder) -> None:
-    first = settle(run, config())
+    first = settle(run, config(), CONTENTS)
     grown = config(search={"algorithm": "random", "trials": 40}, resources={"concurrent_trials": 1})
-    assert settle(run, grown) == first
+    assert settle(run, grown, CONTENTS) == first
     assert "trials: 40" in run.sweep_file.read_text()
 
 
 def test_another_space_is_refused_and_leaves_all_as_it_was(run: RunFolder) -> None:
-    settle(run, config())
+    settle(run, config(), CONTENTS)
     before = run.sweep_file.read_bytes(), run.state_file.read_bytes()
     changed = config(budget={"train_examples": 64, "eval_examples": 4, "seed": 3})
     with pytest.raises(InputError) as refused:
-        settle(run, changed)
+        settle(run, changed, CONTENTS)
     told = "\n".join(refused.value.messages)
     assert "budget.train_examples: was 32, now 64" in told
     assert "--name" in told
@@ -56,7 +65,42 @@ def test_another_space_is_refused_and_leaves_all_as_it_was(run: RunFolder) -> No
 
 
 def test_what_a_session_remembers_survives_the_next(run: RunFolder) -> None:
-    sweep_id = settle(run, config())
-    run.write_state({"sweep_id": sweep_id, "trials_done": 3})
-    settle(run, config())
-    assert run.state() == {"sweep_id": sweep_id, "trials_done": 3}
+    sweep_id = settle(run, config(), CONTENTS)
+    remember(run, trials_done=3)
+    settle(run, config(), CONTENTS)
+    assert read_state(run) == {"sweep_id": sweep_id, "contents": CONTENTS, "trials_done": 3}
+
+
+def test_other_weights_or_data_under_the_same_name_are_refused(run: RunFolder) -> None:
+    settle(run, config(), CONTENTS)
+    with pytest.raises(InputError, match="model tiny: its content is another one now"):
+        settle(run, config(), {**CONTENTS, "model tiny": "b2"})
+
+
+def test_what_was_not_there_before_is_no_change(run: RunFolder) -> None:
+    settle(run, config(), CONTENTS)
+    settle(run, config(), {"prompt short": "p1"})
+    assert read_state(run)["contents"] == {**CONTENTS, "prompt short": "p1"}
+
+
+def test_the_revision_of_a_hub_model_is_kept(run: RunFolder) -> None:
+    assert pinned_revisions(run) == {}
+    settle(run, config(), CONTENTS)
+    assert pinned_revisions(run) == {"owner/name": "c0ffee"}
+
+
+def test_a_sweep_has_ended_when_it_has_as_many_trials_as_are_asked_for(run: RunFolder) -> None:
+    asked = config(search={"algorithm": "random", "trials": 4})
+    assert not has_ended(run, asked)
+    remember(run, trials_done=3, exhausted=False)
+    assert not has_ended(run, asked)
+    remember(run, trials_done=4)
+    assert has_ended(run, asked)
+    remember(run, trials_done=1, exhausted=True)
+    assert has_ended(run, asked)
+
+
+def test_a_damaged_state_is_said_and_not_trusted(run: RunFolder) -> None:
+    run.state_file.write_text('{"sweep_id": "a')
+    with pytest.raises(InputError, match="damaged"):
+        read_state(run)

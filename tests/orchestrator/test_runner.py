@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster import Cluster
+from orchestrator.hosts import HostShape
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, stratum
 from orchestrator.schedulers import SCHEDULERS
@@ -36,6 +38,10 @@ class Told:
         self.calls.append((record.state, record.trial_id))
 
 
+def cluster(admission: Any) -> Cluster:
+    return Cluster(HostShape(1, 0, 2), admission, "admission", {})
+
+
 class Running:
     """A sweep of which one trial has been started."""
 
@@ -43,7 +49,7 @@ class Running:
         settings = tiny_sweep.config()
         agenda, self.ledger, _ = tiny_sweep.agenda(run, settings)
         self.told = Told()
-        self.sweep = Sweep(settings, agenda, self.ledger, self.told, "admission", 2, [self.told])
+        self.sweep = Sweep(settings, agenda, self.ledger, cluster(self.told), [self.told])
         scheduler = SCHEDULERS["asha"](settings.scheduler, settings.budget.train_examples)
         self.callback = SweepCallback(self.sweep, scheduler)
         self.config = AgendaSearcher(self.sweep).suggest("tune's own")
@@ -130,7 +136,7 @@ def test_a_sweep_that_is_over_says_so(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "over")
     agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.config())
     tiny_sweep.run_out(agenda, ledger)
-    sweep = Sweep(tiny_sweep.config(), agenda, ledger, None, "", 1, [])
+    sweep = Sweep(tiny_sweep.config(), agenda, ledger, cluster(None), [])
     assert AgendaSearcher(sweep).suggest("1") == "FINISHED"
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator.labels import bytes_text, seconds_text, trial_label
+from orchestrator.ledger import TrialRecord
 from orchestrator.terminal import SweepDisplay
+from orchestrator.watchers import DisplayWatcher
+from tests.orchestrator.run_builder import new_spec
 from trainables.knobs import canonical
+from trainables.run_folder import RunFolder
 from trainables.spec import Event
 
 LABEL = "small nf4 r8"
@@ -84,6 +89,41 @@ def test_on_a_terminal_the_table_shows_the_running_trials_and_the_sweep() -> Non
         display.stop()
         display.stop()
     assert "[2/4] xyz large none r4: finished, EmAcc 50.0%" in file.getvalue()
+
+
+def test_a_trial_is_shown_from_its_start_on(tmp_path: Path) -> None:
+    clock = Clock()
+    display = SweepDisplay(io.StringIO(), clock=clock)
+    display.start(total=2)
+    record = TrialRecord(new_spec(rank=4), RunFolder(tmp_path).trial("abc"), "running")
+    DisplayWatcher(display).trial_started(record)
+    clock.now = 40.0
+    row = next(line for line in shown(display).splitlines() if line.startswith("abc"))
+    assert "small none r4" in row and "starting" in row and row.rstrip().endswith("40 s")
+    display.trial_event("abc", LABEL, PROGRESS)
+    assert "starting" not in shown(display) and "1 running" in shown(display)
+
+
+def test_what_earlier_sessions_found_is_the_best_until_a_better_one() -> None:
+    display = SweepDisplay(io.StringIO())
+    display.start(total=4, done=2, best=(0.4, "earlier"))
+    assert "2/4 trials · 0 running · best EmAcc 40.0% (earlier)" in shown(display)
+    display.trial_ended("a", "worse", "finished", "", {"em_acc": 0.3})
+    assert "best EmAcc 40.0% (earlier)" in shown(display)
+    display.trial_ended("b", "better", "finished", "", {"em_acc": 0.5})
+    assert "best EmAcc 50.0% (better)" in shown(display)
+
+
+def test_the_pace_is_that_of_trials_that_did_their_work() -> None:
+    clock = Clock()
+    display = SweepDisplay(io.StringIO(), clock=clock)
+    display.start(total=6)
+    for name in "abc":
+        display.trial_ended(name, LABEL, "failed", "no such module", {})
+    assert "to go" not in shown(display)
+    clock.now = 60.0
+    display.trial_ended("d", LABEL, "stopped", "ASHA", {})
+    assert "4/6 trials · 0 running · about 2 min 00 s to go" in shown(display)
 
 
 def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() -> None:

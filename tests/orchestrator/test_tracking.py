@@ -8,16 +8,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.lease import Lease
 from orchestrator.mirror import finish_trial, mirror, trial_name
 from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
 from orchestrator.tracking import (
     BackgroundTracker,
-    NoTracker,
+    RunEnd,
+    RunStart,
     SweepIdentity,
     TrackingError,
     redact,
@@ -74,20 +77,23 @@ def _opened(uri: str, sweep: SweepIdentity, *trials: str) -> MLflowTracker:
     tracker = MLflowTracker(uri)
     tracker.open(sweep)
     for trial_id in trials:
-        tracker.start(trial_id, name=trial_id, params={"rank": 8}, tags={}, started=STARTED)
+        tracker.start(RunStart(trial_id, trial_id, STARTED, params={"rank": 8}))
     return tracker
 
 
 def _finish(tracker: MLflowTracker, state: str, **metrics: float) -> None:
-    tracker.finish("t1", state=state, reason="", metrics=metrics, tags={})
+    tracker.finish(RunEnd("t1", state, metrics=metrics))
 
 
-def _runs(uri: str, sweep: SweepIdentity) -> dict[str, Any]:
+def _all_runs(uri: str, name: str) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(sweep.name)
-    runs = client.search_runs([experiment.experiment_id])
+    return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+
+
+def _runs(uri: str, sweep: SweepIdentity) -> dict[str, Any]:
+    runs = _all_runs(uri, sweep.name)
     by_trial = {run.data.tags["trial_id"]: run for run in runs}
     assert len(by_trial) == len(runs), "a trial has two runs"
     return by_trial
@@ -189,7 +195,7 @@ class TestRuns:
         for rank in (8, 16):
             tracker = _opened(uri, sweep)
             params = {"rank": rank, "target_modules": ["k", "q"], "double_quantization": True}
-            tracker.start("t1", name="n", params=params, tags={}, started=STARTED)
+            tracker.start(RunStart("t1", "n", STARTED, params=params))
         assert _runs(uri, sweep)["t1"].data.params == {
             "rank": "8",
             "target_modules": '["k", "q"]',
@@ -238,6 +244,8 @@ class TestMirror:
         assert _points(uri, runs[ids[0]], "em_acc")[-1][1] == 0.5
         assert runs[ids[0]].data.metrics["report_em_acc"] == 0.5
         assert runs[ids[0]].data.tags["git_commit"] == "0123abc"
+        asked = [(runs[key].data.tags["context"], runs[key].data.tags["evidence"]) for key in ids]
+        assert asked == [("evidence", "gold")] * 4
         assert runs[ids[0]].data.params["rank"] == "8"
         assert runs[ids[2]].data.tags["reason"] == "loss is nan"
         assert [runs[key].data.tags["role"] for key in ids[1:]] == ["trial", "trial", "baseline"]
@@ -250,6 +258,9 @@ class TestMirror:
         folder = add_trial(run)
         folder.discard_result()
         mirror(run, _opened(uri, sweep))
+        assert _runs(uri, sweep)[folder.trial_id].info.status == "KILLED"
+        with Lease(run):
+            mirror(run, _opened(uri, sweep))
         assert _runs(uri, sweep)[folder.trial_id].info.status == "RUNNING"
 
     def test_a_report_score_may_come_later(
@@ -279,34 +290,47 @@ class TestMirror:
         assert trial_name(spec) == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
 
 
-class _Recorder(NoTracker):
-    """Notes what reaches it; waits for `gate` first."""
+class _Recorder:
+    """A store that is down while `gate` is shut or `down` is set; notes what reaches it."""
 
-    def __init__(self, *, fails: bool = False) -> None:
+    def __init__(self, *, ready: bool = False, down: bool = False) -> None:
         self.gate = threading.Event()
-        self.fails = fails
+        if ready:
+            self.gate.set()
+        self.down = down
+        self.calls: list[tuple[str, ...]] = []
         self.logged: list[tuple[str, list[int]]] = []
-        self.finished: list[str] = []
 
     def open(self, sweep: SweepIdentity) -> None:
         self.gate.wait(10)
-        if self.fails:
-            raise TrackingError("MLflow at X can't be used: gone")
+        self._reached("open", sweep.name)
+
+    def start(self, start: RunStart) -> None:
+        self._reached("start", start.trial_id)
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
+        self._reached("log", trial_id)
         self.logged.append((trial_id, [event.units for event in events]))
 
-    def finish(
-        self,
-        trial_id: str,
-        *,
-        state: str,
-        reason: str,
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Sequence[Path] = (),
+    def finish(self, end: RunEnd) -> None:
+        self._reached("finish", end.trial_id)
+
+    def close(
+        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
     ) -> None:
-        self.finished.append(trial_id)
+        self._reached("close", state)
+
+    def _reached(self, *call: str) -> None:
+        if self.down:
+            raise TrackingError("MLflow at X can't be used: gone")
+        self.calls.append(call)
+
+
+def _until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end, "nothing happened in 10 s"
+        time.sleep(0.01)
 
 
 class TestBackground:
@@ -314,30 +338,91 @@ class TestBackground:
         recorder = _Recorder()
         tracker = BackgroundTracker(recorder, warn=pytest.fail)
         tracker.open(sweep)
+        for trial_id in ("a", "b"):
+            tracker.start(RunStart(trial_id, trial_id, STARTED))
         for units in (8, 16):
             tracker.log("a", [_event(units)])
             tracker.log("b", [_event(units)])
-        tracker.finish("a", state="finished", reason="", metrics={}, tags={})
+        tracker.finish(RunEnd("a", "finished"))
         tracker.log("b", [_event(24)])
         assert recorder.logged == []
         recorder.gate.set()
         tracker.close(state="finished", metrics={})
         assert recorder.logged == [("a", [8, 16]), ("b", [8, 16]), ("b", [24])]
-        assert recorder.finished == ["a"]
+        assert recorder.calls[-3:] == [("finish", "a"), ("log", "b"), ("close", "finished")]
         assert not tracker.incomplete
 
-    def test_an_error_is_one_warning_and_the_rest_is_dropped(self, sweep: SweepIdentity) -> None:
-        warnings: list[str] = []
-        recorder = _Recorder(fails=True)
-        tracker = BackgroundTracker(recorder, warn=warnings.append)
-        recorder.gate.set()
+    def test_an_error_is_one_warning_and_the_tracker_is_whole_once_it_answers_again(
+        self, sweep: SweepIdentity
+    ) -> None:
+        said: list[str] = []
+        recorder = _Recorder(ready=True)
+        tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=0.01)
+        tracker.open(sweep)
+        tracker.start(RunStart("a", "a", STARTED))
+        tracker.start(RunStart("b", "b", STARTED))
+        _until(lambda: ("start", "b") in recorder.calls)
+        recorder.down = True
+        tracker.log("a", [_event(8)])
+        _until(lambda: said)
+        assert "can't be used: gone. The sweep goes on" in said[0]
+        assert tracker.incomplete
+        tracker.finish(RunEnd("a", "finished"))
+        tracker.start(RunStart("c", "c", STARTED))
+        tracker.log("c", [_event(8)])
+        time.sleep(0.1)
+        recorder.calls.clear()
+        recorder.down = False
+        _until(lambda: not tracker.incomplete)
+        again = [("open", sweep.name), ("start", "a"), ("start", "b")]
+        assert recorder.calls == [*again, ("finish", "a"), ("start", "c")]
+        tracker.close(state="finished", metrics={})
+        assert len(said) == 2
+        assert "works again" in said[1]
+
+    def test_it_is_tried_again_in_closing_at_the_latest(self, sweep: SweepIdentity) -> None:
+        said: list[str] = []
+        recorder = _Recorder(ready=True, down=True)
+        tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=3600)
+        tracker.open(sweep)
+        tracker.start(RunStart("a", "a", STARTED))
+        tracker.finish(RunEnd("a", "finished"))
+        _until(lambda: said)
+        recorder.down = False
+        tracker.close(state="finished", metrics={})
+        assert not tracker.incomplete
+        ends = [("start", "a"), ("finish", "a"), ("close", "finished")]
+        assert recorder.calls[-3:] == ends
+
+    def test_one_that_is_still_away_in_closing_is_left_to_the_next_start(
+        self, sweep: SweepIdentity
+    ) -> None:
+        said: list[str] = []
+        recorder = _Recorder(ready=True, down=True)
+        tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=0.01)
         tracker.open(sweep)
         tracker.log("a", [_event(8)])
+        before = time.monotonic()
         tracker.close(state="finished", metrics={})
-        assert len(warnings) == 1
-        assert "can't be used: gone. The sweep goes on" in warnings[0]
+        assert time.monotonic() - before < 5
         assert tracker.incomplete
-        assert recorder.logged == []
+        assert len(said) == 1
+        assert recorder.calls == []
+
+    def test_a_call_that_can_never_be_made_does_not_hold_up_the_others(
+        self, sweep: SweepIdentity
+    ) -> None:
+        said: list[str] = []
+        recorder = _Recorder(ready=True)
+        tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=0.01)
+        tracker.open(sweep)
+        tracker.finish(RunEnd("never started", "finished"))
+        tracker.start(RunStart("a", "a", STARTED))
+        _until(lambda: ("start", "a") in recorder.calls)
+        tracker.close(state="finished", metrics={})
+        assert recorder.calls[-1] == ("close", "finished")
+        assert tracker.incomplete
+        assert len(said) == 1
 
     def test_closing_waits_no_longer_than_it_may(self, sweep: SweepIdentity) -> None:
         warnings: list[str] = []
@@ -351,11 +436,31 @@ class TestBackground:
         assert "not done after 0.2 s" in warnings[0]
         recorder.gate.set()
 
+    def test_a_store_that_comes_back_holds_every_point_of_the_sweep(
+        self, tmp_path: Path, sweep: SweepIdentity
+    ) -> None:
+        said: list[str] = []
+        run = new_run(tmp_path / "quick")
+        best = add_trial(run, right=[1, 0], rungs={0.25: 0.2, 1.0: 0.5})
+        (tmp_path / "later").write_text("a file where the store's folder is to be")
+        uri = f"sqlite:///{tmp_path}/later/mlflow.db"
+        tracker = BackgroundTracker(MLflowTracker(uri), warn=said.append, close_seconds=120)
+        tracker.open(sweep)
+        mirror(run, tracker)
+        _until(lambda: said)
+        (tmp_path / "later").unlink()
+        tracker.close(state="finished", metrics={"best_em_acc": 0.5})
+        assert not tracker.incomplete
+        assert len(said) == 2
+        runs = _runs(uri, sweep)
+        assert [value for _, value in _points(uri, runs[best.trial_id], "em_acc")] == [0.2, 0.5]
+        assert runs["sweep"].info.status == "FINISHED"
+
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_fault_of_the_program_is_told_too(self) -> None:
         warnings: list[str] = []
         tracker = BackgroundTracker(MLflowTracker("sqlite:///unused.db"), warn=warnings.append)
-        tracker.start("never opened", name="", params={}, tags={}, started=0)
+        tracker.start(RunStart("never opened", "", STARTED))
         tracker.close(state="finished", metrics={})
         assert tracker.incomplete
         assert "fault of the program" in warnings[0]
@@ -425,3 +530,42 @@ def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
 )
 def test_redact(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+TOGETHER = """
+import sys
+from orchestrator.mlflow_tracker import MLflowTracker
+from orchestrator.tracking import SweepIdentity
+import mlflow.store.tracking.sqlalchemy_store
+print("ready", flush=True)
+sys.stdin.readline()
+MLflowTracker(sys.argv[1]).open(SweepIdentity(sys.argv[2], "quick"))
+"""
+
+
+@pytest.mark.slow
+def test_two_sweeps_that_start_together_make_one_fresh_store(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    with ExitStack() as processes:
+        sweeps = [processes.enter_context(_opening(uri, name)) for name in ("one", "two")]
+        for process in sweeps:
+            processes.callback(process.kill)
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for process in sweeps:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=120)[1] for process in sweeps] == ["", ""]
+    assert {run.data.tags["sweep_id"] for run in _all_runs(uri, "quick")} == {"one", "two"}
+
+
+def _opening(uri: str, sweep_id: str) -> subprocess.Popen[str]:
+    """A process that opens the store for a sweep once it is sent a line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TOGETHER, uri, sweep_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )

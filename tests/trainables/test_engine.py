@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_trials import make_spec, run, shared_base
+from tests.tiny_trials import make_spec, make_trial, run, shared_base
+from trainables import checkpoint
+from trainables.checkpoint import Checkpoint
+from trainables.data import collate
 from trainables.engine import (
     DoesNotFitError,
+    Engine,
     less_activation_memory,
     memory_errors,
     schedule_factor,
 )
+from trainables.models import load_base
+from trainables.trial import Trial
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -41,6 +47,30 @@ def test_an_optimizer_that_a_cpu_has_not_is_told_as_what_does_not_fit(
         run(make_spec(tiny_llama, optimizer="paged_adamw_8bit"), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "paged_adamw_8bit"])
+def test_an_optimizer_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(
+    optimizer: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    trial = make_trial(make_spec(tiny_llama, rank=128, max_gradient_norm=0.1), tmp_path)
+    engine = _engine(trial, optimizer)
+    _train(engine, trial, steps=2)
+    tensors, state = engine.tensors(), engine.state()
+    checkpoint.save(tmp_path, Checkpoint(step=2, state=state, tensors=tensors))
+    whole = _train(engine, trial, steps=3)
+    resumed = _engine(trial, optimizer)
+    last = checkpoint.load_latest(tmp_path)
+    assert last is not None
+    resumed.restore(last.tensors, last.state)
+    assert _train(resumed, trial, steps=3) == whole
+    before, after = engine.tensors(), resumed.tensors()
+    assert before.keys() == after.keys() == tensors.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (optimizer == "sgd") == (not any(name.startswith("optimizer.") for name in tensors))
+    eight_bit = [name for name, tensor in tensors.items() if name.endswith("state1")]
+    assert {tensors[name].dtype for name in eight_bit} == _STATE_DTYPES.get(optimizer, set())
+
+
 def test_memory_that_a_cpu_has_not_is_told_as_what_does_not_fit() -> None:
     with pytest.raises(DoesNotFitError), memory_errors():
         torch.empty(1 << 60)
@@ -64,6 +94,32 @@ def test_a_trial_computes_in_the_dtype_it_was_given(
     assert half["train_loss"] != full["train_loss"]
     assert half["train_loss"] == pytest.approx(full["train_loss"], rel=0.05)
     assert half["eval_loss"] == pytest.approx(full["eval_loss"], rel=0.05)
+
+
+# bitsandbytes keeps the moments of small parameters in full
+_STATE_DTYPES = {"paged_adamw_8bit": {torch.uint8, torch.float32}}
+
+
+def _engine(trial: Trial, optimizer: str) -> Engine:
+    """An engine on a newly attached model; a paged optimizer works on a CPU too, unpaged."""
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    named = optimizer if optimizer == "sgd" else "adamw"
+    knobs = {**trial.spec.knobs, "optimizer": named}
+    model = trial.method.attach(load_base(trial.spec, device="cpu").model, seed=0)
+    engine = Engine(model, trial.base, knobs, total_steps=8)
+    if optimizer == "paged_adamw_8bit":
+        engine.optimizer = PagedAdamW8bit(engine.parameters.values(), lr=5e-3)
+    return engine
+
+
+def _train(engine: Engine, trial: Trial, *, steps: int) -> list[float]:
+    batch = collate(trial.data.split("train"), [0, 1], pad_token=trial.base.pad_token)
+    losses = []
+    for step in range(steps):
+        losses.append(engine.accumulate(batch, completion_tokens=8))
+        engine.step(step)
+    return losses
 
 
 def _factors(schedule: str, *, warmup: float) -> list[float]:

@@ -13,6 +13,7 @@ from tests.tiny_trials import make_spec, make_trial, shared_base
 from trainables.cost import TensorPeak
 from trainables.data import IGNORED, Encoded, collate
 from trainables.evaluate import EndOfLine, Evaluation, evaluate, length_sorted
+from trainables.train import train
 from trainables.trial import Trial
 
 
@@ -51,6 +52,16 @@ def test_every_question_has_its_prediction_in_the_order_of_the_data(trial: Trial
         assert row["gold"] == trial.data.task.gold(example)
         assert row["question"] == example.record["question"]
         assert row["em_acc"] == trial.data.task.score(example, row["prediction"])["em_acc"]
+
+
+@pytest.mark.parametrize(("method", "batches"), [("untrained", 6), ("lora", 8)])
+def test_every_batch_of_an_evaluation_is_a_heartbeat(
+    method: str, batches: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    beats: list[int] = []
+    trial = make_trial(make_spec(tiny_llama, method=method), tmp_path)
+    list(train(replace(trial, heartbeat=lambda: beats.append(1))))
+    assert len(beats) == batches  # of at most 4 questions, each for the loss and for the answers
 
 
 def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: Trial) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+import weakref
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.tiny_trials import make_spec
-from trainables.host import Failure, HostProcess
+from tests.tiny_trials import BUDGET, make_spec
+from trainables import host as host_module
+from trainables.host import Failure, HostProcess, _heartbeat
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event, TrialSpec
 
@@ -79,6 +84,63 @@ def test_a_trial_that_can_not_start_is_a_failure_and_its_log_says_why(
     healthy = prepared(make_spec(tiny_llama, rank=2), tmp_path)
     assert host.start(str(healthy.path)) == []
     finish(host)
+
+
+def test_a_model_that_changed_after_the_plan_is_not_trained(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    place = prepared(make_spec(model), tmp_path)
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    failure = host.start(str(place.path))
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith(f"InputError: model: the model folder {model} has changed")
+
+
+def test_a_trial_that_broke_off_leaves_nothing_in_memory(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def free_and_look() -> None:
+        free_memory()
+        left.append(model())
+
+    left: list[object] = []
+    free_memory = host_module._free_memory
+    budget = replace(BUDGET, rungs=(1.0,))
+    spec = make_spec(tiny_llama, budget=budget, learning_rate=1e30, optimizer="sgd", warmup=0.0)
+    host.start(str(prepared(spec, tmp_path).path))
+    model = weakref.ref(host._base.model)
+    monkeypatch.setattr(host_module, "_free_memory", free_and_look)
+    while not isinstance(host.next(), Failure):
+        assert model() is not None
+    assert left == [None]  # already when a GPU's memory is given back
+
+
+def test_a_base_that_no_trial_wants_leaves_nothing_in_memory(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path
+) -> None:
+    place = prepared(make_spec(tiny_llama, method="untrained"), tmp_path)
+    assert host.start(str(place.path)) == []
+    finish(host)
+    model = weakref.ref(host._base.model)
+    other = prepared(make_spec(tiny_llama, method="untrained", quantization="nf4"), tmp_path)
+    assert host.start(str(other.path)) == []
+    assert model() is None
+    host.close()
+
+
+def test_a_heartbeat_keeps_what_the_last_event_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = TrialFolder(tmp_path / "trial")
+    folder.write_progress({"kind": "rung", "step": 3, "state": "running", "updated": 1.0})
+    _heartbeat(folder)()
+    assert (folder.progress() or {})["updated"] == 1.0
+    monkeypatch.setattr(host_module, "HEARTBEAT_SECONDS", 0.0)
+    _heartbeat(folder)()
+    progress = folder.progress() or {}
+    assert (progress["kind"], progress["step"], progress["state"]) == ("rung", 3, "running")
+    assert time.time() - progress["updated"] < 60
 
 
 def test_a_folder_without_a_spec_is_a_failure(host: HostProcess, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.tiny_models import make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables import models
 from trainables.errors import InputError
-from trainables.model_folder import check_model_folder, is_folder, model_digest, resolve_revision
+from trainables.model_folder import check_model_folder, model_digest, resolve_revision
 
 
 def test_a_base_is_frozen_in_evaluation_mode_and_generates_greedily(tiny_llama: Path) -> None:
@@ -92,8 +93,11 @@ def test_a_model_has_the_same_digest_wherever_it_lies_and_another_if_it_changes(
     copy = shutil.copytree(tiny_llama, tmp_path / "copy")
     (copy / "README.md").write_text("About this model.")
     assert model_digest(copy) == model_digest(tiny_llama)
-    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    changed = (copy / "config.json").read_text() + " "
+    (copy / "config.json").write_text(changed)
     assert model_digest(copy) != model_digest(tiny_llama)
+    (copy / "config.json").write_text(changed[:-1])
+    assert model_digest(copy) == model_digest(tiny_llama)
 
 
 def test_all_that_a_folder_lacks_is_told_at_once(tmp_path: Path) -> None:
@@ -118,12 +122,26 @@ def test_what_is_no_folder_is_refused(what: str, tmp_path: Path) -> None:
         check_model_folder(tmp_path / what)
 
 
-def test_a_hub_id_is_told_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hub_id", ["no-such-model", "no-such-owner/no-such-model"])
+def test_what_is_no_absolute_folder_is_asked_of_the_hub(
+    hub_id: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    spec = replace(make_spec(tiny_llama), model_source=hub_id, revision="main")
+    with pytest.raises(OSError, match=r"huggingface\.co"):
+        models.load_base(spec, device="cpu")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "base_models" / "small").mkdir(parents=True)
-    assert is_folder("base_models/small")
-    assert is_folder("./nothing") and is_folder("/nothing") and is_folder("a/b/c")
-    assert not is_folder("meta-llama/Llama-3.2-1B-Instruct")
+    shutil.copytree(tiny_llama, tmp_path / hub_id)
+    with pytest.raises(InputError, match="would be loaded in its place"):
+        models.load_base(spec, device="cpu")
+
+
+def test_the_source_counts_and_not_the_knob(tiny_llama: Path) -> None:
+    spec = make_spec(tiny_llama)
+    elsewhere = replace(spec, knobs={**spec.knobs, "model": "no-such/model"})
+    assert models.load_base(elsewhere, device="cpu").key == spec.base_key
+    unnamed = replace(spec, model_source="")
+    assert models.load_base(unnamed, device="cpu").key == spec.base_key
 
 
 def test_a_hub_that_is_out_of_reach_asks_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

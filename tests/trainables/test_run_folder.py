@@ -100,6 +100,18 @@ def test_a_file_half_written_beside_its_place_is_no_trial(run: RunFolder) -> Non
     assert [*run.trials()] == []
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"state": "fini', b'{"a": "\xc3', b"null", b"[1]"])
+def test_a_torn_file_is_as_good_as_none(run: RunFolder, torn: bytes) -> None:
+    trial = run.trial("0123")
+    trial.write_spec(new_spec(), {})
+    for file in (trial.summary_file, trial.progress_file, trial.report_score_file, run.state_file):
+        file.write_bytes(torn)
+    assert run.state() is trial.summary() is trial.progress() is trial.report_score() is None
+    assert not trial.done
+    trial.write_summary({"state": "finished"})
+    assert trial.done
+
+
 def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write_json(file, {"loss": math.nan, "all": [1.0, math.inf], "in": {"it": -math.inf}})

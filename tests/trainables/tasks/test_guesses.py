@@ -24,6 +24,12 @@ def test_the_best_constant_is_the_answer_that_is_right_most_often() -> None:
     assert guesses(TASK, examples)["best_constant"] == 0.75
 
 
+def test_a_constant_is_an_answer_also_where_programs_are_learned() -> None:
+    programs = make_task("finqa", {"train": "t", "selection": "s", "target": "program"})
+    examples = [example(3.0), example(3.0), example(3.0), example(4.0)]
+    assert guesses(programs, examples) == guesses(TASK, examples)
+
+
 def test_a_fixed_cell_is_right_where_the_answer_lies() -> None:
     examples = [example(32.0), example(32.0), example(5.0), example(99.0)]
     assert guesses(TASK, examples)["copy_a_cell"] == 0.5
