@@ -73,6 +73,7 @@ def test_the_shipped_bases_differ_in_size_and_fit_in_8_megabytes(base_models: Pa
     assert sum(path.stat().st_size for path in files) <= 8_000_000
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_model_that_loads_and_makes_it_again_from_its_seed(
     tmp_path: Path,
 ) -> None:
