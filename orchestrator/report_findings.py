@@ -33,8 +33,9 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
     p_value = any_difference(rows, metric=metric)
     if p_value is None:
         return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
-    test = "exact McNemar" if len(order) == 2 else "Cochran's Q, by permutation"
-    tail = f"({test} on the selection split, {len(order)} trials, {p_text(p_value)})"
+    pairs = len(order) * (len(order) - 1) // 2
+    test = "exact McNemar" if pairs == 1 else f"exact McNemar of {pairs} pairs, Bonferroni"
+    tail = f"({test}, on the selection split, {len(order)} trials, {p_text(p_value)})"
     if p_value >= SIGNIFICANT:
         found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])

@@ -70,7 +70,7 @@ def test_a_difference_is_named_with_its_test(run: RunFolder) -> None:
     for rank, right in ((1, 10), (2, 70), (4, 12)):
         add_trial(run, right=outcomes(right), rank=rank)
     text = section(markdown(run), "Do the finished trials differ?")
-    assert "no difference" not in text and "Cochran's Q" in text
+    assert "no difference" not in text and "Bonferroni" in text
     assert "+58.0 points" in text and "better" in text
 
 

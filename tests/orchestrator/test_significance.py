@@ -63,6 +63,13 @@ def test_whether_any_of_several_trials_differs() -> None:
     assert p_value is not None and p_value < 0.01
 
 
+def test_two_near_copies_among_others_are_no_difference() -> None:
+    """Two trials that share their four right answers of 442, and eight that have none."""
+    copies = [question_rows(outcomes(4, 442)) for _ in range(2)]
+    p_value = any_difference([*copies, *(question_rows(outcomes(0, 442)) for _ in range(8))])
+    assert p_value == 1.0
+
+
 def test_two_trials_are_compared_exactly_and_one_not_at_all() -> None:
     two = [question_rows(outcomes(right)) for right in (25, 20)]
     assert any_difference(two) == pytest.approx(0.0625)
