@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.config import SweepConfig, from_mapping, to_mapping
 from orchestrator.differences import differences
 from orchestrator.plan import MODEL
+from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 
@@ -74,13 +75,9 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
 
 def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
     """Raises InputError, naming each change, if another space ran under this name."""
-    import yaml
-
-    try:
-        text = run.sweep_file.read_text()
-    except (FileNotFoundError, NotADirectoryError):
+    if not run.sweep_file.is_file():
         return
-    changes = differences(from_mapping(yaml.safe_load(text)), config)
+    changes = differences(from_mapping(read_yaml(run.sweep_file)), config)
     if changes:
         title = f"{run.path}: this run was started with another space."
         raise InputError([title, *(f"  {change}" for change in changes), _HOW_TO_GO_ON])

@@ -97,14 +97,16 @@ def _run_folder(given: argparse.Namespace) -> RunFolder:
 
 
 def resume_command(given: argparse.Namespace) -> str:
-    """The command line that goes on with this sweep."""
+    """The command line that goes on with this sweep; a password in it is left out."""
     import shlex
+
+    from orchestrator.tracking import redact
 
     words = ["python", "-m", "orchestrator.sweep", given.space]
     for option in ("name", "storage", "tracking_uri", "trials", "address"):
         value = getattr(given, option)
         if value is not None and value != _parser().get_default(option):
-            words += [f"--{option.replace('_', '-')}", str(value)]
+            words += [f"--{option.replace('_', '-')}", redact(str(value))]
     for override in given.set:
         words += ["--set", override]
     return shlex.join(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,12 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def test_the_line_that_resumes_holds_no_password() -> None:
+    uri = "https://somebody:marker-secret@tracking.example:5000"
+    given = Namespace(space="x.yaml", name=None, storage="runs", tracking_uri=uri, trials=3)
+    given.address, given.set = None, []
+    line = resume_command(given)
+    assert "marker-secret" not in line
+    assert "--trials 3" in line and "--tracking-uri" in line
