@@ -65,7 +65,7 @@ class Ledger:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.provenance: dict[str, str] = {}  # of this session, for what the driver writes
+        self.provenance: dict[str, str] = {}  # of this start, for what the driver writes
         self.warnings: list[str] = []
         self.records: dict[str, TrialRecord] = {}
         for folder in list(run.trials()):

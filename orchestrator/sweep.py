@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(given: argparse.Namespace) -> int:
+    from orchestrator.driver import Driver
     from orchestrator.dry_run import describe
     from orchestrator.lease import Lease
     from orchestrator.plan import Planner
@@ -46,7 +47,6 @@ def _sweep(given: argparse.Namespace) -> int:
         refuse_another_space,
         settle,
     )
-    from orchestrator.session import Session
 
     config = _load(given)
     run = _run_folder(given)
@@ -55,7 +55,7 @@ def _sweep(given: argparse.Namespace) -> int:
         print(describe(planner, run))
         planner.prepare(ask_the_hub=False)
         return FINISHED
-    session = Session(
+    driver = Driver(
         run=run,
         config=config,
         planner=planner,
@@ -65,12 +65,12 @@ def _sweep(given: argparse.Namespace) -> int:
     )
     refuse_another_space(run, config)
     if has_ended(run, config) and not given.retry_failed:
-        return _EXIT_CODES[session.show()]
+        return _EXIT_CODES[driver.show()]
     planner.prepare(revisions=pinned_revisions(run))
     make_folder(run)
     with Lease(run):
         settle(run, config, planner.contents())
-        return _EXIT_CODES[session.run_all(retry_failed=given.retry_failed)]
+        return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
 
 
 def _load(given: argparse.Namespace) -> SweepConfig:

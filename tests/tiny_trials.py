@@ -83,7 +83,7 @@ def run(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> list[Even
 
 
 def shared_base(spec: TrialSpec) -> Base:
-    """One base per model and quantization for the whole test session."""
+    """One base per model and quantization for all tests."""
     if spec.base_key not in _BASES:
         _BASES[spec.base_key] = load_base(spec, device="cpu")
     return _BASES[spec.base_key]

@@ -108,7 +108,7 @@ def test_what_could_not_run_is_judged_anew_and_still_never_launched(run: RunFold
     agenda, ledger, rejected = tiny_sweep.agenda(run, settings)
     run_out(agenda, ledger)
     assert len(rejected) == 2
-    for record in ledger.with_state(INFEASIBLE):  # as a session does at its start
+    for record in ledger.with_state(INFEASIBLE):  # as a driver does at its start
         ledger.run_again(record)
     resumed, ledger, rejected = tiny_sweep.agenda(run, settings)
     assert run_out(resumed, ledger) == []

@@ -54,7 +54,7 @@ class Running:
         self.callback = SweepCallback(self.sweep, scheduler)
         self.config = AgendaSearcher(self.sweep).suggest("tune's own")
         assert isinstance(self.config, dict)
-        self.trial = SimpleNamespace(config=self.config, error_file="/tmp/error.txt")
+        self.trial = SimpleNamespace(config=self.config, error_file="error.txt")
         self.record = self.ledger.records[self.config["trial_id"]]
 
     def result(self, **result: Any) -> None:

@@ -74,7 +74,7 @@ def config(**sections: Any) -> SweepConfig:
 def agenda(
     run: RunFolder, settings: SweepConfig, *, plan: Planner | None = None
 ) -> tuple[Agenda, Ledger, list[TrialRecord]]:
-    """An agenda on a run folder, as a session starts one, and those that it rejects."""
+    """An agenda on a run folder, as a driver starts one, and those that it rejects."""
     rejected: list[TrialRecord] = []
     ledger = Ledger(run)
     made = Agenda(

@@ -1,7 +1,7 @@
-"""Session: one driver's work on a sweep, from the state of its folder to the report.
+"""Driver: one start of a sweep, from the state of its folder to the report.
 
 What lies in the run folder decides what is left to do; nothing else is carried over from an
-earlier session.
+earlier start.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _OF_THE_BEST = (
 
 
 @dataclass
-class Session:
-    """All that one driver is given."""
+class Driver:
+    """All that one start of a sweep is given."""
 
     run: RunFolder
     config: SweepConfig
@@ -169,7 +169,7 @@ class Session:
         self._close_tracker(ledger, tracker, outcome)
 
     def _open_tracker(self, display: Any) -> Any:
-        """A mirror in MLflow that never waits, with what earlier sessions could not tell it."""
+        """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
         from orchestrator.mirror import mirror
         from orchestrator.mlflow_tracker import MLflowTracker
         from orchestrator.tracking import BackgroundTracker, SweepIdentity
@@ -214,7 +214,7 @@ class Session:
 
 
 def _best_so_far(run: RunFolder) -> tuple[float, str] | None:
-    """EmAcc and label of the best trial of earlier sessions."""
+    """EmAcc and label of the best trial of earlier starts."""
     from orchestrator.results import read_trials
     from orchestrator.trial_result import ranked
 
