@@ -19,17 +19,13 @@ from orchestrator.overrides import Override, apply_overrides
 from orchestrator.settings import (
     Faults,
     Setting,
-    above,
-    at_least,
-    between,
     names,
-    one_of,
     options,
     read_settings,
-    whole,
 )
 from orchestrator.space import Space, grid, knob_names
 from orchestrator.strict_yaml import read_yaml
+from trainables.checks import above, at_least, between, one_of, whole
 from trainables.errors import InputError, did_you_mean
 
 ALGORITHMS = ("tpe", "random", "grid")

@@ -14,8 +14,10 @@ from orchestrator.config import SweepConfig, to_mapping
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.plan import Planner
 from orchestrator.report_content import Report
+from orchestrator.results import read_trials
 from orchestrator.run_state import read_state, remember
 from orchestrator.tracking import redact
+from orchestrator.trial_result import TrialResult, ranked
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
@@ -67,7 +69,7 @@ class Driver:
             if self._run_on_cluster(ledger, display, tracker):
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt:
-            outcome = "interrupted"
+            pass  # the outcome says so already
         finally:
             display.stop()
             ray.shutdown()
@@ -93,7 +95,8 @@ class Driver:
         from orchestrator.runner import run_trials
 
         sweep = self._sweep(ledger, display, tracker)
-        best = _best_so_far(self.run)
+        first = _best(self.run, "em_acc")
+        best = (first.metrics["em_acc"], first.label) if first else None
         display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
         if not run_trials(sweep):
             return False
@@ -166,7 +169,7 @@ class Driver:
             print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
         else:
             report.print()
-        self._close_tracker(ledger, tracker, outcome)
+        self._close_tracker(tracker, outcome)
 
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
@@ -183,12 +186,12 @@ class Driver:
         mirror(self.run, tracker)
         return tracker
 
-    def _close_tracker(self, ledger: Ledger, tracker: Any, outcome: Outcome) -> None:
+    def _close_tracker(self, tracker: Any, outcome: Outcome) -> None:
         run = self.run
         files = (run.report_file, run.results_file, run.pareto_file, run.sweep_file)
         tracker.close(
             state="interrupted" if outcome == "interrupted" else "finished",
-            metrics=_best_metrics(ledger),
+            metrics=_best_metrics(run, self.config.objective),
             artifacts=[file for file in files if file.exists()],
         )
         remember(run, tracked_in=None if tracker.incomplete else redact(self._uri))
@@ -199,7 +202,7 @@ class Driver:
 
         if read_state(self.run).get("tracked_in") != redact(self._uri):
             tracker = self._open_tracker(SweepDisplay())
-            self._close_tracker(Ledger(self.run), tracker, "finished")
+            self._close_tracker(tracker, "finished")
 
     @property
     def _uri(self) -> str:
@@ -213,15 +216,6 @@ class Driver:
         return write_report(self.run, is_driven=False)
 
 
-def _best_so_far(run: RunFolder) -> tuple[float, str] | None:
-    """EmAcc and label of the best trial of earlier starts."""
-    from orchestrator.results import read_trials
-    from orchestrator.trial_result import ranked
-
-    first = next(iter(ranked(read_trials(run))), None)
-    return (first.metrics["em_acc"], first.label) if first else None
-
-
 def _finish_in(tracker: Any, record: TrialRecord) -> None:
     from orchestrator.mirror import finish_trial, start_trial
 
@@ -232,17 +226,18 @@ def _finish_in(tracker: Any, record: TrialRecord) -> None:
 def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialRecord]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
     from orchestrator.pareto import front
-    from orchestrator.results import read_trials
-    from orchestrator.trial_result import ranked
 
     results = read_trials(run)
     chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *front(results)]}
     return [ledger.records[trial_id] for trial_id in chosen]
 
 
-def _best_metrics(ledger: Ledger) -> dict[str, float]:
-    finished = [record for record in ledger if record.is_trial and record.state == FINISHED]
-    if not finished:
-        return {}
-    best = max(finished, key=lambda record: record.metrics.get("em_acc", 0.0))
-    return {f"best_{name}": best.metrics[name] for name in _OF_THE_BEST if name in best.metrics}
+def _best(run: RunFolder, metric: str) -> TrialResult | None:
+    """The best finished trial, as the report ranks them."""
+    return next(iter(ranked(read_trials(run), metric)), None)
+
+
+def _best_metrics(run: RunFolder, metric: str) -> dict[str, float]:
+    best = _best(run, metric)
+    metrics = best.metrics if best else {}
+    return {f"best_{name}": metrics[name] for name in _OF_THE_BEST if name in metrics}

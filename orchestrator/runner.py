@@ -183,10 +183,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
         """A trial goes on from a checkpoint: what it had reported until then counts again."""
         record.history = []
-        results = judged(history, OBJECTIVES[self._sweep.config.objective])
-        compared_in = stratum(self._sweep.config, record)
-        if compared_in is not None:
-            self._scheduler.replay(record.trial_id, compared_in, results)
+        _replay(self._scheduler, self._sweep.config, record, history)
         self._take(record, history)
 
     def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:
@@ -232,11 +229,18 @@ def _scheduler(sweep: Sweep) -> Any:
     config = sweep.config
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler, config.budget.train_examples)
     for record in sweep.ledger:
-        compared_in = stratum(config, record)
-        if compared_in is not None and record.rungs:
-            results = judged(record.history, OBJECTIVES[config.objective])
-            scheduler.replay(record.trial_id, compared_in, results)
+        _replay(scheduler, config, record, record.history)
     return scheduler
+
+
+def _replay(
+    scheduler: Any, config: SweepConfig, record: TrialRecord, history: Sequence[Event]
+) -> None:
+    """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""
+    compared_in = stratum(config, record)
+    results = judged(history, OBJECTIVES[config.objective])
+    if compared_in is not None and results:
+        scheduler.replay(record.trial_id, compared_in, results)
 
 
 def _next_to_no_resources() -> tune.PlacementGroupFactory:

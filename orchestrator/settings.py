@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from trainables.checks import Check
 from trainables.errors import InputError, did_you_mean
 
 REQUIRED = object()
 T = TypeVar("T")
-Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
 
 @dataclass(frozen=True)
@@ -60,61 +59,6 @@ def read_settings(value: object, where: str, table: Mapping[str, Setting]) -> di
     return {name: _value(given.get(name), setting) for name, setting in table.items()}
 
 
-def whole(lowest: int) -> Check:
-    """Accepts whole numbers from `lowest` on."""
-
-    def wrong(value: Any) -> str | None:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-        return None if fits else f"got {value!r}; needs a whole number >= {lowest}."
-
-    return wrong
-
-
-def above(lowest: float) -> Check:
-    """Accepts finite numbers greater than `lowest`."""
-
-    def wrong(value: Any) -> str | None:
-        return (
-            None
-            if _finite(value) and value > lowest
-            else f"got {value!r}; needs a number > {lowest:g}."
-        )
-
-    return wrong
-
-
-def at_least(lowest: float) -> Check:
-    """Accepts finite numbers from `lowest` on."""
-
-    def wrong(value: Any) -> str | None:
-        return (
-            None
-            if _finite(value) and value >= lowest
-            else f"got {value!r}; needs a number >= {lowest:g}."
-        )
-
-    return wrong
-
-
-def between(lowest: float, highest: float) -> Check:
-    """Accepts numbers greater than `lowest` and less than `highest`."""
-
-    def wrong(value: Any) -> str | None:
-        fits = _finite(value) and lowest < value < highest
-        return None if fits else f"got {value!r}; needs a number > {lowest:g} and < {highest:g}."
-
-    return wrong
-
-
-def one_of(*allowed: str) -> Check:
-    """Accepts the names given."""
-
-    def wrong(value: Any) -> str | None:
-        return None if value in allowed else f"got {value!r}.{did_you_mean(value, allowed)}"
-
-    return wrong
-
-
 def names(value: Any) -> str | None:
     """Accepts a list of names."""
     fits = isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -125,10 +69,6 @@ def options(value: Any) -> str | None:
     """Accepts a mapping with names as keys; what lies in it is for others to judge."""
     fits = isinstance(value, dict) and all(isinstance(key, str) for key in value)
     return None if fits else f"got {value!r}; needs a mapping."
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wrong(value: Any, setting: Setting) -> str | None:

@@ -18,6 +18,7 @@ LIGHT = (
     "trainables.errors",
     "trainables.spec",
     "trainables.run_folder",
+    "trainables.checks",
     "trainables.knobs",
     "trainables.methods",
     "trainables.quantization",

@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
-from trainables.data import load_data
+from trainables.cost import TensorPeak
+from trainables.data import collate, load_data
+from trainables.engine import Engine
+from trainables.evaluate import Evaluation, evaluate
 from trainables.identity import task_identity
 from trainables.knobs import canonical
 from trainables.model_folder import model_digest
@@ -101,3 +104,25 @@ def _identity(options: str) -> dict[str, Any]:
 
 _BASES: dict[str, Base] = {}
 _DATA: dict[Any, Any] = {}
+
+
+def evaluate_selection(model: Any, trial: Trial) -> Evaluation:
+    """The model judged on the trial's whole selection split."""
+    return evaluate(
+        model,
+        trial.base,
+        task=trial.data.task,
+        encoded=trial.data.split("selection"),
+        execution=trial.spec.execution,
+        peak=TensorPeak(model, trial.base.device),
+    )
+
+
+def gradients(engine: Engine, trial: Trial) -> torch.Tensor:
+    """All gradients of one batch of the trial's training data, as one vector; none are left."""
+    engine.model.train()
+    batch = collate(trial.data.split("train"), [0, 1, 2], pad_token=trial.base.pad_token)
+    engine.accumulate(batch, completion_tokens=10)
+    found = [p.grad.flatten().float() for p in engine.parameters.values() if p.grad is not None]
+    engine.optimizer.zero_grad(set_to_none=True)
+    return torch.cat(found)

@@ -7,16 +7,14 @@ configurations that train the same thing are the same configuration. LIGHT.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.checks import Check, above, at_least, one_of, whole, within
 from trainables.errors import did_you_mean
 from trainables.methods import METHODS
 from trainables.quantization import QUANTIZATIONS
-
-Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
 
 @dataclass(frozen=True)
@@ -68,39 +66,6 @@ def _double(configuration: Mapping[str, Any]) -> bool:
     return QUANTIZATIONS[configuration["quantization"]].has_double_quantization
 
 
-def _integer(lowest: int) -> Check:
-    def wrong(value: Any) -> str | None:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return (
-            None
-            if whole and value >= lowest
-            else f"got {value!r}; needs a whole number >= {lowest}."
-        )
-
-    return wrong
-
-
-def _number(lowest: float, highest: float = math.inf, *, open_below: bool = False) -> Check:
-    bounds = f"> {lowest:g}" if open_below else f">= {lowest:g}"
-    bounds += "" if highest == math.inf else f" and <= {highest:g}"
-
-    def wrong(value: Any) -> str | None:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        inside = number and (value > lowest if open_below else value >= lowest) and value <= highest
-        return (
-            None if inside and math.isfinite(value) else f"got {value!r}; needs a number {bounds}."
-        )
-
-    return wrong
-
-
-def _one_of(*allowed: str) -> Check:
-    def wrong(value: Any) -> str | None:
-        return None if value in allowed else f"got {value!r}.{did_you_mean(value, allowed)}"
-
-    return wrong
-
-
 def _boolean(value: Any) -> str | None:
     return None if isinstance(value, bool) else f"got {value!r}; needs true or false."
 
@@ -127,25 +92,25 @@ TARGETS = ("answer", "program")
 
 KNOBS: dict[str, Knob] = {
     "model": Knob(None, _text, str, _always),
-    "quantization": Knob("none", _one_of(*QUANTIZATIONS), str, _always),
+    "quantization": Knob("none", one_of(*QUANTIZATIONS), str, _always),
     "double_quantization": Knob(False, _boolean, bool, _double),
-    "compute_dtype": Knob("auto", _one_of(*COMPUTE_DTYPES), str, _always),
-    "method": Knob("lora", _one_of(*METHODS), str, _always),
-    "rank": Knob(8, _integer(1), int, _field_of("rank")),
-    "alpha": Knob(16, _number(0, open_below=True), float, _field_of("alpha")),
-    "dropout": Knob(0.0, _number(0, 0.99), float, _field_of("dropout")),
+    "compute_dtype": Knob("auto", one_of(*COMPUTE_DTYPES), str, _always),
+    "method": Knob("lora", one_of(*METHODS), str, _always),
+    "rank": Knob(8, whole(1), int, _field_of("rank")),
+    "alpha": Knob(16, above(0), float, _field_of("alpha")),
+    "dropout": Knob(0.0, within(0, 0.99), float, _field_of("dropout")),
     "target_modules": Knob("all-linear", _modules, _as_modules, _field_of("target_modules")),
-    "learning_rate": Knob(2e-4, _number(0, open_below=True), float, _trained),
-    "batch_size": Knob(8, _integer(1), int, _trained),
-    "gradient_accumulation": Knob(1, _integer(1), int, _trained),
-    "optimizer": Knob("adamw", _one_of(*OPTIMIZERS), str, _trained),
-    "schedule": Knob("linear", _one_of(*SCHEDULES), str, _trained),
-    "warmup": Knob(0.03, _number(0, 1), float, _trained),
-    "weight_decay": Knob(0.0, _number(0), float, _trained),
-    "max_gradient_norm": Knob(1.0, _number(0, open_below=True), float, _trained),
+    "learning_rate": Knob(2e-4, above(0), float, _trained),
+    "batch_size": Knob(8, whole(1), int, _trained),
+    "gradient_accumulation": Knob(1, whole(1), int, _trained),
+    "optimizer": Knob("adamw", one_of(*OPTIMIZERS), str, _trained),
+    "schedule": Knob("linear", one_of(*SCHEDULES), str, _trained),
+    "warmup": Knob(0.03, within(0, 1), float, _trained),
+    "weight_decay": Knob(0.0, at_least(0), float, _trained),
+    "max_gradient_norm": Knob(1.0, above(0), float, _trained),
     "gradient_checkpointing": Knob(False, _boolean, bool, _trained),
-    "sequence_length": Knob(1024, _integer(16), int, _always),
+    "sequence_length": Knob(1024, whole(16), int, _always),
     "prompt": Knob("default", _text, str, _always),
-    "target": Knob("answer", _one_of(*TARGETS), str, _always),
-    "seed": Knob(0, _integer(0), int, _trained),
+    "target": Knob("answer", one_of(*TARGETS), str, _always),
+    "seed": Knob(0, whole(0), int, _trained),
 }

@@ -10,14 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_trials import BUDGET, EXECUTION, make_spec, make_trial, run, shared_base
+from tests.tiny_trials import (
+    BUDGET,
+    EXECUTION,
+    evaluate_selection,
+    gradients,
+    make_spec,
+    make_trial,
+    run,
+    shared_base,
+)
 from trainables.cost import TensorPeak
-from trainables.data import collate
 from trainables.engine import Engine
 from trainables.evaluate import evaluate
 from trainables.models import Base, load_base, stored_tensors
 from trainables.quantization import QUANTIZATIONS
-from trainables.trial import Trial
 
 # bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one
 # example gives depends on its neighbours there (about 1e-3).
@@ -34,9 +41,9 @@ def test_an_evaluation_in_between_changes_no_gradient(
     with torch.no_grad():  # B is zero at first, and so would be A's gradient
         for parameter in engine.parameters.values():
             parameter.add_(0.01)
-    before = _gradients(engine, trial)
-    _evaluate(model, trial)
-    after = _gradients(engine, trial)
+    before = gradients(engine, trial)
+    evaluate_selection(model, trial)
+    after = gradients(engine, trial)
     trial.method.detach(model).eval()
     assert before.abs().max() > 0
     assert torch.equal(before, after)
@@ -110,26 +117,6 @@ def _trainable() -> set[int]:
     gc.collect()
     alive = [item for item in gc.get_objects() if isinstance(item, torch.nn.Parameter)]
     return {id(parameter) for parameter in alive if parameter.requires_grad}
-
-
-def _gradients(engine: Engine, trial: Trial) -> torch.Tensor:
-    engine.model.train()
-    batch = collate(trial.data.split("train"), [0, 1, 2], pad_token=trial.base.pad_token)
-    engine.accumulate(batch, completion_tokens=10)
-    found = [p.grad.flatten() for p in engine.parameters.values() if p.grad is not None]
-    engine.optimizer.zero_grad(set_to_none=True)
-    return torch.cat(found)
-
-
-def _evaluate(model: Any, trial: Trial) -> None:
-    evaluate(
-        model,
-        trial.base,
-        task=trial.data.task,
-        encoded=trial.data.split("selection"),
-        execution=trial.spec.execution,
-        peak=TensorPeak(model, trial.base.device),
-    )
 
 
 def _content(base: Base) -> dict[str, torch.Tensor]:

@@ -16,11 +16,8 @@ import pytest
 import torch
 
 from tests.tiny_models import make_llama
-from tests.tiny_trials import EXECUTION, make_spec, make_trial
-from trainables.cost import TensorPeak
-from trainables.data import collate
+from tests.tiny_trials import EXECUTION, evaluate_selection, gradients, make_spec, make_trial
 from trainables.engine import Engine
-from trainables.evaluate import evaluate
 from trainables.models import (
     Base,
     describe_device,
@@ -84,9 +81,9 @@ def test_an_evaluation_in_between_changes_no_gradient(
     with torch.no_grad():  # B is zero at first, and so would be A's gradient
         for parameter in engine.parameters.values():
             parameter.add_(0.01)
-    before = _gradients(engine, trial)
-    _evaluate(model, trial)
-    after = _gradients(engine, trial)
+    before = gradients(engine, trial)
+    evaluate_selection(model, trial)
+    after = gradients(engine, trial)
     scale = before.abs().max().item()
     assert scale > 0
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * scale)
@@ -164,26 +161,6 @@ def _trial(spec: TrialSpec, folder: Path) -> Trial:
 
 def _losses(events: Sequence[Event]) -> list[float]:
     return [event.metrics["train_loss"] for event in events]
-
-
-def _gradients(engine: Engine, trial: Trial) -> torch.Tensor:
-    engine.model.train()
-    batch = collate(trial.data.split("train"), [0, 1, 2], pad_token=trial.base.pad_token)
-    engine.accumulate(batch, completion_tokens=10)
-    found = [p.grad.flatten().float() for p in engine.parameters.values() if p.grad is not None]
-    engine.optimizer.zero_grad(set_to_none=True)
-    return torch.cat(found)
-
-
-def _evaluate(model: Any, trial: Trial) -> None:
-    evaluate(
-        model,
-        trial.base,
-        task=trial.data.task,
-        encoded=trial.data.split("selection"),
-        execution=trial.spec.execution,
-        peak=TensorPeak(model, trial.base.device),
-    )
 
 
 def _content(base: Base) -> dict[str, torch.Tensor]:

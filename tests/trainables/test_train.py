@@ -12,9 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_trials import BUDGET, EXECUTION, make_spec, make_trial, run, shared_base
-from trainables.cost import TensorPeak
-from trainables.evaluate import evaluate
+from tests.tiny_trials import (
+    BUDGET,
+    EXECUTION,
+    evaluate_selection,
+    make_spec,
+    make_trial,
+    run,
+    shared_base,
+)
 from trainables.judge import score_report
 from trainables.models import load_base
 from trainables.spec import Budget, Event
@@ -202,14 +208,7 @@ def test_the_saved_adapter_is_the_model_that_was_judged(tiny_llama: Path, tmp_pa
     trial = make_trial(make_spec(tiny_llama, quantization="nf4"), tmp_path)
     judged = list(train(trial))[-1].metrics
     model = trial.method.load(trial.base.model, trial.folder.adapter_folder)
-    again = evaluate(
-        model,
-        trial.base,
-        task=trial.data.task,
-        encoded=trial.data.split("selection"),
-        execution=trial.spec.execution,
-        peak=TensorPeak(model, trial.base.device),
-    )
+    again = evaluate_selection(model, trial)
     trial.method.detach(model)
     assert again.metrics["eval_loss"] == pytest.approx(judged["eval_loss"], rel=1e-6)
     assert again.predictions == _rows(trial.folder.predictions_file())
