@@ -1,19 +1,24 @@
 """Agenda: which trial runs next. Unfinished ones first, then baselines and new suggestions.
 
 The same configuration is never trained twice within a sweep: what is known is answered from its
-result. Each model x quantization gets its untrained baseline once, outside budget and search.
+result. What surely does not fit is not launched, and what hardly fits comes late. Each model x
+quantization gets its untrained baseline once, outside budget and search.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.fitting import Fitting
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import Planner
+from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search
+from orchestrator.space import questions
 from trainables.spec import (
     FAILED,
     FINISHED,
@@ -24,8 +29,8 @@ from trainables.spec import (
     TrialSpec,
 )
 
-REPEATS_BEFORE_FALLING_BACK = 20
 REFUSALS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no end
+_LISTED = 200  # at most so many that the device rules out are listed one by one
 
 
 class Agenda:
@@ -33,7 +38,7 @@ class Agenda:
 
     `next` gives a trial to run or None; `over` tells an agenda that is at its end from one that
     waits for running trials. `exhausted` is true once the space has no more configurations,
-    `gave_up` once too many in a row did not fit.
+    `gave_up` once nothing that fits was found any more in a space that has no end.
     """
 
     def __init__(
@@ -46,11 +51,20 @@ class Agenda:
     ) -> None:
         self._planner, self._search, self._ledger = planner, search, ledger
         self._on_rejected = on_rejected
-        self._objective = OBJECTIVES[planner.config.objective]
+        self._objectives = [OBJECTIVES[name] for name in planner.config.objectives]
+        self._fitting = Fitting(question.knob for question in questions(planner.config.space))
+        self._screening = Screening(
+            planner=planner,
+            search=search,
+            ledger=ledger,
+            fitting=self._fitting,
+            answer=self._answer,
+        )
         self._target = planner.config.search.trials
         self._proposals: dict[str, Proposal] = {}
         self._baselines: deque[TrialSpec] = deque()
         self.exhausted = self.gave_up = False
+        self._ended_because: str | None = None
         self._refused_in_a_row = 0
         self._replay()
         self._unfinished = deque(ledger.with_state(INTERRUPTED))
@@ -58,11 +72,15 @@ class Agenda:
     @property
     def over(self) -> bool:
         """Nothing is left to start and nothing that runs could change that."""
+        if self._ended_because is not None:
+            return not self._ledger.with_state(RUNNING)
         nothing_waits = not self._unfinished and not self._baselines
         return nothing_waits and self._complete() and not self._ledger.with_state(RUNNING)
 
     def next(self) -> TrialRecord | None:
         """The next trial, marked running; None: nothing now (see `over`)."""
+        if self._ended_because is not None:
+            return None
         record = self._next_unfinished() or self._next_baseline()
         if record is None and not self._enough():
             record = self._suggest()
@@ -73,15 +91,29 @@ class Agenda:
             record.state = RUNNING
         return record
 
+    def end(self, reason: str) -> None:
+        """Nothing is started any more: the agenda is over once nothing runs."""
+        self._ended_because = reason
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended_because is not None
+
     def rung(self, record: TrialRecord, event: Event) -> None:
         """A running trial was judged."""
         proposal = self._proposals.get(record.trial_id)
         if proposal is not None:
-            value = self._objective(event.metrics)
-            self._search.report(proposal, units=event.units, value=value)
+            self._fitting.learn(record.trial_id, record.spec.knobs, fits=True)
+            self._report(proposal, event)
 
     def ended(self, record: TrialRecord) -> None:
         """A trial reached the state in its record; the study is told."""
+        if record.is_trial and record.state == INFEASIBLE:
+            self._fitting.learn(record.trial_id, record.spec.knobs, fits=False)
+        self._settle(record)
+
+    def _settle(self, record: TrialRecord) -> None:
         if record.is_trial:
             infeasible = record.state == INFEASIBLE
             self._refused_in_a_row = self._refused_in_a_row + 1 if infeasible else 0
@@ -92,20 +124,28 @@ class Agenda:
     @property
     def end_reason(self) -> str | None:
         """Why the agenda ended before it had as many trials as were asked for, or None."""
+        if self._ended_because is not None:
+            return self._ended_because
         if self.gave_up:
             return (
-                f"gave up: {REFUSALS_BEFORE_GIVING_UP} configurations in a row do not fit "
-                "this hardware; the report says why."
+                "gave up: among many configurations none was left that fits this hardware; "
+                "the report says why."
             )
         return "space exhausted: there are no more configurations." if self.exhausted else None
 
     def _tell(self, proposal: Proposal, record: TrialRecord) -> None:
         if record.state == FINISHED and record.rungs:
-            self._search.tell(proposal, "complete", self._objective(record.rungs[-1].metrics))
+            self._search.tell(proposal, "complete", self._values(record.rungs[-1]))
         elif record.state == STOPPED:
             self._search.tell(proposal, "pruned")
         else:
             self._search.tell(proposal, "worst" if record.state == INFEASIBLE else "failed")
+
+    def _report(self, proposal: Proposal, event: Event) -> None:
+        self._search.report(proposal, units=event.units, value=self._values(event)[0])
+
+    def _values(self, event: Event) -> list[float]:
+        return [objective.value(event.metrics) for objective in self._objectives]
 
     def _replay(self) -> None:
         """Tells the study what earlier runs found out."""
@@ -113,47 +153,48 @@ class Agenda:
             if not record.is_trial or not record.suggestion:
                 continue
             proposal = self._search.replay(record.suggestion)
+            self._search.launched(proposal, record.trial_id)
             for event in record.rungs:
-                self._search.report(
-                    proposal, units=event.units, value=self._objective(event.metrics)
-                )
+                self._report(proposal, event)
             if record.state == INTERRUPTED:
                 self._proposals[record.trial_id] = proposal
             else:
                 self._tell(proposal, record)
 
     def _suggest(self) -> TrialRecord | None:
-        """A configuration that is not known yet and fits, or None if the space has no more."""
-        for attempt in range(10_000):
+        """A configuration that is not known yet and may fit, or None if the space has no more."""
+        while not self.exhausted and not self.gave_up:
             endless = self._search.size is None
             if endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
                 self.gave_up = True
                 return None
-            wanted_new = attempt >= REPEATS_BEFORE_FALLING_BACK
-            proposal = (
-                self._search.propose_unseen(self._is_known)
-                if wanted_new
-                else self._search.propose()
-            )
-            if proposal is None and (wanted_new or self._planner.config.search.algorithm == "grid"):
-                break
-            record = self._consider(proposal) if proposal is not None else None
-            if record is not None:
+            proposal = self._screening.next()
+            if proposal is None:
+                self._end_of_space()
+            elif (record := self._launch(proposal)) is not None:
                 return record
-        self.exhausted = True
         return None
 
-    def _consider(self, proposal: Proposal) -> TrialRecord | None:
-        """The trial of a proposal, or None if it is known already or can't run."""
+    def _end_of_space(self) -> None:
+        """Nothing is left that might fit; of what is left, why it can't run is listed."""
+        refused = self._ledger.with_state(INFEASIBLE)
+        if self._search.size is None and refused and not self._search.is_ordered:
+            self.gave_up = True
+            return
+        self.exhausted = True
+        if not self._search.is_ordered:
+            for suggestion in itertools.islice(self._screening.rejected(), _LISTED):
+                self._launch(self._search.impose(suggestion))
+
+    def _launch(self, proposal: Proposal) -> TrialRecord | None:
+        """The trial of a proposal that is not known, or None if the device rules it out."""
         spec = self._planner.spec(proposal.configuration)
-        known = self._ledger.get(spec.trial_id)
-        if known is not None:
-            self._answer(proposal, known)
-            return None
         record = self._ledger.add(spec, proposal.suggestion)
         self._proposals[record.trial_id] = proposal
+        self._search.launched(proposal, record.trial_id)
         if self._is_rejected(record):
             return None
+        self._fitting.launched(record.trial_id, spec.knobs)
         self._queue_baseline(proposal.configuration)
         return record
 
@@ -162,10 +203,14 @@ class Agenda:
         rejection = self._planner.rejection(record.spec)
         if rejection is None:
             return False
-        self._ledger.infeasible(record, rejection)
-        self.ended(record)
-        self._on_rejected(record)
+        self._screening.rejections.add(rejection)
+        self._refuse(record, rejection)
         return True
+
+    def _refuse(self, record: TrialRecord, reason: str) -> None:
+        self._ledger.infeasible(record, reason)
+        self._settle(record)
+        self._on_rejected(record)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         """Tells the study the result of a configuration that it asked for again."""
@@ -173,17 +218,17 @@ class Agenda:
             self._search.tell(proposal, "failed")  # no result yet, and samplers ignore it
             return
         for event in known.rungs:
-            self._search.report(proposal, units=event.units, value=self._objective(event.metrics))
+            self._report(proposal, event)
         self._tell(proposal, known)
-
-    def _is_known(self, configuration: Mapping[str, Any]) -> bool:
-        return self._ledger.get(self._planner.spec(configuration).trial_id) is not None
 
     def _next_unfinished(self) -> TrialRecord | None:
         """A trial of an earlier run that this device can run."""
         while self._unfinished:
             record = self._unfinished.popleft()
-            if not self._is_rejected(record):
+            smaller = self._fitting.rules_out(record.spec.knobs) if record.is_trial else None
+            if smaller:
+                self._refuse(record, f"needs at least the memory of {smaller}, which did not fit")
+            elif not self._is_rejected(record):
                 return record
         return None
 

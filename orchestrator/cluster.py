@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import ResourcesConfig
-from orchestrator.hosts import HostShape, host_shape, start_admission
+from orchestrator.host_shape import HostShape, host_shape
+from orchestrator.hosts import start_admission
 from trainables.errors import InputError
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0
+_TOO_SLOW = "timed out during startup"  # Ray's words; it raises a plain Exception with them
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,33 @@ class Cluster:
     admission: Any  # the actor; `name` finds it from other processes
     name: str
     device: dict[str, Any]
+
+
+class HostsLeft:
+    """Says now and then that no host is left, while trials wait for one; `look` never waits."""
+
+    def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
+        self._cluster, self._say = cluster, say
+        self._asked: Any = None
+        self._next = time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
+
+    def look(self) -> None:
+        import ray
+
+        if time.monotonic() < self._next:
+            return
+        if self._asked is None:
+            self._asked = self._cluster.admission.counts.remote()
+        if not ray.wait([self._asked], timeout=0)[0]:
+            return
+        up, _, waiting = ray.get(self._asked)
+        self._asked, self._next = None, time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
+        if waiting and not up:
+            shape = self._cluster.shape
+            self._say(
+                f"No host is left and {waiting} trials wait for one: Ray has no room for "
+                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs now. They go on when a node joins."
+            )
 
 
 def start_ray(address: str | None) -> None:
@@ -51,6 +80,17 @@ def start_ray(address: str | None) -> None:
             f"--address {address}: no Ray cluster answers there ({reason}). "
             "Start one with `ray start --head`, or leave --address out to use this machine."
         ) from error
+    except Exception as error:
+        if _TOO_SLOW not in str(error):
+            raise
+        raise InputError(
+            f"Ray did not start ({_TOO_SLOW}): the machine is busy. Run the command again."
+        ) from error
+    terminate_like_ctrl_c()
+
+
+def terminate_like_ctrl_c() -> None:
+    """SIGTERM, a preemption notice, means from here on what Ctrl-C means."""
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.exclusions import Rule, leaves_nothing, parse_rules, render_rules
+from orchestrator.given import complete
 from orchestrator.grammar import parse_space, render
 from orchestrator.objective import OBJECTIVES
 from orchestrator.overrides import Override, apply_overrides
@@ -25,10 +26,10 @@ from orchestrator.settings import (
 )
 from orchestrator.space import Space, grid, knob_names
 from orchestrator.strict_yaml import read_yaml
-from trainables.checks import above, at_least, between, one_of, whole
+from trainables.checks import above, at_least, between, boolean, one_of, whole
 from trainables.errors import InputError, did_you_mean
 
-ALGORITHMS = ("tpe", "random", "grid")
+ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,32 @@ class BudgetConfig:
 class SearchConfig:
     """Who suggests configurations, and how many distinct feasible ones are tried."""
 
-    algorithm: Literal["tpe", "random", "grid"]
+    algorithm: Literal["tpe", "random", "nsga2", "grid", "one_factor"]
     trials: int
     seed: int
+    start_with: tuple[Mapping[str, Any], ...] = ()  # run first; flat, by knob
+    reference: Mapping[str, Any] = field(default_factory=dict)  # of one_factor; flat, by knob
 
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Who stops trials early: asha, at the rungs, among trials alike in the knobs of `within`."""
+    """Who stops trials early, at the rungs, among trials alike in the knobs of `within`."""
 
-    kind: Literal["asha", "none"] = "asha"
+    kind: Literal["asha", "median", "hyperband", "none"] = "asha"
     grace: float = 0.0625  # fraction of the budget at the first rung
-    reduction: float = 4.0  # one in so many goes on; also the ratio between rungs
+    reduction: float = 4.0  # the ratio between rungs; asha lets one in so many go on
     within: tuple[str, ...] = ("model", "quantization")
+    min_trials: int = 3  # median: so many others must have come as far
+    brackets: int = 2  # hyperband: so many ASHAs, each with its first rung one later
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """When a trial or the whole sweep is ended whatever it has reached; None: never."""
+
+    sweep_hours: float | None = None  # wall time, all starts of the sweep together
+    trial_hours: float | None = None  # a trial's own seconds, all its attempts together
+    silent_minutes: float = 30.0  # neither a step nor a sign of life for so long
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class ExecutionConfig:
     checkpoint_minutes: float = 5.0
     eval_batch_size: int = 32
     max_new_tokens: int | None = None  # None: enough for the target
+    allow_bin_weights: bool = False  # read pickled weights of bases that have no others
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ class SweepConfig:
 
     task: str
     data: Mapping[str, Any]  # the task's options
-    objective: str
+    objectives: tuple[str, ...]  # the first is what trials are ranked and stopped by
     space: Space
     exclude: tuple[Rule, ...]
     budget: BudgetConfig
@@ -91,6 +106,12 @@ class SweepConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    @property
+    def objective(self) -> str:
+        """The first objective."""
+        return self.objectives[0]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -115,6 +136,8 @@ def from_mapping(value: object) -> SweepConfig:
     sections = _expect_mapping(value, "sweep")
     faults = Faults()
     top = faults.catch(_read_top, sections)
+    if top is not None and len(top["objectives"]) > 1:
+        sections = {**sections, "scheduler": faults.catch(_no_stopping, sections.get("scheduler"))}
     parts: dict[str, Any] = {
         name: faults.catch(read, sections.get(name)) for name, read in _READERS.items()
     }
@@ -130,21 +153,37 @@ def from_mapping(value: object) -> SweepConfig:
 
 def to_mapping(config: SweepConfig) -> dict[str, Any]:
     """YAML's value for a sweep, every default written out: from_mapping gives the sweep back."""
-    scheduler = asdict(config.scheduler)
-    kind = scheduler.pop("kind")
-    scheduler["within"] = list(config.scheduler.within)
     return {
         "task": config.task,
         "data": copy.deepcopy(dict(config.data)),
-        "objective": config.objective,
+        "objective": config.objective if len(config.objectives) == 1 else [*config.objectives],
         "space": render(config.space),
         "exclude": render_rules(config.exclude),
         "budget": asdict(config.budget),
-        "search": asdict(config.search),
-        "scheduler": "none" if kind == "none" else {kind: scheduler},
+        "search": _search_value(config.search),
+        "scheduler": _scheduler_value(config.scheduler),
         "resources": asdict(config.resources),
         "execution": asdict(config.execution),
+        "limits": asdict(config.limits),
     }
+
+
+def _search_value(search: SearchConfig) -> dict[str, Any]:
+    """What is not given is left out, so that sweeps of before it could be given stay the same."""
+    value = copy.deepcopy(asdict(search))
+    given = {name: value.pop(name) for name in ("start_with", "reference")}
+    if given["start_with"]:
+        value["start_with"] = [dict(each) for each in given["start_with"]]
+    if given["reference"]:
+        value["reference"] = dict(given["reference"])
+    return value
+
+
+def _scheduler_value(scheduler: SchedulerConfig) -> Any:
+    if scheduler.kind == "none":
+        return "none"
+    settings = {name: getattr(scheduler, name) for name in _SCHEDULER_SETTINGS[scheduler.kind]}
+    return {scheduler.kind: {**settings, "within": list(scheduler.within)}}
 
 
 def _expect_mapping(value: object, where: str) -> Mapping[Any, Any]:
@@ -170,7 +209,7 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     table = {
         "task": Setting(one_of(*TASKS)),
         "data": Setting(options, {}),
-        "objective": Setting(one_of(*OBJECTIVES), "em_acc"),
+        "objective": Setting(_objectives, "em_acc"),
     }
     faults = Faults()
     faults.messages += unknown
@@ -178,7 +217,32 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     top = faults.catch(read_settings, own, "", table)
     if faults.messages or top is None:
         raise InputError(faults.messages)
-    return {**top, "data": copy.deepcopy(top["data"])}
+    given = top.pop("objective")
+    names_ = (given,) if isinstance(given, str) else tuple(given)
+    return {**top, "objectives": names_, "data": copy.deepcopy(top["data"])}
+
+
+def _objectives(value: Any) -> str | None:
+    """Accepts an objective, or a list of different ones."""
+    check = one_of(*OBJECTIVES)
+    if not isinstance(value, list):
+        return check(value)
+    if not value:
+        return f"the list is empty; needs {', '.join(OBJECTIVES)}."
+    repeated = [name for place, name in enumerate(value) if name in value[:place]]
+    if repeated:
+        return f"{repeated[0]!r} is there twice. Remove one."
+    return next((wrong for name in value if (wrong := check(name))), None)
+
+
+def _no_stopping(scheduler: object) -> str:
+    """With several objectives there is no scheduler; raises InputError for another one."""
+    if scheduler in (None, "none"):
+        return "none"
+    raise InputError(
+        f"scheduler: got {scheduler!r} with several objectives, where a trial that is behind in "
+        "one may be ahead in another: nothing says which to stop. Use scheduler: none."
+    )
 
 
 def _read_space(value: object) -> Space:
@@ -201,24 +265,64 @@ def _read_search(value: object) -> SearchConfig:
         "algorithm": Setting(one_of(*ALGORITHMS), "tpe"),
         "trials": Setting(whole(1)),
         "seed": Setting(whole(0), None),
+        "start_with": Setting(_list, []),
+        "reference": Setting(options, {}),
     }
-    return SearchConfig(**read_settings(value, "search", table))
+    settings = copy.deepcopy(read_settings(value, "search", table))
+    if settings["reference"] and settings["algorithm"] != "one_factor":
+        raise InputError(
+            f"search.reference: {settings['algorithm']} has none. "
+            "Use search.algorithm: one_factor, or search.start_with for what is to run first."
+        )
+    return SearchConfig(**{**settings, "start_with": tuple(settings["start_with"])})
+
+
+def _list(value: Any) -> str | None:
+    return None if isinstance(value, list) else f"got {value!r}; needs a list, as [{{rank: 8}}]."
+
+
+_SCHEDULER_SETTINGS = {
+    "asha": ("grace", "reduction", "within"),
+    "median": ("grace", "reduction", "min_trials", "within"),
+    "hyperband": ("grace", "reduction", "brackets", "within"),
+}
 
 
 def _read_scheduler(value: object) -> SchedulerConfig:
-    """`none`, `asha`, or `{asha: {...}}`; nothing at all is asha with its defaults."""
+    """`none`, a scheduler's name, or `{NAME: {...}}`; nothing at all is asha with its defaults."""
     if value == "none":
         return SchedulerConfig(kind="none", within=())
-    given = {"asha": None} if value in (None, "asha") else value
-    if isinstance(given, Mapping) and list(given) == ["asha"]:
-        table = {
-            "grace": Setting(between(0, 1), SchedulerConfig.grace),
-            "reduction": Setting(above(1), SchedulerConfig.reduction),
-            "within": Setting(names, list(SchedulerConfig.within)),
-        }
-        settings = read_settings(given["asha"], "scheduler.asha", table)
-        return SchedulerConfig(**{**settings, "within": tuple(settings["within"])})
-    raise InputError(f"scheduler: got {value!r}; needs none or {{asha: {{...}}}}.")
+    written = "asha" if value is None else value
+    given = {written: None} if isinstance(written, str) else written
+    named = list(given.items()) if isinstance(given, Mapping) else []
+    if len(named) != 1 or named[0][0] not in _SCHEDULER_SETTINGS:
+        kinds = ", ".join(f"{{{kind}: {{...}}}}" for kind in _SCHEDULER_SETTINGS)
+        raise InputError(f"scheduler: got {value!r}; needs none, a name or one of {kinds}.")
+    return _checked_brackets(_read_scheduler_settings(*named[0]))
+
+
+def _read_scheduler_settings(kind: Any, value: object) -> SchedulerConfig:
+    checks = {
+        "grace": Setting(between(0, 1), SchedulerConfig.grace),
+        "reduction": Setting(above(1), SchedulerConfig.reduction),
+        "min_trials": Setting(whole(1), SchedulerConfig.min_trials),
+        "brackets": Setting(whole(1), SchedulerConfig.brackets),
+        "within": Setting(names, list(SchedulerConfig.within)),
+    }
+    table = {name: checks[name] for name in _SCHEDULER_SETTINGS[kind]}
+    settings = read_settings(value, f"scheduler.{kind}", table)
+    return SchedulerConfig(kind=kind, **{**settings, "within": tuple(settings["within"])})
+
+
+def _checked_brackets(scheduler: SchedulerConfig) -> SchedulerConfig:
+    """A bracket whose first rung is the whole budget would stop nothing."""
+    last = scheduler.grace * scheduler.reduction ** (scheduler.brackets - 1)
+    if scheduler.kind == "hyperband" and last >= 1 - 1e-9:
+        raise InputError(
+            f"scheduler.hyperband.brackets: got {scheduler.brackets}; the last one's first rung is "
+            f"at {last:.3g} of the budget, which must be below 1. Lower brackets or grace."
+        )
+    return scheduler
 
 
 def _read_resources(value: object) -> ResourcesConfig:
@@ -235,8 +339,18 @@ def _read_execution(value: object) -> ExecutionConfig:
         "checkpoint_minutes": Setting(above(0), ExecutionConfig.checkpoint_minutes),
         "eval_batch_size": Setting(whole(1), ExecutionConfig.eval_batch_size),
         "max_new_tokens": Setting(whole(1), ExecutionConfig.max_new_tokens),
+        "allow_bin_weights": Setting(boolean, ExecutionConfig.allow_bin_weights),
     }
     return ExecutionConfig(**read_settings(value, "execution", table))
+
+
+def _read_limits(value: object) -> LimitsConfig:
+    table = {
+        "sweep_hours": Setting(above(0), None),
+        "trial_hours": Setting(above(0), None),
+        "silent_minutes": Setting(above(0), LimitsConfig.silent_minutes),
+    }
+    return LimitsConfig(**read_settings(value, "limits", table))
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -247,6 +361,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "scheduler": _read_scheduler,
     "resources": _read_resources,
     "execution": _read_execution,
+    "limits": _read_limits,
 }
 _KEYS = ("task", "data", "objective", *_READERS)
 
@@ -263,8 +378,13 @@ def _check_together(faults: Faults, parts: Mapping[str, Any]) -> None:
         )
     if search and search.algorithm == "grid":
         faults.catch(grid, space)
+    if search and rules is not None:
+        for place, given in enumerate(search.start_with):
+            faults.catch(complete, space, rules, given, f"search.start_with[{place}]")
+        if search.algorithm == "one_factor":
+            faults.catch(complete, space, rules, search.reference, "search.reference")
     in_space = knob_names(space)
     for name in scheduler.within if scheduler else ():
         if name not in in_space and name not in SchedulerConfig.within:
             wrong = f"{name!r} is not a knob of this space.{did_you_mean(name, in_space)}"
-            faults.messages.append(f"scheduler.asha.within: {wrong}")
+            faults.messages.append(f"scheduler.{scheduler.kind}.within: {wrong}")

@@ -13,6 +13,7 @@ _FREE = (  # may change from one start to the next
     "resources",
     "execution.checkpoint_minutes",
     "execution.eval_batch_size",
+    "limits",
 )
 _UNSET = object()
 

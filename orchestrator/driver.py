@@ -7,30 +7,24 @@ earlier start.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.config import SweepConfig, to_mapping
+from orchestrator.config import SweepConfig
+from orchestrator.interrupts import InterruptedAgain
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.limits import SweepClock, out_of_hours
 from orchestrator.plan import Planner
 from orchestrator.report_content import Report
 from orchestrator.results import read_trials
-from orchestrator.run_state import read_state, remember
+from orchestrator.run_state import hours_are_over, read_state, remember
 from orchestrator.tracking import redact
 from orchestrator.trial_result import TrialResult, ranked
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
+from trainables.spec import FAILED, FINISHED, INFEASIBLE, STOPPED
 
 Outcome = Literal["finished", "nothing", "interrupted"]
 _DONE = (FINISHED, STOPPED, FAILED)
-_OF_THE_BEST = (
-    "em_acc",
-    "em_acc_strict",
-    "em_acc_numeric",
-    "eval_loss",
-    "train_peak_memory_bytes",
-    "eval_peak_memory_bytes",
-)
 
 
 @dataclass
@@ -43,11 +37,13 @@ class Driver:
     address: str | None
     tracking_uri: str | None
     resume_command: str
+    _search: Any = field(default=None, init=False)  # there is none before hosts are up
 
     def show(self) -> Outcome:
         """A sweep that has ended: prints its report, and tells a tracker what it has missed."""
         self._complete_tracking()
         self._report().print()
+        self._say_if_out_of_hours()
         return self._outcome(Ledger(self.run))
 
     def run_all(self, *, retry_failed: bool) -> Outcome:
@@ -59,21 +55,25 @@ class Driver:
         from orchestrator.terminal import SweepDisplay
 
         remember(self.run, resume_command=self.resume_command)
+        clock = SweepClock(self.run, self.config.limits)
         display = SweepDisplay()
         ledger = self._ledger(display, retry_failed=retry_failed)
         display.message("Starting Ray and its hosts ...")
         start_ray(self.address)
         tracker = self._open_tracker(display)
         outcome: Outcome = "interrupted"
+        at_once = False
         try:
-            if self._run_on_cluster(ledger, display, tracker):
+            if self._run_on_cluster(ledger, display, tracker, clock):
                 outcome = self._outcome(ledger)
-        except KeyboardInterrupt:
-            pass  # the outcome says so already
+        except KeyboardInterrupt as error:
+            at_once = isinstance(error, InterruptedAgain)
         finally:
             display.stop()
+            clock.keep()
             ray.shutdown()
-            self._close(ledger, tracker, outcome)
+            ledger.discard_leftovers()
+            self._close(ledger, tracker, outcome, at_once=at_once)
         print(f"MLflow: {tracking_command(self._uri)}")
         return outcome
 
@@ -90,11 +90,13 @@ class Driver:
             display.message(f"Resuming: {done} of {self.config.search.trials} trials are done.")
         return ledger
 
-    def _run_on_cluster(self, ledger: Ledger, display: Any, tracker: Any) -> bool:
+    def _run_on_cluster(
+        self, ledger: Ledger, display: Any, tracker: Any, clock: SweepClock
+    ) -> bool:
         """Trials, then the report split; False if the user interrupted them."""
         from orchestrator.runner import run_trials
 
-        sweep = self._sweep(ledger, display, tracker)
+        sweep = self._sweep(ledger, display, tracker, clock)
         first = _best(self.run, "em_acc")
         best = (first.metrics["em_acc"], first.label) if first else None
         display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
@@ -102,10 +104,10 @@ class Driver:
             return False
         if sweep.agenda.end_reason:
             display.message(sweep.agenda.end_reason)
-        self._score_reports(sweep, display, tracker)
+        self._score_reports(sweep, display)
         return True
 
-    def _sweep(self, ledger: Ledger, display: Any, tracker: Any) -> Any:
+    def _sweep(self, ledger: Ledger, display: Any, tracker: Any, clock: SweepClock) -> Any:
         """Everything that a running sweep consists of; its hosts are up."""
         from orchestrator.agenda import Agenda
         from orchestrator.cluster import open_hosts
@@ -124,25 +126,26 @@ class Driver:
         def rejected(record: TrialRecord) -> None:
             display.message(f"Rejected {record.trial_id}: {record.reason}")
 
-        search = Search(self.config, known_trials=len(ledger.records))
+        search = self._search = Search(self.config, known_trials=len(ledger.records))
         return Sweep(
             config=self.config,
             agenda=Agenda(planner=self.planner, search=search, ledger=ledger, on_rejected=rejected),
             ledger=ledger,
             cluster=cluster,
             watchers=[DisplayWatcher(display), TrackerWatcher(tracker)],
+            clock=clock,
+            resume_command=self.resume_command,
+            say=display.message,
         )
 
-    def _score_reports(self, sweep: Any, display: Any, tracker: Any) -> None:
+    def _score_reports(self, sweep: Any, display: Any) -> None:
         """The report split; the sweep has ended only if all that is due on it was scored."""
-        from orchestrator.mirror import finish_trial
         from orchestrator.runner import score_reports
 
         display.message("Scoring the report split ...")
         due = _worth_reporting(self.run, sweep.ledger, self.config.objective)
-        for record in score_reports(sweep, due, say=display.message):
-            finish_trial(tracker, record.folder)
-        remember(self.run, guesses=self._guesses())
+        score_reports(sweep, due, say=display.message)
+        remember(self.run, guesses=self._guesses(), out_of_hours=sweep.agenda.ended_early)
         if all(record.folder.report_score() for record in due) and not sweep.agenda.gave_up:
             done = sweep.ledger.count(*_DONE)
             remember(self.run, trials_done=done, exhausted=sweep.agenda.exhausted)
@@ -159,42 +162,55 @@ class Driver:
     def _outcome(self, ledger: Ledger) -> Outcome:
         return "finished" if ledger.count(FINISHED) else "nothing"
 
-    def _close(self, ledger: Ledger, tracker: Any, outcome: Outcome) -> None:
-        """Writes the report, and ends the tracker's parent run with it."""
-        report = self._report()
+    def _close(self, ledger: Ledger, tracker: Any, outcome: Outcome, *, at_once: bool) -> None:
+        """Writes the report and completes the tracker; `at_once` leaves both to the next start."""
         if outcome == "interrupted":
-            for record in ledger.with_state(INTERRUPTED, RUNNING):
-                _finish_in(tracker, record)
+            for record in ledger.with_state(RUNNING):
+                ledger.interrupted(record)
             done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
             print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
-        else:
+        if at_once:
+            return
+        report = self._report()
+        if outcome != "interrupted":
             report.print()
+            self._say_if_out_of_hours()
         self._close_tracker(tracker, outcome)
+        self._export_study()
+
+    def _export_study(self) -> None:
+        """For optuna-dashboard; nothing of the sweep reads it."""
+        if self._search is not None:
+            database = self._search.database(self.run.path.name)
+            self.run.write_bytes(self.run.study_file, database)
+
+    def _say_if_out_of_hours(self) -> None:
+        if hours_are_over(read_state(self.run), self.config.limits):
+            print(out_of_hours(self.config.limits, resume_command=self.resume_command))
 
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
-        from orchestrator.mirror import mirror
+        from orchestrator.held_tracker import HeldTracker
+        from orchestrator.mirror import mirror_later, sweep_identity
         from orchestrator.mlflow_tracker import MLflowTracker
-        from orchestrator.tracking import BackgroundTracker, SweepIdentity
+        from orchestrator.tracking import BackgroundTracker
 
-        tracker = BackgroundTracker(MLflowTracker(self._uri), warn=display.message)
-        config = to_mapping(self.config)
-        names = ("task", "objective", "budget", "search", "scheduler")
-        params = {name: config[name] for name in names}
-        sweep_id = str(read_state(self.run)["sweep_id"])
-        tracker.open(SweepIdentity(sweep_id, self.run.path.name, params=params))
-        mirror(self.run, tracker)
+        held = HeldTracker(MLflowTracker(self._uri), guard=self.run.guard)
+        tracker = BackgroundTracker(held, warn=display.message)
+        tracker.open(sweep_identity(self.run))
+        mirror_later(self.run, tracker, is_driven=True)
         return tracker
 
     def _close_tracker(self, tracker: Any, outcome: Outcome) -> None:
-        run = self.run
-        files = (run.report_file, run.results_file, run.pareto_file, run.sweep_file)
-        tracker.close(
-            state="interrupted" if outcome == "interrupted" else "finished",
-            metrics=_best_metrics(run, self.config.objective),
-            artifacts=[file for file in files if file.exists()],
+        """What the tracker has missed, how trials that go on at the next start stand, the end."""
+        from orchestrator.mirror import end_sweep, mirror_later
+
+        mirror_later(self.run, tracker, is_driven=False)
+        end_sweep(
+            self.run, tracker, state="interrupted" if outcome == "interrupted" else "finished"
         )
-        remember(run, tracked_in=None if tracker.incomplete else redact(self._uri))
+        uri = None if tracker.incomplete else redact(self._uri)
+        remember(self.run, tracked_in=uri)
 
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
@@ -216,13 +232,6 @@ class Driver:
         return write_report(self.run, is_driven=False)
 
 
-def _finish_in(tracker: Any, record: TrialRecord) -> None:
-    from orchestrator.mirror import finish_trial, start_trial
-
-    start_trial(tracker, record.folder)
-    finish_trial(tracker, record.folder)
-
-
 def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialRecord]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
     from orchestrator.pareto import front
@@ -235,9 +244,3 @@ def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialR
 def _best(run: RunFolder, metric: str) -> TrialResult | None:
     """The best finished trial, as the report ranks them."""
     return next(iter(ranked(read_trials(run), metric)), None)
-
-
-def _best_metrics(run: RunFolder, metric: str) -> dict[str, float]:
-    best = _best(run, metric)
-    metrics = best.metrics if best else {}
-    return {f"best_{name}": metrics[name] for name in _OF_THE_BEST if name in metrics}

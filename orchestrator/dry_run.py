@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator.config import SweepConfig
 from orchestrator.exclusions import cells, count, idle_rules
+from orchestrator.one_factor import one_factor
 from orchestrator.plan import Planner, is_hub_id, rungs
 from trainables.run_folder import RunFolder
 
@@ -12,7 +14,8 @@ def describe(planner: Planner, run: RunFolder) -> str:
     config = planner.config
     size = count(config.space, config.exclude)
     configurations = "no end of" if size is None else str(size)
-    trials = config.search.trials if size is None else min(config.search.trials, size)
+    reach = _reach(config, size)
+    trials = config.search.trials if reach is None else min(config.search.trials, reach)
     judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
     all_cells = cells(config.space, config.exclude)
     lines = [
@@ -37,3 +40,10 @@ def describe(planner: Planner, run: RunFolder) -> str:
     lines += [f"  note: {note}" for note in idle_rules(config.space, config.exclude)]
     lines.append("Nothing was run.")
     return "\n".join(lines)
+
+
+def _reach(config: SweepConfig, size: int | None) -> int | None:
+    """How many configurations the algorithm can come to; None: no end of them."""
+    if config.search.algorithm != "one_factor":
+        return size
+    return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.space import Branch, Choice, Question, Space, combinations, questions, same
 from trainables import knobs
 from trainables.errors import InputError
-from trainables.knobs import KNOBS
+from trainables.knobs import AUTO, KNOBS
 
 Rule = Mapping[str, tuple[Any, ...]]
 _CELL = ("model", "quantization", "method")
@@ -153,7 +153,10 @@ def _deciding(rules: Sequence[Rule], names: Sequence[str] = _CELL) -> Callable[[
 
     def spread(question: Question) -> bool:
         options = question.options if isinstance(question, Choice) else ()
-        return question.knob in named or any(isinstance(option, Branch) for option in options)
+        decides = any(isinstance(option, Branch) for option in options) or (
+            question.knob == "batch_size" and any(option.value == AUTO for option in options)
+        )
+        return question.knob in named or decides
 
     return spread
 

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.space import ORDER, Branch, Choice, Constant, Node, Range, Space, is_read, same
 from trainables import knobs
 from trainables.errors import InputError, did_you_mean
-from trainables.knobs import KNOBS
+from trainables.knobs import AUTO, KNOBS
 from trainables.methods import METHODS
 from trainables.quantization import QUANTIZATIONS
 
@@ -163,9 +163,10 @@ def _wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob and has it still open."""
     bases = [
-        {"method": method, "quantization": quantization, **enclosing}
+        {"method": method, "quantization": quantization, "batch_size": batch_size, **enclosing}
         for method in METHODS
         for quantization in QUANTIZATIONS
+        for batch_size in (1, AUTO)
     ]
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 

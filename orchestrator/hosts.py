@@ -8,48 +8,51 @@ base where there is one. First come, first served.
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.errors import InputError
+from orchestrator.host_shape import HostShape
 
-CPU_HOST_MEMORY_BYTES = 1 << 30  # a host's process with its imports, before it loads a model
-_ROUNDING = 1e-9  # 1.0 // 0.2 is 4
-
-
-@dataclass(frozen=True)
-class HostShape:
-    """What one host asks Ray for, and how many hosts the sweep keeps."""
-
-    cpus: float
-    gpus: float
-    count: int
+BRING_UP_ATTEMPTS = 3
+SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are about to be taken away
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
-    """One host: its actor, the base it holds, the trial it runs."""
+    """One host: its actor and node, the base it holds, the trial it runs."""
 
     actor: Any
+    node_id: str = ""
     base_key: str | None = None
     trial_id: str | None = None
     idle_since: int = 0
+    leaving: bool = False  # its node is being taken away
+
+    @property
+    def free(self) -> bool:
+        return self.trial_id is None and not self.leaving
 
 
 @dataclass
 class Admission:
-    """An async Ray actor (see `start_admission`); every method is safe to call concurrently."""
+    """An async Ray actor (see `start_admission`); every method is safe to call concurrently.
+
+    Hosts that die, or whose node is lost or about to be taken away, are replaced by new ones where
+    Ray finds room; until it does the others serve.
+    """
 
     shape: HostShape
     provenance: dict[str, str]
     _ready: list[_Slot] = field(default_factory=list)
-    _waiting: deque[asyncio.Future[_Slot]] = field(default_factory=deque)
+    _waiting: deque[asyncio.Future[_Slot | None]] = field(default_factory=deque)
     _starting: set[asyncio.Task[None]] = field(default_factory=set)
-    _wanted: dict[asyncio.Future[_Slot], str] = field(default_factory=dict)
+    _wanted: dict[asyncio.Future[_Slot | None], tuple[str, str]] = field(default_factory=dict)
+    _watching: set[asyncio.Task[None]] = field(default_factory=set)
     _clock: int = 0
+    _ending: bool = False
     _description: dict[str, Any] | None = None
 
     async def open(self) -> dict[str, Any]:
@@ -60,35 +63,71 @@ class Admission:
             done, _ = await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        self._keep(self._leave_draining_nodes())
         return self._description
 
     async def acquire(self, trial_id: str, base_key: str) -> Any:
-        """A free host for the trial, waiting in line for one; `release` gives it back."""
-        if not self._ready and not self._starting:  # the last one died, and so did its successor
-            self._start_host()
-        free = [slot for slot in self._ready if slot.trial_id is None]
-        if free and not self._waiting:
-            slot = self._best(free, base_key)
-        else:
-            slot = await self._wait_in_line(base_key)
-        slot.trial_id, slot.base_key = trial_id, base_key
-        return slot.actor
+        """A free host for the trial, waiting in line for one; `release` gives it back.
+
+        None once the sweep ends (see `interrupt`).
+        """
+        while not self._ending:
+            slot = await self._take(trial_id, base_key)
+            if slot is None:
+                return None
+            if await self._answers(slot):
+                slot.base_key = base_key
+                return slot.actor
+            self.replace(trial_id)  # it died while nobody looked; that is no fault of the trial
+        return None
 
     def release(self, trial_id: str) -> None:
         """The trial has left its host, which is free for the next; unknown trials are ignored."""
-        for slot in self._ready:
-            if slot.trial_id == trial_id:
-                slot.trial_id = None
-                self._clock += 1
-                slot.idle_since = self._clock
+        for slot in [slot for slot in self._ready if slot.trial_id == trial_id]:
+            slot.trial_id = None
+            self._clock += 1
+            slot.idle_since = self._clock
+            if slot.leaving:
+                self._replace(slot)
         self._serve()
 
     def replace(self, trial_id: str) -> None:
-        """The trial's host has died: it is dropped and another one started in its place."""
-        lost = [slot for slot in self._ready if slot.trial_id == trial_id]
-        self._ready = [slot for slot in self._ready if slot.trial_id != trial_id]
-        for _ in lost:
-            self._start_host()
+        """The trial's host is of no use any more: it is ended, and another started in its place."""
+        for slot in [slot for slot in self._ready if slot.trial_id == trial_id]:
+            self._replace(slot)
+
+    async def interrupt(self) -> None:
+        """The sweep ends: running trials save a checkpoint and leave; none is given a host.
+
+        Returns when all checkpoints are written.
+        """
+        self._ending = True
+        while self._waiting:
+            _answer(self._waiting.popleft(), None)
+        busy = [self._interrupted(slot) for slot in self._ready if slot.trial_id is not None]
+        await asyncio.gather(*busy, return_exceptions=True)
+
+    def is_ending(self) -> bool:
+        """Whether `interrupt` was called, and not `reopen`."""
+        return self._ending
+
+    def reopen(self) -> None:
+        """Hosts are given out again: the trials have ended, their report split has not."""
+        self._ending = False
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many hosts are up, how many are being started, and how many wait for one."""
+        return len(self._ready), len(self._starting), len(self._waiting)
+
+    def _replace(self, slot: _Slot) -> None:
+        self._ready.remove(slot)
+        self._end(slot)
+        self._start_host()
+
+    def _end(self, slot: _Slot) -> None:
+        import ray
+
+        ray.kill(slot.actor)
 
     def _start_host(self) -> None:
         task = asyncio.get_running_loop().create_task(self._bring_up())
@@ -107,6 +146,22 @@ class Admission:
                 place.set_exception(error)
 
     async def _bring_up(self) -> None:
+        """A host, once Ray has found a place for it; one whose node dies meanwhile is retried."""
+        from ray.exceptions import RayActorError
+
+        for attempt in range(BRING_UP_ATTEMPTS):
+            try:
+                slot = await self._new_slot()
+            except RayActorError:
+                if attempt == BRING_UP_ATTEMPTS - 1:
+                    raise
+            else:
+                self._ready.append(slot)
+                self._keep(self._notice_death(slot))
+                self._serve()
+                return
+
+    async def _new_slot(self) -> _Slot:
         from trainables.host import Host
 
         shape = self.shape
@@ -114,12 +169,66 @@ class Admission:
         description = await actor.warm_up.remote()
         if self._description is None:
             self._description = description
-        self._ready.append(_Slot(actor))
-        self._serve()
+        return _Slot(actor, node_id=await actor.node_id.remote())
 
-    async def _wait_in_line(self, base_key: str) -> _Slot:
-        place: asyncio.Future[_Slot] = asyncio.get_running_loop().create_future()
-        self._wanted[place] = base_key
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Lets something run beside; the loop alone would forget it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    async def _notice_death(self, slot: _Slot) -> None:
+        """Replaces a host that dies while it is free; a trial's proxy sees to its own."""
+        from ray.exceptions import RayActorError
+
+        try:
+            await slot.actor.until_death.remote()
+        except RayActorError:
+            if slot in self._ready and slot.trial_id is None:
+                self._replace(slot)
+
+    async def _leave_draining_nodes(self) -> None:
+        """Moves trials off nodes that are about to be taken away, while there is time to save."""
+        while True:
+            draining = await asyncio.to_thread(draining_nodes)
+            for slot in [slot for slot in self._ready if slot.node_id in draining]:
+                if slot.trial_id is None:
+                    self._replace(slot)
+                elif not slot.leaving:
+                    slot.leaving = True
+                    self._keep(self._interrupted(slot))
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    async def _interrupted(self, slot: _Slot) -> None:
+        from ray.exceptions import RayActorError
+
+        with contextlib.suppress(RayActorError):  # whoever waits for its events is told as well
+            await slot.actor.interrupt.remote()
+
+    async def _answers(self, slot: _Slot) -> bool:
+        """Whether the host lives; its node may have been lost a moment ago."""
+        from ray.exceptions import RayActorError
+
+        try:
+            await slot.actor.ping.remote()
+        except RayActorError:
+            return False
+        return True
+
+    async def _take(self, trial_id: str, base_key: str) -> _Slot | None:
+        """A free host, marked as the trial's; None if the sweep ends meanwhile."""
+        if not self._ready and not self._starting:  # the last one died, and so did its successor
+            self._start_host()
+        free = [slot for slot in self._ready if slot.free]
+        if not free or self._waiting:
+            return await self._wait_in_line(trial_id, base_key)
+        slot = self._best(free, base_key)
+        slot.trial_id = trial_id
+        return slot
+
+    async def _wait_in_line(self, trial_id: str, base_key: str) -> _Slot | None:
+        place: asyncio.Future[_Slot | None] = asyncio.get_running_loop().create_future()
+        self._wanted[place] = trial_id, base_key
         self._waiting.append(place)
         try:
             return await place
@@ -129,14 +238,15 @@ class Admission:
     def _serve(self) -> None:
         """Gives free hosts to those that wait, first come first served."""
         while self._waiting:
-            free = [slot for slot in self._ready if slot.trial_id is None]
+            free = [slot for slot in self._ready if slot.free]
             if not free:
                 return
             place = self._waiting.popleft()
-            if place.cancelled():
+            if place.done():
                 continue
-            slot = self._best(free, self._wanted[place])
-            slot.trial_id = "(assigned)"
+            trial_id, base_key = self._wanted[place]
+            slot = self._best(free, base_key)
+            slot.trial_id = trial_id
             place.set_result(slot)
 
     @staticmethod
@@ -153,62 +263,25 @@ class Admission:
 
 
 def start_admission(name: str, shape: HostShape, *, provenance: dict[str, str]) -> Any:
-    """Admission as a Ray actor that takes no CPU of its own and is found by its name."""
+    """Admission as a Ray actor that takes no CPU of its own and is found by its name.
+
+    It lives on the head node: without that there is no cluster, while others come and go.
+    """
     import ray
 
-    actor = ray.remote(Admission).options(name=name, num_cpus=0, max_concurrency=1000)
+    actor = ray.remote(Admission).options(
+        name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
+    )
     return actor.remote(shape, provenance)
 
 
-def host_shape(
-    nodes: Sequence[Mapping[str, float]],
-    *,
-    cpus: float | None,
-    gpus: float | None,
-    count: int | None,
-    trials: int,
-) -> HostShape:
-    """How hosts divide the cluster: a GPU each where there are any, else a CPU core each.
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that take no more work because they are about to be taken away."""
+    from ray._private.state import state  # the only place where Ray says so to programs
 
-    `nodes` are the resources of Ray's nodes (CPU, GPU, memory in bytes); cpus, gpus and count are
-    what the space sets, None where it is left to us. A GPU's host gets its share of the node's
-    cores. There are never more hosts than trials, nor on a CPU more than memory has room for.
-    Raises InputError if no node has room for a host.
-    """
-    has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    each_gpus = (1.0 if has_gpus else 0.0) if gpus is None else gpus
-    each_cpus = _cpus_each(nodes, each_gpus) if cpus is None else cpus
-    room = sum(_room(node, each_cpus, each_gpus) for node in nodes)
-    if room == 0:
-        raise InputError(_no_room(nodes, each_cpus, each_gpus))
-    wanted = min(room, trials) if count is None else min(room, count)
-    return HostShape(each_cpus, each_gpus, max(1, wanted))
+    return set(state.get_draining_nodes())
 
 
-def _cpus_each(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
-    """A whole number of cores per host where there are enough, else a fraction of one."""
-    if gpus == 0:
-        return 1.0
-    shares = [
-        node.get("CPU", 0) / max(1, math.floor(node["GPU"] / gpus + _ROUNDING))
-        for node in nodes
-        if node.get("GPU", 0) >= min(gpus, 1)
-    ]
-    share = min(shares, default=1.0)
-    return float(math.floor(share)) if share >= 1 else share
-
-
-def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """How many hosts a node has room for."""
-    limits = [(node.get("CPU", 0), cpus), (node.get("GPU", 0), gpus)]
-    if gpus == 0 and "memory" in node:
-        limits.append((node["memory"], CPU_HOST_MEMORY_BYTES))
-    return min(math.floor(has / each + _ROUNDING) for has, each in limits if each > 0)
-
-
-def _no_room(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> str:
-    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-    return (
-        f"resources: a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, and no node has them "
-        f"(nodes: {have}). Lower resources.cpus_per_trial or resources.gpus_per_trial."
-    )
+def _answer(place: asyncio.Future[_Slot | None], slot: _Slot | None) -> None:
+    if not place.done():
+        place.set_result(slot)

@@ -10,18 +10,18 @@ THIRDS_FROM = 18  # values; fewer are split in halves
 
 
 def levels_of(values: Sequence[Any]) -> list[str]:
-    """A level per value: itself, or the third of the values that it falls in.
+    """A level per value: itself, or the third of the numbers that it falls in.
 
-    Only numbers with more than three distinct values are binned; halves, below 18 values.
+    Only numbers with more than three distinct values are binned; halves, below 18 of them. A word
+    among numbers (`auto`) is a level of its own.
     """
-    numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    )
-    distinct = sorted(set(values)) if numbers else []
+    numbers = [value for value in values if _is_number(value)]
+    distinct = sorted(set(numbers))
     if len(distinct) <= 3:
         return [level_name(value) for value in values]
-    bins = 3 if len(values) >= THIRDS_FROM else 2
-    return _binned(values, distinct, bins)
+    bins = 3 if len(numbers) >= THIRDS_FROM else 2
+    binned = iter(_binned(numbers, distinct, bins))
+    return [next(binned) if _is_number(value) else level_name(value) for value in values]
 
 
 def level_name(value: Any) -> str:
@@ -37,6 +37,10 @@ def natural_order(level: str) -> tuple[float, str]:
         return float(level.split("..", maxsplit=1)[0]), level
     except ValueError:
         return float("inf"), level
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _binned(values: Sequence[float], distinct: Sequence[float], bins: int) -> list[str]:

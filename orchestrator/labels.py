@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.knobs import AUTO
+
 TITLES = {
     "em_acc": "EmAcc",
     "em_acc_strict": "strict EmAcc",
     "em_acc_numeric": "numeric EmAcc",
+    "f1": "F1",
     "eval_loss": "eval loss",
     "train_loss": "train loss",
     "train_peak_memory_bytes": "training peak memory",
@@ -21,7 +24,7 @@ def trial_label(knobs: Mapping[str, Any]) -> str:
     """What tells one trial from another in a line: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
 
     Knobs that the configuration does not have are left out; an untrained baseline reads
-    'small nf4 untrained'.
+    'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit.
     """
     parts = [model_name(knobs), quantization_name(knobs)]
     method = str(knobs.get("method", "lora"))
@@ -34,8 +37,14 @@ def trial_label(knobs: Mapping[str, Any]) -> str:
     if "learning_rate" in knobs:
         parts.append(f"lr{knobs['learning_rate']:.1e}")
     if "batch_size" in knobs:
-        parts.append(f"b{knobs['batch_size']}x{knobs.get('gradient_accumulation', 1)}")
+        parts.append(_batch_label(knobs))
     return " ".join(part for part in parts if part)
+
+
+def _batch_label(knobs: Mapping[str, Any]) -> str:
+    if knobs["batch_size"] == AUTO:
+        return f"b{knobs.get('effective_batch_size', '')}auto"
+    return f"b{knobs['batch_size']}x{knobs.get('gradient_accumulation', 1)}"
 
 
 def model_name(knobs: Mapping[str, Any]) -> str:

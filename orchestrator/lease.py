@@ -1,43 +1,66 @@
 """Lease: one driver per sweep. A second one is refused and told who holds it.
 
-The lease is a file with the holder's host, process and heartbeat. One whose heartbeat is old, or
-whose process is gone from this host, is taken over.
+The lease is a file with the holder's host, process and heartbeat. One whose process is gone from
+this host, or that has missed three heartbeats, is taken over. Clocks of two hosts are never
+compared: a driver on another host is watched until its file changes, by our own clock.
+
+A holder beats into the file that it has opened, never into another one at the same place, and a
+taken-over holder learns of it at its next write (`Lease.run`) or heartbeat: it writes nothing more.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder, write_json
+from trainables.run_folder import RunFolder, remove_half_written
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_BEATS_ALLOWED = 3
+_FILE_BYTES = 512  # always, so that a beat never changes the size
+_LOOKS_PER_BEAT = 20
+_MOMENT_SECONDS = 0.2
+
+
+class LeaseLostError(InputError):
+    """Another driver has taken the sweep over."""
 
 
 class Lease:
-    """`with Lease(run):` holds the sweep; raises InputError where another driver does."""
+    """`with Lease(run):` holds the sweep; raises InputError where another driver does.
 
-    def __init__(self, run: RunFolder) -> None:
+    Whoever finds a lease of another host may wait for three heartbeats, and `say`s so. A holder
+    that is taken over is interrupted as if by Ctrl-C, and its writes raise LeaseLostError.
+    """
+
+    def __init__(self, run: RunFolder, *, say: Callable[[str], None] = print) -> None:
+        self.run = replace(run, guard=self.check)
         self._file = run.lock_file
+        self._say = say
         self._nonce = uuid.uuid4().hex
+        self._taken = time.time()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
+        """Holds the sweep from here on; no file of another driver comes to its place any more."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        if _is_held(self._file):
+        if self._is_held():
             raise InputError(_held_by(self._file))
         self._take_away_stale()
         self._claim()
+        remove_half_written(self.run.path)
         self._heart.start()
         return self
 
@@ -47,10 +70,43 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._leave()
+        except KeyboardInterrupt:  # from our own heart, which has just found the lease lost
+            if self._file.exists():
+                self._leave()
+        finally:
+            os.close(self._descriptor)
+
+    def check(self) -> None:
+        """Raises LeaseLostError if another driver has the sweep by now."""
+        if not self._is_ours():
+            raise LeaseLostError(
+                f"{self._file.parent}: this driver was silent for too long (paused, or cut off "
+                f"from its disk), and {_holder_text(self._file)} has taken the sweep over. "
+                "This one has stopped and writes nothing more."
+            )
+
+    def _leave(self) -> None:
+        """Gives the lease back; raises LeaseLostError if it is another driver's."""
         self._over.set()
         self._heart.join()
-        if self._is_ours():
-            self._file.unlink(missing_ok=True)
+        self.check()
+        self._file.unlink(missing_ok=True)
+
+    def _is_held(self) -> bool:
+        """Whether a driver at work wrote the lease, or is just writing it."""
+        self._judged = before = _content(self._file)
+        if before is None:
+            return False
+        known = _is_alive_here(_parsed(before))
+        if known is not None:
+            return known
+        self._say(
+            f"{_holder_text(self._file)} held this sweep: waiting up to "
+            f"{HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED:.0f} s for a sign of life from it ..."
+        )
+        return _changes(self._file, before)
 
     def _take_away_stale(self) -> None:
         """Moves the file aside before it goes: it may have become another driver's meanwhile."""
@@ -59,7 +115,7 @@ class Lease:
             self._file.replace(aside)
         except FileNotFoundError:
             return
-        if _is_held(aside):
+        if _content(aside) != self._judged:
             aside.replace(self._file)
             raise InputError(_held_by(self._file))
         aside.unlink()
@@ -67,53 +123,107 @@ class Lease:
     def _claim(self) -> None:
         """Creates the file if and only if nobody else has just done so."""
         try:
-            descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            self._descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             raise InputError(_held_by(self._file)) from None
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(self._own(), file)
+        self._write()
 
     def _beat(self) -> None:
-        """Renews the lease as long as it is ours: a driver that slept may have lost it."""
-        while not self._over.wait(HEARTBEAT_SECONDS) and self._is_ours():
-            write_json(self._file, self._own())
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            try:
+                self.check()
+                self._write()
+            except LeaseLostError:
+                if not self._over.is_set():
+                    os.kill(os.getpid(), signal.SIGINT)
+                return
+            except OSError:
+                continue  # a disk that is away for a while
+
+    def _write(self) -> None:
+        """Into our own file, wherever it lies by now: never over another driver's."""
+        own = {
+            "host": socket.gethostname(),
+            "boot": _boot_id(),
+            "pid": os.getpid(),
+            "nonce": self._nonce,
+            "taken": self._taken,
+            "heartbeat": time.time(),
+            "monotonic": time.monotonic(),
+        }
+        os.pwrite(self._descriptor, json.dumps(own).encode().ljust(_FILE_BYTES), 0)
+        os.fsync(self._descriptor)
 
     def _is_ours(self) -> bool:
-        return (read_lease(self._file) or {}).get("nonce") == self._nonce
-
-    def _own(self) -> dict[str, Any]:
-        who = {"host": socket.gethostname(), "pid": os.getpid(), "nonce": self._nonce}
-        return {**who, "heartbeat": time.time()}
+        """Looks twice: who takes a dead lease away at the same time may hold ours for a moment."""
+        for seconds in (0, _MOMENT_SECONDS):
+            time.sleep(seconds)
+            if (read_lease(self._file) or {}).get("nonce") == self._nonce:
+                return True
+        return False
 
 
 def read_lease(file: Path) -> dict[str, Any] | None:
     """What the lease says, or None if there is none (or it is half written)."""
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return content
+    return _parsed(_content(file))
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the driver that wrote the lease can still be at work."""
-    if time.time() - float(holder.get("heartbeat", 0)) > HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED:
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True
-    return _process_exists(int(holder.get("pid", -1)))
+    """Whether the driver that wrote the lease seems to be at work: for who only wants to look.
+
+    A driver on another host is judged by its clock and ours, which may differ.
+    """
+    known = _is_alive_here(holder)
+    return _is_fresh(time.time() - float(holder.get("heartbeat", 0))) if known is None else known
 
 
-def _is_held(file: Path) -> bool:
-    """Whether a driver at work wrote this lease, or is just writing it."""
-    holder = read_lease(file)
-    if holder is not None:
-        return is_alive(holder)
+def _content(file: Path) -> bytes | None:
     try:
-        age = time.time() - file.stat().st_mtime
+        return file.read_bytes()
     except FileNotFoundError:
+        return None
+
+
+def _parsed(content: bytes | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content) if content else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_alive_here(holder: dict[str, Any] | None) -> bool | None:
+    """None: a driver on another host, or one that has not said who it is; it must be watched."""
+    if holder is None or holder.get("host") != socket.gethostname():
+        return None
+    if holder.get("boot", _boot_id()) != _boot_id():
+        return False  # this host has been started anew since
+    if not _process_exists(int(holder.get("pid", -1))):
         return False
-    return age < HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED
+    if "monotonic" in holder:  # one clock for all processes of a host, which nobody sets
+        return _is_fresh(time.monotonic() - float(holder["monotonic"]))
+    return _is_fresh(time.time() - float(holder.get("heartbeat", 0)))
+
+
+def _is_fresh(age_seconds: float) -> bool:
+    return age_seconds <= HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED
+
+
+def _changes(file: Path, before: bytes) -> bool:
+    """Whether the lease is renewed while we look on for as long as it may miss its beats."""
+    for _ in range(MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
+        time.sleep(HEARTBEAT_SECONDS / _LOOKS_PER_BEAT)
+        now = _content(file)
+        if now != before:
+            return now is not None
+    return False
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""  # no Linux
 
 
 def _process_exists(pid: int) -> bool:
@@ -129,10 +239,19 @@ def _process_exists(pid: int) -> bool:
 
 
 def _held_by(file: Path) -> str:
-    holder = read_lease(file) or {}
-    who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     return (
-        f"{file.parent}: {who} is running this sweep. "
+        f"{file.parent}: {_holder_text(file)} is running this sweep{_since(file)}. "
         f"Watch it with: python -m orchestrator.status {file.parent}  "
         "Or wait until it ends, or give this one another --name."
     )
+
+
+def _since(file: Path) -> str:
+    taken = (read_lease(file) or {}).get("taken")
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(taken)) if taken else ""
+    return f" since {when}" if when else ""
+
+
+def _holder_text(file: Path) -> str:
+    holder = read_lease(file) or {}
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"

@@ -6,18 +6,21 @@ driver decides: that a trial was stopped early, failed, or can't be run at all.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.errors import InputError
+from trainables.run_folder import Json, RunFolder, TrialFolder
+from trainables.sealed import DamagedError
 from trainables.spec import (
     FAILED,
     FINISHED,
     INFEASIBLE,
     INTERRUPTED,
+    STATES,
     STOPPED,
     TRIAL,
     Event,
@@ -25,6 +28,7 @@ from trainables.spec import (
 )
 
 RUNNING = "running"
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 16_384
 
 
 @dataclass
@@ -61,15 +65,23 @@ class TrialRecord:
 
 
 class Ledger:
-    """All trials of one run folder by id, in the order in which they were first suggested."""
+    """All trials of one run folder by id, in the order in which they were first suggested.
+
+    What is damaged there counts for nothing: a trial without a sound spec is none, one without a
+    sound result runs again from its last sound checkpoint; `warnings` says so of each. Raises
+    InputError where a file can't be read, or where a symbolic link leads out of the folder.
+    """
 
     def __init__(self, run: RunFolder) -> None:
+        _refuse_links(run)
         self.run = run
         self.provenance: dict[str, str] = {}  # of this start, for what the driver writes
         self.warnings: list[str] = []
         self.records: dict[str, TrialRecord] = {}
         for folder in list(run.trials()):
             self._read(folder)
+        for place in run.nameless():
+            self._say(place, "its spec is gone, so it is no trial any more")
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.records.values())
@@ -95,11 +107,23 @@ class Ledger:
         """The worker has written the summary; nothing is left to write."""
         record.state = FINISHED
 
-    def stopped(self, record: TrialRecord) -> None:
+    def stopped(self, record: TrialRecord, reason: str = "") -> None:
+        """Ended before its budget was spent, by the scheduler unless there is another reason."""
         last = record.rungs[-1] if record.rungs else None
         at = f"at {last.fraction:.0%} of its budget" if last else "before its first rung"
-        self._end(record, STOPPED, f"stopped early {at}")
+        self._end(record, STOPPED, reason or f"stopped early {at}")
         record.folder.discard_checkpoints()
+
+    def interrupted(self, record: TrialRecord) -> None:
+        """Nothing is lost: the trial goes on from its checkpoint at the sweep's next start."""
+        record.state = INTERRUPTED
+        known = record.folder.progress() or {}
+        record.folder.write_progress({**known, "state": INTERRUPTED, "updated": time.time()})
+
+    def discard_leftovers(self) -> None:
+        """Checkpoints that a host wrote after its trial had been stopped."""
+        for record in self.with_state(STOPPED):
+            record.folder.discard_checkpoints()
 
     def failed(self, record: TrialRecord, reason: str) -> None:
         self._end(record, FAILED, reason)
@@ -115,10 +139,48 @@ class Ledger:
     def _read(self, folder: TrialFolder) -> None:
         """A trial whose spec is damaged is set aside: it is suggested again if it is wanted."""
         try:
-            self.records[folder.trial_id] = _read(folder)
-        except (ValueError, KeyError, TypeError) as error:
-            folder.set_spec_aside()
-            self.warnings.append(f"{folder.spec_file}: damaged ({error}); set aside")
+            spec, suggestion = folder.spec_and_suggestion()
+        except DamagedError as error:
+            self._set_aside(folder, folder.spec_file, str(error))
+            return
+        except OSError as error:
+            raise InputError(_unreadable(folder, error)) from error
+        record = TrialRecord(spec, folder, INTERRUPTED, suggestion=suggestion)
+        self.records[folder.trial_id] = record
+        self._read_result(record)
+
+    def _read_result(self, record: TrialRecord) -> None:
+        folder = record.folder
+        try:
+            _take_summary(record, folder.read(folder.summary_file))
+            damaged = folder.damaged_files()
+        except FileNotFoundError:
+            return
+        except DamagedError as error:
+            self._set_aside(folder, folder.summary_file, f"{error}; the trial runs again")
+            return
+        except OSError as error:
+            raise InputError(_unreadable(folder, error)) from error
+        self._doubt(record, damaged)
+
+    def _doubt(self, record: TrialRecord, damaged: Sequence[Path]) -> None:
+        """A finished trial must have its predictions, and a report score those that it counts."""
+        folder = record.folder
+        if record.state == FINISHED and folder.predictions_file() in damaged:
+            self._say(folder.predictions_file(), "damaged or gone; the trial runs again")
+            self.run_again(record)
+        elif folder.report_score_file.exists():
+            whole = folder.report_score() and folder.predictions_file("report") not in damaged
+            if not whole:
+                again = "damaged, or its predictions are; it is scored again"
+                self._set_aside(folder, folder.report_score_file, again)
+
+    def _set_aside(self, folder: TrialFolder, file: Path, why: str) -> None:
+        folder.set_aside(file)
+        self._say(file, f"{why}. It is set aside as {file.name}.damaged")
+
+    def _say(self, file: Path, what: str) -> None:
+        self.warnings.append(f"{file}: {what}.")
 
     def _end(self, record: TrialRecord, state: str, reason: str) -> None:
         record.state, record.reason = state, reason
@@ -139,8 +201,20 @@ class Ledger:
                 "facts": {"selection": _facts(record.spec)},
                 "provenance": self.provenance,
                 "ended": time.time(),
+                **({"log_tail": _log_tail(record.folder.log_file)} if state == FAILED else {}),
             }
         )
+
+
+def _log_tail(log: Path) -> list[str]:
+    """The last lines of a worker's log; none if there is none."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-LOG_TAIL_LINES:]
 
 
 def _facts(spec: TrialSpec) -> dict[str, Any]:
@@ -148,13 +222,29 @@ def _facts(spec: TrialSpec) -> dict[str, Any]:
     return {name: spec.task_identity.get(name, "") for name in ("context", "evidence")}
 
 
-def _read(folder: TrialFolder) -> TrialRecord:
-    written = json.loads(folder.spec_file.read_text())
-    spec = TrialSpec.from_json(written)
-    suggestion = written.get("suggestion", {})
-    summary = folder.summary()
-    if summary is None:
-        return TrialRecord(spec, folder, INTERRUPTED, suggestion=suggestion)
-    history = [Event.from_json(event) for event in summary.get("history", [])]
-    state, reason = summary["state"], summary.get("reason", "")
-    return TrialRecord(spec, folder, state, reason, history, suggestion)
+def _take_summary(record: TrialRecord, summary: Json) -> None:
+    """Raises DamagedError for one that does not say how a trial ended."""
+    try:
+        history = [Event.from_json(event) for event in summary.get("history", [])]
+        state, reason = str(summary["state"]), str(summary.get("reason", ""))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"damaged: no summary ({error!r})") from error
+    if state not in STATES:
+        raise DamagedError(f"damaged: a trial is never {state!r}")
+    record.state, record.reason, record.history = state, reason, history
+
+
+def _refuse_links(run: RunFolder) -> None:
+    links = run.links()
+    if links:
+        raise InputError(
+            [
+                f"{link}: is a symbolic link; what a trial writes must stay in the run's folder. "
+                "Put the file or folder itself there, or remove the link."
+                for link in links
+            ]
+        )
+
+
+def _unreadable(folder: TrialFolder, error: OSError) -> str:
+    return f"{folder.path}: can't be read ({error.strerror}: {error.filename}). Make it readable."

@@ -1,68 +1,130 @@
-"""mirror: a tracker is given what the trial directories hold, as often as one likes.
+"""mirror: a tracker is given what the run folder holds, as often as one likes.
 
-What a person reads about a trial in a tracker (its run's name, parameters, tags) is made here, for
-a running sweep and for a mirrored one alike. LIGHT.
+What a person reads about a sweep in a tracker (its runs' names, parameters, tags, tables) is made
+here, from the files alone, for a running sweep and for one that is rebuilt alike. LIGHT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.labels import trial_label
-from orchestrator.results import read_trials
-from orchestrator.tracking import RunEnd, RunStart, Tracker
-from orchestrator.trial_result import RUNNING
+from orchestrator.pareto import front
+from orchestrator.results import read_config, read_predictions, read_trials
+from orchestrator.tracking import (
+    BackgroundTracker,
+    Row,
+    RunEnd,
+    RunStart,
+    SweepEnd,
+    SweepIdentity,
+    Tracker,
+    TrackingError,
+)
+from orchestrator.trial_result import Split, TrialResult, objective, ranked
+from trainables.errors import InputError
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec import INTERRUPTED, Event, TrialSpec
 
+SWEEP_PARAMS = ("task", "objective", "budget", "search", "scheduler")
+TABLES: Mapping[str, Split] = {
+    "predictions.json": "selection",
+    "report_predictions.json": "report",
+}
+FIRST_COLUMNS = ("id", "question", "gold", "prediction", "correct")
+OF_THE_BEST = (
+    "em_acc",
+    "em_acc_strict",
+    "em_acc_numeric",
+    "eval_loss",
+    "train_peak_memory_bytes",
+    "eval_peak_memory_bytes",
+)
 
-def mirror(run: RunFolder, tracker: Tracker) -> None:
+
+def sweep_identity(run: RunFolder) -> SweepIdentity:
+    """What the parent run shows; raises InputError if the folder does not say which sweep it is."""
+    sweep_id = (run.state() or {}).get("sweep_id")
+    if not isinstance(sweep_id, str) or not sweep_id.isalnum():
+        raise InputError(
+            f"{run.state_file}: does not name the sweep (sweep_id), so its runs can't be found or "
+            "made. Start the sweep once more with the command that made it."
+        )
+    config, _ = read_config(run)
+    params = {name: config[name] for name in SWEEP_PARAMS if name in config}
+    name = run.path.resolve().name
+    return SweepIdentity(sweep_id, name, _started(run), params=params)
+
+
+def mirror(run: RunFolder, tracker: Tracker, *, is_driven: bool) -> None:
     """Gives an opened tracker every trial of the run, as far as its files can be read.
 
-    A trial that has not ended is running there while a driver holds the sweep, else interrupted.
+    A trial that has not ended is running there if a driver drives the sweep, else interrupted.
     Raises TrackingError.
     """
-    for result in read_trials(run):
-        if result.warnings:
-            continue  # torn files; the report names them
-        start_trial(tracker, result.folder)
-        if result.state != RUNNING:
-            finish_trial(tracker, result.folder)
+    for folder in run.trials():
+        mirror_trial(tracker, folder, is_driven=is_driven)
+
+
+def mirror_later(run: RunFolder, tracker: BackgroundTracker, *, is_driven: bool) -> None:
+    """As `mirror`, with all that takes time in the tracker's thread."""
+    for folder in run.trials():
+        tracker.do(partial(mirror_trial, folder=folder, is_driven=is_driven))
+
+
+def mirror_trial(tracker: Tracker, folder: TrialFolder, *, is_driven: bool) -> bool:
+    """One trial for `mirror`; False: its files are damaged, and it is left out."""
+    if not folder.is_sound():
+        return False  # the report names its files
+    if is_driven and not folder.done:
+        start_trial(tracker, folder)
+    else:
+        finish_trial(tracker, folder)
+    return True
 
 
 def start_trial(tracker: Tracker, folder: TrialFolder) -> None:
     """Creates or reopens the run of a trial whose spec is written."""
-    spec = folder.spec()
-    tracker.start(
-        RunStart(
-            folder.trial_id,
-            name=trial_name(spec),
-            started=folder.spec_file.stat().st_mtime,
-            params=trial_params(spec),
-            tags=trial_tags(spec),
-        )
-    )
+    if folder.is_sound():
+        with _readable(folder):
+            start = _start(folder)
+        tracker.start(start)
 
 
 def finish_trial(tracker: Tracker, folder: TrialFolder) -> None:
-    """Ends a started trial's run as its summary says, with its report score if there is one.
+    """Ends a trial's run as its summary says, with its report score if there is one.
 
     May be called again when the report score comes later.
     """
-    summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
-    facts = summary.get("facts") or {}
-    asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
-    tracker.finish(
-        RunEnd(
-            folder.trial_id,
-            state=summary["state"],
-            reason=summary.get("reason") or "",
-            history=[Event.from_json(event) for event in summary.get("history", ())],
-            metrics={**(summary.get("metrics") or {}), **_report_metrics(folder)},
-            tags=_flat({**(summary.get("provenance") or {}), **facts, **asked}),
-            artifacts=_artifacts(folder),
+    if folder.is_sound():
+        with _readable(folder):
+            end = _end(folder)
+        tracker.finish(end)
+
+
+def end_sweep(
+    run: RunFolder, tracker: Tracker, *, state: Literal["finished", "interrupted"]
+) -> None:
+    """Ends the parent run with the best trial's metrics and the report; the adapters of the
+    Pareto front go to their trials' runs."""
+    results = read_trials(run, is_driven=False)
+    config, _ = read_config(run)
+    best = next(iter(ranked(results, objective(config))), None)
+    metrics = best.metrics if best else {}
+    files = (run.report_file, run.results_file, run.flips_file, run.pareto_file, run.sweep_file)
+    tracker.close(
+        SweepEnd(
+            state,
+            metrics={f"best_{name}": metrics[name] for name in OF_THE_BEST if name in metrics},
+            artifacts=[file for file in files if file.is_file()],
+            adapters=_adapters(front(results)),
         )
     )
 
@@ -83,11 +145,67 @@ def trial_tags(spec: TrialSpec) -> dict[str, str]:
     return {**tags, **({"revision": spec.revision} if spec.revision else {})}
 
 
+@contextmanager
+def _readable(folder: TrialFolder) -> Iterator[None]:
+    """A disk that fails is an end to tracking no more than a server that does."""
+    try:
+        yield
+    except OSError as error:
+        raise TrackingError(f"{folder.path} can't be read: {error.strerror or error}") from error
+
+
+def _started(run: RunFolder) -> float:
+    """When the first trial's spec was written; for a new sweep now."""
+    first = next(run.trials(), None)
+    return first.spec_file.stat().st_mtime if first else time.time()
+
+
+def _start(folder: TrialFolder) -> RunStart:
+    spec = folder.spec()
+    return RunStart(
+        folder.trial_id,
+        name=trial_name(spec),
+        started=folder.spec_file.stat().st_mtime,
+        params=trial_params(spec),
+        tags=trial_tags(spec),
+    )
+
+
+def _end(folder: TrialFolder) -> RunEnd:
+    summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
+    facts = summary.get("facts") or {}
+    asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
+    return RunEnd(
+        _start(folder),
+        state=summary["state"],
+        reason=summary.get("reason") or "",
+        history=[_event(event) for event in summary.get("history", ())],
+        metrics={**_numbers(summary.get("metrics") or {}), **_report_metrics(folder)},
+        tags=_flat({**(summary.get("provenance") or {}), **facts, **asked}),
+        artifacts=_artifacts(folder),
+        tables=_tables(folder),
+    )
+
+
+def _event(written: Mapping[str, Any]) -> Event:
+    event = Event.from_json(written)
+    return replace(event, metrics=_numbers(event.metrics), system=_numbers(event.system))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What a file names as null was not finite, and is no point of a curve."""
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
 def _report_metrics(folder: TrialFolder) -> dict[str, float]:
     report = folder.report_score()
     if report is None:
         return {}
-    metrics = {f"report_{name}": value for name, value in report["metrics"].items()}
+    metrics = {f"report_{name}": value for name, value in _numbers(report["metrics"]).items()}
     return {**metrics, "report_questions": report["count"]}
 
 
@@ -102,5 +220,27 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _artifacts(folder: TrialFolder) -> tuple[Path, ...]:
-    files = (folder.spec_file, folder.summary_file, folder.predictions_file(), folder.log_file)
-    return tuple(file for file in files if file.exists())
+    files = (folder.spec_file, folder.summary_file, folder.log_file)
+    return tuple(file for file in files if file.is_file())
+
+
+def _tables(folder: TrialFolder) -> dict[str, list[Row]]:
+    """The answers of each split that the trial was asked on."""
+    rows = {name: read_predictions(folder, split)[0] for name, split in TABLES.items()}
+    return {name: [_table_row(row) for row in found] for name, found in rows.items() if found}
+
+
+def _table_row(row: Row) -> Row:
+    """What a person looks for stands first; `correct` is EmAcc's verdict."""
+    told = {**row, "correct": bool(row.get("em_acc"))}
+    first = [name for name in FIRST_COLUMNS if name in told]
+    return {name: told[name] for name in (*first, *(name for name in row if name not in first))}
+
+
+def _adapters(results: Sequence[TrialResult]) -> dict[str, Path]:
+    folders: Iterable[TrialFolder] = (item.folder for item in results)
+    return {
+        folder.trial_id: folder.adapter_folder
+        for folder in folders
+        if folder.adapter_folder.is_dir()
+    }

@@ -1,12 +1,14 @@
-"""StoredRun: which points an MLflow run holds, so that none is written twice. LIGHT."""
+"""StoredRun: what an MLflow run holds, so that nothing is written twice. LIGHT."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trainables.spec import Event
+
+SYSTEM = "system/"  # what MLflow's pages show under "System metrics" begins with it
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,16 @@ class Point:
 class StoredRun:
     """One run, all points it holds, and which of new ones it lacks.
 
-    `take` and `take_final` count the points that they return as stored.
+    `take` and `take_final` count the points that they return as stored. Points are known only
+    once `remember` was told of them; `metrics` names those that a run found there has.
     """
 
     run_id: str
     started: int  # milliseconds since the epoch
     tags: dict[str, str]
+    params: Collection[str] = ()  # names
+    metrics: Collection[str] = ()  # names
+    status: str = "RUNNING"
     values: dict[str, dict[int, float]] = field(default_factory=dict)  # name -> step -> value
     last_step: int = 0
     last_time: int = 0
@@ -44,6 +50,7 @@ class StoredRun:
                 self.held.update(event.metrics)
             else:
                 points += self._new(event.metrics, event.units, event.seconds)
+            points += self._new(_system(event), event.units, event.seconds)
         return points
 
     def take_final(self, metrics: Mapping[str, float]) -> list[Point]:
@@ -72,6 +79,10 @@ class StoredRun:
     def _latest(self, name: str) -> float | None:
         steps = self.values.get(name)
         return steps[max(steps)] if steps else None
+
+
+def _system(event: Event) -> dict[str, float]:
+    return {f"{SYSTEM}{name}": value for name, value in event.system.items()}
 
 
 def milliseconds(seconds: float) -> int:

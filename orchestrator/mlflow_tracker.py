@@ -2,27 +2,36 @@
 
 MLflow chooses its own run ids, so a run is found by its tags `sweep_id` and `trial_id`; a resumed
 sweep finds the runs it made. Nothing is written twice: what a run holds is read once when its
-trial starts. Only this file imports mlflow.
+trial starts, and the tag `mirrored` says by a digest that all of an ended trial is there. Only this
+file imports mlflow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shlex
 import sqlite3
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.mlflow_points import Point, StoredRun, milliseconds
+from orchestrator.mlflow_tables import TABLES_TAG, table_text, tables_tag
 from orchestrator.sqlite_store import alone, sqlite_file
-from orchestrator.tracking import RunEnd, RunStart, SweepIdentity, TrackingError, redact
+from orchestrator.tracking import (
+    RunEnd,
+    RunStart,
+    SweepEnd,
+    SweepIdentity,
+    TrackingError,
+    redact,
+)
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
 
@@ -34,13 +43,16 @@ STATUSES = {
     INTERRUPTED: "KILLED",
 }
 SWEEP = "sweep"  # the parent run's role and, in place of a trial's id, its trial_id
-METRICS_PER_REQUEST = 1000  # MLflow's limits
-ENTRIES_PER_REQUEST = 100
+MIRRORED = "mirrored"  # the tag with the digest of all that an ended trial's run was given
+ADAPTER = "adapter"  # the artifact folder of a trial's adapter, and the tag with its digest
+RUNS_PER_PAGE = 1000
 LONGEST_VALUE = 5000  # characters of a parameter or tag; MLflow takes 6000 and 8000
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # opens at its runs
 ENVIRONMENT = {  # unless the user has set them
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds until a silent server is given up
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated "create run" would make two
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -67,12 +79,14 @@ class MLflowTracker:
     A metric's first value at a step stays. The events that end a trial (its last rung, whose
     questions are asked again in full, and `finished`) wait for `finish`, which knows the final
     values. Timestamps are the run's start plus the seconds that the trial has worked, so they
-    are equal however often a point is logged. NaN and infinity are left out.
+    are equal however often a point is logged. NaN and infinity are left out. All that one call
+    has to say of a run's metrics, tags and parameters is one request.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._runs: dict[str, StoredRun] = {}
+        self._runs: dict[str, StoredRun] = {}  # all that the sweep has there, by trial
+        self._begun: set[str] = set()  # those whose points are known
 
     def open(self, sweep: SweepIdentity) -> None:
         with _reported(self._uri):
@@ -81,92 +95,130 @@ class MLflowTracker:
                 self._client = _connect(self._uri)
                 self._experiment = _experiment(self._client, uri=self._uri, name=sweep.name)
             self._sweep = sweep
+            self._begun.clear()
+            self._runs.clear()
+            self._runs = self._found_runs()
             tags = {**sweep.tags, "role": SWEEP}
-            self._begin(RunStart(SWEEP, sweep.name, time.time(), params=sweep.params, tags=tags))
+            self._begin(RunStart(SWEEP, sweep.name, sweep.started, params=sweep.params, tags=tags))
 
     def start(self, start: RunStart) -> None:
         with _reported(self._uri):
-            tags = {**start.tags, "mlflow.parentRunId": self._runs[SWEEP].run_id}
-            self._begin(replace(start, tags=tags))
+            self._begin(self._nested(start))
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
         with _reported(self._uri):
-            self._send(self._runs[trial_id], self._runs[trial_id].take(events))
+            self._send(self._runs[trial_id], points=self._runs[trial_id].take(events))
 
     def finish(self, end: RunEnd) -> None:
         """A state that may still go on (failed, interrupted) logs no final metrics: the first
         value at a step stays, and the trial's end will have others."""
         with _reported(self._uri):
+            found, status = self._runs.get(end.trial_id), STATUSES.get(end.state, "FAILED")
+            digest = _digest_of_end(end)
+            if found and (found.status, found.tags.get(MIRRORED)) == (status, digest):
+                return
+            if end.trial_id not in self._begun:
+                self._begin(self._nested(end.start))
             run = self._runs[end.trial_id]
-            self._send(run, run.take(end.history))
+            points = run.take(end.history)
             if end.state not in (FAILED, INTERRUPTED):
-                self._send(run, run.take_final(end.metrics))
-            tags = {**end.tags, "reason": end.reason}
-            self._end(run, state=end.state, tags=tags, artifacts=end.artifacts)
+                points += run.take_final(end.metrics)
+            tags = {**end.tags, "reason": end.reason, "state": end.state}
+            self._send(run, points=points, tags={**tags, TABLES_TAG: tables_tag(end.tables)})
+            self._end(run, status=status)
+            self._keep(run, files=end.artifacts)
+            for name, rows in end.tables.items():
+                self._client.log_text(run.run_id, table_text(rows), name)
+            self._send(run, tags={MIRRORED: digest})
 
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None:
+    def close(self, end: SweepEnd) -> None:
         with _reported(self._uri):
+            self._runs = {**self._found_runs(), **self._runs}
             run = self._runs[SWEEP]
             # a resumed sweep may have better bests: the step is the number of trials so far
             run.last_step = max(len(self._runs) - 1, run.last_step + 1)
-            run.last_time = milliseconds(time.time())
-            self._send(run, run.take_final(metrics))
-            self._end(run, state=state, tags={}, artifacts=artifacts)
+            run.last_time = max(self._runs.values(), key=lambda item: item.last_time).last_time
+            self._send(run, points=run.take_final(end.metrics), tags={"state": end.state})
+            self._end(run, status=STATUSES.get(end.state, "FAILED"))
+            self._keep(run, files=end.artifacts)
+            for trial_id in end.adapters.keys() & self._runs.keys():
+                self._keep_adapter(self._runs[trial_id], end.adapters[trial_id])
+
+    def _nested(self, start: RunStart) -> RunStart:
+        parent = self._runs[SWEEP].run_id
+        return replace(start, tags={**start.tags, "mlflow.parentRunId": parent})
 
     def _begin(self, start: RunStart) -> None:
+        """The run as one that goes on, made where there is none; its points are known then."""
         ours = {"sweep_id": self._sweep.sweep_id, "trial_id": start.trial_id, "state": "running"}
-        texts = {key: str(value)[:LONGEST_VALUE] for key, value in {**start.tags, **ours}.items()}
-        found = self._find(start.trial_id)
-        if found is None:
+        tags = _texts({**start.tags, **ours})
+        run = self._runs.get(start.trial_id)
+        if run is None:
             begun = milliseconds(start.started)
-            found = self._client.create_run(
-                self._experiment, start_time=begun, tags=texts, run_name=start.name
+            made = self._client.create_run(
+                self._experiment, start_time=begun, tags=tags, run_name=start.name
             )
-        else:
-            self._client.update_run(found.info.run_id, status="RUNNING", name=start.name)
-        self._runs[start.trial_id] = run = _read(self._client, found)
-        new = {k: _text(value) for k, value in start.params.items() if k not in found.data.params}
-        self._write(run, params=new, tags=texts)
+            run = self._runs[start.trial_id] = _stored(made)
+        elif run.tags.get(MIRRORED):
+            tags[MIRRORED] = ""  # from here on it is not
+        new = {name: _text(value) for name, value in start.params.items() if name not in run.params}
+        self._send(run, params=new, tags=tags)
+        if run.status != "RUNNING":
+            self._client.update_run(run.run_id, status="RUNNING", name=start.name)
+            run.status = "RUNNING"
+        if start.trial_id not in self._begun:
+            _remember_points(self._client, run)
+        self._begun.add(start.trial_id)
 
-    def _find(self, trial_id: str) -> Any:
-        found = self._client.search_runs(
-            [self._experiment],
-            f"tags.trial_id = '{trial_id}' and tags.sweep_id = '{self._sweep.sweep_id}'",
-            max_results=1,
-            order_by=["attributes.start_time ASC"],
-        )
-        return found[0] if found else None
+    def _found_runs(self) -> dict[str, StoredRun]:
+        """The sweep's runs by trial. A second one of a trial, left by a "create run" whose answer
+        was lost, is deleted: whatever it holds lies in the trial's folder."""
+        ours = {run.run_id for run in self._runs.values()}
+        runs: dict[str, StoredRun] = {}
+        found = [_stored(run) for run in _search(self._client, self._experiment, self._sweep)]
+        for run in sorted(found, key=lambda run: (run.run_id not in ours, *_preference(run))):
+            trial_id = run.tags["trial_id"]
+            if trial_id in runs:
+                self._client.delete_run(run.run_id)
+            else:
+                runs[trial_id] = run
+        return runs
 
-    def _send(self, run: StoredRun, points: Sequence[Point]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
-        for chunk in _chunks(metrics, METRICS_PER_REQUEST):
-            self._client.log_batch(run.run_id, metrics=chunk)
-
-    def _write(self, run: StoredRun, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Param, RunTag
-
-        for chunk in _chunks([Param(*item) for item in params.items()], ENTRIES_PER_REQUEST):
-            self._client.log_batch(run.run_id, params=chunk)
-        new = {key: value for key, value in tags.items() if run.tags.get(key) != value}
-        for part in _chunks([RunTag(*item) for item in new.items()], ENTRIES_PER_REQUEST):
-            self._client.log_batch(run.run_id, tags=part)
-        run.tags.update(new)
-
-    def _end(
-        self, run: StoredRun, *, state: str, tags: Mapping[str, str], artifacts: Sequence[Path]
+    def _send(
+        self,
+        run: StoredRun,
+        *,
+        points: Iterable[Point] = (),
+        params: Mapping[str, str] = {},
+        tags: Mapping[str, str] = {},
     ) -> None:
-        texts = {key: str(value)[:LONGEST_VALUE] for key, value in tags.items()}
-        self._write(run, params={}, tags={**texts, "state": state})
-        stored = {item.path: item.file_size for item in self._client.list_artifacts(run.run_id)}
-        for file in artifacts:
-            if stored.get(file.name) != file.stat().st_size:
-                self._client.log_artifact(run.run_id, str(file))
-        status = STATUSES.get(state, "FAILED")
+        """What the run lacks of it, in one request (MLflow's client splits what is too much)."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        new = {key: value for key, value in _texts(tags).items() if run.tags.get(key) != value}
+        self._client.log_batch(
+            run.run_id,
+            metrics=[Metric(point.name, point.value, point.time, point.step) for point in points],
+            params=[Param(*item) for item in params.items()],
+            tags=[RunTag(*item) for item in new.items()],
+        )
+        run.tags.update(new)
+        run.params = [*run.params, *params]
+
+    def _end(self, run: StoredRun, *, status: str) -> None:
         self._client.set_terminated(run.run_id, status=status, end_time=run.last_time)
+        run.status = status
+
+    def _keep(self, run: StoredRun, *, files: Sequence[Path]) -> None:
+        """Sends files that are there; one that was sent before is written over."""
+        for file in files:
+            self._client.log_artifact(run.run_id, str(file))
+
+    def _keep_adapter(self, run: StoredRun, folder: Path) -> None:
+        digest = _digest_of_files(sorted(file for file in folder.rglob("*") if file.is_file()))
+        if run.tags.get(ADAPTER) != digest:
+            self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
+            self._send(run, tags={ADAPTER: digest})
 
 
 def _quieten() -> None:
@@ -190,28 +242,81 @@ def _experiment(client: Any, *, uri: str, name: str) -> str:
     location = str(database.resolve().parent / "artifacts" / name) if database else None
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name, artifact_location=location))
+        made = client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
+        return str(made)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def _read(client: Any, found: Any) -> StoredRun:
-    run = StoredRun(found.info.run_id, found.info.start_time, dict(found.data.tags))
+def _search(client: Any, experiment: str, sweep: SweepIdentity) -> Iterator[Any]:
+    """All runs of the sweep, a page of them per request."""
+    page = None
+    while True:
+        found = client.search_runs(
+            [experiment],
+            f"tags.sweep_id = '{sweep.sweep_id}'",
+            max_results=RUNS_PER_PAGE,
+            page_token=page,
+        )
+        yield from found
+        page = found.token
+        if not page:
+            return
+
+
+def _stored(found: Any) -> StoredRun:
+    return StoredRun(
+        found.info.run_id,
+        found.info.start_time,
+        dict(found.data.tags),
+        params=list(found.data.params),
+        metrics=list(found.data.metrics),
+        status=found.info.status,
+        last_time=found.info.end_time or found.info.start_time,
+    )
+
+
+def _preference(run: StoredRun) -> tuple[Any, ...]:
+    """Of two runs of one trial: the one that holds more, then the older."""
+    return not run.tags.get(MIRRORED), -len(run.metrics), run.started, run.run_id
+
+
+def _remember_points(client: Any, run: StoredRun) -> None:
     run.last_time = run.started
-    for name in found.data.metrics:
+    for name in run.metrics:
         for metric in client.get_metric_history(run.run_id, name):
             run.remember(Point(name, metric.step, metric.value, metric.timestamp))
-    return run
+
+
+def _digest_of_end(end: RunEnd) -> str:
+    """Of all that a run is given in the end, by content."""
+    told = {
+        "state": end.state,
+        "reason": end.reason,
+        "history": [event.to_json() for event in end.history],
+        "metrics": dict(end.metrics),
+        "tags": dict(end.tags),
+        "tables": {name: table_text(rows) for name, rows in end.tables.items()},
+        "artifacts": _digest_of_files(end.artifacts),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest_of_files(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value)[:LONGEST_VALUE] for key, value in values.items()}
 
 
 def _text(value: Any) -> str:
     return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_VALUE]
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 @contextmanager

@@ -1,12 +1,33 @@
-"""OBJECTIVES: the one number a rung is judged by, for ASHA and sampler alike; larger is better."""
+"""OBJECTIVES: what a trial is judged by, one row each with its direction.
+
+A row's `value` is what the study is told; called, a row gives the one number that schedulers
+compare, of which more is better whatever its direction.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Metrics = Mapping[str, float]
 
 
-def em_acc_then_loss(metrics: Mapping[str, float]) -> float:
+@dataclass(frozen=True)
+class Objective:
+    """One thing to be had more of (maximize) or less of (minimize); its value is never NaN."""
+
+    direction: Literal["maximize", "minimize"]
+    value: Callable[[Metrics], float]
+
+    def __call__(self, metrics: Metrics) -> float:
+        """The value, with its sign turned where less is better."""
+        value = self.value(metrics)
+        return value if self.direction == "maximize" else -value
+
+
+def em_acc_then_loss(metrics: Metrics) -> float:
     """EmAcc, ties broken by eval_loss by less than one question's weight.
 
     While every trial scores 0 the loss still orders them, so ASHA has something to stop by;
@@ -18,13 +39,24 @@ def em_acc_then_loss(metrics: Mapping[str, float]) -> float:
     return metrics["em_acc"] + 0.999 * preference / questions
 
 
-def negative_eval_loss(metrics: Mapping[str, float]) -> float:
+def eval_loss(metrics: Metrics) -> float:
     """eval_loss alone, for tasks that generate nothing; one that is not finite is the worst."""
     loss = metrics["eval_loss"]
-    return -loss if math.isfinite(loss) else -math.inf
+    return loss if math.isfinite(loss) else math.inf
 
 
-OBJECTIVES: dict[str, Callable[[Mapping[str, float]], float]] = {
-    "em_acc": em_acc_then_loss,
-    "eval_loss": negative_eval_loss,
+def _bytes(name: str) -> Callable[[Metrics], float]:
+    """A measured peak; a trial that has none counts as the worst, so it is on no front."""
+
+    def value(metrics: Metrics) -> float:
+        return metrics.get(name, math.inf)
+
+    return value
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "em_acc": Objective("maximize", em_acc_then_loss),
+    "eval_loss": Objective("minimize", eval_loss),
+    "train_peak_memory_bytes": Objective("minimize", _bytes("train_peak_memory_bytes")),
+    "eval_peak_memory_bytes": Objective("minimize", _bytes("eval_peak_memory_bytes")),
 }

@@ -23,7 +23,7 @@ from trainables.spec import BASELINE, TRIAL, Budget, Execution, TrialSpec
 from trainables.tasks import make_task
 
 MODEL = "model "  # begins the names of models in `Planner.contents`
-MAX_NEW_TOKENS = {"answer": 32, "program": 128}
+MAX_NEW_TOKENS = {("finqa", "answer"): 32, ("finqa", "program"): 128, ("tatqa", "answer"): 128}
 _OF_A_BASELINE = (
     "model",
     "quantization",
@@ -160,8 +160,10 @@ class Planner:
             revision=model.revision,
             execution=Execution(
                 eval_batch_size=execution.eval_batch_size,
-                max_new_tokens=execution.max_new_tokens or MAX_NEW_TOKENS[knobs["target"]],
+                max_new_tokens=execution.max_new_tokens
+                or MAX_NEW_TOKENS[self.config.task, knobs["target"]],
                 checkpoint_seconds=60.0 * execution.checkpoint_minutes,
+                allow_bin_weights=execution.allow_bin_weights,
             ),
         )
 
@@ -172,7 +174,8 @@ class Planner:
     def _model(self, knobs: Mapping[str, Any]) -> ModelSource:
         name = knobs["model"]
         if name not in self.models:
-            self.models[name] = find_model(name)
+            allow_bin = self.config.execution.allow_bin_weights
+            self.models[name] = find_model(name, allow_bin=allow_bin)
         return self.models[name]
 
     def _task(self, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -193,14 +196,14 @@ def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
     return (*fractions, 1.0)
 
 
-def find_model(name: str) -> ModelSource:
+def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
     """A local folder where there is one by that name, else a model of the hub."""
     if is_hub_id(name):
         revision = resolve_revision(name, "main")
         return ModelSource(name, f"{name}@{revision}", revision)
     folder = existing_path(name) or Path(name).expanduser()
-    check_model_folder(folder)
-    return ModelSource(str(folder), model_digest(folder))
+    check_model_folder(folder, allow_bin=allow_bin)
+    return ModelSource(str(folder), model_digest(folder, allow_bin=allow_bin))
 
 
 def is_hub_id(name: str) -> bool:

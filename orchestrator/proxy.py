@@ -6,6 +6,8 @@ schedulers mean what their documentation says; with `reuse_actors` one proxy ser
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,19 +15,26 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from orchestrator.objective import OBJECTIVES
-from trainables.host import Failure
+from trainables.host import LOADING_TAKES, Failure, Interruption
+from trainables.run_folder import TrialFolder
 from trainables.spec import Event
 
 HOST_LOSSES_ALLOWED = 2
+LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     """Runs the trial of `config["folder"]` on a host that the actor `config["admission"]` gives it.
 
     The trial's folder is all it needs: the host reads the spec there. A result holds `event`
-    (Event.to_json) or `failure` (reason, infeasible); the first one also `history`, the events of
-    the checkpoint that the trial goes on from. `units` is the time attribute; `objective` comes
-    with the rungs that a trial can be stopped at and with the last result, which is `done`.
+    (Event.to_json); the first one also `history`, the events of the checkpoint that the trial goes
+    on from. Instead of an event there may be `failure` (reason, infeasible), or `interrupted`: the
+    sweep ends, and the trial has left its host with a checkpoint. `stopped` says that the event is
+    the last because of a limit, and which. `units` is the time attribute; `objective` comes with
+    the rungs that a trial can be stopped at and with the last result, which is `done`.
+
+    `config["limits"]`: `trial_seconds`, of the trial's own time; `silent_seconds` without a sign
+    of life, after which its host is killed. Either may be None.
     """
 
     _host: Any = None
@@ -34,21 +43,20 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._open(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._close()
+        self._close(discard=True)  # whoever gets here without its last event was stopped
         self._open(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         while True:
             try:
-                return self._next()
+                result = self._next()
             except RayActorError as error:
-                self._host = None
-                self._losses += 1
-                ray.get(self._admission.replace.remote(self._trial_id))
-                if self._losses > HOST_LOSSES_ALLOWED:
-                    reason = f"its host died {self._losses} times ({type(error).__name__})"
-                    return self._failure(Failure(reason))
+                result = self._lost(error)
+            except _SilentError as error:
+                result = self._ended_silent_host(error)
+            if result is not None:
+                return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the trial's checkpoints lie in its folder, and hosts write them."""
@@ -57,62 +65,153 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         """See `save_checkpoint`."""
 
     def cleanup(self) -> None:
-        self._close()
+        self._close(discard=self._folder.done)
 
     def _open(self, config: dict[str, Any]) -> None:
         self._config = config
         self._trial_id = config["trial_id"]
+        self._folder = TrialFolder(Path(config["folder"]))
         self._admission = ray.get_actor(config["admission"])
         self._objective = OBJECTIVES[config["objective"]]
+        self._limits = config["limits"]
         self._host = None
         self._losses = 0
-        self._units = 0
+        self._units = self._step = 0
         self._judged: dict[str, float] = {}
 
-    def _next(self) -> dict[str, Any]:
-        history: list[Event] = []
+    def _next(self) -> dict[str, Any] | None:
+        """The trial's next result; None: it is to be asked for again, on another host."""
+        history: list[Event] | None = None
         if self._host is None:
             started = self._start()
-            if isinstance(started, Failure):
-                return self._failure(started)
+            if not isinstance(started, list):
+                return self._instead_of_an_event(started)
             history = started
-        event = ray.get(self._host.next.remote())
-        if isinstance(event, Failure):
-            return self._failure(event)
+        event = self._wait(self._host.next.remote())
+        if not isinstance(event, Event):
+            return self._instead_of_an_event(event)
         result = self._result(event)
-        if history:
+        if history is not None:
             result["history"] = [past.to_json() for past in history]
         return result
 
-    def _start(self) -> list[Event] | Failure:
+    def _start(self) -> list[Event] | Failure | Interruption:
         config = self._config
         self._host = ray.get(self._admission.acquire.remote(self._trial_id, config["base_key"]))
-        history: list[Event] | Failure = ray.get(self._host.start.remote(config["folder"]))
-        return history
+        if self._host is None:
+            return Interruption()
+        silent = self._limits["silent_seconds"]
+        call = self._host.start.remote(config["folder"], silent)
+        started: list[Event] | Failure | Interruption = self._wait(call, starts=True)
+        return started
+
+    def _wait(self, call: Any, *, starts: bool = False) -> Any:
+        """What the host answers; raises _SilentError when it gives no sign of life for too long.
+
+        A start is not waited for when the sweep ends: it may be a long download.
+        """
+        limit, began = self._limits["silent_seconds"], time.monotonic()
+        allowed = float("inf") if limit is None else limit * (LOADING_TAKES if starts else 1.0)
+        sign = self._sign_of_life()
+        while True:
+            ready, _ = ray.wait([call], timeout=LOOKS_EVERY_SECONDS)
+            if ready:
+                return ray.get(call)
+            if starts and self._sweep_ends():
+                return Interruption()
+            before, sign = sign, self._sign_of_life()
+            if sign != before:
+                began = time.monotonic()
+            if time.monotonic() - began > allowed:
+                raise _SilentError(allowed, starts=starts)
+
+    def _sign_of_life(self) -> tuple[int, int] | None:
+        """Changes whenever the host writes that the trial still runs; no clocks are compared."""
+        try:
+            found = self._folder.progress_file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def _sweep_ends(self) -> bool:
+        ends: bool = ray.get(self._admission.is_ending.remote())
+        return ends
 
     def _result(self, event: Event) -> dict[str, Any]:
-        done = event.kind == "finished"
+        self._units, self._step = event.units, event.step
+        stopped = self._over_its_time(event)
+        done = event.kind == "finished" or stopped is not None
         if done:
-            self._close()
-        self._units = event.units
+            self._close(discard=stopped is not None)
         result = {"event": event.to_json(), "units": event.units, "done": done}
+        if stopped is not None:
+            result["stopped"] = stopped
         if event.kind == "rung":
             self._judged = {"objective": self._objective(event.metrics)}
-        if done or (event.kind == "rung" and event.fraction < 1):
+        if event.kind == "finished" or (event.kind == "rung" and event.fraction < 1):
             result |= self._judged
         return result
+
+    def _over_its_time(self, event: Event) -> str | None:
+        """Why the trial is not to go on; one that has spent its budget is left to finish."""
+        limit = self._limits["trial_seconds"]
+        if limit is None or event.seconds < limit or event.fraction >= 1:
+            return None
+        at = f"step {event.step} ({event.fraction:.0%} of its budget)"
+        return f"limits.trial_hours: its {limit / 3600:g} hours were used up at {at}"
+
+    def _instead_of_an_event(self, told: Failure | Interruption) -> dict[str, Any] | None:
+        if isinstance(told, Failure):
+            return self._failure(told)
+        host, self._host = self._host, None
+        if not self._sweep_ends():  # its node is about to go: elsewhere, from the checkpoint
+            ray.get(self._admission.replace.remote(self._trial_id))
+            return None
+        if host is not None:
+            ray.get(self._admission.release.remote(self._trial_id))
+        return {"interrupted": True, "units": self._units, "done": True}
+
+    def _lost(self, error: RayActorError) -> dict[str, Any] | None:
+        """The host has died; a node that was taken away on notice does not count."""
+        self._host = None
+        self._losses += not error.preempted
+        ray.get(self._admission.replace.remote(self._trial_id))
+        if self._losses <= HOST_LOSSES_ALLOWED:
+            return None
+        return self._failure(
+            Failure(f"its host died {self._losses} times ({type(error).__name__})")
+        )
+
+    def _ended_silent_host(self, error: _SilentError) -> dict[str, Any]:
+        self._host = None
+        ray.get(self._admission.replace.remote(self._trial_id))  # kills it
+        waited_for = "it was still starting" if error.starts else f"its last step was {self._step}"
+        return self._failure(
+            Failure(
+                f"no sign of life for {error.seconds / 60:g} minutes, {waited_for}: its host was "
+                "killed (limits.silent_minutes). Its worker.log ends with where it hung."
+            )
+        )
 
     def _failure(self, failure: Failure) -> dict[str, Any]:
         self._close()
         told = {"reason": failure.reason, "infeasible": failure.infeasible}
         return {"failure": told, "units": self._units, "done": True}
 
-    def _close(self) -> None:
+    def _close(self, *, discard: bool = False) -> None:
         host, self._host = self._host, None
         if host is None:
             return
         try:
-            ray.get(host.close.remote())
+            ray.get(host.close.remote(discard=discard))
         except RayActorError:
             ray.get(self._admission.replace.remote(self._trial_id))
         ray.get(self._admission.release.remote(self._trial_id))
+
+
+class _SilentError(RuntimeError):
+    """A host gave no sign of life for `seconds`."""
+
+    def __init__(self, seconds: float, *, starts: bool) -> None:
+        super().__init__(f"no sign of life for {seconds:g} seconds")
+        self.seconds, self.starts = seconds, starts

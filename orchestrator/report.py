@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import report_findings as findings
+from orchestrator import report_flips
 from orchestrator import report_tables as tables
 from orchestrator.pareto import candidates
 from orchestrator.progress import (
@@ -22,7 +23,7 @@ from orchestrator.progress import (
 )
 from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.report_headline import headline
-from orchestrator.results import open_run, read_config, read_trials
+from orchestrator.results import damage, open_run, read_config, read_trials
 from orchestrator.results_csv import write_results
 from orchestrator.trial_result import TrialResult, objective, ranked
 from trainables.errors import InputError
@@ -58,12 +59,15 @@ def build_report(
         tables.pareto_front(results, picture=picture),
         tables.cells(results, metric=metric),
         tables.baselines(results),
+        report_flips.flips(report_flips.find_pairs(results), run.flips_file),
         findings.what_mattered(results, metric=metric),
         findings.not_finished(results),
         findings.facts(results),
         findings.provenance(results),
         _paths(run),
-        *_warnings([*warnings, *(text for item in results for text in item.warnings)]),
+        *_warnings(
+            [*warnings, *damage(run), *(text for item in results for text in item.warnings)]
+        ),
     ]
     return Report(f"Sweep {run_name(run)}", sections)
 
@@ -74,11 +78,12 @@ def write_report(
     *,
     is_driven: bool | None = None,
 ) -> Report:
-    """Writes results.csv, report.md and, if a trial has finished, pareto.png."""
+    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png."""
     from orchestrator.pareto_plot import plot
 
     results = read_trials(run, is_driven=is_driven)
     write_results(run, results)
+    report_flips.write_flips(run, report_flips.find_pairs(results))
     plot(run, results)
     report = build_report(run, guesses, is_driven=is_driven)
     run.write_text(run.report_file, report.markdown())
@@ -97,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         report = write_report(run)
-    except PermissionError as error:
-        print(f"warning: {error}: the report is only printed", file=sys.stderr)
+    except OSError as error:
+        print(f"warning: {error} The report is only printed.", file=sys.stderr)
         report = build_report(run)
     report.print()
     return 0
@@ -116,6 +121,7 @@ def _paths(run: RunFolder) -> Section:
     paths = [
         ("this report", run.report_file),
         ("all trials", run.results_file),
+        ("what quantization changed", run.flips_file),
         ("Pareto plot", run.pareto_file),
         ("trial folders", run.path / "trials"),
         ("MLflow database", run.tracking_database),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 WIDTH = 140  # columns where there is no terminal to ask
+LONGEST_UNBROKEN = 14  # characters of a word that a narrow terminal does not break
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, one per header; the first `words` columns hold words, the others numbers."""
+    """Rows of cells, one per header; the first `words` columns hold words, the others numbers.
+
+    The terminal shows the first `on_terminal` rows where that is given, and how many are left out;
+    with 0 it shows nothing of the table, nor its `caption`.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
+    caption: str = ""
+    on_terminal: int | None = None
 
 
 Block = Paragraph | Code | Picture | Table
@@ -88,27 +95,33 @@ class Report:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Paragraph):
-        return f"**{block.text}**" if block.strong else block.text
+        text = _harmless(block.text)
+        return f"**{text}**" if block.strong else text
     if isinstance(block, Code):
         return f"```\n{block.text}\n```"
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.file})"
     marks = ["---" if place < block.words else "---:" for place in range(len(block.headers))]
     rows = [block.headers, marks, *block.rows]
-    return "\n".join("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows)
+    lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([*([_harmless(block.caption), ""] if block.caption else []), *lines])
 
 
 def _escaped(cell: str) -> str:
-    return " ".join(cell.replace("|", "\\|").split())
+    return " ".join(_harmless(cell).replace("|", "\\|").split())
 
 
 def _plain(text: str) -> str:
     """Without Markdown's backquotes."""
-    return text.replace("`", "")
+    return _harmless(text).replace("`", "")
+
+
+def _harmless(text: str) -> str:
+    """Without control characters: an answer or a question could steer the terminal by them."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else " " for mark in text)
 
 
 def _print(console: Console, block: Block) -> None:
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     if isinstance(block, Paragraph):
@@ -117,11 +130,46 @@ def _print(console: Console, block: Block) -> None:
         console.print(Text(f"  {block.text}"), soft_wrap=True)
     elif isinstance(block, Picture):
         console.print(Text(f"{block.caption}: {block.path}"), soft_wrap=True)
-    else:
-        table = RichTable(box=None, header_style="bold", pad_edge=False)
-        for place, header in enumerate(block.headers):
-            table.add_column(_plain(header), justify="left" if place < block.words else "right",
-                             no_wrap=header == "trial")  # fmt: skip
-        for row in block.rows:
-            table.add_row(*(Text(_plain(cell)) for cell in row))
-        console.print(table)
+    elif block.on_terminal != 0:
+        _print_table(console, block)
+
+
+def _print_table(console: Console, block: Table) -> None:
+    """No cell loses a character; a number is broken only where the terminal has no room at all."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rows = [[_plain(cell) for cell in row] for row in block.rows[: block.on_terminal]]
+    headers = [_plain(header) for header in block.headers]
+    columns = [[header, *(row[at] for row in rows)] for at, header in enumerate(headers)]
+    natural = [max(map(len, column)) for column in columns]
+    least = [_longest_word(column, words=at < block.words) for at, column in enumerate(columns)]
+    gap = 2 if sum(natural) + 2 * (len(columns) - 1) <= console.width else 1
+    widths = _fitted(natural, least, room=console.width - gap * (len(columns) - 1))
+    table = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
+    for at, header in enumerate(headers):
+        justify: Literal["left", "right"] = "left" if at < block.words else "right"
+        table.add_column(header, justify=justify, overflow="fold", width=widths[at])
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if block.caption:
+        console.print(Text(_plain(block.caption)))
+    console.print(table)
+    if len(block.rows) > len(rows):
+        console.print(f"... {len(block.rows) - len(rows)} more in report.md")
+
+
+def _fitted(natural: Sequence[int], least: Sequence[int], *, room: int) -> list[int]:
+    """Widths that fill `room` at most: the widest column gives way, below `least` if all must."""
+    widths = list(natural)
+    while sum(widths) > room and max(widths) > 1:
+        above = [at for at, width in enumerate(widths) if width > least[at]]
+        widest = max(above or range(len(widths)), key=lambda at: widths[at])
+        widths[widest] -= 1
+    return widths
+
+
+def _longest_word(column: Sequence[str], *, words: bool) -> int:
+    """What a column needs so that no number in it is broken; a path or a message may be."""
+    longest = max((len(word) for cell in column for word in cell.split()), default=1)
+    return min(longest, LONGEST_UNBROKEN) if words else longest

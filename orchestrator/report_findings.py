@@ -17,6 +17,7 @@ from orchestrator.significance import any_difference, compare
 from orchestrator.trial_result import TrialResult, ranked
 
 SIGNIFICANT = 0.05
+TIES_NAMED = 8
 
 
 def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
@@ -43,10 +44,7 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
     names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
     text = comparison_text(compare(rows[0], rows[1], metric=metric))
     blocks.append(Paragraph(f"{names}: {text}."))
-    ties = _ties(rows, metric)
-    if ties:
-        text = f"{ties} of the {len(order) - 1} others can't be told from the best (p >= 0.05)."
-        blocks.append(Paragraph(text))
+    blocks += _ties_named(_ties(order, rows, metric), others=len(order) - 1)
     return Section(heading, blocks)
 
 
@@ -90,14 +88,27 @@ def provenance(results: Sequence[TrialResult]) -> Section:
     return Section("Provenance", [_values([item.provenance for item in results])])
 
 
-def _ties(rows: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> int:
-    ties = 0
-    for other in rows[1:]:
+def _ties(
+    order: Sequence[TrialResult], rows: Sequence[Sequence[Mapping[str, Any]]], metric: str
+) -> list[TrialResult]:
+    """The trials behind the best that it is not significantly better than."""
+    ties = []
+    for item, other in zip(order[1:], rows[1:], strict=True):
         try:
-            ties += compare(rows[0], other, metric=metric).verdict == "tie"
+            verdict = compare(rows[0], other, metric=metric).verdict
         except ValueError:  # no question in common: neither a tie nor a difference
             continue
+        ties += [item] if verdict == "tie" else []
     return ties
+
+
+def _ties_named(ties: Sequence[TrialResult], *, others: int) -> list[Block]:
+    if not ties:
+        return []
+    names = ", ".join(f"`{item.trial_id}` ({item.label})" for item in ties[:TIES_NAMED])
+    more = f" and {len(ties) - TIES_NAMED} more" if len(ties) > TIES_NAMED else ""
+    text = f"{len(ties)} of the {others} others can't be told from the best (p >= 0.05)"
+    return [Paragraph(f"{text}: {names}{more}.")]
 
 
 def _importance_blocks(item: Importance) -> list[Block]:

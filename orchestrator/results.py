@@ -15,6 +15,7 @@ from orchestrator.lease import is_alive, read_lease
 from orchestrator.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.run_folder import RunFolder, TrialFolder
+from trainables.sealed import DamagedError
 from trainables.spec import INTERRUPTED, TRIAL, Event
 
 Row = Mapping[str, Any]
@@ -47,14 +48,24 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
     return [_read_trial(folder, undone=undone) for folder in run.trials()]
 
 
+def damage(run: RunFolder) -> list[str]:
+    """What earlier starts found damaged and set aside, and what is no part of the run."""
+    aside = sorted(run.trials_folder.glob("*/*.damaged"))
+    return [
+        *(f"{file}: was found damaged and set aside; delete it once seen" for file in aside),
+        *(f"{place}: its spec is gone, so it is no trial any more" for place in run.nameless()),
+        *(f"{link}: a symbolic link; not followed" for link in run.links()),
+    ]
+
+
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
     """The sweep's configuration and warnings; an empty one if it can't be read."""
-    import yaml
+    from orchestrator.strict_yaml import read_yaml
 
     try:
-        value = yaml.safe_load(run.sweep_file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        return {}, [f"{run.sweep_file}: {error}"]
+        value = read_yaml(run.sweep_file)
+    except InputError as error:
+        return {}, list(error.messages)
     if not isinstance(value, Mapping):
         return {}, [f"{run.sweep_file}: holds no mapping"]
     return value, []
@@ -63,8 +74,15 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
 def read_predictions(
     folder: TrialFolder, split: Split = "selection"
 ) -> tuple[list[Row], list[str]]:
-    """The split's predictions, one row per question id, and warnings; none if there is no file."""
+    """The split's predictions, one row per question id, and warnings; none if there is no file.
+
+    None either, and a warning, if the file is not the one that the trial's scores are of.
+    """
     file = folder.predictions_file(split)
+    if split == "report" and folder.report_score() is None:
+        return [], []  # nothing says that the answers are whole
+    if file in folder.damaged_files():
+        return [], [_not_scored(file)]
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -81,16 +99,21 @@ def read_predictions(
     return list(rows.values()), warnings
 
 
+def _not_scored(file: Path) -> str:
+    return f"{file}: damaged or gone: not the answers that were scored; left out"
+
+
 def _is_run(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "sweep.yaml").is_file() or (folder / "trials").is_dir())
 
 
 def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     warnings: list[str] = []
-    spec = _mapping(folder.spec_file, warnings)
-    summary = _mapping(folder.summary_file, warnings)
-    progress = {} if summary else _mapping(folder.progress_file, warnings)
-    score = _mapping(folder.report_score_file, warnings)
+    spec = _mapping(folder, folder.spec_file, warnings)
+    summary = _mapping(folder, folder.summary_file, warnings)
+    progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
+    score = _mapping(folder, folder.report_score_file, warnings)
+    warnings += [_not_scored(file) for file in folder.damaged_files()]
     source = summary or progress
     return TrialResult(
         folder=folder,
@@ -115,18 +138,14 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     )
 
 
-def _mapping(file: Path, warnings: list[str]) -> Mapping[str, Any]:
+def _mapping(folder: TrialFolder, file: Path, warnings: list[str]) -> Mapping[str, Any]:
     try:
-        value = json.loads(file.read_text())
+        return folder.read(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, DamagedError) as error:
         warnings.append(f"{file}: {error}")
         return {}
-    if not isinstance(value, Mapping):
-        warnings.append(f"{file}: holds no mapping")
-        return {}
-    return value
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any]:
@@ -161,6 +180,6 @@ def _history(value: Any, folder: TrialFolder, warnings: list[str]) -> tuple[Even
 def _prediction(line: str) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, Mapping) and "id" in row else None

@@ -18,6 +18,7 @@ METRICS = (
     "em_acc",
     "em_acc_strict",
     "em_acc_numeric",
+    "f1",
     "em_acc_questions",
     "eval_loss",
     "train_loss",
@@ -27,7 +28,7 @@ METRICS = (
     "examples_per_second",
     "tokens_seen",
 )
-REPORT_METRICS = ("em_acc", "em_acc_strict", "em_acc_numeric", "eval_loss")
+REPORT_METRICS = ("em_acc", "em_acc_strict", "em_acc_numeric", "f1", "eval_loss")
 SECONDS = ("load", "train", "eval", "total")
 
 

@@ -6,17 +6,18 @@ them under the same name is told what changed.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.config import SweepConfig, from_mapping, to_mapping
+from orchestrator.config import LimitsConfig, SweepConfig, from_mapping, to_mapping
 from orchestrator.differences import differences
 from orchestrator.plan import MODEL
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
+from trainables.sealed import DamagedError
+from trainables.spec import INFEASIBLE, TRIAL
 
 _HOW_TO_GO_ON = "  Give the new one another --name, or take the change back to resume."
 
@@ -36,19 +37,18 @@ def make_folder(run: RunFolder) -> None:
 
 
 def read_state(run: RunFolder) -> dict[str, Any]:
-    """sweep.json; empty for a new run. Raises InputError if it is damaged."""
+    """sweep.json; empty for a new run. Raises InputError if it is damaged or can't be read."""
     try:
-        text = run.state_file.read_text()
+        return run.read_state()
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    try:
-        state: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
+    except DamagedError as error:
         raise InputError(
-            f"{run.state_file}: damaged ({error}). It holds only the sweep's id and its end: "
+            f"{run.state_file}: {error}. It holds only the sweep's id and its end: "
             "delete it to go on; MLflow then shows the sweep as a new one."
         ) from error
-    return state
+    except OSError as error:
+        raise InputError(f"{run.state_file}: can't be read ({error.strerror}).") from error
 
 
 def remember(run: RunFolder, **facts: Any) -> None:
@@ -95,10 +95,37 @@ def pinned_revisions(run: RunFolder) -> dict[str, str]:
 
 
 def has_ended(run: RunFolder, config: SweepConfig) -> bool:
-    """Whether the sweep has done all that this configuration asks for."""
+    """Whether the sweep has done all that this configuration asks for, and all of it is sound.
+
+    Or whether it was ended, with its report, because the hours that it asks for were used up.
+    """
     state = read_state(run)
-    enough = state.get("trials_done", -1) >= config.search.trials
-    return bool(state.get("exhausted") or enough)
+    if hours_are_over(state, config.limits):
+        return True
+    done = int(state.get("trials_done", -1))
+    if not state.get("exhausted") and done < config.search.trials:
+        return False
+    return _sound_trials(run) >= done
+
+
+def hours_are_over(state: Mapping[str, Any], limits: LimitsConfig) -> bool:
+    """Whether a sweep ended, with its report, because these hours were used up."""
+    hours = limits.sweep_hours
+    if hours is None or not state.get("out_of_hours"):
+        return False
+    return float(state.get("seconds", 0.0)) >= 3600 * hours
+
+
+def _sound_trials(run: RunFolder) -> int:
+    """Trials done, as `trials_done` counts them; -2 if one is there that is damaged or undone."""
+    found = 0
+    for folder in run.trials():
+        summary = folder.summary()
+        if summary is None or not folder.is_sound():
+            return -2
+        counts = summary.get("role", TRIAL) == TRIAL and summary.get("state") != INFEASIBLE
+        found += counts
+    return found
 
 
 def _refuse_other_contents(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +21,17 @@ from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda
-from orchestrator.cluster import Cluster
+from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
+from orchestrator.interrupts import asked_to_stop
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.objective import OBJECTIVES
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
 from trainables.host import Failure
-from trainables.spec import Event
+from trainables.spec import INTERRUPTED, Event
+from trainables.storage import storage_error_in
 
 
 class Watcher(Protocol):
@@ -51,14 +53,26 @@ class Sweep:
     ledger: Ledger
     cluster: Cluster
     watchers: Sequence[Watcher]
+    clock: SweepClock
+    resume_command: str = ""
+    say: Callable[[str], None] = print
 
 
 def run_trials(sweep: Sweep) -> bool:
-    """Runs trials until the agenda is over; False if the user interrupted it."""
+    """Runs trials until the agenda is over; False if the user interrupted it.
+
+    Interrupted (Ctrl-C), running trials save a checkpoint and end; interrupted once more, this
+    raises InterruptedAgain at once.
+    """
     _quiet_tune()
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
-    on_interrupt = signal.getsignal(signal.SIGINT)
+    with asked_to_stop() as asked:
+        _fit(sweep, scheduler, SweepCallback(sweep, scheduler, asked_to_stop=asked), scratch)
+    return sweep.agenda.over and not asked()
+
+
+def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) -> None:
     try:
         tune.Tuner(
             tune.with_resources(TrialProxy, _next_to_no_resources()),
@@ -74,13 +88,13 @@ def run_trials(sweep: Sweep) -> bool:
                 storage_path=scratch,
                 name="tune",
                 verbose=0,
-                callbacks=[SweepCallback(sweep, scheduler)],
+                callbacks=[callback],
             ),
         ).fit()
+    except tune.TuneError as error:
+        raise (storage_error_in(error) or error) from error  # Tune wraps what its callbacks raise
     finally:
-        signal.signal(signal.SIGINT, on_interrupt)  # Tune leaves its own, which swallows the next
         shutil.rmtree(scratch, ignore_errors=True)
-    return sweep.agenda.over
 
 
 def score_reports(
@@ -91,6 +105,8 @@ def score_reports(
     One that fails is said to, and is tried again at the sweep's next start.
     """
     waiting = [record for record in records if record.folder.report_score() is None]
+    waiting.sort(key=lambda record: record.spec.base_key)  # hosts seldom change theirs then
+    ray.get(sweep.cluster.admission.reopen.remote())
     pool = ThreadPoolExecutor(max_workers=sweep.cluster.shape.count)
     try:
         failures = list(pool.map(lambda record: _score_report(sweep, record), waiting))
@@ -133,6 +149,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "stratum": stratum(sweep.config, record),
             "admission": sweep.cluster.name,
             "objective": sweep.config.objective,
+            "limits": trial_limits(sweep.config.limits),
         }
 
     def on_trial_complete(
@@ -150,12 +167,39 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Takes each result into the ledger and passes it on to the agenda and the watchers."""
 
-    def __init__(self, sweep: Sweep, scheduler: Any) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        scheduler: Any,
+        *,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._sweep = sweep
         self._scheduler = scheduler
+        self._asked_to_stop = asked_to_stop
+        self._ended_early = False
+        self._hosts_left = HostsLeft(sweep.cluster, sweep.say)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see AgendaSearcher
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Several times a second: is it time to end?"""
+        sweep = self._sweep
+        sweep.clock.tick()
+        self._hosts_left.look()
+        if self._ended_early:
+            return
+        if self._asked_to_stop():
+            self._end("interrupted")
+            sweep.say("Interrupted: running trials save a checkpoint. Again to leave at once.")
+        elif sweep.clock.used_up:
+            self._end(out_of_hours(sweep.config.limits, resume_command=sweep.resume_command))
+
+    def _end(self, reason: str) -> None:
+        self._ended_early = True
+        self._sweep.agenda.end(reason)
+        self._sweep.cluster.admission.interrupt.remote()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -164,9 +208,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         if result.get("failure"):
             self._fail(record, result["failure"])
             return
-        if result.get("history"):
+        if result.get("interrupted"):
+            self._sweep.ledger.interrupted(record)
+            return
+        if "history" in result:
             self._catch_up(record, [Event.from_json(event) for event in result["history"]])
         self._take(record, [Event.from_json(result["event"])])
+        if result.get("stopped"):
+            self._sweep.ledger.stopped(record, result["stopped"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
@@ -202,7 +251,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         end(record, failure["reason"])
 
     def _ended(self, record: TrialRecord) -> None:
-        self._sweep.agenda.ended(record)
+        if record.state != INTERRUPTED:
+            self._sweep.agenda.ended(record)
         for watcher in self._sweep.watchers:
             watcher.trial_ended(record)
 
@@ -253,6 +303,7 @@ def _quiet_tune() -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see interrupts.py
     os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = "30"
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,17 +1,25 @@
 """SCHEDULERS: who is stopped early. Rows that build Tune's own schedulers.
 
-ASHA (Li et al. 2020) compares trials at rungs; `within` compares them inside a stratum only, since
-over everything it kills the small and the quantized first. Tune does not save rungs: they are
-rebuilt from the trials' histories by `replay`.
+ASHA (Li et al. 2020), HyperBand (several ASHAs with different first rungs) and the median stopping
+rule (Golovin et al. 2017) compare trials at rungs; `within` compares them inside a stratum only,
+since over everything they kill the small and the quantized first. Tune does not save what its
+schedulers know: it is rebuilt from the trials' histories by `replay`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
 
 from orchestrator.config import SchedulerConfig
 from trainables.spec import Event
@@ -20,52 +28,87 @@ OBJECTIVE, UNITS = "objective", "units"
 _JUST_BELOW = 1 - 1e-9  # 0.07 * 100 is more than 7, and a trial is judged at 7
 
 
-class StratifiedASHA(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
-    """One AsyncHyperBandScheduler per stratum; trials are known by the sweep's own ids.
+@dataclass(frozen=True)
+class Known:
+    """What Tune's schedulers know a trial by: the sweep's own id, the same in every start."""
 
-    Only results that hold `objective` count: rungs before the last, and the finished trial.
-    Results of trials without a stratum (the baselines) never stop anything.
+    trial_id: str
+
+
+class Stratified(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
+    """One of Tune's schedulers per stratum; trials are known by the sweep's own ids.
+
+    Only results that hold `objective` count, each once: rungs before the last, and the finished
+    trial. Results of trials without a stratum (the baselines) never stop anything.
     """
 
-    def __init__(self, *, grace: float, reduction: float, budget: int) -> None:
+    def __init__(self, new: Callable[[], Any]) -> None:
         super().__init__()
-        self._new: Callable[[], Any] = lambda: AsyncHyperBandScheduler(
-            time_attr=UNITS,
-            metric=OBJECTIVE,
-            mode="max",
-            max_t=budget,
-            grace_period=grace * budget * _JUST_BELOW,
-            reduction_factor=reduction,
-            stop_last_trials=False,
-        )
-        self._strata: dict[str, AsyncHyperBandScheduler] = {}
+        self._new = new
+        self._strata: dict[str, Any] = {}
+        self._told: dict[str, set[float]] = {}  # units at which each trial was judged
 
     def replay(self, trial_id: str, stratum: str, results: Sequence[Mapping[str, float]]) -> None:
         """Enters what a trial reported in an earlier run; stops nothing."""
-        asha, trial = self._stratum(stratum), SimpleNamespace(trial_id=trial_id)
-        asha.on_trial_add(None, trial)
         for result in results:
-            asha.on_trial_result(None, trial, dict(result))
+            self._tell(trial_id, stratum, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stratum = trial.config.get("stratum")
         if stratum is None or OBJECTIVE not in result:
             return str(TrialScheduler.CONTINUE)
-        asha, known_as = self._stratum(stratum), SimpleNamespace(trial_id=trial.config["trial_id"])
-        asha.on_trial_add(None, known_as)
-        return str(asha.on_trial_result(None, known_as, result))
+        return self._tell(trial.config["trial_id"], stratum, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if not result.get("failure"):
             self.on_trial_result(tune_controller, trial, result)
 
     def debug_string(self) -> str:
-        return f"ASHA in {len(self._strata)} strata"
+        return f"{len(self._strata)} strata"
 
-    def _stratum(self, name: str) -> AsyncHyperBandScheduler:
-        if name not in self._strata:
-            self._strata[name] = self._new()
-        return self._strata[name]
+    def _tell(self, trial_id: str, stratum: str, result: Mapping[str, float]) -> str:
+        told = self._told.setdefault(trial_id, set())
+        if result[UNITS] in told:  # of a trial that went on from a checkpoint
+            return str(TrialScheduler.CONTINUE)
+        told.add(result[UNITS])
+        if stratum not in self._strata:
+            self._strata[stratum] = self._new()
+        inner, trial = self._strata[stratum], Known(trial_id)
+        inner.on_trial_add(None, trial)
+        return str(inner.on_trial_result(None, trial, dict(result)))
+
+
+class Brackets(FIFOScheduler):  # type: ignore[misc]
+    """Asynchronous HyperBand: several ASHAs, each with a later first rung than the one before.
+
+    Tune draws a trial's bracket at random; here it follows from the trial's id, with the same
+    odds (e to the number of its rungs), so that a rebuild puts each trial into its own again.
+    """
+
+    def __init__(self, brackets: Sequence[AsyncHyperBandScheduler]) -> None:
+        super().__init__()
+        self._brackets = brackets
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(self._of(trial).on_trial_result(tune_controller, trial, result))
+
+    def _of(self, trial: Any) -> AsyncHyperBandScheduler:
+        return self._brackets[bracket_of(trial.trial_id, brackets=len(self._brackets))]
+
+
+class MedianRule(MedianStoppingRule):  # type: ignore[misc]
+    """Tune's rule; with too few trials to compare with it goes on, where Tune's may pause."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        self._stopped_trials.discard(trial)  # a replay decides nothing, and its trial goes on
+        return str(decision)
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+        return str(TrialScheduler.CONTINUE)
 
 
 class NoStopping(FIFOScheduler):  # type: ignore[misc]
@@ -75,8 +118,39 @@ class NoStopping(FIFOScheduler):  # type: ignore[misc]
         """Nothing to rebuild."""
 
 
-def _asha(config: SchedulerConfig, budget: int) -> StratifiedASHA:
-    return StratifiedASHA(grace=config.grace, reduction=config.reduction, budget=budget)
+def bracket_of(trial_id: str, *, brackets: int) -> int:
+    """Which bracket a trial is in: the first most often, each next one e times more rarely."""
+    digest = hashlib.sha256(trial_id.encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    odds = [math.exp(-bracket) for bracket in range(brackets)]
+    for bracket in range(brackets):
+        if place < sum(odds[: bracket + 1]) / sum(odds):
+            return bracket
+    return brackets - 1
+
+
+def _asha(config: SchedulerConfig, budget: int) -> Stratified:
+    return Stratified(lambda: _halving(config, budget))
+
+
+def _hyperband(config: SchedulerConfig, budget: int) -> Stratified:
+    return Stratified(
+        lambda: Brackets(
+            [_halving(config, budget, bracket=bracket) for bracket in range(config.brackets)]
+        )
+    )
+
+
+def _median(config: SchedulerConfig, budget: int) -> Stratified:
+    return Stratified(
+        lambda: MedianRule(
+            time_attr=UNITS,
+            metric=OBJECTIVE,
+            mode="max",
+            grace_period=config.grace * budget * _JUST_BELOW,
+            min_samples_required=config.min_trials,
+        )
+    )
 
 
 def _none(config: SchedulerConfig, budget: int) -> NoStopping:
@@ -84,8 +158,22 @@ def _none(config: SchedulerConfig, budget: int) -> NoStopping:
     return NoStopping()
 
 
-SCHEDULERS: dict[str, Callable[[SchedulerConfig, int], StratifiedASHA | NoStopping]] = {
+def _halving(config: SchedulerConfig, budget: int, *, bracket: int = 0) -> AsyncHyperBandScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr=UNITS,
+        metric=OBJECTIVE,
+        mode="max",
+        max_t=budget,
+        grace_period=config.grace * config.reduction**bracket * budget * _JUST_BELOW,
+        reduction_factor=config.reduction,
+        stop_last_trials=False,
+    )
+
+
+SCHEDULERS: dict[str, Callable[[SchedulerConfig, int], Stratified | NoStopping]] = {
     "asha": _asha,
+    "median": _median,
+    "hyperband": _hyperband,
     "none": _none,
 }
 

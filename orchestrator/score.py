@@ -6,22 +6,64 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks import emacc
-from trainables.tasks.finqa_files import read_gold, read_lines
+from trainables.tasks.finqa_files import read_lines
 
 _MOST_NAMED = 5  # ids in one message
 
-GOLD_READERS: dict[str, Callable[[str | Path], dict[str, float | str]]] = {
-    "finqa": read_gold,
-}
+Gold = Any  # what a rule's `read` gives for a question and its `score` takes
+Flags = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a task's predictions are scored; `score` takes prediction, gold, marker_required."""
+
+    version: str
+    read: Callable[[str | Path], Mapping[str, Gold]]
+    score: Callable[[str | None, Gold, bool], Flags]
+    rates: Callable[[Sequence[Flags]], dict[str, float]]
+
+
+def _finqa() -> Rule:
+    from trainables.tasks.finqa_files import read_gold
+
+    def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
+        return emacc.score(prediction, gold, marker_required=marker_required).flags()
+
+    return Rule(emacc.RULE_VERSION, read_gold, score, emacc.rates)
+
+
+def _tatqa() -> Rule:
+    from trainables.tasks import tatqa_rule
+    from trainables.tasks.tatqa_files import gold_of, read_examples
+
+    def read(path: str | Path) -> Mapping[str, Gold]:
+        return {example.id: gold_of(example) for example in read_examples(path)}
+
+    def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
+        span = emacc.prediction_span(prediction or "", marker_required=marker_required)
+        answer, is_computed = gold
+        found = tatqa_rule.score_text(span or "", answer, is_computed=is_computed)
+        return {**found.flags(), "no_marker": span is None}
+
+    def rates(scores: Sequence[Flags]) -> dict[str, float]:
+        no_marker = sum(each["no_marker"] for each in scores) / max(1, len(scores))
+        return {**tatqa_rule.rates(scores), "no_marker_rate": no_marker}
+
+    return Rule(tatqa_rule.RULE_VERSION, read, score, rates)
+
+
+RULES: dict[str, Callable[[], Rule]] = {"finqa": _finqa, "tatqa": _tatqa}
 
 _DESCRIPTION = """\
-Score predictions by the exact-match rule of docs/emacc.md. Nothing is trained or loaded but the
-two files."""
+Score predictions by the task's exact-match rule (docs/emacc.md, docs/tatqa.md). Nothing is trained
+or loaded but the two files."""
 _EPILOG = """\
 PREDICTIONS has one JSON object on a line, one line for every gold record:
 
@@ -59,26 +101,24 @@ def score_files(
 ) -> dict[str, Any]:
     """The measures of a file of predictions; every gold record counts once.
 
-    Keys: `trainables.tasks.emacc.rates`, count, count_numeric, half_width_95 (of em_acc, as a
+    Keys: the task's own `rates`, count, count_numeric, half_width_95 (of em_acc, as a
     share), task, rule_version. Raises InputError with all that is wrong in the files.
     """
-    if task not in GOLD_READERS:
-        raise InputError(f"--task: no task named {task!r}.{did_you_mean(task, GOLD_READERS)}")
-    answers = GOLD_READERS[task](gold)
+    if task not in RULES:
+        raise InputError(f"--task: no task named {task!r}.{did_you_mean(task, RULES)}")
+    rule = RULES[task]()
+    answers = rule.read(gold)
     given = _read_predictions(predictions)
     _check_ids(given, answers, where=str(predictions), gold=str(gold))
-    flags = [
-        emacc.score(given[name], answer, marker_required=marker_required).flags()
-        for name, answer in answers.items()
-    ]
-    rates = emacc.rates(flags)
+    flags = [rule.score(given[name], answer, marker_required) for name, answer in answers.items()]
+    rates = rule.rates(flags)
     return {
         **rates,
         "count": len(flags),
-        "count_numeric": sum(each["numeric"] for each in flags),
+        "count_numeric": sum(bool(each["numeric"]) for each in flags),
         "half_width_95": emacc.half_width_95(rates["em_acc"], len(flags)),
         "task": task,
-        "rule_version": emacc.RULE_VERSION,
+        "rule_version": rule.version,
     }
 
 
@@ -90,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("predictions", metavar="PREDICTIONS", help="JSON lines, gzip or not")
-    parser.add_argument("--task", required=True, help=f"one of: {', '.join(GOLD_READERS)}")
+    parser.add_argument("--task", required=True, help=f"one of: {', '.join(RULES)}")
     parser.add_argument(
         "--gold",
         required=True,
@@ -164,10 +204,8 @@ def _ids(names: Sequence[str]) -> str:
 def _table(result: Mapping[str, Any]) -> str:
     """Percent, a measure to a line; the half-width tells which differences are a tie."""
     count = result["count"]
-    rows = [
-        (name, f"{value:8.2%}") for name, value in result.items() if name.startswith(("em_", "no_"))
-    ]
-    rows += [(name, f"{result[name]:8.2%}") for name in ("percent_scale_rate", "unparsed_rate")]
+    others = ("count", "count_numeric", "half_width_95", "task", "rule_version")
+    rows = [(name, f"{value:8.2%}") for name, value in result.items() if name not in others]
     lines = [f"{name:<20}{share}" for name, share in rows]
     lines[0] += f"  +- {100 * result['half_width_95']:.1f} points (95%)"
     head = f"{result['task']}: {count} questions, EmAcc rule version {result['rule_version']}"

@@ -1,29 +1,36 @@
 """SEARCHERS: what to try next. Optuna suggests; what is known already is told, never run again.
 
 The study lives in memory and is rebuilt from the trial directories at each start: a finished
-trial is COMPLETE with its value, one that ASHA stopped is PRUNED with all its intermediate
+trial is COMPLETE with its value, one that was stopped early is PRUNED with all its intermediate
 values, and one that can't run is PRUNED with none, which samplers take for the worst there is.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config import SweepConfig
+from orchestrator.draws import Draw, draw, walk
 from orchestrator.exclusions import count, excluded
-from orchestrator.space import Space, suggest
-from trainables.errors import InputError
+from orchestrator.given import Given, complete, has, parameters_of
+from orchestrator.objective import OBJECTIVES
+from orchestrator.one_factor import one_factor
+from orchestrator.space import suggest
 
 if TYPE_CHECKING:
     import optuna
 
 Outcome = Literal["complete", "pruned", "worst", "failed"]
+TRIAL_ID = "trial_id"  # the attribute by which a study's trial is found in the run folder
 _ASKS_BEFORE_FALLING_BACK = 64
+_ASKS_FOR_THE_REST = 20  # of a configuration that is given in part
+_DRAWS = 3_000  # from a space that has no end, to find one that is not known
+_SHUFFLED = 20_000  # a space of more configurations is drawn from before it is walked through
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Proposal:
 
     configuration: Mapping[str, Any]
     trial: optuna.trial.Trial
+    is_given: bool = False  # by `search.start_with`
     reported: set[int] = field(default_factory=set)  # units at which a value is known
 
     @property
@@ -40,7 +48,11 @@ class Proposal:
 
 
 class Search:
-    """Proposes configurations of a space, each admissible by its exclusions."""
+    """Proposes configurations of a space, each admissible by its exclusions.
+
+    Those of `search.start_with` come first. With several objectives there are no intermediate
+    values: Optuna has none there.
+    """
 
     def __init__(self, config: SweepConfig, *, known_trials: int = 0) -> None:
         import optuna
@@ -52,54 +64,74 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = SEARCHERS[config.search.algorithm](seed, config.search.trials)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._fallback = random.Random(seed)
-        self._grid = walk(config.space) if config.search.algorithm == "grid" else None
+        directions = [OBJECTIVES[name].direction for name in config.objectives]
+        self.study = optuna.create_study(directions=directions, sampler=sampler)
+        self._random = random.Random(seed)
+        self._given: list[Given] = list(config.search.start_with)
+        order = _ORDERS.get(config.search.algorithm)
+        self._order = order(config) if order else None
 
-    @property
+    @cached_property
     def size(self) -> int | None:
         """How many configurations the space has after exclusions; None where ranges are in it."""
         return count(self._config.space, self._config.exclude)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether all that it proposes, and in which order, is settled from the start."""
+        return self._order is not None
+
     def propose(self) -> Proposal | None:
-        """The next configuration, or None where a grid has no more."""
-        if self._grid is not None:
-            return self._next_of_grid()
+        """The next configuration, or None where there are no more, or none is admissible soon."""
+        if self._given:
+            return self._next_given(self._given.pop(0))
+        if self._order is not None:
+            return self._next_in_order()
         for _ in range(_ASKS_BEFORE_FALLING_BACK):
-            trial = self._study.ask()
-            proposal = Proposal(suggest(self._config.space, trial), trial)
+            proposal = self._ask()
             if not excluded(proposal.configuration, self._config.exclude):
                 return proposal
             self.tell(proposal, "worst")
         return None
 
-    def propose_unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Proposal | None:
-        """Any admissible configuration that is not `seen`, or None if there is none left.
+    def unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Draw]:
+        """Admissible configurations that are not `seen`, for a sampler that has no new ones.
 
-        For a sampler that keeps asking for what is known: a space of choices is walked through
-        in a shuffled order, one with ranges is drawn from at random.
+        A space of choices is gone through to its end, in a random order as long as that is
+        cheap; from one with ranges there are many draws. `impose` makes a draw a proposal.
         """
-        space = self._config.space
-        draws: Iterator[tuple[dict[str, Any], dict[str, Any]]]
-        if self.size is None:
-            draws = (Drawn.from_space(space, self._fallback) for _ in range(10_000))
-        else:
-            everything = list(walk(space))
-            self._fallback.shuffle(everything)
-            draws = iter(everything)
-        for configuration, suggestion in draws:
+        for configuration, suggestion in self._draws():
             if not excluded(configuration, self._config.exclude) and not seen(configuration):
-                return self.replay(suggestion)
-        return None
+                yield configuration, suggestion
+
+    def impose(self, suggestion: Mapping[str, Any]) -> Proposal:
+        """The study's trial for a configuration that it did not suggest itself."""
+        self.study.enqueue_trial(dict(suggestion))
+        return self._ask()
+
+    def replay(self, suggestion: Mapping[str, Any]) -> Proposal:
+        """As `impose`, for a trial of an earlier start: it answers what was given by then."""
+        proposal = self.impose(suggestion)
+        for place, given in enumerate(self._given):
+            if has(proposal.configuration, given):
+                del self._given[place]
+                break
+        return proposal
+
+    def launched(self, proposal: Proposal, trial_id: str) -> None:
+        """A proposal became a trial of the sweep."""
+        proposal.trial.set_user_attr(TRIAL_ID, trial_id)
 
     def report(self, proposal: Proposal, *, units: int, value: float) -> None:
         """An intermediate value of a running trial, at a rung; the first one at a rung stays."""
-        if units not in proposal.reported:
+        if units not in proposal.reported and len(self._config.objectives) == 1:
             proposal.reported.add(units)
             proposal.trial.report(value, step=units)
 
-    def tell(self, proposal: Proposal, outcome: Outcome, value: float | None = None) -> None:
-        """How a proposal ended; `value` goes with 'complete'."""
+    def tell(
+        self, proposal: Proposal, outcome: Outcome, value: float | Sequence[float] | None = None
+    ) -> None:
+        """How a proposal ended; `value`, one number per objective, goes with 'complete'."""
         from optuna.trial import TrialState
 
         states = {
@@ -108,110 +140,52 @@ class Search:
             "worst": TrialState.PRUNED,
             "failed": TrialState.FAIL,
         }
-        self._study.tell(proposal.trial, value, state=states[outcome])
+        self.study.tell(proposal.trial, value, state=states[outcome])
 
-    def replay(self, suggestion: Mapping[str, Any]) -> Proposal:
-        """The study's trial for a configuration that was suggested in an earlier run."""
-        self._study.enqueue_trial(dict(suggestion))
-        trial = self._study.ask()
-        return Proposal(suggest(self._config.space, trial), trial)
+    def database(self, name: str) -> bytes:
+        """The study of this sweep's trials, to be read by others (see study_file.py)."""
+        from orchestrator.study_file import study_database
 
-    def _next_of_grid(self) -> Proposal | None:
-        assert self._grid is not None
-        for configuration, suggestion in self._grid:
+        return study_database(self.study, name=name, having=TRIAL_ID)
+
+    def _ask(self, *, is_given: bool = False) -> Proposal:
+        trial = self.study.ask()
+        return Proposal(suggest(self._config.space, trial), trial, is_given)
+
+    def _next_given(self, given: Given) -> Proposal:
+        """What is left open is the sampler's, or usual where it finds nothing that will do."""
+        space, rules = self._config.space, self._config.exclude
+        for _ in range(0 if self.is_ordered else _ASKS_FOR_THE_REST):
+            self.study.enqueue_trial(parameters_of(space, given))
+            proposal = self._ask(is_given=True)
+            if has(proposal.configuration, given) and not excluded(proposal.configuration, rules):
+                return proposal
+            self.tell(proposal, "failed")
+        _, suggestion = complete(space, rules, given, "search.start_with")
+        self.study.enqueue_trial(suggestion)
+        return self._ask(is_given=True)
+
+    def _next_in_order(self) -> Proposal | None:
+        assert self._order is not None
+        for configuration, suggestion in self._order:
             if not excluded(configuration, self._config.exclude):
-                return self.replay(suggestion)
+                return self.impose(suggestion)
         return None
 
+    def _draws(self) -> Iterator[Draw]:
+        space = self._config.space
+        if self.size is not None and self.size <= _SHUFFLED:
+            everything = list(self._everything)
+            self._random.shuffle(everything)
+            yield from everything
+            return
+        yield from (draw(space, self._random) for _ in range(_DRAWS))
+        if self.size is not None:
+            yield from walk(space)
 
-class Drawn:
-    """Stands in for an Optuna trial: each suggestion is drawn at random and recorded."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.params: dict[str, Any] = {}
-        self._rng = rng
-
-    @classmethod
-    def from_space(cls, space: Space, rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A random configuration and the parameters that lead to it."""
-        drawn = cls(rng)
-        return suggest(space, drawn), drawn.params
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._record(name, lambda: self._rng.choice(list(choices)))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int:
-        value: int = self._record(name, lambda: self._rng.randrange(low, high + 1, step))
-        return value
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        def draw() -> float:
-            if step is not None:
-                return round(low + step * self._rng.randint(0, round((high - low) / step)), 15)
-            if not log:
-                return self._rng.uniform(low, high)
-            return min(high, max(low, math.exp(self._rng.uniform(math.log(low), math.log(high)))))
-
-        value: float = self._record(name, draw)
-        return value
-
-    def _record(self, name: str, draw: Callable[[], Any]) -> Any:
-        if name not in self.params:
-            self.params[name] = draw()
-        return self.params[name]
-
-
-class _Step:
-    """Stands in for an Optuna trial: takes the choices that a path names, then each first one."""
-
-    def __init__(self, path: Sequence[int]) -> None:
-        self.params: dict[str, Any] = {}
-        self.taken: list[tuple[int, int]] = []  # the index taken, of how many
-        self._path = path
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._take(name, choices)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int:
-        value: int = self._take(name, range(low, high + 1, step))
-        return value
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        if step is None or log:
-            raise InputError(f"{name}: a grid search can't walk a continuous range.")
-        steps = range(round((high - low) / step) + 1)
-        value: float = self._take(name, [round(low + step * index, 15) for index in steps])
-        return value
-
-    def _take(self, name: str, choices: Sequence[Any]) -> Any:
-        if name not in self.params:
-            depth = len(self.taken)
-            index = self._path[depth] if depth < len(self._path) else 0
-            self.taken.append((index, len(choices)))
-            self.params[name] = choices[index]
-        return self.params[name]
-
-
-def walk(space: Space) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every configuration of a space of choices, each with the parameters that lead to it."""
-    path: list[int] | None = []
-    while path is not None:
-        step = _Step(path)
-        yield suggest(space, step), step.params
-        path = _following(step.taken)
-
-
-def _following(taken: list[tuple[int, int]]) -> list[int] | None:
-    """The path after this one, counting like an odometer; None after the last."""
-    while taken:
-        index, of = taken.pop()
-        if index + 1 < of:
-            return [*(before for before, _ in taken), index + 1]
-    return None
+    @cached_property
+    def _everything(self) -> list[Draw]:
+        return list(walk(self._config.space))
 
 
 def _tpe(seed: int, trials: int) -> Any:
@@ -230,8 +204,22 @@ def _random(seed: int, trials: int) -> Any:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
+def _nsga2(seed: int, trials: int) -> Any:
+    """NSGA-II (Deb et al. 2002), of at least four generations within the trials asked for."""
+    import optuna
+
+    population = max(4, min(50, trials // 4))
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
 SEARCHERS: dict[str, Callable[[int, int], Any]] = {
     "tpe": _tpe,
     "random": _random,
-    "grid": _random,  # a grid's configurations are imposed; nothing is left to sample
+    "nsga2": _nsga2,
+    "grid": _random,  # in these two, configurations are imposed; nothing is left to sample
+    "one_factor": _random,
+}
+_ORDERS: dict[str, Callable[[SweepConfig], Iterator[Draw]]] = {
+    "grid": lambda config: walk(config.space),
+    "one_factor": lambda config: one_factor(config.space, config.exclude, config.search.reference),
 }

@@ -61,6 +61,11 @@ class Choice:
         plain = all(isinstance(value, str | int | float | None) for value in values)
         return values if plain else list(range(len(values)))
 
+    def parameter(self, answer: Constant | Branch) -> Any:
+        """What Optuna stores for one of the options."""
+        position = next(place for place, option in enumerate(self.options) if option is answer)
+        return self.labels[position]
+
 
 @dataclass(frozen=True)
 class Range:
@@ -87,6 +92,10 @@ class Range:
             return None
         steps = range(round((self.high - self.low) / self.step) + 1)
         return [round(self.low + position * self.step, 15) for position in steps]
+
+    def parameter(self, answer: float) -> float:
+        """What Optuna stores for one of its numbers."""
+        return answer
 
 
 Node = Constant | Branch | Choice | Range
@@ -125,15 +134,32 @@ def resolve(space: Space, choose: Choose) -> dict[str, Any]:
     return configuration
 
 
+def recorded(space: Space, choose: Choose) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `resolve`, with the parameters by which `suggest` comes to that configuration."""
+    parameters: dict[str, Any] = {}
+
+    def choose_and_record(question: Any) -> Any:
+        answer = choose(question)
+        parameters[question.name] = question.parameter(answer)
+        return answer
+
+    return resolve(space, choose_and_record), parameters
+
+
 def sample(space: Space, rng: random.Random) -> dict[str, Any]:
     """A configuration drawn at random; every question is drawn on its own."""
+    return resolve(space, at_random(rng))
+
+
+def at_random(rng: random.Random) -> Choose:
+    """Answers each question by a draw of its own."""
 
     def choose(question: Question) -> Any:
         if isinstance(question, Range) and question.answers is None:
             return _draw(question, rng)
         return rng.choice(question.answers or ())
 
-    return resolve(space, choose)
+    return choose
 
 
 def suggest(space: Space, trial: Trial) -> dict[str, Any]:

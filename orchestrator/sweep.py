@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
+from trainables.storage import StorageError
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
@@ -23,12 +24,18 @@ _EXIT_CODES = {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
+    from orchestrator.cluster import terminate_like_ctrl_c
+
     given = _parser().parse_args(arguments)
+    terminate_like_ctrl_c()
     try:
         return _sweep(given)
     except InputError as error:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
+        return BAD_INPUT
+    except StorageError as error:
+        print(f"error: {error} Resume with: {resume_command(given)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f"\nInterrupted. Resume with: {resume_command(given)}", file=sys.stderr)
@@ -64,12 +71,15 @@ def _sweep(given: argparse.Namespace) -> int:
         resume_command=resume_command(given),
     )
     refuse_another_space(run, config)
-    if has_ended(run, config) and not given.retry_failed:
-        return _EXIT_CODES[driver.show()]
-    planner.prepare(revisions=pinned_revisions(run))
-    make_folder(run)
-    with Lease(run):
-        settle(run, config, planner.contents())
+    ended = has_ended(run, config) and not given.retry_failed
+    if not ended:
+        planner.prepare(revisions=pinned_revisions(run))
+        make_folder(run)
+    with Lease(run) as lease:
+        driver.run = lease.run
+        if ended:
+            return _EXIT_CODES[driver.show()]
+        settle(lease.run, config, planner.contents())
         return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
 
 

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from trainables.spec import Event
 
+Row = Mapping[str, Any]
+
 
 class TrackingError(RuntimeError):
     """The tracker can't be used now; its message holds no password."""
@@ -27,10 +29,12 @@ class SweepIdentity:
     """What the parent run of a sweep shows; `name` is also the experiment's name.
 
     `sweep_id` is equal for equal sweeps only: it joins a resumed sweep to what is there already.
+    `started` is as in RunStart.
     """
 
     sweep_id: str
     name: str
+    started: float
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,15 +53,33 @@ class RunStart:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What a trial's run ends with: `history` holds all its events, those logged before too."""
+    """What a trial's run is in the end: `history` holds all its events, those logged before too.
 
-    trial_id: str
+    `tables` are rows by the name of the file that a tracker keeps them in.
+    """
+
+    start: RunStart
     state: str  # one of trainables.spec.STATES
     reason: str = ""
     history: Sequence[Event] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Sequence[Path] = ()
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+    @property
+    def trial_id(self) -> str:
+        return self.start.trial_id
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """What the parent run ends with; `adapters`, folders by trial id, are kept with the trials."""
+
+    state: str  # 'finished' or 'interrupted'
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Sequence[Path] = ()
+    adapters: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Tracker(Protocol):
@@ -71,18 +93,18 @@ class Tracker(Protocol):
         """Creates the sweep's parent run or reopens it; the first call."""
 
     def start(self, start: RunStart) -> None:
-        """Creates the trial's run or reopens it as running; before `log` and `finish`."""
+        """Creates the trial's run or reopens it as running; before `log`."""
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
-        """Adds the events' metrics at step = event.units, each metric and step once."""
+        """Adds the events' metrics at step = event.units, each metric and step once; what the
+        machine did, by the names `system/...`."""
 
     def finish(self, end: RunEnd) -> None:
-        """Ends the trial's run with what of its history is missing there and its final metrics;
-        may follow an earlier `finish`."""
+        """Ends the trial's run, which is made if it is not there, with what of its history is
+        missing there and its final metrics; may follow an earlier `finish`. Costs next to
+        nothing where all of it is there."""
 
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None:
+    def close(self, end: SweepEnd) -> None:
         """Ends the parent run; the last call."""
 
 
@@ -142,11 +164,13 @@ class BackgroundTracker:
     def finish(self, end: RunEnd) -> None:
         self._add(_Call(partial(self._tracker.finish, end)))
 
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None:
-        call = partial(self._tracker.close, state=state, metrics=metrics, artifacts=artifacts)
-        self._add(_Call(call), last=True)
+    def do(self, work: Callable[[Tracker], object]) -> None:
+        """`work` is given the tracker in the thread, in its turn: for what takes time before the
+        tracker can be called, as reading files. It is called again after a TrackingError."""
+        self._add(_Call(partial(work, self._tracker)))
+
+    def close(self, end: SweepEnd) -> None:
+        self._add(_Call(partial(self._tracker.close, end)), last=True)
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
             self._give_up(f"tracking is not done after {self._close_seconds:g} s")
@@ -259,21 +283,16 @@ class _Reopenable:
             self._tracker.log(trial_id, events)
 
     def finish(self, end: RunEnd) -> None:
-        if end.trial_id not in self._starts:
-            raise TrackingError(f"trial {end.trial_id} could not be started there")
-        self._going_on.add(end.trial_id)  # until it is done: it may be its second end
         self._tracker.finish(end)
         self._going_on.discard(end.trial_id)
 
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None:
-        self._tracker.close(state=state, metrics=metrics, artifacts=artifacts)
+    def close(self, end: SweepEnd) -> None:
+        self._tracker.close(end)
 
 
 @dataclass
 class _Call:
-    make: Callable[[], None]
+    make: Callable[[], object]
     failures: int = 0
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.labels import trial_label
+from orchestrator.objective import OBJECTIVES
 from trainables.run_folder import TrialFolder
 from trainables.spec import BASELINE, FINISHED, TRIAL, Event
 
@@ -85,16 +86,18 @@ class TrialResult:
 
 
 def objective(config: Mapping[str, Any]) -> str:
-    """The metric that the sweep ranks by; em_acc unless the configuration names another."""
-    return str(config.get("objective") or "em_acc")
+    """The metric that the sweep ranks by: its first objective; em_acc unless it names another."""
+    named = config.get("objective") or "em_acc"
+    return str(named[0] if isinstance(named, list) else named)
 
 
 def ranked(results: Sequence[TrialResult], metric: str = "em_acc") -> list[TrialResult]:
     """Finished trials that have `metric`, the best first; ties go to the lower eval_loss.
 
-    A metric whose name ends in 'loss' is minimised, any other maximised.
+    A metric that is no objective is maximised.
     """
-    sign = 1 if metric.endswith("loss") else -1
+    row = OBJECTIVES.get(metric)
+    sign = 1 if row is not None and row.direction == "minimize" else -1
     having = [
         item for item in results if item.is_trial and item.finished and metric in item.metrics
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from orchestrator.labels import trial_label
 from orchestrator.ledger import TrialRecord
 from orchestrator.mirror import finish_trial, start_trial
 from orchestrator.terminal import SweepDisplay
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import BackgroundTracker
 from trainables.spec import Event
 
 
@@ -37,16 +38,16 @@ class DisplayWatcher:
 
 
 class TrackerWatcher:
-    """Mirrors every trial; the tracker must not wait (see `tracking.BackgroundTracker`)."""
+    """Mirrors every trial; nothing here reads a file or waits for the tracker."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: BackgroundTracker) -> None:
         self._tracker = tracker
 
     def trial_started(self, record: TrialRecord) -> None:
-        start_trial(self._tracker, record.folder)
+        self._tracker.do(partial(start_trial, folder=record.folder))
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         self._tracker.log(record.trial_id, events)
 
     def trial_ended(self, record: TrialRecord) -> None:
-        finish_trial(self._tracker, record.folder)
+        self._tracker.do(partial(finish_trial, folder=record.folder))

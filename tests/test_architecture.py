@@ -18,6 +18,8 @@ LIGHT = (
     "trainables.errors",
     "trainables.spec",
     "trainables.run_folder",
+    "trainables.sealed",
+    "trainables.storage",
     "trainables.checks",
     "trainables.knobs",
     "trainables.methods",
@@ -30,7 +32,7 @@ LIGHT = (
 )
 ALLOWED_IN = {
     "mlflow": {"mlflow_tracker.py"},
-    "optuna": {"search.py"},
+    "optuna": {"search.py", "study_file.py"},
     "deepspeed": {"engine.py"},
 }
 

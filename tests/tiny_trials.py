@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from trainables.cost import TensorPeak
@@ -104,6 +106,18 @@ def _identity(options: str) -> dict[str, Any]:
 
 _BASES: dict[str, Base] = {}
 _DATA: dict[Any, Any] = {}
+
+
+def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:
+    """Equal to 1e-6 but for what a clock or the process decides."""
+    measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes"}
+    assert [(e.kind, e.step, e.units) for e in events] == [
+        (e.kind, e.step, e.units) for e in expected
+    ]
+    for event, other in zip(events, expected, strict=True):
+        assert event.metrics.keys() == other.metrics.keys()
+        for name in set(event.metrics) - measured:
+            assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-6), name
 
 
 def evaluate_selection(model: Any, trial: Trial) -> Evaluation:

@@ -2,13 +2,12 @@
 
     checkpoints/step-00000040/{tensors.safetensors, state.json}
 
-`state.json` carries the sha256 of the tensors' file, so a torn checkpoint is seen as one and the
-one before it is taken.
+`state.json` carries the sha256 of the tensors' file and is sealed for its trial and step, so a
+torn, altered or swapped checkpoint is seen as one and the one before it is taken.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from trainables.run_folder import Guard, digest, half_written, unguarded
+from trainables.sealed import DamagedError, sealed, unsealed
+from trainables.storage import storage_errors
 
 KEPT = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -34,17 +37,28 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes beside and moves into place, durable once it returns; keeps the last KEPT."""
+def save(folder: Path, checkpoint: Checkpoint, *, guard: Guard = unguarded) -> Path:
+    """Writes beside and moves into place, durable once it returns; keeps the last KEPT.
+
+    Those of later steps go: they are of a training that could not be gone on with. Raises
+    StorageError and then leaves nothing half written, or what `guard` raises (see run_folder.py).
+    """
     place = folder / f"step-{checkpoint.step:08d}"
-    beside = folder / f".{place.name}.{os.getpid()}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    _write(beside, checkpoint)
-    _sync(beside)
-    shutil.rmtree(place, ignore_errors=True)
-    beside.replace(place)
-    _sync(folder)
+    beside = half_written(place)
+    later = [other for other in _places(folder) if other.name > place.name]
+    with storage_errors(place, SafetensorError):
+        try:
+            beside.mkdir(parents=True)
+            _write(beside, checkpoint, seal=_seal(place))
+            _sync(beside)
+            guard()
+            shutil.rmtree(place, ignore_errors=True)
+            beside.replace(place)
+            _sync(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    for other in later:
+        shutil.rmtree(other, ignore_errors=True)
     for old in _places(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return place
@@ -55,29 +69,34 @@ def load_latest(folder: Path) -> Checkpoint | None:
     for place in _places(folder):
         state = _read_state(place)
         if state is not None:
-            tensors = _read_tensors(place, state["files"])
+            tensors = _read_tensors(place)
             if tensors is not None:
                 return Checkpoint(step=state["step"], state=state["state"], tensors=tensors)
     return None
 
 
 def load_latest_state(folder: Path) -> Mapping[str, Any] | None:
-    """As `load_latest`, the state alone: no tensor is read."""
+    """The state of what `load_latest` would load; its tensors are checked and not loaded."""
     states = (_read_state(place) for place in _places(folder))
     return next((state["state"] for state in states if state is not None), None)
 
 
-def _write(place: Path, checkpoint: Checkpoint) -> None:
+def _write(place: Path, checkpoint: Checkpoint, *, seal: str) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     save_file(_apart(tensors), place / _TENSORS)
     _sync(place / _TENSORS)
     state = {
         "step": checkpoint.step,
-        "files": {_TENSORS: _sha256(place / _TENSORS)},
+        "files": {_TENSORS: digest(place / _TENSORS)},
         "state": checkpoint.state,
     }
-    (place / _STATE).write_text(json.dumps(state))
+    (place / _STATE).write_text(json.dumps(sealed(state, place=seal)))
     _sync(place / _STATE)
+
+
+def _seal(place: Path) -> str:
+    """Trial and step: the folder of a trial's checkpoints lies in the trial's own."""
+    return f"{place.parent.parent.name}/{place.name}"
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -99,26 +118,21 @@ def _places(folder: Path) -> list[Path]:
 
 
 def _read_state(place: Path) -> dict[str, Any] | None:
+    """None where the state or the tensors are not as they were written."""
     try:
-        state: dict[str, Any] = json.loads((place / _STATE).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        state = unsealed((place / _STATE).read_bytes(), place=_seal(place))
+        whole = state["files"][_TENSORS] == digest(place / _TENSORS)
+    except (OSError, DamagedError):
         return None
-    return state
+    return state if whole else None
 
 
-def _read_tensors(place: Path, files: Mapping[str, str]) -> dict[str, torch.Tensor] | None:
+def _read_tensors(place: Path) -> dict[str, torch.Tensor] | None:
     try:
-        if files[_TENSORS] != _sha256(place / _TENSORS):
-            return None
         tensors: dict[str, torch.Tensor] = load_file(place / _TENSORS)
     except (OSError, SafetensorError):
         return None
     return tensors
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -45,6 +45,11 @@ def between(lowest: float, highest: float) -> Check:
     return _number(lambda value: lowest < value < highest, f"> {lowest:g} and < {highest:g}")
 
 
+def boolean(value: Any) -> str | None:
+    """Accepts true and false."""
+    return None if isinstance(value, bool) else f"got {value!r}; needs true or false."
+
+
 def one_of(*allowed: str) -> Check:
     """Accepts the names given."""
 

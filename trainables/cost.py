@@ -73,15 +73,18 @@ def measure_training(
     before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
     states = rng_states(engine.device)
     row = Batch(longest.input_ids[:1], longest.attention_mask[:1], longest.labels[:1])
-    with peak.over(representative=True):
-        for batches in ([row], [longest] * (2 if accumulated else 1)):
-            for batch in batches:
-                engine.accumulate(batch, completion_tokens=1)
-            engine.step(0)
-    with torch.no_grad():
-        for name, parameter in engine.parameters.items():
-            parameter.copy_(before[name])
-    set_rng_states(states, engine.device)
+    try:
+        with peak.over(representative=True):
+            for batches in ([row], [longest] * (2 if accumulated else 1)):
+                for batch in batches:
+                    engine.accumulate(batch, completion_tokens=1)
+                engine.step(0)
+    finally:  # it may not fit
+        engine.drop_gradients()
+        with torch.no_grad():
+            for name, parameter in engine.parameters.items():
+                parameter.copy_(before[name])
+        set_rng_states(states, engine.device)
 
 
 def reset_process_peak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,13 @@ from trainables.models import Base
 Knobs = Mapping[str, Any]
 Tensors = dict[str, torch.Tensor]
 
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)  # what `memory_errors` lets through
+_FAILED_ALLOCATIONS = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 _MODEL, _OPTIMIZER, _RNG = "model.", "optimizer.", "rng."
 
 
@@ -59,6 +67,10 @@ class Engine:
         torch.nn.utils.clip_grad_norm_(self._trained, self._knobs["max_gradient_norm"])
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forgets what `accumulate` has added since the last step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def learning_rate(self, step: int) -> float:
@@ -159,28 +171,40 @@ def less_activation_memory(model: Any, *, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model.activation_checkpointing_disable()
+        model.disable_input_require_grads()  # else its hook stays, and with it more gradients
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """A CPU's failed allocation raised as DoesNotFitError; CUDA's has a class of its own."""
+    """Failed allocations that have no class of their own raised as DoesNotFitError: a CPU's, and
+    those that CUDA's libraries make themselves. torch.OutOfMemoryError passes as it is."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error):
+        if any(sign in str(error) for sign in _FAILED_ALLOCATIONS):
             raise DoesNotFitError(str(error)) from error
         raise
 
 
-def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float) -> float:
-    """The share of the learning rate at optimizer step `step`, from 0.
+def free_memory() -> None:
+    """Gives back what nothing refers to any more; torch keeps a GPU's memory for itself else."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
-    It rises linearly over the first `warmup` of all steps, then stays ("constant"), or falls
-    towards 0, which the step after the last would reach ("linear", "cosine").
+
+def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float) -> float:
+    """The share of the learning rate at optimizer step `step`, from 0; that of transformers.
+
+    It rises linearly from 0 over the first `warmup` of all steps (rounded up, so that step 0 of
+    any warm-up changes nothing), then stays ("constant"), or falls towards 0, which the step after
+    the last would reach ("linear", "cosine").
     """
     rising = math.ceil(warmup * total_steps)
     if step < rising:
-        return (step + 1) / rising
+        return step / rising
     done = (step - rising) / max(1, total_steps - rising)
     if schedule == "linear":
         return 1 - done

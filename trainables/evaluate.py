@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
 from trainables.cost import TensorPeak
 from trainables.data import Encoded, collate
-from trainables.engine import memory_errors, summed_loss
+from trainables.engine import summed_loss
+from trainables.fitting import Fitting
 from trainables.models import Base
 from trainables.spec import Execution
 from trainables.tasks.task import Example, Task
@@ -49,12 +50,18 @@ def evaluate(
     """Judges `model`, an adapted `base`, on `encoded`; leaves its mode as it was.
 
     Draws nothing from random generators. `peak` is raised to what the longest batches took.
-    `after_batch` is called after every batch, of the loss and of the answers.
+    `after_batch` is called after every batch, of the loss and of the answers. Where batches of
+    `execution.eval_batch_size` do not fit, it begins anew with half as many rows.
     """
-    with _evaluating(model, base), memory_errors():
-        one_batch = functools.partial(_one_batch, peak, after_batch)
-        loss = _mean_loss(model, base, encoded, execution, one_batch)
-        completions = _completions(model, base, encoded, execution, one_batch)
+    one_batch = functools.partial(_one_batch, peak, after_batch)
+
+    def attempt(rows: int) -> tuple[float, list[str]]:
+        fitting = replace(execution, eval_batch_size=rows)
+        with _evaluating(model, base):
+            loss = _mean_loss(model, base, encoded, fitting, one_batch)
+            return loss, _completions(model, base, encoded, fitting, one_batch)
+
+    loss, completions = Fitting(execution.eval_batch_size).fit(attempt)
     rows = [
         _row(task, example, text)
         for example, text in zip(encoded.examples, completions, strict=True)
@@ -183,6 +190,8 @@ def _first_line(text: str) -> str:
 
 def _row(task: Task, example: Example, text: str) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
+    if example.kind:
+        row["kind"] = example.kind
     if "question" in example.record:
         row["question"] = example.record["question"]
     row |= {"prediction": text, "gold": task.gold(example)}

@@ -6,20 +6,24 @@ wants the same one, its base stay. This is the only file of the worker that impo
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from trainables.fence import TakenOverError, take_over
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event, TrialSpec
+from trainables.spec import FINISHED, Event, TrialSpec
+from trainables.watch import Discarded, Interrupted, Watch
 
-HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute to be dead
+LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be a long download
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,16 @@ class Failure:
     infeasible: bool = False
 
 
+@dataclass(frozen=True)
+class Interruption:
+    """The trial has left the host, with a checkpoint; this host starts none any more."""
+
+
 class HostProcess:
-    """What a host does, without Ray: `start` a trial, take its events by `next`, `close` it."""
+    """What a host does, without Ray: `start` a trial, take its events by `next`, `close` it.
+
+    `interrupt` is called from another thread, at any moment.
+    """
 
     def __init__(self, provenance: Mapping[str, str]) -> None:
         self._provenance = dict(provenance)
@@ -40,6 +52,9 @@ class HostProcess:
         self._data_cache: dict[Any, Any] = {}
         self._running: Generator[Event, None, None] | None = None
         self._folder: TrialFolder | None = None
+        self._watch: Watch | None = None
+        self._interrupted = threading.Event()
+        self._stepping = threading.Lock()  # held while the running trial computes
         self.loads = 0
 
     def warm_up(self) -> dict[str, Any]:
@@ -47,43 +62,75 @@ class HostProcess:
         from trainables.models import describe_device, resolve_compute_dtype, warm_imports
 
         warm_imports()
+        gc.collect()
+        gc.freeze()  # what imports made stays: else each trial's end looks through it, for 0.4 s
         description: dict[str, Any] = dict(describe_device())
         self._device = description["device_type"]
         self._provenance |= {name: str(value) for name, value in description.items()}
         return description | {"compute_dtype": resolve_compute_dtype("auto", self._device)}
 
-    def start(self, folder: str) -> list[Event] | Failure:
-        """Makes the trial ready to run; returns the events of the checkpoint it goes on from."""
+    def node_id(self) -> str:
+        """Ray's id of the node that this process runs on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def start(
+        self, folder: str, silent_seconds: float | None = None
+    ) -> list[Event] | Failure | Interruption:
+        """Makes the trial ready to run; returns the events of the checkpoint it goes on from.
+
+        Whichever host ran it before can't write its folder any more; if that one has finished it,
+        nothing is left but to say so.
+        `silent_seconds`: see `watch.Watch`; loading a base may take LOADING_TAKES times as long.
+        """
         self.close()
         self._folder = TrialFolder(Path(folder))
         try:
-            return self._prepare()
+            self._folder = take_over(self._folder)
+            self._watch = Watch(
+                self._folder, interrupted=self._interrupted, silent_seconds=silent_seconds
+            )
+            with self._watch.over(times=LOADING_TAKES):
+                return self._prepare()
         except Exception as error:  # noqa: BLE001  # the worker boundary: a trial may fail, a host not
             return self._failed(error)
 
-    def next(self) -> Event | Failure:
+    def next(self) -> Event | Failure | Interruption:
         """The trial's next event."""
-        if self._running is None:
-            return Failure("no trial is running on this host")
-        try:
-            event = next(self._running)
-            self._log(event)
-        except Exception as error:  # noqa: BLE001  # the worker boundary
-            return self._failed(error)
-        if event.kind == "finished":
-            self.close()
-        return event
+        with self._stepping:
+            if self._interrupted.is_set():
+                self._leave()
+                return Interruption()
+            if self._running is None:
+                return Failure("no trial is running on this host")
+            return self._next(self._running)
 
-    def close(self) -> None:
-        """Ends the running trial, if any; it saves a checkpoint first."""
-        running, self._running = self._running, None
-        if running is None:
-            return
-        try:
-            running.close()
-        except Exception as error:  # noqa: BLE001  # the worker boundary: the next trial is not to blame
-            self._failed(error)
-        gc.collect()
+    def close(self, *, discard: bool = False) -> None:
+        """Ends the running trial, if any; it saves a checkpoint first.
+
+        Discard: the trial has ended for good; nothing is saved and its checkpoints go.
+        """
+        with self._stepping:
+            self._leave(discard=discard)
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def interrupt(self) -> None:
+        """The running trial leaves after its current optimizer step, or batch of an evaluation.
+
+        Returns when its checkpoint is written. No trial runs on this host from then on; scoring a
+        report split is left alone.
+        """
+        self._interrupted.set()
+        with self._stepping:
+            self._leave()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def ping(self) -> None:
+        """Returns if the process lives."""
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def until_death(self) -> None:
+        """Never returns: whoever waits for it is told by Ray when the process has died."""
+        threading.Event().wait()
 
     def score_report(self, folder: str) -> dict[str, Any] | Failure:
         """Scores a finished trial on the report split; the result lies in its folder too."""
@@ -92,18 +139,61 @@ class HostProcess:
         self.close()
         self._folder = TrialFolder(Path(folder))
         try:
+            self._folder = take_over(self._folder)
             return score_report(self._trial())
         except Exception as error:  # noqa: BLE001  # the worker boundary
             return self._failed(error)
 
-    def _prepare(self) -> list[Event]:
+    def _next(self, running: Generator[Event, None, None]) -> Event | Failure | Interruption:
+        assert self._watch is not None
+        try:
+            with self._watch.over():
+                event = next(running)
+            self._log(event)
+        except Interrupted:
+            self._running = None
+            return Interruption()
+        except Exception as error:  # noqa: BLE001  # the worker boundary
+            return self._failed(error)
+        if event.kind == "finished":
+            self._leave()
+        return event
+
+    def _leave(self, *, discard: bool = False) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        try:
+            if discard:
+                self._discard(running)
+            else:
+                running.close()
+        except Exception as error:  # noqa: BLE001  # the worker boundary: the next trial is not to blame
+            self._failed(error)
+        gc.collect()
+
+    def _discard(self, running: Generator[Event, None, None]) -> None:
+        assert self._folder is not None
+        with contextlib.suppress(Discarded):
+            running.throw(Discarded())
+        self._folder.discard_checkpoints()
+
+    def _prepare(self) -> list[Event] | Interruption:
+        from trainables.system_metrics import SystemSampler
         from trainables.train import train
         from trainables.trial import resumed_history
 
+        assert self._folder is not None and self._watch is not None
+        summary = self._folder.summary()
+        if summary is not None and summary.get("state") == FINISHED:
+            self._running = _finished(summary)
+            return [Event.from_json(event) for event in summary["history"]]
         trial = self._trial()
-        assert self._folder is not None
         history = resumed_history(self._folder)
-        self._running = train(replace(trial, heartbeat=_heartbeat(self._folder)))
+        if self._interrupted.is_set():
+            return Interruption()
+        watched = replace(trial, heartbeat=self._watch.beat, sample=SystemSampler())
+        self._running = train(watched)
         return history
 
     def _trial(self) -> Any:
@@ -133,35 +223,39 @@ class HostProcess:
     def _failed(self, error: Exception) -> Failure:
         self._running = None
         self._base = None  # a trial that broke off may have left its marks on it
-        if self._folder is not None:
-            self._folder.append_log("".join(traceback.format_exception(error)))
+        self._log_error(error)
         failure = Failure(_reason(error), infeasible=_does_not_fit(error))
         for told in _chain(error):
             traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
         _free_memory()
         return failure
 
+    def _log_error(self, error: Exception) -> None:
+        """The log may lie on the very disk that is full, or be another host's by now."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError, TakenOverError):
+                self._folder.append_log("".join(traceback.format_exception(error)))
+
     def _log(self, event: Event) -> None:
         assert self._folder is not None
         numbers = " ".join(f"{name}={value:.6g}" for name, value in event.metrics.items())
         clock = time.strftime("%H:%M:%S")
         self._folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
+        if event.kind == "progress":
+            self._folder.append_told(event.step)
         self._folder.write_progress(event.to_json() | {"state": "running", "updated": time.time()})
 
 
-def _heartbeat(folder: TrialFolder) -> Callable[[], None]:
-    """Says that the trial still runs, now and then, and leaves what its last event said."""
-    last = time.monotonic()
-
-    def beat() -> None:
-        nonlocal last
-        if time.monotonic() - last < HEARTBEAT_SECONDS:
-            return
-        now = {"state": "running", "updated": time.time()}
-        folder.write_progress({**(folder.progress() or {}), **now})
-        last = time.monotonic()
-
-    return beat
+def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
+    """What is left of a trial that another host has finished: its last event."""
+    yield Event(
+        kind="finished",
+        step=summary["step"],
+        units=summary["units"],
+        metrics=summary["metrics"],
+        fraction=1.0,
+        seconds=summary["seconds"]["total"],
+    )
 
 
 def _free_memory() -> None:
@@ -195,4 +289,4 @@ def _does_not_fit(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError | DoesNotFitError)
 
 
-Host = ray.remote(HostProcess)
+Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(HostProcess)

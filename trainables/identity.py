@@ -34,7 +34,7 @@ def check_model(spec: TrialSpec) -> None:
     place = spec.model_source
     if not spec.model_digest or not Path(place).is_absolute():
         return
-    if model_digest(place) != spec.model_digest:
+    if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
         raise InputError(f"model: the model folder {place} {_CHANGED}")
 
 

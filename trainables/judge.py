@@ -8,6 +8,7 @@ from typing import Any
 from trainables.cost import TensorPeak, reset_process_peak
 from trainables.engine import memory_errors
 from trainables.evaluate import Evaluation, evaluate
+from trainables.sealed import DamagedError
 from trainables.spec import Event
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
@@ -23,16 +24,21 @@ def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
         _score_report(trial, trial.base.model)
     progress.eval_peak_memory_bytes = peak.bytes
     metrics = evaluation.metrics | progress.memory_metrics()
-    yield progress.event("rung", metrics, fraction=1.0)
+    yield progress.event("rung", metrics, fraction=1.0, system=trial.sample())
     yield finish(trial, progress)
 
 
 def score_report(trial: Trial) -> dict[str, Any]:
     """Scores a finished trial on the report split; writes its predictions, then its score.
 
-    Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad.
+    Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad, and
+    DamagedError if the adapter is not the one that was trained: the trial then counts as undone.
     """
     method = trial.method
+    damaged = trial.folder.damaged_adapter()
+    if damaged:
+        trial.folder.discard_result()
+        raise DamagedError(f"{damaged[0]} is damaged or gone; the next start trains it again")
     model = method.load(trial.base.model, trial.folder.adapter_folder)
     try:
         with memory_errors():

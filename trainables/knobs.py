@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.checks import Check, above, at_least, one_of, whole, within
+from trainables.checks import Check, above, at_least, boolean, one_of, whole, within
 from trainables.errors import did_you_mean
 from trainables.methods import METHODS
 from trainables.quantization import QUANTIZATIONS
@@ -25,6 +25,13 @@ class Knob:
     check: Check
     convert: Callable[[Any], Any]
     read_by: Callable[[Mapping[str, Any]], bool]
+
+
+def step_examples(knobs: Mapping[str, Any]) -> int:
+    """How many examples one optimizer step is over; expects canonical knobs of a trained trial."""
+    if knobs["batch_size"] == AUTO:
+        return int(knobs["effective_batch_size"])
+    return int(knobs["batch_size"]) * int(knobs["gradient_accumulation"])
 
 
 def check(name: str, value: Any) -> str | None:
@@ -54,6 +61,14 @@ def _trained(configuration: Mapping[str, Any]) -> bool:
     return METHODS[configuration["method"]].trains
 
 
+def _explicit_batch(configuration: Mapping[str, Any]) -> bool:
+    return _trained(configuration) and configuration.get("batch_size") != AUTO
+
+
+def _automatic_batch(configuration: Mapping[str, Any]) -> bool:
+    return _trained(configuration) and configuration.get("batch_size") == AUTO
+
+
 def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
     def read_by(configuration: Mapping[str, Any]) -> bool:
         method = METHODS[configuration["method"]]
@@ -66,8 +81,13 @@ def _double(configuration: Mapping[str, Any]) -> bool:
     return QUANTIZATIONS[configuration["quantization"]].has_double_quantization
 
 
-def _boolean(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"got {value!r}; needs true or false."
+def _batch_size(value: Any) -> str | None:
+    fits = value == AUTO or whole(1)(value) is None
+    return None if fits else f"got {value!r}; needs a whole number >= 1, or {AUTO}."
+
+
+def _as_batch_size(value: Any) -> int | str:
+    return AUTO if value == AUTO else int(value)
 
 
 def _text(value: Any) -> str | None:
@@ -85,6 +105,7 @@ def _as_modules(value: Any) -> Any:
     return value if isinstance(value, str) else sorted(value)
 
 
+AUTO = "auto"  # as batch_size: as many rows at once as fit
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -93,7 +114,7 @@ TARGETS = ("answer", "program")
 KNOBS: dict[str, Knob] = {
     "model": Knob(None, _text, str, _always),
     "quantization": Knob("none", one_of(*QUANTIZATIONS), str, _always),
-    "double_quantization": Knob(False, _boolean, bool, _double),
+    "double_quantization": Knob(False, boolean, bool, _double),
     "compute_dtype": Knob("auto", one_of(*COMPUTE_DTYPES), str, _always),
     "method": Knob("lora", one_of(*METHODS), str, _always),
     "rank": Knob(8, whole(1), int, _field_of("rank")),
@@ -101,14 +122,15 @@ KNOBS: dict[str, Knob] = {
     "dropout": Knob(0.0, within(0, 0.99), float, _field_of("dropout")),
     "target_modules": Knob("all-linear", _modules, _as_modules, _field_of("target_modules")),
     "learning_rate": Knob(2e-4, above(0), float, _trained),
-    "batch_size": Knob(8, whole(1), int, _trained),
-    "gradient_accumulation": Knob(1, whole(1), int, _trained),
+    "batch_size": Knob(8, _batch_size, _as_batch_size, _trained),
+    "gradient_accumulation": Knob(1, whole(1), int, _explicit_batch),
+    "effective_batch_size": Knob(16, whole(1), int, _automatic_batch),
     "optimizer": Knob("adamw", one_of(*OPTIMIZERS), str, _trained),
     "schedule": Knob("linear", one_of(*SCHEDULES), str, _trained),
     "warmup": Knob(0.03, within(0, 1), float, _trained),
     "weight_decay": Knob(0.0, at_least(0), float, _trained),
     "max_gradient_norm": Knob(1.0, above(0), float, _trained),
-    "gradient_checkpointing": Knob(False, _boolean, bool, _trained),
+    "gradient_checkpointing": Knob(False, boolean, bool, _trained),
     "sequence_length": Knob(1024, whole(16), int, _always),
     "prompt": Knob("default", _text, str, _always),
     "target": Knob("answer", one_of(*TARGETS), str, _always),

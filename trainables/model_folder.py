@@ -6,32 +6,37 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from trainables.errors import InputError
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
+_PICKLES = "pytorch_model*.bin"
 
 
-def check_model_folder(folder: str | Path) -> None:
-    """Raises InputError with all that keeps `folder` from being a base model's."""
+def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
+    """Raises InputError with all that keeps `folder` from being a base model's.
+
+    Pickled weights are none unless `allow_bin`, and code of the model's own is never run.
+    """
     place = Path(folder).expanduser()
     if not place.is_dir():
         state = "is a file, not a folder" if place.exists() else "does not exist"
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
-    faults = [f"model: {folder} {fault}" for fault in _faults(place)]
+    faults = [f"model: {folder} {fault}" for fault in _faults(place, allow_bin=allow_bin)]
     if faults:
         raise InputError(faults)
 
 
-def model_digest(folder: str | Path) -> str:
+def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
     """A sha256 over the names and contents of the configuration, tokenizer and weights.
 
     Equal for equal content wherever it lies; a README or a training log does not count. What this
     process has read is read again only where a file's size or time of change is another.
     """
     place = Path(folder).expanduser()
-    check_model_folder(place)
+    check_model_folder(place, allow_bin=allow_bin)
     return _digest(place, tuple(map(_stamp, _files(place))))
 
 
@@ -74,30 +79,61 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 
 def _files(place: Path) -> list[Path]:
-    return sorted(file for file in place.iterdir() if _counts(file))
+    """Pickled weights count where they are all there is."""
+    files = sorted(file for file in place.iterdir() if _counts(file))
+    has_weights = any(file.suffix == ".safetensors" for file in files)
+    return files if has_weights else sorted([*files, *place.glob(_PICKLES)])
 
 
-def _faults(place: Path) -> list[str]:
+def _faults(place: Path, *, allow_bin: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
     if "config.json" not in names:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
     elif not _is_json_object(place / "config.json"):
         faults.append("has a config.json that is not a JSON object.")
+    faults += [_own_code(file) for file in _with_own_code(place)]
     if not any(name.endswith(".safetensors") for name in names):
-        bins = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
-        only = "has weights only as pickles (.bin), which are never loaded" if bins else ""
-        faults.append(f"{only or 'has no *.safetensors'}. Save it with safe_serialization.")
+        faults += _without_safetensors(place, names, allow_bin=allow_bin)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
     return faults
 
 
+def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> list[str]:
+    if not any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        return ["has no *.safetensors. Save it with safe_serialization."]
+    if allow_bin and any(place.glob(_PICKLES)):
+        return []
+    return [
+        "has weights only as pickles, which can hold code. Save it with safe_serialization, or, "
+        f"if you trust whoever wrote its {_PICKLES}, set execution.allow_bin_weights: true."
+    ]
+
+
+def _with_own_code(place: Path) -> list[Path]:
+    """The configurations that name a model's own Python code."""
+    files = [place / name for name in ("config.json", "tokenizer_config.json")]
+    return [file for file in files if "auto_map" in (_json_object(file) or {})]
+
+
+def _own_code(file: Path) -> str:
+    return (
+        f"names code of its own ({file.name}: auto_map), which is never run. If transformers knows "
+        "the architecture by itself, take auto_map out of that file."
+    )
+
+
 def _is_json_object(file: Path) -> bool:
+    return _json_object(file) is not None
+
+
+def _json_object(file: Path) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return False
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _counts(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """Base models: a frozen, possibly quantized causal language model with its tokenizer.
 
-Weights are read from safetensors only, and no code that comes with a model is run.
+Weights are read from safetensors, or, where the space allows it, from a pickle's tensors; no code
+that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     quiet()
     device = device or default_device()
     name, revision = _source(spec)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     pad_token = _pad_token(tokenizer, name)
     dtype = DTYPES[spec.knobs["compute_dtype"]]
     model = _load_model(spec, name=name, revision=revision, device=device)
@@ -155,7 +156,7 @@ def _source(spec: TrialSpec) -> tuple[str, str | None]:
     """An absolute folder, or a hub id with its revision: whoever planned the trial chose."""
     model = spec.model_source or str(spec.knobs["model"])
     if Path(model).is_absolute():
-        check_model_folder(model)
+        check_model_folder(model, allow_bin=spec.execution.allow_bin_weights)
         return model, None
     if Path(model).exists():
         raise InputError(
@@ -170,7 +171,9 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
     model = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
-        use_safetensors=True,
+        use_safetensors=None if spec.execution.allow_bin_weights else True,
+        weights_only=True,  # of a pickle, where those are allowed
+        trust_remote_code=False,
         dtype=DTYPES[spec.knobs["compute_dtype"]],
         device_map={"": device},
         **({} if quantization is None else {"quantization_config": quantization}),

@@ -1,27 +1,47 @@
 """Where everything of a run lies on disk, and the only place that writes it.
 
     STORAGE/mlflow.db
-    STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, driver.lock}
+    STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, study.db, driver.lock}
     STORAGE/NAME/trials/TRIAL_ID/{spec.json, summary.json, predictions.jsonl, ...}
 
 A file is written beside its place and moved there, so a reader sees the old one or the new one.
-`summary.json` is a trial's last file: where it can be read, the trial is done.
+`summary.json` is a trial's last file: where it can be read, the trial is done. Every JSON file is
+sealed (`trainables.sealed`) and a summary names the digests of what it sums up, so that what was
+torn, altered or swapped is seen as damaged and is as good as not there.
+
+A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
+lost the right to write there: a host to a later one (`trainables.fence`), a driver to the one that
+has taken the sweep over (`orchestrator.lease`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables.errors import InputError
+from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.spec import TrialSpec
+from trainables.storage import storage_errors
 
 Json = dict[str, Any]
+Guard = Callable[[], None]
+FILES = "files"  # in a summary or a score: the digests of the files it was made with
+_PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
+
+
+def unguarded() -> None:
+    """The guard of a folder that anybody may write."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,7 @@ class RunFolder:
     """The folder of one sweep: `storage/name`."""
 
     path: Path
+    guard: Guard = field(default=unguarded, compare=False, repr=False)
 
     @property
     def sweep_file(self) -> Path:
@@ -47,6 +68,10 @@ class RunFolder:
         return self.path / "pareto.png"
 
     @property
+    def study_file(self) -> Path:
+        return self.path / "study.db"
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "driver.lock"
 
@@ -56,29 +81,72 @@ class RunFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
-        write_json(self.state_file, state)
+        content = sealed(_finite(state), place=self.state_file.name)
+        write_json(self.state_file, content, guard=self.guard)
 
     def state(self) -> Json | None:
-        return _read_json(self.state_file)
+        """None where it is not there or damaged."""
+        try:
+            return self.read_state()
+        except (FileNotFoundError, NotADirectoryError, DamagedError):
+            return None
+
+    def read_state(self) -> Json:
+        """Raises FileNotFoundError, or DamagedError."""
+        return unsealed(self.state_file.read_bytes(), place=self.state_file.name)
 
     @property
     def tracking_database(self) -> Path:
         return self.path.parent / "mlflow.db"
 
+    @property
+    def flips_file(self) -> Path:
+        return self.path / "flips.csv"
+
+    @property
+    def trials_folder(self) -> Path:
+        return self.path / "trials"
+
     def trial(self, trial_id: str) -> TrialFolder:
-        return TrialFolder(self.path / "trials" / trial_id)
+        """Raises InputError for an id that is no plain name: it would lead elsewhere."""
+        if not _PLAIN_NAME.fullmatch(trial_id):
+            raise InputError(
+                f"trial {trial_id!r}: no trial has such an id; needs letters, digits, - and _."
+            )
+        return TrialFolder(self.trials_folder / trial_id, self.guard)
 
     def trials(self) -> Iterator[TrialFolder]:
-        """Every trial that has a spec, in order of the time its spec was written."""
-        specs = (self.path / "trials").glob("*/spec.json")
-        for spec in sorted(specs, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)):
-            yield TrialFolder(spec.parent)
+        """Every trial that has a spec, in order of the time its spec was written.
+
+        What a symbolic link leads to is none (see `links`).
+        """
+        specs = [] if self.trials_folder.is_symlink() else self.trials_folder.glob("*/spec.json")
+        plain = [spec for spec in specs if not spec.parent.is_symlink() and not spec.is_symlink()]
+        for spec in sorted(plain, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)):
+            if _PLAIN_NAME.fullmatch(spec.parent.name):
+                yield TrialFolder(spec.parent, self.guard)
+
+    def links(self) -> list[Path]:
+        """The symbolic links among the trials' files: through one a trial would write elsewhere."""
+        if self.trials_folder.is_symlink():
+            return [self.trials_folder]
+        below = os.walk(self.trials_folder, followlinks=False)
+        entries = (
+            Path(place, name) for place, folders, files in below for name in (*folders, *files)
+        )
+        return sorted(entry for entry in entries if entry.is_symlink())
+
+    def nameless(self) -> list[Path]:
+        """Folders of trials whose spec is gone, and was not set aside."""
+        folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
+        gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))
+        return sorted(gone)
 
     def write_text(self, file: Path, text: str) -> None:
-        write_bytes(file, text.encode())
+        self.write_bytes(file, text.encode())
 
     def write_bytes(self, file: Path, content: bytes) -> None:
-        write_bytes(file, content)
+        write_bytes(file, content, guard=self.guard)
 
 
 @dataclass(frozen=True)
@@ -86,6 +154,7 @@ class TrialFolder:
     """The folder of one trial: `storage/name/trials/TRIAL_ID`."""
 
     path: Path
+    guard: Guard = field(default=unguarded, compare=False, repr=False)
 
     @property
     def trial_id(self) -> str:
@@ -129,76 +198,221 @@ class TrialFolder:
 
     def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
         """The spec, with the sampler's parameters that led to it (see `orchestrator.search`)."""
-        write_json(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
+        self._write(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
 
     def spec(self) -> TrialSpec:
-        return TrialSpec.from_json(json.loads(self.spec_file.read_text()))
+        """Raises FileNotFoundError, or DamagedError."""
+        return self.spec_and_suggestion()[0]
+
+    def spec_and_suggestion(self) -> tuple[TrialSpec, Json]:
+        """As `spec`, with what `write_spec` was given beside it."""
+        written = self.read(self.spec_file)
+        try:
+            spec, suggestion = TrialSpec.from_json(written), dict(written["suggestion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"damaged: no spec ({error!r})") from error
+        if spec.trial_id != self.trial_id:
+            raise DamagedError(f"damaged: it is the spec of trial {spec.trial_id}")
+        return spec, suggestion
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_json(self.summary_file, summary)
+        """Also notes the digests of the predictions and the adapter that lie there now."""
+        self._write(self.summary_file, {**summary, FILES: self._digests("selection")})
 
     def summary(self) -> Json | None:
-        return _read_json(self.summary_file)
+        return self._read_or_none(self.summary_file)
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """What a trial that is not done has reached, for `orchestrator.status`."""
-        write_json(self.progress_file, progress)
+        self._write(self.progress_file, progress)
 
     def progress(self) -> Json | None:
-        return _read_json(self.progress_file)
+        return self._read_or_none(self.progress_file)
 
     def write_report_score(self, score: Mapping[str, Any]) -> None:
-        write_json(self.report_score_file, score)
+        """Also notes the digest of the report split's predictions that lie there now."""
+        self._write(self.report_score_file, {**score, FILES: self._digests("report")})
 
     def report_score(self) -> Json | None:
-        return _read_json(self.report_score_file)
+        return self._read_or_none(self.report_score_file)
 
-    def write_predictions(
-        self, rows: Iterable[Mapping[str, Any]], split: str = "selection"
-    ) -> None:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_bytes(self.predictions_file(split), lines.encode())
+    def read(self, file: Path) -> Json:
+        """One of the trial's JSON files; raises FileNotFoundError, or DamagedError."""
+        return unsealed(file.read_bytes(), place=self._place(file))
+
+    def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> str:
+        """Returns the sha256 of what it has written."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        write_bytes(self.predictions_file(split), lines, guard=self.guard)
+        return hashlib.sha256(lines).hexdigest()
+
+    def damaged_files(self, names: Iterable[str] | None = None) -> list[Path]:
+        """The files that are not as the trial's summary or report score says they were.
+
+        `names` are relative to the trial's folder; None: its predictions on either split.
+        """
+        noted = {**self._noted(self.summary_file), **self._noted(self.report_score_file)}
+        predictions = [self.predictions_file(split).name for split in ("selection", "report")]
+        wanted = predictions if names is None else list(names)
+        return [
+            self.path / name
+            for name in wanted
+            if name in noted and digest(self.path / name) != noted[name]
+        ]
+
+    def is_sound(self) -> bool:
+        """Whether its spec, and its summary, score and predictions if there, are as written."""
+        try:
+            self.spec()
+            for file in (self.summary_file, self.report_score_file):
+                if file.exists():
+                    self.read(file)
+        except (OSError, DamagedError):
+            return False
+        return not self.damaged_files()
+
+    def damaged_adapter(self) -> list[Path]:
+        """As `damaged_files`, of the adapter."""
+        noted = self._noted(self.summary_file)
+        return self.damaged_files(name for name in noted if name.startswith("adapter/"))
+
+    def write_adapter(self, save: Callable[[Path], None]) -> None:
+        """`save` writes the adapter into the folder that it is given; whole or not there."""
+        beside = half_written(self.adapter_folder)
+        try:
+            save(beside)
+            self.guard()
+            shutil.rmtree(self.adapter_folder, ignore_errors=True)
+            beside.replace(self.adapter_folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     def append_log(self, line: str) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("a") as log:
-            log.write(line.rstrip("\n") + "\n")
+        self._append(self.log_file, line)
 
-    def set_spec_aside(self) -> None:
-        """A damaged spec is kept for a person to look at; the folder is no trial any more."""
-        self.spec_file.replace(self.spec_file.with_suffix(".damaged"))
+    def append_told(self, step: int) -> None:
+        """The trial tells of this step now; forgotten with its checkpoints."""
+        self._append(self._told_file, str(step))
+
+    def told(self, *, after: int) -> frozenset[int]:
+        """The steps later than `after` that the trial has told of: more than its last checkpoint
+        knows if it broke off."""
+        try:
+            words = self._told_file.read_bytes().split()
+        except OSError:
+            return frozenset()
+        steps = (int(word) for word in words if word.isdigit() and len(word) < 16)
+        return frozenset(step for step in steps if step > after)
+
+    def set_aside(self, file: Path) -> None:
+        """A damaged file is kept for a person to look at, under a name that nothing reads."""
+        self.guard()
+        file.replace(file.with_name(f"{file.name}.damaged"))
 
     def discard_result(self) -> None:
         """Forgets how the trial ended, so that it runs again from its last checkpoint."""
+        self.guard()
         self.summary_file.unlink(missing_ok=True)
+        self.report_score_file.unlink(missing_ok=True)
 
     def discard_checkpoints(self) -> None:
+        self.guard()
         shutil.rmtree(self.checkpoints_folder, ignore_errors=True)
 
+    @property
+    def _told_file(self) -> Path:
+        return self.checkpoints_folder / "told"
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Writes beside and moves into place; NaN and infinity are written as null."""
-    write_bytes(file, (json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n").encode())
+    def _append(self, file: Path, line: str) -> None:
+        self.guard()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with storage_errors(file), os.fdopen(os.open(file, flags, 0o644), "a") as lines:
+            lines.write(line.rstrip("\n") + "\n")
+
+    def _place(self, file: Path) -> str:
+        return f"{self.trial_id}/{file.name}"
+
+    def _write(self, file: Path, value: Mapping[str, Any]) -> None:
+        write_json(file, sealed(_finite(value), place=self._place(file)), guard=self.guard)
+
+    def _read_or_none(self, file: Path) -> Json | None:
+        """None for a file that is not there or damaged; without the digests in it."""
+        try:
+            value = self.read(file)
+        except (FileNotFoundError, DamagedError):
+            return None
+        return {name: item for name, item in value.items() if name != FILES}
+
+    def _digests(self, split: str) -> dict[str, str | None]:
+        adapter = sorted(self.adapter_folder.glob("*")) if split == "selection" else []
+        files = [self.predictions_file(split), *adapter]
+        return {str(file.relative_to(self.path)): digest(file) for file in files if file.is_file()}
+
+    def _noted(self, file: Path) -> Json:
+        try:
+            noted: Json = self.read(file).get(FILES, {})
+        except (FileNotFoundError, DamagedError):
+            return {}
+        return noted
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Writes beside and moves into place, durable once it returns."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with beside.open("wb") as part:
-        part.write(content)
-        part.flush()
-        os.fsync(part.fileno())
-    beside.replace(file)
-
-
-def _read_json(file: Path) -> Json | None:
-    """None for a file that is not there or that a crash of the machine left torn."""
+def digest(file: Path) -> str | None:
+    """The sha256 of a file's content; None if there is no such file."""
     try:
-        value = json.loads(file.read_text())
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
         return None
-    return value if isinstance(value, dict) else None
+
+
+def write_json(file: Path, value: Mapping[str, Any], *, guard: Guard = unguarded) -> None:
+    """Writes beside and moves into place; NaN and infinity are written as null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
+    write_bytes(file, text.encode(), guard=guard)
+
+
+def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None:
+    """Writes beside and moves into place, durable once it returns; raises StorageError."""
+    beside = half_written(file)
+    with storage_errors(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as part:
+                part.write(content)
+                part.flush()
+                os.fsync(part.fileno())
+            guard()
+            beside.replace(file)
+        finally:
+            _remove(beside)
+
+
+def half_written(place: Path) -> Path:
+    """Where this process writes what will be moved to `place` (see `remove_half_written`)."""
+    return place.with_name(f".{place.name}.{os.getpid()}.part")
+
+
+def remove_half_written(folder: Path) -> None:
+    """Removes what killed processes have left at any depth; one that still lives and is about to
+    move its own into place can't any more.
+    """
+    for part in [*folder.rglob(".*.part")]:
+        gone = part.with_name(f".{uuid.uuid4().hex}.gone")
+        try:
+            part.replace(gone)  # at once: no half of a folder can be moved into place
+        except FileNotFoundError:
+            continue  # it is in its place now
+        if gone.is_dir() and not gone.is_symlink():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
+
+
+def _remove(beside: Path) -> None:
+    """What was half written takes room that the disk may lack."""
+    with contextlib.suppress(OSError):
+        beside.unlink()
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the warm-up's first step has rate 0
 TRIAL, BASELINE = "trial", "baseline"
 STATES = ("finished", "stopped", "failed", "infeasible", "interrupted")
 FINISHED, STOPPED, FAILED, INFEASIBLE, INTERRUPTED = STATES
@@ -38,6 +38,7 @@ class Execution:
     max_new_tokens: int = 32
     checkpoint_seconds: float = 300.0
     progress_seconds: float = 1.0
+    allow_bin_weights: bool = False  # read a base's pickled weights where it has no others
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ class Event:
     rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, em_acc,
     em_acc_strict, em_acc_questions (how many were asked) and the peaks of memory.
     finished: the last; the summary lies on disk.
+
+    `system` is what the worker's machine was doing then (`trainables.system_metrics`): no result
+    of the trial, and so apart from its metrics.
     """
 
     kind: Literal["progress", "rung", "finished"]
@@ -120,6 +124,7 @@ class Event:
     metrics: Mapping[str, float]
     fraction: float = 0.0  # of the budget
     seconds: float = 0.0  # of training, evaluation and saving so far, all attempts
+    system: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
+from trainables.knobs import AUTO, step_examples
 from trainables.spec import FINISHED, Event
 from trainables.trial import Progress, Trial
 
@@ -38,8 +41,9 @@ def _summary(trial: Trial, progress: Progress) -> dict[str, Any]:
         "units": progress.units,
         "fraction": progress.fraction,
         "seconds": _seconds(trial, progress),
+        "times": {"first_step": progress.first_step_time, "end": time.time()},
         "history": progress.history,
-        "facts": _facts(trial),
+        "facts": _facts(trial, progress),
         "provenance": dict(trial.provenance),
         "attempts": progress.attempts,
     }
@@ -54,10 +58,10 @@ def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
     }
 
 
-def _facts(trial: Trial) -> dict[str, Any]:
+def _facts(trial: Trial, progress: Progress) -> dict[str, Any]:
     """What a result must say of its data and of how it was computed."""
     trains = trial.method.trains
-    data, batch_size = trial.data, trial.spec.knobs.get("batch_size")
+    data = trial.data
     splits = ("train", "selection") if trains else ("selection", "report")
     facts: dict[str, Any] = {split: dict(data.task.facts(split)) for split in splits}
     facts["sequence_limit"] = data.sequence_limit
@@ -65,5 +69,16 @@ def _facts(trial: Trial) -> dict[str, Any]:
     facts["eval_prompts_cut"] = data.split("selection").prompts_cut
     if trains:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
-        facts |= {"requested_micro_batch": batch_size, "executed_micro_batch": batch_size}
+        facts |= _batch_facts(trial.spec.knobs, progress)
     return facts
+
+
+def _batch_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """What was asked for ("auto", perhaps) and what fitted."""
+    return {
+        "requested_micro_batch": knobs["batch_size"],
+        "requested_gradient_accumulation": knobs.get("gradient_accumulation", AUTO),
+        "examples_per_step": step_examples(knobs),
+        "executed_micro_batch": progress.executed_batch_size,
+        "executed_gradient_accumulation": progress.executed_gradient_accumulation,
+    }

@@ -9,19 +9,32 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
+
+from safetensors import SafetensorError
 
 from trainables import checkpoint
 from trainables.checkpoint import Checkpoint
 from trainables.cost import TensorPeak, measure_training, reset_process_peak
 from trainables.data import collate, fixed_subset, training_order
-from trainables.engine import Engine, less_activation_memory, memory_errors
+from trainables.engine import (
+    Engine,
+    less_activation_memory,
+    memory_errors,
+    rng_states,
+    set_rng_states,
+)
 from trainables.evaluate import Evaluation, evaluate
+from trainables.fitting import Fitting
 from trainables.judge import judge_untrained
+from trainables.knobs import AUTO, step_examples
+from trainables.run_folder import digest
 from trainables.spec import Event
+from trainables.storage import storage_errors
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
+from trainables.watch import Interrupted
 
 
 class TrainingFailedError(RuntimeError):
@@ -36,7 +49,8 @@ def train(trial: Trial) -> Generator[Event, None, None]:
     summary lie in the folder and its checkpoints are gone. The base is left as it was.
 
     Raises TrainingFailedError (a loss that is not finite), DoesNotFitError or
-    torch.OutOfMemoryError (the device), InputError (the data).
+    torch.OutOfMemoryError (the device), InputError (the data), and Interrupted, after a checkpoint
+    of the last optimizer step, if the trial's heartbeat does.
     """
     method = trial.method
     if not method.trains:
@@ -60,22 +74,26 @@ class _Training:
         self._knobs = trial.spec.knobs
         self._budget = trial.spec.budget
         self._data = trial.data.split("train")
-        self._step_examples = self._knobs["batch_size"] * self._knobs["gradient_accumulation"]
+        self._step_examples = step_examples(self._knobs)
+        self._fitting = self._new_fitting()
         self._engine = self._new_engine()
         self._progress = Progress()
         self._saved_step: int | None = None
+        self._told: frozenset[int] = frozenset()
         self._last_event = self._last_save = time.monotonic()
 
     def events(self) -> Generator[Event, None, None]:
         self._begin()
         try:
+            yield from self._pending_rung()
             while self._progress.units < self._budget.train_examples:
                 with self._progress.timed("train_seconds"):
                     self._train_step()
+                self._trial.heartbeat()
                 event = self._due_event()
                 if event is not None:
                     yield event
-        except GeneratorExit:
+        except (GeneratorExit, Interrupted):
             if self._saved_step != self._progress.step and self._progress.step > 0:
                 self._save()
             raise
@@ -89,7 +107,9 @@ class _Training:
             self._engine.restore(last.tensors, last.state["engine"])
             self._progress = Progress(**last.state["progress"])
             self._saved_step = last.step
+            self._fitting.rows = self._progress.executed_batch_size or self._fitting.rows
         self._progress.attempts += 1
+        self._told = self._trial.folder.told(after=self._progress.step)
         device = self._trial.base.device
         seen = self._progress.train_peak_memory_bytes
         self._train_peak = TensorPeak(self._model, device, at_least=seen, with_everything=True)
@@ -100,31 +120,53 @@ class _Training:
                 self._measure()
 
     def _measure(self) -> None:
-        longest = collate(self._data, self._longest_batch(), pad_token=self._trial.base.pad_token)
-        accumulated = self._knobs["gradient_accumulation"] > 1
-        spent = self._new_engine()
-        measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
+        """The longest micro-batch first: what does not fit is known before anything is trained."""
+
+        def attempt(rows: int) -> None:
+            indices = self._longest_batch(rows)
+            longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
+            accumulated = rows < self._step_examples
+            spent = self._new_engine()
+            measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
+
+        self._fitting.fit(attempt)
 
     def _train_step(self) -> None:
         """One optimizer step over the next accumulated batch."""
-        progress, pad = self._progress, self._trial.base.pad_token
+        progress = self._progress
         stop = min(progress.units + self._step_examples, self._budget.train_examples)
         chosen = self._order(progress.units, stop)
         tokens = sum(len(self._data.completions[index]) for index in chosen)
+        loss = self._accumulate(chosen, tokens)
+        self._check_finite(loss)
         with self._train_peak.over(representative=False):
-            loss = sum(
-                self._engine.accumulate(
-                    collate(self._data, indices, pad_token=pad), completion_tokens=tokens
-                )
-                for indices in self._micro_batches(chosen)
-            )
-            self._check_finite(loss)
             self._engine.step(progress.step)
         progress.step += 1
+        progress.first_step_time = progress.first_step_time or time.time()
         progress.units = stop
         progress.tokens_seen += sum(self._data.length(index) for index in chosen)
         progress.loss_sum += loss
         progress.loss_tokens += tokens
+        progress.executed_batch_size = self._fitting.rows
+        progress.executed_gradient_accumulation = math.ceil(
+            self._step_examples / self._fitting.rows
+        )
+
+    def _accumulate(self, chosen: list[int], tokens: int) -> float:
+        """Makes a step's gradients, in as many micro-batches as it takes; its summed loss."""
+        engine, pad = self._engine, self._trial.base.pad_token
+        states = rng_states(engine.device)
+
+        def attempt(rows: int) -> float:
+            with self._train_peak.over(representative=False):
+                batches = (collate(self._data, of, pad_token=pad) for of in _split(chosen, rows))
+                return sum(engine.accumulate(batch, completion_tokens=tokens) for batch in batches)
+
+        def undo() -> None:
+            engine.drop_gradients()
+            set_rng_states(states, engine.device)
+
+        return self._fitting.fit(attempt, undo=undo)
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
@@ -135,26 +177,45 @@ class _Training:
             f"loss is {loss}. Last checkpoint: {last}."
         )
 
+    def _pending_rung(self) -> Iterator[Event]:
+        """A rung that was interrupted: its training was saved, its evaluation begins anew."""
+        if self._due_rungs():
+            yield self._judge(max(self._due_rungs()))
+
+    def _due_rungs(self) -> list[float]:
+        seen = self._progress.units / self._budget.train_examples
+        judged = self._progress.fraction
+        return [rung for rung in self._budget.rungs if judged < rung <= seen + 1e-9]
+
     def _due_event(self) -> Event | None:
         """What is to be told after a step, if anything; what is saved then tells of it too."""
         progress, execution = self._progress, self._trial.spec.execution
+        if self._due_rungs():
+            return self._judge(max(self._due_rungs()))
         seen = progress.units / self._budget.train_examples
-        due = [rung for rung in self._budget.rungs if progress.fraction < rung <= seen + 1e-9]
-        if due:
-            return self._judge(max(due))
         event = None
-        if time.monotonic() - self._last_event >= execution.progress_seconds:
+        if self._is_time_to_tell():
             event = self._tell("progress", self._training_metrics(), fraction=seen)
         if time.monotonic() - self._last_save >= execution.checkpoint_seconds:
             self._save()
         return event
 
+    def _is_time_to_tell(self) -> bool:
+        """What an attempt that broke off has told after its last checkpoint is told again at the
+        same steps, and nothing between them: a tracker's curves then hold no point but ours.
+        """
+        step = self._progress.step
+        if self._told and step <= max(self._told):
+            return step in self._told
+        seconds = time.monotonic() - self._last_event
+        return seconds >= self._trial.spec.execution.progress_seconds
+
     def _judge(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
-        metrics = self._training_metrics()
-        with progress.timed("eval_seconds"):
+        with progress.timed("eval_seconds"):  # first: it may be interrupted, and nothing is told
             evaluation = self._evaluate(whole=fraction == max(self._budget.rungs))
-        trial.folder.write_predictions(evaluation.predictions)
+        metrics = self._training_metrics()
+        progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
         progress.eval_peak_memory_bytes = self._eval_peak.bytes
         metrics |= evaluation.metrics | progress.memory_metrics()
@@ -189,12 +250,15 @@ class _Training:
             "examples_per_second": progress.units / progress.train_seconds,
             "tokens_seen": float(progress.tokens_seen),
             "train_peak_memory_bytes": float(progress.train_peak_memory_bytes),
+            "executed_batch_size": float(progress.executed_batch_size),
+            "executed_gradient_accumulation": float(progress.executed_gradient_accumulation),
         }
         progress.loss_sum, progress.loss_tokens = 0.0, 0
         return metrics
 
     def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
-        event = self._progress.event(kind, metrics, fraction=fraction)
+        now = self._trial.sample()
+        event = self._progress.event(kind, metrics, fraction=fraction, system=now)
         self._last_event = time.monotonic()
         return event
 
@@ -203,15 +267,28 @@ class _Training:
         with progress.timed("other_seconds"):
             state = {"engine": self._engine.state(), "progress": dataclasses.asdict(progress)}
             made = Checkpoint(step=progress.step, state=state, tensors=self._engine.tensors())
-            checkpoint.save(self._trial.folder.checkpoints_folder, made)
+            folder = self._trial.folder
+            checkpoint.save(folder.checkpoints_folder, made, guard=folder.guard)
         self._saved_step = progress.step
         self._last_save = time.monotonic()
 
     def _finish(self) -> Event:
         trial = self._trial
-        with self._progress.timed("other_seconds"):
-            trial.method.save(self._model, trial.folder.adapter_folder)
+        self._keep_predictions()
+        with (
+            self._progress.timed("other_seconds"),
+            storage_errors(trial.folder.adapter_folder, SafetensorError),
+        ):
+            trial.folder.write_adapter(lambda folder: trial.method.save(self._model, folder))
         return finish(trial, self._progress)
+
+    def _keep_predictions(self) -> None:
+        """They were damaged if the trial went on from a checkpoint behind its last rung: again."""
+        folder, progress = self._trial.folder, self._progress
+        if digest(folder.predictions_file()) == progress.predictions_sha256:
+            return
+        with progress.timed("eval_seconds"):
+            folder.write_predictions(self._evaluate(whole=True).predictions)
 
     def _new_engine(self) -> Engine:
         total_steps = math.ceil(self._budget.train_examples / self._step_examples)
@@ -220,11 +297,18 @@ class _Training:
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
 
-    def _micro_batches(self, chosen: list[int]) -> list[list[int]]:
-        size = self._knobs["batch_size"]
-        return [chosen[at : at + size] for at in range(0, len(chosen), size)]
+    def _new_fitting(self) -> Fitting:
+        automatic = self._knobs["batch_size"] == AUTO
+        rows = self._step_examples if automatic else self._knobs["batch_size"]
+        return Fitting(rows, may_shrink=automatic)
 
-    def _longest_batch(self) -> list[int]:
+    def _longest_batch(self, rows: int) -> list[int]:
         """The micro-batch of the whole training with the most tokens, padding included."""
-        batches = self._micro_batches(self._order(0, self._budget.train_examples))
+        order = self._order(0, self._budget.train_examples)
+        steps = _split(order, self._step_examples)
+        batches = [batch for chosen in steps for batch in _split(chosen, rows)]
         return max(batches, key=lambda batch: len(batch) * max(map(self._data.length, batch)))
+
+
+def _split(indices: list[int], size: int) -> list[list[int]]:
+    return [indices[at : at + size] for at in range(0, len(indices), size)]

@@ -21,7 +21,8 @@ from trainables.spec import Event, TrialSpec
 class Trial:
     """All that a trial needs to run: what it is, the base it borrows, its data and its folder.
 
-    `heartbeat` is called often while no event can come: after every batch of an evaluation.
+    `heartbeat` is called after every optimizer step and every batch of an evaluation; it may
+    raise Interrupted. `sample` is asked once per event what the machine is doing (`Event.system`).
     """
 
     spec: TrialSpec
@@ -30,6 +31,7 @@ class Trial:
     data: TrialData
     provenance: Mapping[str, Any] = field(default_factory=dict)
     heartbeat: Callable[[], None] = lambda: None
+    sample: Callable[[], Mapping[str, float]] = dict
 
     @property
     def method(self) -> LoRA | Untrained:
@@ -56,6 +58,10 @@ class Progress:
     eval_peak_memory_bytes: int = 0
     process_peak_memory_bytes: int = 0
     attempts: int = 0
+    executed_batch_size: int = 0  # examples at once, as of the last optimizer step
+    executed_gradient_accumulation: int = 0
+    first_step_time: float = 0.0  # Unix; when its first optimizer step was done
+    predictions_sha256: str = ""  # of the last rung
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -69,7 +75,14 @@ class Progress:
         yield
         setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
-    def event(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
+    def event(
+        self,
+        kind: Any,
+        metrics: Mapping[str, float],
+        *,
+        fraction: float,
+        system: Mapping[str, float],
+    ) -> Event:
         """An event of now, which is also put into the history."""
         event = Event(
             kind=kind,
@@ -78,6 +91,7 @@ class Progress:
             metrics=dict(metrics),
             fraction=fraction,
             seconds=self.seconds,
+            system=dict(system),
         )
         self.history.append(event.to_json())
         return event

@@ -71,7 +71,7 @@ def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
     from orchestrator.grammar import parse_space
 
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    (example,) = [part.split("```")[0] for part in text.split("```yaml")[1:]]
+    example, *_ = [part.split("```")[0] for part in text.split("```yaml")[1:]]
     space = parse_space(yaml.safe_load(example)["space"])
     assert {"model.base_models/large.batch_size", "quantization.nf4.double_quantization"} <= {
         question.path for question in _questions(space)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import pytest
 
 from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import BackgroundTracker, RunEnd, RunStart, SweepIdentity, Tracker
+from orchestrator.tracking import (
+    BackgroundTracker,
+    RunEnd,
+    RunStart,
+    SweepEnd,
+    SweepIdentity,
+    Tracker,
+)
+from tests.orchestrator.mlflow_servers import mlflow_server
 from trainables.spec import Event
 
-SWEEP = SweepIdentity("s1", "quick", tags={"git_commit": "0123abc"}, params={"task": "finqa"})
-SERVER = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+SWEEP = SweepIdentity("s1", "quick", 1e9, tags={"git_commit": "0123abc"}, params={"task": "finqa"})
 Make = Callable[[], Tracker]
 
 
@@ -31,10 +30,11 @@ def _progress(units: int, **metrics: float) -> Event:
 
 def _sweep(tracker: Tracker, artifact: Path) -> None:
     tracker.open(SWEEP)
-    tracker.start(RunStart("t1", "small nf4", 1e9, params={"rank": 8}))
+    start = RunStart("t1", "small nf4", 1e9, params={"rank": 8})
+    tracker.start(start)
     tracker.log("t1", [_progress(8, train_loss=3.0), _progress(16, train_loss=2.0)])
-    tracker.finish(RunEnd("t1", "finished", metrics={"em_acc": 0.5}, artifacts=[artifact]))
-    tracker.close(state="finished", metrics={"best_em_acc": 0.5}, artifacts=[artifact])
+    tracker.finish(RunEnd(start, "finished", metrics={"em_acc": 0.5}, artifacts=[artifact]))
+    tracker.close(SweepEnd("finished", metrics={"best_em_acc": 0.5}, artifacts=[artifact]))
 
 
 @pytest.fixture(scope="session")
@@ -44,40 +44,8 @@ def sqlite_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server on a free port of this machine."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, *store, "--artifacts-destination", str(folder / "artifacts")],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env={**os.environ, **SERVER},
-            start_new_session=True,
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", seconds=120)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # it starts others, which end slowly when asked
-        server.wait(30)
-
-
-def _wait_for(address: str, *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(address, timeout=2).close()
-        except (URLError, OSError):
-            time.sleep(0.5)
-        else:
-            return
-    pytest.fail(f"no server at {address} after {seconds:g} s")
+    with mlflow_server(tmp_path_factory.mktemp("server")) as uri:
+        yield uri
 
 
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])

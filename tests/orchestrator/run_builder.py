@@ -46,6 +46,8 @@ def add_trial(
     folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
     measured = _measured(right) | dict(metrics or {})
+    if right is not None:
+        folder.write_predictions(question_rows(right))
     folder.write_summary(
         {
             "trial_id": spec.trial_id,
@@ -67,15 +69,13 @@ def add_trial(
             "attempts": 1,
         }
     )
-    if right is not None:
-        folder.write_predictions(question_rows(right))
     if report_right is not None:
         share = sum(report_right) / len(report_right)
         scores = {"em_acc": share, "em_acc_strict": share, "em_acc_numeric": share}
+        folder.write_predictions(question_rows(report_right), "report")
         folder.write_report_score(
             {"split": "report", "metrics": scores, "count": len(report_right)}
         )
-        folder.write_predictions(question_rows(report_right), "report")
     return folder
 
 

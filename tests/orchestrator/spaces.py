@@ -11,7 +11,8 @@ _CHOICES: dict[str, list[Any]] = {
     "double_quantization": [False, True],
     "rank": [4, 8, 16],
     "alpha": [8, 16.5, 32],
-    "batch_size": [1, 2, 4],
+    "batch_size": [1, 2, "auto"],
+    "effective_batch_size": [8, 16],
     "optimizer": ["adamw", "sgd"],
     "target_modules": ["all-linear", {"value": ["q_proj", "v_proj"]}],
 }

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from orchestrator.config import (
     ALGORITHMS,
     ExecutionConfig,
+    LimitsConfig,
     ResourcesConfig,
     SchedulerConfig,
     SearchConfig,
@@ -68,10 +69,85 @@ def test_what_is_not_said_has_a_default() -> None:
 
 @pytest.mark.parametrize(
     ("written", "kind"),
-    [(None, "asha"), ("asha", "asha"), ({"asha": {}}, "asha"), ("none", "none")],
+    [
+        (None, "asha"),
+        ("asha", "asha"),
+        ({"asha": {}}, "asha"),
+        ("none", "none"),
+        ("median", "median"),
+        ({"median": {"min_trials": 5}}, "median"),
+        ("hyperband", "hyperband"),
+        ({"hyperband": {"brackets": 1}}, "hyperband"),
+    ],
 )
 def test_a_scheduler_may_be_named_alone(written: Any, kind: str) -> None:
     assert from_mapping(_changed(scheduler=written)).scheduler.kind == kind
+
+
+def test_an_objective_may_be_one_or_several_of_which_the_first_ranks() -> None:
+    assert from_mapping(_changed(objective="eval_loss")).objectives == ("eval_loss",)
+    several = from_mapping(_changed(objective=["em_acc", "train_peak_memory_bytes"]))
+    assert several.objectives == ("em_acc", "train_peak_memory_bytes")
+    assert several.objective == "em_acc"
+
+
+def test_several_objectives_have_no_scheduler() -> None:
+    several = ["em_acc", "train_peak_memory_bytes"]
+    assert from_mapping(_changed(objective=several)).scheduler.kind == "none"
+    assert from_mapping(_changed(objective=several, scheduler="none")).scheduler.kind == "none"
+    assert from_mapping(_changed(objective=["em_acc"])).scheduler.kind == "asha"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"objective": ["eval_loss", "eval_peak_memory_bytes"]},
+        {"objective": ["eval_loss"]},
+        {"search": {"trials": 4, "start_with": [{"rank": 8}, {"model": "b", "rank": 4}]}},
+        {"search": {"algorithm": "one_factor", "trials": 4, "reference": {"rank": 8}}},
+    ],
+    ids=repr,
+)
+def test_what_is_searched_for_and_from_is_kept(sections: dict[str, Any]) -> None:
+    config = from_mapping(_changed(**sections))
+    text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+    assert from_mapping(yaml.safe_load(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "fault"),
+    [
+        (
+            "meddian",
+            "scheduler: got 'meddian'; needs none, a name or one of {asha: {...}}, {median",
+        ),
+        ({"asha": {}, "median": {}}, "scheduler: got {"),
+        ({"median": {"brackets": 2}}, "scheduler.median.brackets: unknown key."),
+        ({"asha": {"min_trials": 2}}, "scheduler.asha.min_trials: unknown key."),
+        ({"median": {"min_trials": 0}}, "scheduler.median.min_trials: got 0;"),
+        ({"hyperband": {"brackets": 3}}, "scheduler.hyperband.brackets: got 3; the last one's"),
+        ({"hyperband": {"within": ["rnak"]}}, "scheduler.hyperband.within: 'rnak' is not a knob"),
+    ],
+)
+def test_a_scheduler_is_read_strictly(scheduler: Any, fault: str) -> None:
+    with pytest.raises(InputError) as raised:
+        from_mapping(_changed(scheduler=scheduler))
+    assert raised.value.messages[0].startswith(fault)
+
+
+def test_limits_are_off_but_for_silence() -> None:
+    assert from_mapping(MINIMAL).limits == LimitsConfig(None, None, 30)
+    limits = {"sweep_hours": 12, "trial_hours": 0.5, "silent_minutes": 5}
+    given = from_mapping(_changed(limits=limits))
+    assert given.limits == LimitsConfig(12, 0.5, 5)
+    assert from_mapping(to_mapping(given)) == given
+
+
+@pytest.mark.parametrize("name", ["sweep_hours", "trial_hours", "silent_minutes"])
+@pytest.mark.parametrize("value", [0, -1, "long"])
+def test_a_limit_is_a_time(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"limits.{name}: got"):
+        from_mapping(_changed(limits={name: value}))
 
 
 def test_the_options_of_a_task_are_kept_as_they_are_written() -> None:
@@ -119,7 +195,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"budget": {"train_examples": True, "eval_examples": 1}}, "budget.train_examples: got True"),
     ({"search": {"trials": 0}}, "search.trials: got 0; needs a whole number >= 1."),
     ({"search": None}, "search.trials: missing"),
-    ({"scheduler": "ahsa"}, "scheduler: got 'ahsa'; needs none or {asha: {...}}."),
+    ({"scheduler": "ahsa"}, "scheduler: got 'ahsa'; needs none, a name or one of {asha: {...}}, "),
     ({"scheduler": {"asha": {"grase": 0.1}}}, "scheduler.asha.grase: unknown key. Did you mean"),
     (
         {"scheduler": {"asha": {"within": ["modle"]}}},
@@ -132,6 +208,34 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"resources": {"concurrent_trials": 1.5}}, "resources.concurrent_trials: got 1.5"),
     ({"execution": {"checkpoint_minutes": "5"}}, "execution.checkpoint_minutes: got '5'"),
     ({"exclude": [{"model": ["a", "b"]}]}, "exclude: nothing is left"),
+    ({"objective": []}, "objective: the list is empty; needs em_acc, eval_loss"),
+    ({"objective": ["em_acc", "em_ac"]}, "objective: got 'em_ac'. Did you mean 'em_acc'?"),
+    ({"objective": ["em_acc", "em_acc"]}, "objective: 'em_acc' is there twice."),
+    (
+        {"objective": ["em_acc", "train_peak_memory_bytes"], "scheduler": "asha"},
+        "scheduler: got 'asha' with several objectives",
+    ),
+    ({"search": {"trials": 4, "start_with": {"rank": 4}}}, "search.start_with: got {'rank': 4};"),
+    ({"search": {"trials": 4, "start_with": [4]}}, "search.start_with[0]: got 4; needs knobs"),
+    (
+        {"search": {"trials": 4, "start_with": [{"rank": 4}, {"rank": 5}]}},
+        "search.start_with[1].rank: got 5; the space has 4, 8.",
+    ),
+    (
+        {"search": {"trials": 4, "reference": {"rank": 4}}},
+        "search.reference: tpe has none. Use search.algorithm: one_factor",
+    ),
+    (
+        {"search": {"algorithm": "one_factor", "trials": 4, "reference": {"rnak": 4}}},
+        "search.reference.rnak: unknown key. Did you mean 'rank'?",
+    ),
+    (
+        {
+            "search": {"algorithm": "one_factor", "trials": 4, "reference": {"rank": 4}},
+            "exclude": [{"rank": 4}],
+        },
+        "search.reference: exclude[0] forbids it",
+    ),
     (
         {
             "search": {"algorithm": "grid", "trials": 4},

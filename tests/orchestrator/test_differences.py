@@ -27,6 +27,11 @@ def _differences(folder: Path, *overrides: str) -> list[str]:
     return differences(load_config(path), load_config(path, overrides))
 
 
+@pytest.mark.parametrize("name", ["sweep_hours", "trial_hours", "silent_minutes"])
+def test_limits_may_change_from_one_start_to_the_next(tmp_path: Path, name: str) -> None:
+    assert _differences(tmp_path, f"limits.{name}=2") == []
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

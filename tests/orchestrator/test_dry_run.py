@@ -23,6 +23,8 @@ def test_it_counts_trials_and_configurations() -> None:
     assert "3 trials of 4 configurations, by grid" in fewer
     more = described(search={"algorithm": "random", "trials": 99})
     assert "4 trials of 4 configurations" in more
+    around = described(search={"algorithm": "one_factor", "trials": 99})
+    assert "3 trials of 4 configurations, by one_factor" in around
 
 
 def test_a_range_has_no_end() -> None:
@@ -31,6 +33,15 @@ def test_a_range_has_no_end() -> None:
     text = described(space=space)
     assert "4 trials of no end of configurations" in text
     assert "a continuous range counts once" in text
+
+
+def test_an_automatic_batch_size_is_counted_with_what_it_reads() -> None:
+    space = tiny_sweep.mapping("./a-model")["space"]
+    space |= {"batch_size": [4, 8, "auto"], "gradient_accumulation": [1, 2, 4]}
+    text = described(space=space)
+    assert "4 trials of 28 configurations" in text  # 2 x 2 bases and ranks, 2 x 3 + 1 batches
+    space["batch_size"] = [4, {"auto": {"effective_batch_size": [8, 16]}}]
+    assert "4 trials of 20 configurations" in described(space=space)
 
 
 def test_it_names_every_cell_and_what_is_excluded() -> None:

@@ -99,6 +99,11 @@ FAULTS = [
         {"quantization": [{"int8": {"double_quantization": True}}]},
         "space.quantization.int8.double_quantization: double_quantization is not read with",
     ),
+    (
+        {"batch_size": [4, {"auto": {"gradient_accumulation": 2}}]},
+        "gradient_accumulation is not read with batch_size auto.",
+    ),
+    ({"batch_size": ["atuo"]}, "space.batch_size: got 'atuo'; needs a whole number >= 1, or auto."),
 ]
 
 

@@ -10,15 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.hosts import Admission, HostShape, host_shape
+from orchestrator.host_shape import HostShape, host_shape
+from orchestrator.hosts import Admission
 from trainables.errors import InputError
 
 
 class StubHosts(Admission):
     """Admission whose hosts are names: what decides who gets one is all that is left of it."""
 
-    started = 0
-    broken = False
+    def __init__(self, shape: HostShape, provenance: dict[str, str]) -> None:
+        super().__init__(shape, provenance)
+        self.started = 0
+        self.broken = False
+        self.ended: list[str] = []
+        self.dead: list[str] = []
+        self.interrupted: list[str] = []
 
     async def _bring_up(self) -> None:
         from orchestrator.hosts import _Slot
@@ -29,6 +35,19 @@ class StubHosts(Admission):
         self._description = self._description or {"device": "a test's"}
         self._ready.append(_Slot(f"host {self.started}"))
         self._serve()
+
+    def _end(self, slot: Any) -> None:
+        self.ended.append(slot.actor)
+
+    async def _answers(self, slot: Any) -> bool:
+        await asyncio.sleep(0)
+        return slot.actor not in self.dead
+
+    async def _interrupted(self, slot: Any) -> None:
+        self.interrupted.append(slot.actor)
+
+    async def _leave_draining_nodes(self) -> None:
+        """None."""
 
 
 def hosts(count: int) -> StubHosts:
@@ -189,6 +208,58 @@ def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
         admission.broken = True
         with pytest.raises(RuntimeError, match="no accelerator"):
             await admission.open()
+
+    told(story)
+
+
+def test_a_free_host_that_has_died_is_not_given_out() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        first = await admission.acquire("one", "a")
+        admission.release("one")
+        admission.dead.append(first)
+        assert await admission.acquire("two", "a") != first
+        assert admission.started == 2
+
+    told(story)
+
+
+def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_starts() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        running = await admission.acquire("one", "a")
+        await admission.acquire("two", "a")
+        waiting = asyncio.create_task(admission.acquire("three", "a"))
+        admission.release("two")
+        await waiting
+        late = asyncio.create_task(admission.acquire("four", "a"))
+        await settled()
+        await admission.interrupt()
+        assert running in admission.interrupted
+        assert await late is None
+        assert await admission.acquire("five", "a") is None
+        assert admission.is_ending()
+        admission.release("one")
+        admission.reopen()
+        assert await admission.acquire("one/report", "a") == running
+
+    told(story)
+
+
+def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_more() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        busy = await admission.acquire("one", "a")
+        (slot,) = [each for each in admission._ready if each.trial_id == "one"]
+        slot.leaving = True
+        admission.release("one")
+        await settled()
+        assert admission.ended == [busy]
+        assert busy not in [each.actor for each in admission._ready]
+        assert admission.started == 3
 
     told(story)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,14 @@ from trainables.spec import Event
 Score = Callable[[Mapping[str, Any], random.Random], float]
 
 
-def simulated(count: int, score: Score, *, seed: int = 0, stop: bool = False) -> list[TrialResult]:
+def simulated(
+    count: int,
+    score: Score,
+    *,
+    seed: int = 0,
+    stop: bool = False,
+    batch_sizes: Sequence[int | str] = (4, 8),
+) -> list[TrialResult]:
     """Trials of a random search; with `stop`, the worse half ends at the first rung."""
     generator = random.Random(seed)
     trials = []
@@ -29,7 +36,7 @@ def simulated(count: int, score: Score, *, seed: int = 0, stop: bool = False) ->
             "rank": generator.choice([4, 8, 16, 32]),
             "alpha": generator.choice([16.0, 32.0]),
             "learning_rate": 10 ** generator.uniform(-4, -2.5),
-            "batch_size": generator.choice([4, 8]),
+            "batch_size": generator.choice(batch_sizes),
         }
         trials.append((place, knobs, score(knobs, generator)))
     middle = sorted(value for _, _, value in trials)[count // 2]
@@ -110,3 +117,18 @@ def test_numbers_are_binned_only_where_there_are_many() -> None:
     assert len(set(levels_of(list(range(30))))) == 3
     assert levels_of([True, False]) == ["true", "false"]
     assert levels_of([["q", "v"], "all-linear"]) == ['["q", "v"]', "all-linear"]
+
+
+def test_a_word_among_numbers_is_a_level_of_its_own() -> None:
+    assert levels_of([4, 8, "auto", 4]) == ["4", "8", "auto", "4"]
+    many = [1, "auto", 2, 4, 8, 16, 32, "auto"]
+    assert levels_of(many) == ["1..4", "auto", "1..4", "1..4", "8..32", "8..32", "8..32", "auto"]
+
+
+def test_an_automatic_batch_size_that_matters_is_found_among_explicit_ones() -> None:
+    def score(knobs: Mapping[str, Any], generator: random.Random) -> float:
+        return noise(knobs, generator) + 0.2 * float(knobs["batch_size"] == "auto")
+
+    trials = simulated(40, score, batch_sizes=(4, 8, "auto"))
+    found = [effect for effect in importance(trials)[-1].effects if effect.knob == "batch_size"]
+    assert [(effect.found, effect.high_level) for effect in found] == [(True, "auto")]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator import lease
-from orchestrator.lease import Lease, is_alive, read_lease
+from orchestrator.lease import Lease, LeaseLostError, is_alive, read_lease
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
@@ -34,6 +38,48 @@ try:
 except InputError:
     print("refused")
 """
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from orchestrator import lease
+from trainables.run_folder import RunFolder
+lease.HEARTBEAT_SECONDS = float(sys.argv[2])
+lease.socket.gethostname = lambda: sys.argv[3]
+offset = float(sys.argv[4])
+lease.time.time = lambda clock=time.time: clock() + offset
+try:
+    with lease.Lease(RunFolder(Path(sys.argv[1]))) as held:
+        print("held", flush=True)
+        while True:
+            held.run.write_text(held.run.report_file, "by the holder")
+            time.sleep(0.01)
+except lease.LeaseLostError as error:
+    print(error)
+"""
+
+
+@contextmanager
+def holder(
+    run: RunFolder, *, beat: float = 0.2, host: str = "", clock_offset: float = 0.0
+) -> Iterator[subprocess.Popen[str]]:
+    """Another driver, which writes the report all the time."""
+    name = host or socket.gethostname()
+    command = [sys.executable, "-c", HOLDER, str(run.path), str(beat), name, str(clock_offset)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Heartbeats that a test can wait for; three of them are time enough on a busy machine."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 2.0)
+    return 0.2
 
 
 @pytest.fixture
@@ -58,7 +104,8 @@ def test_the_holder_is_named_to_a_second_driver(run: RunFolder) -> None:
     with Lease(run), pytest.raises(InputError) as refused:
         Lease(run).__enter__()
     (message,) = refused.value.messages
-    assert f"process {os.getpid()} on {socket.gethostname()} is running this sweep" in message
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"{holder} is running this sweep since 20" in message
     assert f"orchestrator.status {run.path}" in message
     assert "--name" in message
 
@@ -84,7 +131,8 @@ def test_it_is_given_back_at_the_end_whatever_happened(run: RunFolder) -> None:
     "holder",
     [
         {"heartbeat": time.time() - 3600},
-        {"heartbeat": time.time() - 3600, "host": "another-host"},
+        {"boot": "before this host was started anew"},
+        {"monotonic": time.monotonic() - 3600, "heartbeat": time.time() + 3600},
     ],
 )
 def test_one_whose_heart_has_stopped_is_taken_over(run: RunFolder, holder: Any) -> None:
@@ -100,25 +148,48 @@ def test_one_whose_process_is_gone_is_taken_over_at_once(run: RunFolder) -> None
         assert [*run.path.iterdir()] == [run.lock_file]
 
 
-def test_a_driver_on_another_host_is_believed_while_its_heart_beats(run: RunFolder) -> None:
-    leave(run, host="another-host", pid=dead_process())
-    with pytest.raises(InputError, match="on another-host is running"):
-        Lease(run).__enter__()
+@pytest.mark.parametrize("clock_offset", [0.0, -86400.0, 86400.0])
+def test_a_driver_on_another_host_is_believed_while_its_heart_beats(
+    run: RunFolder, impatient: float, clock_offset: float
+) -> None:
+    """Whatever its clock says: only that its file changes counts."""
+    with holder(run, beat=impatient, host="another-host", clock_offset=clock_offset):
+        said: list[str] = []
+        with pytest.raises(InputError, match="on another-host is running"):
+            Lease(run, say=said.append).__enter__()
+        (line,) = said
+        assert "on another-host held this sweep" in line and "up to 6 s" in line
 
 
-def test_one_that_is_just_being_written_is_respected(run: RunFolder) -> None:
+@pytest.mark.parametrize("ago", [0.0, 3600.0, -86400.0])
+def test_a_driver_on_another_host_is_taken_over_after_three_missed_heartbeats(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, ago: float
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
+    leave(run, host="another-host", heartbeat=time.time() - ago)
+    began = time.monotonic()
+    with Lease(run, say=lambda text: None):
+        assert time.monotonic() - began >= 3 * 0.2
+        assert (read_lease(run.lock_file) or {})["pid"] == os.getpid()
+
+
+def test_one_that_is_just_being_written_is_respected(run: RunFolder, impatient: float) -> None:
     run.path.mkdir(parents=True)
     run.lock_file.write_text("")
-    with pytest.raises(InputError):
-        Lease(run).__enter__()
+    writes = threading.Timer(1.0, leave, args=[run], kwargs={"host": "another-host"})
+    writes.start()
+    with pytest.raises(InputError, match="on another-host is running"):
+        Lease(run, say=lambda text: None).__enter__()
+    writes.join()
 
 
-def test_one_that_was_never_written_to_its_end_is_taken_over(run: RunFolder) -> None:
+def test_one_that_was_never_written_to_its_end_is_taken_over(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     run.path.mkdir(parents=True)
     run.lock_file.write_text('{"host": "')
-    long_ago = time.time() - 3600
-    os.utime(run.lock_file, (long_ago, long_ago))
-    with Lease(run):
+    with Lease(run, say=lambda text: None):
         assert read_lease(run.lock_file) is not None
 
 
@@ -131,6 +202,38 @@ def test_the_heart_beats(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Non
         while read_lease(run.lock_file) == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert read_lease(run.lock_file) != first
+
+
+def test_a_paused_driver_that_was_taken_over_writes_nothing_more(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
+    with holder(run, beat=0.2) as paused:
+        paused.send_signal(signal.SIGSTOP)
+        time.sleep(4 * 0.2)
+        monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60.0)  # a busy machine is no dead one
+        monkeypatch.setattr(lease, "_is_fresh", lambda age: False)
+        with Lease(run) as ours:
+            ours.run.write_text(run.report_file, "by us")
+            paused.send_signal(signal.SIGCONT)
+            said, _ = paused.communicate(timeout=60)
+            assert paused.returncode == 0, "it did not hear of it"
+            assert f"process {os.getpid()} on {socket.gethostname()} has taken the sweep" in said
+            assert run.report_file.read_text() == "by us"
+            assert (read_lease(run.lock_file) or {})["pid"] == os.getpid()
+            ours.check()
+            assert not [*run.path.glob(".*.part")]
+
+
+def test_a_driver_that_does_nothing_hears_of_it_at_its_next_heartbeat(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    with pytest.raises(LeaseLostError), Lease(run):
+        run.lock_file.unlink()
+        leave(run, host="another-host")
+        time.sleep(60)  # interrupted
+    assert (read_lease(run.lock_file) or {})["host"] == "another-host"
 
 
 @pytest.mark.parametrize("stale", [True, False])

@@ -172,4 +172,4 @@ def test_a_named_prompt_stays_a_name_and_a_file_becomes_a_path(tmp_path: Path) -
 
 def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
-    assert set(spec.knobs) == set(KNOBS) - {"double_quantization"}
+    assert set(spec.knobs) == set(KNOBS) - {"double_quantization", "effective_batch_size"}

@@ -1,9 +1,11 @@
-"""Specification of the proxy on real hosts: a host may die, a trial goes on from its checkpoint."""
+"""Specification of the proxy on real hosts: a host may die, hang or be needed elsewhere; a trial
+goes on from its checkpoint, or ends with the reason."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config import from_mapping
-from orchestrator.hosts import HostShape, start_admission
+from orchestrator.host_shape import HostShape
+from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 from trainables.run_folder import RunFolder
@@ -43,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_llama(tmp_path_factory.mktemp("model"))
 
 
-def open_proxy(run: RunFolder, model: Path, *, rank: int) -> Any:
+def open_proxy(run: RunFolder, model: Path, *, rank: int, **limits: float) -> Any:
     """The proxy of one trial that saves a checkpoint at every step."""
     from orchestrator.plan import Planner
     from orchestrator.proxy import TrialProxy
@@ -56,7 +59,13 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int) -> Any:
     folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
     given = {"trial_id": spec.trial_id, "folder": str(folder.path), "base_key": spec.base_key}
-    return TrialProxy({**given, "admission": "admission", "objective": "em_acc"})
+    watched = {"trial_seconds": None, "silent_seconds": None, **limits}
+    return TrialProxy({**given, "admission": "admission", "objective": "em_acc", "limits": watched})
+
+
+def kept(proxy: Any) -> set[str]:
+    """What lies in the trial's folder."""
+    return {file.name for file in proxy._folder.path.iterdir()}
 
 
 def kill_host(proxy: Any) -> None:
@@ -106,3 +115,119 @@ def test_a_trial_that_loses_its_host_again_and_again_has_failed(
     proxy.cleanup()
     assert ray.get(admission.acquire.remote("the next", "a")) is not None
     ray.get(admission.release.remote("the next"))
+
+
+def test_a_host_that_died_while_it_was_free_is_no_loss_of_the_next_trial(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    idle = ray.get(admission.acquire.remote("before", "a"))
+    ray.get(admission.release.remote("before"))
+    ray.kill(idle)
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=3)
+    assert "event" in proxy.step()
+    assert proxy._losses == 0
+    proxy.cleanup()
+
+
+def test_a_trial_whose_host_is_taken_away_on_notice_goes_on_elsewhere(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=5)
+    first, lost = proxy.step(), proxy._host
+    ray.get(lost.interrupt.remote())
+    second = proxy.step()
+    assert proxy._host != lost
+    assert second["history"][-1]["step"] >= first["event"]["step"]
+    assert proxy._losses == 0
+    proxy.cleanup()
+
+
+def test_a_trial_that_has_been_stopped_leaves_no_checkpoint(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=6)
+    while "objective" not in proxy.step():
+        pass
+    assert "checkpoints" in kept(proxy)
+    proxy._folder.write_summary({"state": "stopped"})  # as the driver does before it goes on
+    proxy.cleanup()
+    assert not {"checkpoints", "adapter"} & kept(proxy)
+    assert {"spec.json", "summary.json", "predictions.jsonl", "worker.log"} <= kept(proxy)
+
+
+def test_a_trial_that_has_used_up_its_hours_is_stopped_and_its_host_is_free(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=7, trial_seconds=0.36)
+    results = [proxy.step()]
+    while not results[-1]["done"]:
+        results.append(proxy.step())
+    assert results[-1]["stopped"].startswith("limits.trial_hours: its 0.0001 hours were used up")
+    assert f"at step {results[-1]['event']['step']} (" in results[-1]["stopped"]
+    assert results[-1]["event"]["fraction"] < 1
+    assert "checkpoints" not in kept(proxy)
+    assert ray.get(admission.acquire.remote("the next", "a")) is not None
+    ray.get(admission.release.remote("the next"))
+
+
+def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=8)
+    last = proxy.step()
+    hung = proxy._host
+    proxy._limits["silent_seconds"] = 3.0
+    ray.get(hung.__ray_call__.remote(hang_from_now_on))
+    result = proxy.step()
+    assert result["done"]
+    reason = result["failure"]["reason"]
+    assert reason.startswith("no sign of life for 0.05 minutes, its last step was ")
+    assert f"step was {last['event']['step']}:" in reason
+    log = proxy._folder.log_file.read_text()
+    assert "Timeout" in log
+    assert "a_collective_that_never_returns" in log
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(hung.ping.remote())
+    assert ray.get(admission.acquire.remote("the next", "a")) is not None
+    ray.get(admission.release.remote("the next"))
+
+
+def test_when_the_sweep_ends_running_and_waiting_trials_leave_and_none_is_started(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    run = RunFolder(tmp_path / "run")
+    running, waiting = (open_proxy(run, model, rank=rank) for rank in (9, 10))
+    last = running.step()
+    place = admission.acquire.remote(waiting._trial_id, "a")
+    ray.get(admission.interrupt.remote())
+    assert ray.get(place) is None
+    saved = sorted((running._folder.checkpoints_folder).glob("step-*"))
+    assert int(saved[-1].name[5:]) >= last["event"]["step"]
+    for proxy in (running, waiting):
+        assert proxy.step() == {"interrupted": True, "units": proxy._units, "done": True}
+        proxy.cleanup()
+    ray.get(admission.reopen.remote())
+
+
+def hang_from_now_on(host: Any) -> None:
+    """Its trial's next event never comes."""
+    from trainables.watch import Watch
+
+    host._running.close()
+    host._running = a_collective_that_never_returns()
+    host._watch = Watch(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
+
+
+def a_collective_that_never_returns() -> Iterator[Any]:
+    time.sleep(600)
+    yield

@@ -13,7 +13,7 @@ from orchestrator.failures import unfinished
 from orchestrator.lease import Lease
 from orchestrator.report import build_report, main, write_report
 from orchestrator.report_headline import base_of
-from orchestrator.results import read_trials
+from orchestrator.results import read_predictions, read_trials
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
 from trainables.run_folder import RunFolder
 
@@ -49,10 +49,10 @@ def test_questions_with_a_number_for_gold_are_compared_apart(run: RunFolder) -> 
     base = add_baseline(run, outcomes(0), report_right=[0] * 10)
     best = add_trial(run, right=outcomes(60), report_right=[1] * 10)
     for folder in (base, best):
-        file = folder.predictions_file("report")
-        lines = file.read_text().splitlines(keepends=True)
-        words = [line.replace('"gold": 1.0', '"gold": "yes"') for line in lines[:4]]
-        file.write_text("".join([*words, *lines[4:]]))
+        rows, _ = read_predictions(folder, "report")
+        words = [{**row, "gold": "yes"} for row in rows[:4]]
+        folder.write_predictions([*words, *rows[4:]], "report")
+        folder.write_report_score(folder.report_score() or {})
     text = section(markdown(run), "Best trial")
     assert "Numeric questions only: +100.0 points" in text and "6 questions): better" in text
     assert "| numeric EmAcc | report | 100.0% | 61.0–100.0 | 6 |" in text
@@ -72,6 +72,15 @@ def test_a_difference_is_named_with_its_test(run: RunFolder) -> None:
     text = section(markdown(run), "Do the finished trials differ?")
     assert "no difference" not in text and "Bonferroni" in text
     assert "+58.0 points" in text and "better" in text
+
+
+def test_ties_with_the_best_are_named(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(70), rank=2)
+    tied = add_trial(run, right=outcomes(69), rank=4, quantization="nf4")
+    worse = add_trial(run, right=outcomes(12), rank=1)
+    text = section(markdown(run), "Do the finished trials differ?")
+    assert f"1 of the 2 others can't be told from the best (p >= 0.05): `{tied.trial_id}`" in text
+    assert worse.trial_id not in text
 
 
 def test_a_cell_with_no_finished_trial_is_censored(run: RunFolder) -> None:

@@ -72,11 +72,22 @@ def test_torn_files_give_warnings_and_no_crash(run: RunFolder, torn: str) -> Non
 
 def test_a_prediction_that_cannot_be_read_is_left_out_and_said(run: RunFolder) -> None:
     folder = add_trial(run, right=[1, 0])
+    folder.discard_result()  # it runs again, and nothing is said of its predictions yet
     with folder.predictions_file().open("a") as file:
         file.write('{"id": "q2", "em_')
     rows, warnings = read_predictions(folder)
     assert [row["id"] for row in rows] == ["q0", "q1"]
     assert len(warnings) == 1 and ":3:" in warnings[0]
+
+
+def test_predictions_that_are_not_those_that_were_scored_are_none(run: RunFolder) -> None:
+    folder = add_trial(run, right=[1, 0])
+    rows, _ = read_predictions(folder)
+    folder.write_predictions([{**rows[0], "em_acc": 0}, rows[1]])
+    assert read_predictions(folder)[0] == []
+    (trial,) = read_trials(run)
+    assert trial.metrics["em_acc"] == 0.5  # the summary is sound
+    assert len(trial.warnings) == 1 and "predictions.jsonl: damaged" in trial.warnings[0]
 
 
 def test_the_table_has_every_trial_knob_and_metric_and_exact_floats(run: RunFolder) -> None:

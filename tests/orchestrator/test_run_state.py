@@ -17,6 +17,7 @@ from orchestrator.run_state import (
     settle,
 )
 from tests.orchestrator import tiny_sweep
+from tests.orchestrator.run_builder import add_trial
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
 
@@ -91,6 +92,8 @@ def test_the_revision_of_a_hub_model_is_kept(run: RunFolder) -> None:
 
 def test_a_sweep_has_ended_when_it_has_as_many_trials_as_are_asked_for(run: RunFolder) -> None:
     asked = config(search={"algorithm": "random", "trials": 4})
+    for rank in (1, 2, 4, 8):
+        add_trial(run, right=[1, 0], rank=rank)
     assert not has_ended(run, asked)
     remember(run, trials_done=3, exhausted=False)
     assert not has_ended(run, asked)
@@ -98,6 +101,24 @@ def test_a_sweep_has_ended_when_it_has_as_many_trials_as_are_asked_for(run: RunF
     assert has_ended(run, asked)
     remember(run, trials_done=1, exhausted=True)
     assert has_ended(run, asked)
+
+
+def test_a_sweep_that_lost_something_since_its_end_has_not_ended(run: RunFolder) -> None:
+    asked = config(search={"algorithm": "random", "trials": 2})
+    add_trial(run, state="infeasible", rank=16)
+    first = add_trial(run, right=[1, 0], report_right=[1, 0], rank=1)
+    second = add_trial(run, right=[1, 0], rank=2)
+    remember(run, trials_done=2, exhausted=False)
+    assert has_ended(run, asked)
+    files = [first.predictions_file("report"), first.report_score_file, first.predictions_file(),
+             first.summary_file, second.spec_file]  # fmt: skip
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[:-3])
+        assert not has_ended(run, asked), file.name
+        file.write_bytes(content)
+    second.spec_file.unlink()
+    assert not has_ended(run, asked)
 
 
 def test_a_damaged_state_is_said_and_not_trusted(run: RunFolder) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import Cluster
-from orchestrator.hosts import HostShape
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.config import LimitsConfig
+from orchestrator.host_shape import HostShape
+from orchestrator.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
+from orchestrator.limits import SweepClock
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, stratum
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INFEASIBLE, STOPPED, Event
+from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
 
 
 class Told:
@@ -27,6 +29,11 @@ class Told:
         self.calls: list[tuple[str, str]] = []
         self.released: list[str] = []
         self.release = SimpleNamespace(remote=self.released.append)
+        self.interruptions = 0
+        self.interrupt = SimpleNamespace(remote=self._interrupted)
+
+    def _interrupted(self) -> None:
+        self.interruptions += 1
 
     def trial_started(self, record: TrialRecord) -> None:
         self.calls.append(("started", record.trial_id))
@@ -49,7 +56,11 @@ class Running:
         settings = tiny_sweep.config()
         agenda, self.ledger, _ = tiny_sweep.agenda(run, settings)
         self.told = Told()
-        self.sweep = Sweep(settings, agenda, self.ledger, cluster(self.told), [self.told])
+        self.time = SimpleNamespace(now=0.0)
+        limits = LimitsConfig(sweep_hours=1)
+        clock = SweepClock(run, limits, now=lambda: self.time.now)
+        parts = (settings, agenda, self.ledger, cluster(self.told), [self.told], clock)
+        self.sweep = Sweep(*parts)
         scheduler = SCHEDULERS["asha"](settings.scheduler, settings.budget.train_examples)
         self.callback = SweepCallback(self.sweep, scheduler)
         self.config = AgendaSearcher(self.sweep).suggest("tune's own")
@@ -123,6 +134,8 @@ def test_a_trial_that_goes_on_from_a_checkpoint_has_each_event_once(running: Run
     running.event(lost)
     running.result(event=second.to_json(), units=16, history=[first.to_json()])
     assert running.record.history == [first, second]
+    running.result(event=first.to_json(), units=8, history=[])  # no checkpoint: from its beginning
+    assert running.record.history == [first]
 
 
 def test_nothing_is_suggested_while_all_are_running(running: Running) -> None:
@@ -136,8 +149,53 @@ def test_a_sweep_that_is_over_says_so(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "over")
     agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.config())
     tiny_sweep.run_out(agenda, ledger)
-    sweep = Sweep(tiny_sweep.config(), agenda, ledger, cluster(None), [])
+    clock = SweepClock(run, LimitsConfig())
+    sweep = Sweep(tiny_sweep.config(), agenda, ledger, cluster(None), [], clock)
     assert AgendaSearcher(sweep).suggest("1") == "FINISHED"
+
+
+def test_a_trial_that_is_interrupted_goes_on_at_the_next_start(running: Running) -> None:
+    running.event(rung(0.5, units=8, fraction=0.25))
+    running.result(interrupted=True, units=8)
+    running.complete()
+    assert running.record.state == INTERRUPTED
+    assert running.heard()[-1] == INTERRUPTED
+    assert (running.record.folder.progress() or {})["state"] == INTERRUPTED
+    again, ledger, _ = tiny_sweep.agenda(running.ledger.run, running.sweep.config)
+    assert again.next() is ledger.records[running.record.trial_id]
+
+
+def test_a_trial_over_its_hours_is_stopped_with_the_reason(running: Running) -> None:
+    event = rung(0.5, units=8, fraction=0.25)
+    running.result(event=event.to_json(), units=8, stopped="limits.trial_hours: over")
+    running.complete()
+    read = Ledger(running.ledger.run).records[running.record.trial_id]
+    assert (read.state, read.reason) == (STOPPED, "limits.trial_hours: over")
+    assert read.history == [event]
+
+
+def test_when_the_hours_are_used_up_nothing_new_starts_and_running_trials_are_told(
+    running: Running,
+) -> None:
+    running.time.now += 2 * 3600
+    running.callback.on_step_begin(1, [])
+    running.callback.on_step_begin(2, [])
+    assert running.told.interruptions == 1
+    assert AgendaSearcher(running.sweep).suggest("1") is None
+    assert not running.sweep.agenda.over
+    running.result(interrupted=True, units=0)
+    running.complete()
+    assert AgendaSearcher(running.sweep).suggest("1") == "FINISHED"
+    assert "limits.sweep_hours" in (running.sweep.agenda.end_reason or "")
+
+
+def test_a_failed_trial_keeps_the_last_lines_of_its_log(running: Running) -> None:
+    for line in range(100):
+        running.record.folder.append_log(f"line {line}")
+    running.result(failure={"reason": "because", "infeasible": False}, units=0)
+    tail = (running.record.folder.summary() or {})["log_tail"]
+    assert tail[-1] == "line 99"
+    assert len(tail) == LOG_TAIL_LINES
 
 
 def test_a_baseline_is_compared_with_nothing(running: Running) -> None:

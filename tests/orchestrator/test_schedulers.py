@@ -7,14 +7,13 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import SchedulerConfig
 from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import rungs
-from orchestrator.schedulers import SCHEDULERS, StratifiedASHA, judged
+from orchestrator.schedulers import SCHEDULERS, Stratified, bracket_of, judged
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec import Event
 
@@ -22,15 +21,21 @@ BUDGET = 64
 STOP, CONTINUE = "STOP", "CONTINUE"
 
 
-def asha(*, grace: float = 0.25, reduction: float = 2) -> StratifiedASHA:
-    return StratifiedASHA(grace=grace, reduction=reduction, budget=BUDGET)
+def scheduler_of(kind: Any, **options: Any) -> Stratified:
+    made = SCHEDULERS[kind](SchedulerConfig(kind=kind, **options), BUDGET)
+    assert isinstance(made, Stratified)
+    return made
+
+
+def asha(*, grace: float = 0.25, reduction: float = 2) -> Stratified:
+    return scheduler_of("asha", grace=grace, reduction=reduction)
 
 
 def trial(name: str, stratum: str | None = "one") -> Any:
     return SimpleNamespace(trial_id="tune's own", config={"trial_id": name, "stratum": stratum})
 
 
-def tell(scheduler: StratifiedASHA, who: Any, *, units: int, objective: float) -> str:
+def tell(scheduler: Stratified, who: Any, *, units: int, objective: float) -> str:
     result = {"units": units, "objective": objective, "done": False}
     return scheduler.on_trial_result(None, who, result)
 
@@ -123,18 +128,58 @@ def test_every_rung_that_a_trial_is_judged_at_is_one_that_it_can_be_stopped_at(
     grace: float, reduction: float, budget: int
 ) -> None:
     """A rung is taken at the first unit at or after its fraction, as the worker rounds it."""
-    scheduler = StratifiedASHA(grace=grace, reduction=reduction, budget=budget)
-    fractions = rungs(SchedulerConfig(grace=grace, reduction=reduction))
+    config = SchedulerConfig(grace=grace, reduction=reduction)
+    scheduler: Any = SCHEDULERS["asha"](config, budget)
+    fractions = rungs(config)
     units = sorted({math.ceil((fraction - 1e-9) * budget) for fraction in fractions})
     for at in [each for each in units if 0 < each < budget]:
         assert tell(scheduler, trial(f"good {at}"), units=at, objective=1.0) == CONTINUE
         assert tell(scheduler, trial(f"bad {at}"), units=at, objective=0.0) == STOP
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
-def test_every_scheduler_takes_a_replay(kind: str) -> None:
-    scheduler = SCHEDULERS[kind](SchedulerConfig(kind=kind), 640)  # type: ignore[arg-type]
-    scheduler.replay("a", "one", [{"units": 40, "objective": 0.5}])
+def test_the_median_rule_stops_who_is_below_the_median_of_the_others_averages() -> None:
+    scheduler = scheduler_of("median", grace=0.25, reduction=2, min_trials=3)
+    for name, early, late in (("a", 0.2, 0.6), ("b", 0.3, 0.7), ("c", 0.4, 0.8)):
+        assert tell(scheduler, trial(name), units=16, objective=early) == CONTINUE
+        assert tell(scheduler, trial(name), units=32, objective=late) == CONTINUE
+    # averages until 16: 0.2, 0.3, 0.4; until 32: 0.4, 0.5, 0.6
+    assert tell(scheduler, trial("above"), units=16, objective=0.31) == CONTINUE
+    assert tell(scheduler, trial("above"), units=32, objective=0.51) == CONTINUE
+    assert tell(scheduler, trial("best so far"), units=16, objective=0.51) == CONTINUE
+    assert tell(scheduler, trial("best so far"), units=32, objective=0.1) == CONTINUE
+    assert tell(scheduler, trial("below"), units=16, objective=0.2) == STOP
+
+
+def test_a_rung_that_is_told_again_does_not_weigh_twice() -> None:
+    """A trial that goes on from a checkpoint tells what it had reached once more."""
+    scheduler = scheduler_of("median", grace=0.25, reduction=2, min_trials=1)
+    tell(scheduler, trial("a"), units=16, objective=0.0)
+    scheduler.replay("a", "one", [{"units": 16, "objective": 0.0}])
+    tell(scheduler, trial("a"), units=32, objective=0.6)
+    tell(scheduler, trial("b"), units=16, objective=0.25)
+    assert tell(scheduler, trial("b"), units=32, objective=0.25) == STOP  # 0.3 is the average
+
+
+def test_the_median_rule_waits_for_enough_trials() -> None:
+    scheduler = scheduler_of("median", grace=0.25, reduction=2, min_trials=3)
+    for name in ("a", "b"):
+        tell(scheduler, trial(name), units=16, objective=0.9)
+    assert tell(scheduler, trial("third"), units=16, objective=0.1) == CONTINUE
+    assert tell(scheduler, trial("fourth"), units=16, objective=0.05) == STOP
+
+
+def test_brackets_of_hyperband_begin_to_stop_one_rung_after_another() -> None:
+    scheduler = scheduler_of("hyperband", grace=0.25, reduction=2, brackets=2)
+    names = [f"trial {number}" for number in range(200)]
+    early = [name for name in names if bracket_of(name, brackets=2) == 0]
+    late = [name for name in names if bracket_of(name, brackets=2) == 1]
+    assert len(early) > len(late) > 20
+    for good in (early[0], late[0]):
+        for units in (16, 32):
+            assert tell(scheduler, trial(good), units=units, objective=0.9) == CONTINUE
+    assert tell(scheduler, trial(early[1]), units=16, objective=0.1) == STOP
+    assert tell(scheduler, trial(late[1]), units=16, objective=0.1) == CONTINUE
+    assert tell(scheduler, trial(late[1]), units=32, objective=0.1) == STOP
 
 
 def test_without_early_stopping_nothing_is_stopped() -> None:

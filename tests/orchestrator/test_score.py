@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator import score
+from tests.trainables.tasks import tatqa_file
 from trainables.tasks.emacc import answer_text
 from trainables.tasks.finqa_files import read_gold
 
@@ -169,3 +170,20 @@ def test_help_teaches_by_example() -> None:
     )
     assert '{"id": "ETR/2016/page_23.pdf-2", "prediction": "94"}' in done.stdout
     assert "--gold data/finqa/test.json" in done.stdout
+
+
+def test_tatqa_is_scored_by_its_own_rule(tmp_path: Path) -> None:
+    gold = tatqa_file.write(tmp_path / "gold.json", tatqa_file.contexts("x", 1))
+    written = {
+        "x0-a": "The answer is below.\nAnswer: $1,496.5 million",
+        "x0-b": "2019",
+        "x0-c": "-0.2222",
+        "x0-d": None,
+    }
+    lines = [json.dumps({"id": name, "prediction": text}) for name, text in written.items()]
+    (tmp_path / "predictions.jsonl").write_text("\n".join(lines))
+    result = score.score_files(tmp_path / "predictions.jsonl", task="tatqa", gold=gold)
+    assert (result["em_acc"], result["em_acc_strict"]) == (0.5, 0.25)
+    assert result["f1"] == pytest.approx((1 + 0.67 + 1 + 0) / 4)
+    assert (result["count"], result["count_numeric"]) == (4, 2)
+    assert "f1" in score._table(result)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.draws import walk
 from orchestrator.grammar import parse_space
-from orchestrator.search import SEARCHERS, Proposal, Search, walk
+from orchestrator.search import SEARCHERS, Proposal, Search
 from orchestrator.space import grid
 from tests.orchestrator import spaces, tiny_sweep
 
@@ -42,7 +43,7 @@ def lived(search: Search, *, trials: int) -> list[Any]:
 
 def told(search: Search) -> Any:
     """The last trial that the study knows."""
-    return search._study.trials[-1]
+    return search.study.trials[-1]
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
@@ -141,34 +142,128 @@ def test_a_suggestion_written_to_json_leads_to_its_configuration_again(
     assert replayed.suggestion == proposal.suggestion
 
 
-def test_unseen_walks_through_all_of_a_space_of_choices_and_then_says_so() -> None:
-    search, seen = Search(config()), list[Any]()
-    while proposal := search.propose_unseen(lambda configuration: configuration in seen):
-        assert proposal.configuration not in seen
-        seen.append(proposal.configuration)
-    assert len(seen) == 4
+def test_unseen_goes_through_all_of_a_space_of_choices() -> None:
+    search = Search(config())
+    everything = [configuration for configuration, _ in search.unseen(lambda _: False)]
+    assert len(everything) == 4
+    left = search.unseen(lambda configuration: configuration in everything[1:])
+    assert [configuration for configuration, _ in left] == everything[:1]
 
 
 def test_unseen_draws_from_a_space_with_ranges() -> None:
     search = Search(config(**RANGES))
-    proposal = search.propose_unseen(lambda configuration: configuration["quantization"] == "none")
-    assert proposal is not None
-    assert proposal.configuration["quantization"] == "nf4"
-    assert search.propose_unseen(lambda configuration: True) is None
+    configuration, suggestion = next(search.unseen(lambda each: each["quantization"] == "none"))
+    assert configuration["quantization"] == "nf4"
+    assert search.impose(suggestion).configuration == configuration
+    assert list(search.unseen(lambda _: True)) == []
 
 
-def test_unseen_never_proposes_what_is_excluded() -> None:
-    value = tiny_sweep.mapping(exclude=[{"quantization": "nf4"}])
-    search, seen = Search(from_mapping(value)), list[Any]()
-    while proposal := search.propose_unseen(lambda configuration: configuration in seen):
-        seen.append(proposal.configuration)
-    assert [each["quantization"] for each in seen] == ["none", "none"]
+def test_unseen_never_has_what_is_excluded() -> None:
+    search = Search(from_mapping(tiny_sweep.mapping(exclude=[{"quantization": "nf4"}])))
+    left = [configuration for configuration, _ in search.unseen(lambda _: False)]
+    assert [each["quantization"] for each in left] == ["none", "none"]
 
 
 def test_a_grid_proposes_each_configuration_once_and_in_order() -> None:
     search = Search(config("grid"))
     proposed_ = [dict(p.configuration) for p in iter(search.propose, None) if p is not None]
     assert proposed_ == [dict(each) for each in grid(config("grid").space)]
+
+
+def several(algorithm: str = "tpe", **sections: Any) -> SweepConfig:
+    names = ["em_acc", "train_peak_memory_bytes"]
+    search = {"algorithm": algorithm, "trials": 12, "seed": 3}
+    value = tiny_sweep.mapping(objective=names, search=search, scheduler="none", **sections)
+    value["space"] |= RANGES
+    return from_mapping(value)
+
+
+def given_first(algorithm: str, *given: dict[str, Any], **sections: Any) -> SweepConfig:
+    search = {"algorithm": algorithm, "trials": 12, "seed": 3, "start_with": [*given]}
+    return from_mapping(tiny_sweep.mapping(search=search, **sections))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "nsga2"])
+def test_with_several_objectives_each_has_its_value_and_its_direction(algorithm: str) -> None:
+    search = Search(several(algorithm))
+    assert [direction.name for direction in search.study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    for place in range(20):
+        proposal = proposed(search)
+        search.report(proposal, units=8, value=0.25)  # there is no early stopping
+        if place % 4 == 3:
+            search.tell(proposal, "worst")
+        elif place % 4 == 2:
+            search.tell(proposal, "failed")
+        else:
+            rank = float(proposal.configuration["rank"])
+            search.tell(proposal, "complete", [0.1 * rank, 1e9 * rank])
+    states = [trial.state.name for trial in search.study.trials]
+    assert states == ["COMPLETE", "COMPLETE", "FAIL", "PRUNED"] * 5
+    assert search.study.best_trials
+
+
+def test_a_loss_is_minimised_as_it_is() -> None:
+    settled = from_mapping(tiny_sweep.mapping(objective="eval_loss"))
+    assert Search(settled).study.direction.name == "MINIMIZE"
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_what_is_given_is_proposed_first_and_in_order(algorithm: str) -> None:
+    given: list[dict[str, Any]] = [{"quantization": "nf4", "rank": 4}, {"rank": 2}]
+    search = Search(given_first(algorithm, *given))
+    first, second, third = (proposed(search) for _ in range(3))
+    assert dict(first.configuration) | given[0] == first.configuration
+    assert second.configuration["rank"] == 2
+    assert (first.is_given, second.is_given, third.is_given) == (True, True, False)
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_what_is_given_in_part_is_completed_within_the_exclusions(algorithm: str) -> None:
+    rules = [{"quantization": "none", "rank": 2}]
+    first = proposed(Search(given_first(algorithm, {"rank": 2}, exclude=rules)))
+    assert (first.configuration["rank"], first.configuration["quantization"]) == (2, "nf4")
+
+
+def test_the_sampler_fills_in_what_is_left_open() -> None:
+    found = set()
+    for seed in range(12):
+        settled = from_mapping(
+            tiny_sweep.mapping(
+                search={
+                    "algorithm": "random",
+                    "trials": 4,
+                    "seed": seed,
+                    "start_with": [{"rank": 2}],
+                }
+            )
+        )
+        found.add(proposed(Search(settled)).configuration["quantization"])
+    assert found == {"none", "nf4"}
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_what_was_given_is_not_proposed_again_after_a_resume(algorithm: str) -> None:
+    settled = given_first(algorithm, {"rank": 2}, {"quantization": "nf4", "rank": 4}, {"rank": 4})
+    search = Search(settled)
+    known = [proposed(search).suggestion for _ in range(2)]
+    resumed = Search(settled, known_trials=2)
+    for suggestion in known:
+        resumed.replay(suggestion)
+    third, fourth = proposed(resumed), proposed(resumed)
+    assert third.is_given and third.configuration["rank"] == 4
+    assert not fourth.is_given
+
+
+def test_one_factor_proposes_the_reference_and_then_one_change_at_a_time() -> None:
+    reference = {"quantization": "nf4", "rank": 4}
+    search = {"algorithm": "one_factor", "trials": 12, "seed": 3, "reference": reference}
+    found = Search(from_mapping(tiny_sweep.mapping(search=search)))
+    pairs = [
+        (each.configuration["quantization"], each.configuration["rank"])
+        for each in iter(found.propose, None)
+        if each is not None
+    ]
+    assert pairs == [("nf4", 4), ("none", 4), ("nf4", 2)]
 
 
 def proposed(search: Search) -> Proposal:

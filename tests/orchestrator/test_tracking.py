@@ -7,20 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.lease import Lease
 from orchestrator.mirror import finish_trial, mirror, trial_name
 from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
 from orchestrator.tracking import (
     BackgroundTracker,
     RunEnd,
     RunStart,
+    SweepEnd,
     SweepIdentity,
     TrackingError,
     redact,
@@ -37,11 +37,11 @@ FRESH = """
 import sys
 from pathlib import Path
 from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import SweepIdentity
+from orchestrator.tracking import SweepEnd, SweepIdentity
 Path("report.md").write_text("hello")
 tracker = MLflowTracker(sys.argv[1])
-tracker.open(SweepIdentity("s", "quick"))
-tracker.close(state="finished", metrics={}, artifacts=[Path("report.md")])
+tracker.open(SweepIdentity("s", "quick", 1e9))
+tracker.close(SweepEnd("finished", artifacts=[Path("report.md")]))
 """
 
 
@@ -66,7 +66,7 @@ def uri(first_opening: tuple[Path, subprocess.CompletedProcess[str]]) -> str:
 
 @pytest.fixture
 def sweep(request: pytest.FixtureRequest) -> SweepIdentity:
-    return SweepIdentity(f"id-{request.node.name}", request.node.name)
+    return SweepIdentity(f"id-{request.node.name}", request.node.name, STARTED)
 
 
 def _event(units: int, kind: Any = "progress", fraction: float = 0.0, **metrics: float) -> Event:
@@ -81,8 +81,13 @@ def _opened(uri: str, sweep: SweepIdentity, *trials: str) -> MLflowTracker:
     return tracker
 
 
+def _run_end(trial_id: str, state: str, **more: Any) -> RunEnd:
+    start = RunStart(trial_id, trial_id, STARTED, params={"rank": 8})
+    return RunEnd(start, state, **more)
+
+
 def _finish(tracker: MLflowTracker, state: str, **metrics: float) -> None:
-    tracker.finish(RunEnd("t1", state, metrics=metrics))
+    tracker.finish(_run_end("t1", state, metrics=metrics))
 
 
 def _all_runs(uri: str, name: str) -> list[Any]:
@@ -204,7 +209,7 @@ class TestRuns:
 
     def test_sweeps_of_one_name_are_apart(self, uri: str, sweep: SweepIdentity) -> None:
         for sweep_id in ("one", "two"):
-            _opened(uri, SweepIdentity(sweep_id, sweep.name), "t1")
+            _opened(uri, SweepIdentity(sweep_id, sweep.name, STARTED), "t1")
         from mlflow import MlflowClient
 
         client = MlflowClient(uri)
@@ -214,8 +219,23 @@ class TestRuns:
 
     def test_a_longer_sweep_shows_its_new_best(self, uri: str, sweep: SweepIdentity) -> None:
         for trials, best in ((("t1",), 0.3), (("t1", "t2"), 0.4), (("t1", "t2"), 0.4)):
-            _opened(uri, sweep, *trials).close(state="finished", metrics={"best_em_acc": best})
+            _opened(uri, sweep, *trials).close(SweepEnd("finished", metrics={"best_em_acc": best}))
         assert _points(uri, _runs(uri, sweep)["sweep"], "best_em_acc") == [(1, 0.3), (2, 0.4)]
+
+    def test_a_second_run_of_a_trial_goes(self, uri: str, sweep: SweepIdentity) -> None:
+        """A server that is slow to create a run may do so after the answer was given up."""
+        from mlflow import MlflowClient
+
+        _finish(_opened(uri, sweep, "t1"), "finished", em_acc=0.5)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(sweep.name).experiment_id
+        tags = {"sweep_id": sweep.sweep_id, "trial_id": "t1"}
+        client.create_run(experiment, start_time=1, tags=tags)
+        tracker = _opened(uri, sweep)
+        assert _runs(uri, sweep)["t1"].data.metrics == {"em_acc": 0.5}
+        client.create_run(experiment, start_time=1, tags=tags)
+        tracker.close(SweepEnd("finished"))
+        assert _runs(uri, sweep)["t1"].data.metrics == {"em_acc": 0.5}
 
     def test_a_deleted_experiment_comes_back(self, uri: str, sweep: SweepIdentity) -> None:
         from mlflow import MlflowClient
@@ -237,7 +257,7 @@ class TestMirror:
         failed = add_trial(run, state="failed", reason="loss is nan", rank=32)
         base = add_baseline(run, [0, 0, 0, 1])
         for _ in range(2):
-            mirror(run, _opened(uri, sweep))
+            mirror(run, _opened(uri, sweep), is_driven=False)
         runs = _runs(uri, sweep)
         ids = [folder.trial_id for folder in (best, stopped, failed, base)]
         assert set(runs) == {"sweep", *ids}
@@ -257,10 +277,9 @@ class TestMirror:
         run = new_run(tmp_path / "quick")
         folder = add_trial(run)
         folder.discard_result()
-        mirror(run, _opened(uri, sweep))
+        mirror(run, _opened(uri, sweep), is_driven=False)
         assert _runs(uri, sweep)[folder.trial_id].info.status == "KILLED"
-        with Lease(run):
-            mirror(run, _opened(uri, sweep))
+        mirror(run, _opened(uri, sweep), is_driven=True)
         assert _runs(uri, sweep)[folder.trial_id].info.status == "RUNNING"
 
     def test_a_report_score_may_come_later(
@@ -269,7 +288,7 @@ class TestMirror:
         run = new_run(tmp_path / "quick")
         folder = add_trial(run, right=[1, 0], rungs={1.0: 0.5})
         tracker = _opened(uri, sweep)
-        mirror(run, tracker)
+        mirror(run, tracker, is_driven=False)
         score = {"split": "report", "metrics": {"em_acc": 0.25}, "count": 4}
         folder.write_report_score(score)
         finish_trial(tracker, folder)
@@ -282,7 +301,7 @@ class TestMirror:
         run = new_run(tmp_path / "quick")
         whole, torn = add_trial(run, rank=4), add_trial(run, rank=16)
         torn.summary_file.write_text('{"state": "fin')
-        mirror(run, _opened(uri, sweep))
+        mirror(run, _opened(uri, sweep), is_driven=False)
         assert set(_runs(uri, sweep)) == {"sweep", whole.trial_id}
 
     def test_a_person_can_read_the_runs_name(self) -> None:
@@ -315,13 +334,11 @@ class _Recorder:
     def finish(self, end: RunEnd) -> None:
         self._reached("finish", end.trial_id)
 
-    def close(
-        self, *, state: str, metrics: Mapping[str, float], artifacts: Sequence[Path] = ()
-    ) -> None:
-        self._reached("close", state)
+    def close(self, end: SweepEnd) -> None:
+        self._reached("close", end.state)
 
     def _reached(self, *call: str) -> None:
-        if self.down:
+        if self.down or "never" in call:
             raise TrackingError("MLflow at X can't be used: gone")
         self.calls.append(call)
 
@@ -343,11 +360,11 @@ class TestBackground:
         for units in (8, 16):
             tracker.log("a", [_event(units)])
             tracker.log("b", [_event(units)])
-        tracker.finish(RunEnd("a", "finished"))
+        tracker.finish(_run_end("a", "finished"))
         tracker.log("b", [_event(24)])
         assert recorder.logged == []
         recorder.gate.set()
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert recorder.logged == [("a", [8, 16]), ("b", [8, 16]), ("b", [24])]
         assert recorder.calls[-3:] == [("finish", "a"), ("log", "b"), ("close", "finished")]
         assert not tracker.incomplete
@@ -367,7 +384,7 @@ class TestBackground:
         _until(lambda: said)
         assert "can't be used: gone. The sweep goes on" in said[0]
         assert tracker.incomplete
-        tracker.finish(RunEnd("a", "finished"))
+        tracker.finish(_run_end("a", "finished"))
         tracker.start(RunStart("c", "c", STARTED))
         tracker.log("c", [_event(8)])
         time.sleep(0.1)
@@ -376,7 +393,7 @@ class TestBackground:
         _until(lambda: not tracker.incomplete)
         again = [("open", sweep.name), ("start", "a"), ("start", "b")]
         assert recorder.calls == [*again, ("finish", "a"), ("start", "c")]
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert len(said) == 2
         assert "works again" in said[1]
 
@@ -386,10 +403,10 @@ class TestBackground:
         tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=3600)
         tracker.open(sweep)
         tracker.start(RunStart("a", "a", STARTED))
-        tracker.finish(RunEnd("a", "finished"))
+        tracker.finish(_run_end("a", "finished"))
         _until(lambda: said)
         recorder.down = False
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert not tracker.incomplete
         ends = [("start", "a"), ("finish", "a"), ("close", "finished")]
         assert recorder.calls[-3:] == ends
@@ -403,7 +420,7 @@ class TestBackground:
         tracker.open(sweep)
         tracker.log("a", [_event(8)])
         before = time.monotonic()
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert time.monotonic() - before < 5
         assert tracker.incomplete
         assert len(said) == 1
@@ -416,10 +433,10 @@ class TestBackground:
         recorder = _Recorder(ready=True)
         tracker = BackgroundTracker(recorder, warn=said.append, pause_seconds=0.01)
         tracker.open(sweep)
-        tracker.finish(RunEnd("never started", "finished"))
+        tracker.start(RunStart("never", "never", STARTED))
         tracker.start(RunStart("a", "a", STARTED))
         _until(lambda: ("start", "a") in recorder.calls)
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert recorder.calls[-1] == ("close", "finished")
         assert tracker.incomplete
         assert len(said) == 1
@@ -430,7 +447,7 @@ class TestBackground:
         tracker = BackgroundTracker(recorder, warn=warnings.append, close_seconds=0.2)
         tracker.open(sweep)
         before = time.monotonic()
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert time.monotonic() - before < 2
         assert tracker.incomplete
         assert "not done after 0.2 s" in warnings[0]
@@ -446,10 +463,10 @@ class TestBackground:
         uri = f"sqlite:///{tmp_path}/later/mlflow.db"
         tracker = BackgroundTracker(MLflowTracker(uri), warn=said.append, close_seconds=120)
         tracker.open(sweep)
-        mirror(run, tracker)
+        mirror(run, tracker, is_driven=False)
         _until(lambda: said)
         (tmp_path / "later").unlink()
-        tracker.close(state="finished", metrics={"best_em_acc": 0.5})
+        tracker.close(SweepEnd("finished", metrics={"best_em_acc": 0.5}))
         assert not tracker.incomplete
         assert len(said) == 2
         runs = _runs(uri, sweep)
@@ -461,7 +478,7 @@ class TestBackground:
         warnings: list[str] = []
         tracker = BackgroundTracker(MLflowTracker("sqlite:///unused.db"), warn=warnings.append)
         tracker.start(RunStart("never opened", "", STARTED))
-        tracker.close(state="finished", metrics={})
+        tracker.close(SweepEnd("finished"))
         assert tracker.incomplete
         assert "fault of the program" in warnings[0]
 
@@ -539,7 +556,7 @@ from orchestrator.tracking import SweepIdentity
 import mlflow.store.tracking.sqlalchemy_store
 print("ready", flush=True)
 sys.stdin.readline()
-MLflowTracker(sys.argv[1]).open(SweepIdentity(sys.argv[2], "quick"))
+MLflowTracker(sys.argv[1]).open(SweepIdentity(sys.argv[2], "quick", 1e9))
 """
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from trainables.checkpoint import Checkpoint, load_latest, load_latest_state, save
+from trainables.storage import StorageError
 
 
 def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
@@ -50,6 +54,48 @@ def test_one_flipped_bit_of_the_weights_is_noticed(tmp_path: Path) -> None:
     assert _step(tmp_path) == 1
 
 
+def test_another_digit_in_the_state_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path, _checkpoint(step=1))
+    state = save(tmp_path, _checkpoint(step=2)) / "state.json"
+    state.write_text(state.read_text().replace('"units": 16', '"units": 17'))
+    assert _step(tmp_path) == 1
+    assert load_latest_state(tmp_path) == {"units": 8, "history": []}
+
+
+def test_state_and_tensors_are_those_of_one_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, _checkpoint(step=1))
+    (save(tmp_path, _checkpoint(step=2)) / "tensors.safetensors").write_bytes(b"torn")
+    assert load_latest_state(tmp_path) == {"units": 8, "history": []}
+
+
+def test_a_checkpoint_of_another_trial_or_step_is_none(tmp_path: Path) -> None:
+    one, two = (tmp_path / name / "checkpoints" for name in ("one", "two"))
+    made = save(one, _checkpoint(step=3))
+    shutil.copytree(made, two / made.name)
+    assert load_latest(two) is None
+    made.rename(one / "step-00000009")
+    assert load_latest(one) is None
+
+
+def test_damaged_ones_of_later_steps_do_not_push_out_a_sound_one(tmp_path: Path) -> None:
+    for step in (4, 8):
+        (save(tmp_path, _checkpoint(step=step)) / "state.json").write_text("torn")
+    save(tmp_path, _checkpoint(step=2))
+    assert _step(tmp_path) == 2
+
+
+def test_a_save_that_fails_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, _checkpoint(step=1))
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", _no_space)
+        with pytest.raises(StorageError, match="No space left"):
+            save(tmp_path, _checkpoint(step=2))
+    assert [place.name for place in tmp_path.iterdir()] == ["step-00000001"]
+    assert _step(tmp_path) == 1
+
+
 def test_what_was_only_half_moved_into_place_does_not_count(tmp_path: Path) -> None:
     (tmp_path / ".step-00000005.77.part").mkdir()
     assert load_latest(tmp_path) is None
@@ -83,6 +129,10 @@ def _checkpoint(*, step: int) -> Checkpoint:
         "step": torch.tensor(3.0),
     }
     return Checkpoint(step=step, state={"units": 8 * step, "history": []}, tensors=tensors)
+
+
+def _no_space(handle: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _step(folder: Path) -> int | None:

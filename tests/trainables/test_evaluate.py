@@ -51,17 +51,19 @@ def test_every_question_has_its_prediction_in_the_order_of_the_data(trial: Trial
     for row, example in zip(evaluation.predictions, examples, strict=True):
         assert row["gold"] == trial.data.task.gold(example)
         assert row["question"] == example.record["question"]
+        assert row["kind"] == example.kind in ("latest", "prior", "change", "rose")
         assert row["em_acc"] == trial.data.task.score(example, row["prediction"])["em_acc"]
 
 
-@pytest.mark.parametrize(("method", "batches"), [("untrained", 6), ("lora", 8)])
-def test_every_batch_of_an_evaluation_is_a_heartbeat(
+@pytest.mark.parametrize(("method", "batches"), [("untrained", 6), ("lora", 8 + 4)])
+def test_every_step_and_every_batch_of_an_evaluation_is_a_heartbeat(
     method: str, batches: int, tiny_llama: Path, tmp_path: Path
 ) -> None:
     beats: list[int] = []
     trial = make_trial(make_spec(tiny_llama, method=method), tmp_path)
     list(train(replace(trial, heartbeat=lambda: beats.append(1))))
-    assert len(beats) == batches  # of at most 4 questions, each for the loss and for the answers
+    # batches of at most 4 questions, each for the loss and for the answers; 4 steps of training
+    assert len(beats) == batches
 
 
 def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: Trial) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.tiny_trials import BUDGET, make_spec
+from tests.tiny_trials import BUDGET, EXECUTION, make_spec
 from trainables import host as host_module
-from trainables.host import Failure, HostProcess, _heartbeat
+from trainables.host import Failure, HostProcess, Interruption
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event, TrialSpec
+from trainables.spec import Budget, Event, TrialSpec
+from trainables.watch import Watch
+
+LONG = Budget(train_examples=4000, eval_examples=3, rungs=(1.0,))
+QUIET = replace(EXECUTION, progress_seconds=1e9)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,13 @@ def prepared(spec: TrialSpec, folder: Path) -> TrialFolder:
     place = TrialFolder(folder / spec.trial_id)
     place.write_spec(spec, {})
     return place
+
+
+def running(host: HostProcess, events: Generator[Event, None, None], folder: Path) -> None:
+    """A trial whose events are these runs on the host."""
+    host._folder = TrialFolder(folder)
+    host._watch = Watch(host._folder, interrupted=host._interrupted)
+    host._running = events
 
 
 def finish(host: HostProcess) -> list[Event]:
@@ -129,18 +141,63 @@ def test_a_base_that_no_trial_wants_leaves_nothing_in_memory(
     host.close()
 
 
-def test_a_heartbeat_keeps_what_the_last_event_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trial_that_is_interrupted_leaves_with_a_checkpoint_of_its_last_step(
+    tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = TrialFolder(tmp_path / "trial")
-    folder.write_progress({"kind": "rung", "step": 3, "state": "running", "updated": 1.0})
-    _heartbeat(folder)()
-    assert (folder.progress() or {})["updated"] == 1.0
-    monkeypatch.setattr(host_module, "HEARTBEAT_SECONDS", 0.0)
-    _heartbeat(folder)()
-    progress = folder.progress() or {}
-    assert (progress["kind"], progress["step"], progress["state"]) == ("rung", 3, "running")
-    assert time.time() - progress["updated"] < 60
+    own = HostProcess({})
+    place = prepared(make_spec(tiny_llama, rank=3), tmp_path)
+    own.start(str(place.path))
+    first = own.next()
+    assert isinstance(first, Event)
+    own.interrupt()
+    assert (place.checkpoints_folder / f"step-{first.step:08d}").is_dir()
+    assert own.next() == Interruption()
+    assert own.start(str(place.path)) == Interruption()
+    other = HostProcess({})
+    assert other.start(str(place.path)) == [first]
+    finish(other)
+
+
+def test_an_interruption_waits_for_the_current_step_and_no_longer(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The next event would be a rung at the end of the budget, many steps away."""
+    own = HostProcess({})
+    spec = make_spec(tiny_llama, budget=LONG, execution=QUIET)
+    place = prepared(spec, tmp_path)
+    own.start(str(place.path))
+    left: list[object] = []
+    training = threading.Thread(target=lambda: left.append(own.next()))
+    training.start()
+    _until(own._stepping.locked)
+    time.sleep(0.5)
+    own.interrupt()
+    (checkpoint,) = place.checkpoints_folder.glob("step-*")
+    training.join(timeout=10)
+    assert left == [Interruption()]
+    assert 0 < int(checkpoint.name[5:]) < 200
+
+
+def test_a_trial_that_has_ended_for_the_driver_leaves_nothing_but_its_words(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path
+) -> None:
+    execution = replace(EXECUTION, checkpoint_seconds=0.0)
+    place = prepared(make_spec(tiny_llama, rank=3, execution=execution), tmp_path)
+    host.start(str(place.path))
+    while not (place.predictions_file().exists() and list(place.checkpoints_folder.glob("*"))):
+        assert isinstance(host.next(), Event)
+    host.close(discard=True)
+    kept = {file.name for file in place.path.iterdir()}
+    assert kept <= {"spec.json", "owner.json", "predictions.jsonl", "progress.json", "worker.log"}
+
+
+def test_scoring_is_left_alone_by_an_interruption(tiny_llama: Path, tmp_path: Path) -> None:
+    own = HostProcess({})
+    place = prepared(make_spec(tiny_llama, rank=2), tmp_path)
+    own.start(str(place.path))
+    finish(own)
+    own.interrupt()
+    assert isinstance(own.score_report(str(place.path)), dict)
 
 
 def test_a_folder_without_a_spec_is_a_failure(host: HostProcess, tmp_path: Path) -> None:
@@ -152,8 +209,7 @@ def test_memory_that_does_not_suffice_is_infeasible(host: HostProcess, tmp_path:
         raise MemoryError("not enough")
         yield
 
-    host._folder = TrialFolder(tmp_path / "trial")
-    host._running = out_of_memory()
+    running(host, out_of_memory(), tmp_path / "trial")
     assert host.next() == Failure("MemoryError: not enough", infeasible=True)
 
 
@@ -166,8 +222,7 @@ def test_a_trial_that_can_not_save_does_not_keep_the_next_from_starting(
         finally:
             raise OSError("no space left on device")
 
-    host._folder = TrialFolder(tmp_path / "trial")
-    host._running = disk_full()
+    running(host, disk_full(), tmp_path / "trial")
     host.next()
     healthy = prepared(make_spec(tiny_llama, rank=2), tmp_path)
     assert host.start(str(healthy.path)) == []
@@ -181,3 +236,10 @@ def test_scoring_a_trial_that_has_no_adapter_is_a_failure(
     place = prepared(make_spec(tiny_llama, rank=2), tmp_path)
     assert isinstance(host.score_report(str(place.path)), Failure)
     assert place.report_score() is None
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

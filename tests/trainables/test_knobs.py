@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainables.knobs import KNOBS, canonical, check
+from trainables.knobs import AUTO, KNOBS, canonical, check, step_examples
 from trainables.methods import METHODS
 from trainables.quantization import QUANTIZATIONS
 
@@ -21,8 +21,9 @@ WRONG: dict[str, list[Any]] = {
     "dropout": [-0.1, 1.0, True],
     "target_modules": [[], [1], 3, {"a": 1}],
     "learning_rate": [0, -1e-3, "1e-3", float("nan")],
-    "batch_size": [0, 2.0, "auto"],
-    "gradient_accumulation": [0, 1.5],
+    "batch_size": [0, 2.0, "automatic", True, None],
+    "gradient_accumulation": [0, 1.5, "auto"],
+    "effective_batch_size": [0, 2.5, "auto"],
     "optimizer": ["adam"],
     "schedule": ["step"],
     "warmup": [-0.1, 1.1],
@@ -85,3 +86,29 @@ def test_numbers_and_lists_are_one_value_however_they_are_written() -> None:
 def test_a_baseline_reads_nothing_of_training() -> None:
     knobs = canonical({"model": "m", "method": "untrained"})
     assert not {"rank", "learning_rate", "batch_size", "seed", "optimizer"} & set(knobs)
+
+
+def test_an_automatic_batch_size_reads_what_a_step_is_over_and_an_explicit_one_how_it_is_made() -> (
+    None
+):
+    given = {"model": "m", "gradient_accumulation": 4, "effective_batch_size": 32}
+    explicit = canonical({**given, "batch_size": 8})
+    automatic = canonical({**given, "batch_size": AUTO})
+    assert "effective_batch_size" not in explicit and explicit["gradient_accumulation"] == 4
+    assert "gradient_accumulation" not in automatic and automatic["effective_batch_size"] == 32
+    assert canonical({"model": "m", "batch_size": AUTO})["effective_batch_size"] == 16
+    assert (step_examples(explicit), step_examples(automatic)) == (32, 32)
+
+
+def test_the_knobs_of_an_explicit_batch_size_are_what_they_were() -> None:
+    """Trial ids hash them: a knob that came later must not change an older configuration."""
+    assert [*canonical({"model": "m"})] == [
+        "model", "quantization", "compute_dtype", "method", "rank", "alpha", "dropout",
+        "target_modules", "learning_rate", "batch_size", "gradient_accumulation", "optimizer",
+        "schedule", "warmup", "weight_decay", "max_gradient_norm", "gradient_checkpointing",
+        "sequence_length", "prompt", "target", "seed",
+    ]  # fmt: skip
+
+
+def test_a_wrong_batch_size_is_told_what_it_may_be() -> None:
+    assert check("batch_size", "all") == "got 'all'; needs a whole number >= 1, or auto."

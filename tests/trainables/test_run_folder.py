@@ -34,8 +34,8 @@ def test_everything_lies_where_it_is_promised(run: RunFolder) -> None:
 def test_what_is_written_is_read_back(run: RunFolder) -> None:
     run.write_state({"sweep_id": "abc"})
     assert run.state() == {"sweep_id": "abc"}
-    trial = run.trial("0123")
     spec = new_spec(rank=4)
+    trial = run.trial(spec.trial_id)
     trial.write_spec(spec, {"rank": 4})
     assert trial.spec() == spec
     assert json.loads(trial.spec_file.read_text())["suggestion"] == {"rank": 4}

@@ -23,6 +23,7 @@ OTHER: dict[str, Any] = {
     "target_modules": ["q_proj"],
     "learning_rate": 0.9,
     "batch_size": 9,
+    "effective_batch_size": 9,
     "gradient_accumulation": 9,
     "optimizer": "sgd",
     "schedule": "cosine",
@@ -61,7 +62,7 @@ def test_every_knob_has_a_case_here() -> None:
 
 @pytest.mark.parametrize("knob", OTHER)
 def test_every_knob_is_part_of_the_id(knob: str) -> None:
-    assert OTHER[knob] != spec().knobs[knob]
+    assert OTHER[knob] != spec().knobs.get(knob)
     assert with_knobs(**{knob: OTHER[knob]}).trial_id != spec().trial_id
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.tiny_trials import (
     BUDGET,
     EXECUTION,
+    assert_same_curve,
     evaluate_selection,
     make_spec,
     make_trial,
@@ -130,7 +131,7 @@ def test_a_trial_that_was_stopped_goes_on_as_if_it_had_not_been(
     running.close()
     assert resumed_history(trial.folder) == before
     after = list(train(make_trial(spec, tmp_path / "stopped")))
-    _same_curve(before + after, whole)
+    assert_same_curve(before + after, whole)
     summary = trial.folder.summary()
     assert summary is not None and summary["attempts"] == 2
     assert len(summary["history"]) == len(whole) - 1
@@ -150,7 +151,7 @@ def test_a_trial_that_was_killed_goes_on_from_its_last_checkpoint(
     found = make_trial(spec, tmp_path / "found")
     history = resumed_history(found.folder)
     assert history == before
-    _same_curve(history + list(train(found)), whole)
+    assert_same_curve(history + list(train(found)), whole)
 
 
 def test_a_trial_killed_before_its_summary_only_has_to_finish(
@@ -246,7 +247,7 @@ def test_a_baseline_is_judged_and_not_trained(tiny_llama: Path, tmp_path: Path) 
 def test_gradient_checkpointing_changes_no_loss(tiny_llama: Path, tmp_path: Path) -> None:
     plain = run(make_spec(tiny_llama, dropout=0.1), tmp_path)
     less = run(make_spec(tiny_llama, dropout=0.1, gradient_checkpointing=True), tmp_path)
-    _same_curve(less, plain)
+    assert_same_curve(less, plain)
 
 
 def test_the_same_trial_gives_the_same_result_on_a_used_base(
@@ -255,7 +256,7 @@ def test_the_same_trial_gives_the_same_result_on_a_used_base(
     spec = make_spec(tiny_llama, quantization="nf4", dropout=0.1)
     used = run(spec, tmp_path / "used")
     fresh = run(spec, tmp_path / "fresh", base=load_base(spec, device="cpu"))
-    _same_curve(used, fresh)
+    assert_same_curve(used, fresh)
 
 
 def test_the_seed_decides_the_curve(tiny_llama: Path, tmp_path: Path) -> None:
@@ -319,17 +320,6 @@ def _lines(folder: Path, source: str, split: str) -> list[str]:
         pages.setdefault(record["id"].rsplit("-", 1)[0], []).append(record)
     chosen = list(pages.values())[10:20] if split == "report" else list(pages.values())[:10]
     return [json.dumps(record) + "\n" for page in chosen for record in page][:16]
-
-
-def _same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:
-    """Equal but for what a clock or the process decides."""
-    measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes"}
-    assert [(e.kind, e.step, e.units) for e in events] == [
-        (e.kind, e.step, e.units) for e in expected
-    ]
-    for event, other in zip(events, expected, strict=True):
-        for name in set(event.metrics) - measured:
-            assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-6), name
 
 
 def _losses(events: Sequence[Event]) -> list[float]:

@@ -15,8 +15,15 @@ def _finqa(options: Mapping[str, Any]) -> Task:
     return FinQA.from_options(options)
 
 
+def _tatqa(options: Mapping[str, Any]) -> Task:
+    from trainables.tasks.tatqa import TATQA
+
+    return TATQA.from_options(options)
+
+
 TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {
     "finqa": _finqa,
+    "tatqa": _tatqa,
 }
 
 

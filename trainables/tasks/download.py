@@ -38,6 +38,15 @@ SOURCES: dict[str, Source] = {
             "test.json": "59958c7c3bb3b21f4dff6bc912a0fe0ae710aee0",
         },
     ),
+    "tatqa": Source(
+        base_url="https://raw.githubusercontent.com/NExTplusplus/TAT-QA/"
+        "870accc41953dcde885aabeb963d94aabdc0fbc3/dataset_raw/",
+        blobs={
+            "tatqa_dataset_train.json": "ec6a61be61ea7bb92c3278877e46e8488cc5203c",
+            "tatqa_dataset_dev.json": "48075c812af3fe6698b1d5cb50d9dbf358d52784",
+            "tatqa_dataset_test_gold.json": "3d5d3b691af572646ba9b1ac4d8f78c5dca09732",
+        },
+    ),
 }
 
 

@@ -127,7 +127,7 @@ def parse(span: str) -> Number | str | None:
     return _number(token) if token else None
 
 
-def rates(scores: Sequence[Mapping[str, bool]]) -> dict[str, float]:
+def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Shares over all questions of `Score.flags()`; `em_acc_numeric` is over numeric golds only.
 
     `em_acc_numeric` is absent where no gold is a number. Raises ValueError without any score.
@@ -152,7 +152,7 @@ def half_width_95(share: float, count: int) -> float:
     return z * spread / (1.0 + z * z / count)
 
 
-def _share(scores: Sequence[Mapping[str, bool]], flag: str) -> float:
+def _share(scores: Sequence[Mapping[str, float]], flag: str) -> float:
     return sum(each[flag] for each in scores) / len(scores)
 
 

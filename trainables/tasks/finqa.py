@@ -84,7 +84,7 @@ class FinQA:
         result = _result_of(completion, example.record["table"])
         return emacc.score_value(result, gold).flags()
 
-    def metrics(self, scores: Sequence[Mapping[str, bool]]) -> dict[str, float]:
+    def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return emacc.rates(scores)
 
     def data_digest(self, split: str) -> str:

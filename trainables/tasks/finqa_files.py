@@ -31,11 +31,13 @@ class Record:
 
     `fields`: id, question, pre_text, table, post_text, evidence, exe_ans (a float, "yes" or "no"),
     program ("" where there is none), ctx (one of CONTEXTS: what the file has of the page), ev (one
-    of EVIDENCE_KINDS, or "none").
+    of EVIDENCE_KINDS, or "none"). `kind`: what sort of question it is, where the file says so; it
+    decides nothing.
     """
 
     where: str
     fields: Mapping[str, Any]
+    kind: str = ""
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -55,7 +57,7 @@ def record_from(value: Mapping[str, Any], *, where: str) -> Record:
     faults = _record_faults(fields, where=where, checks=_CHECKS)
     if faults:
         raise InputError(faults)
-    return Record(where, _typed(fields))
+    return Record(where, _typed(fields), _question_kind(value))
 
 
 def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
@@ -99,7 +101,7 @@ def _read(path: str | Path, *, checks: Mapping[str, _Check]) -> list[Record]:
         faults += found
         if not found:
             first_at[fields["id"]] = where
-            records.append(Record(where, _typed(fields)))
+            records.append(Record(where, _typed(fields), _question_kind(value)))
     if faults:
         raise InputError(_few(faults, path))
     return records
@@ -181,6 +183,12 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
         "ctx": "full",
         "ev": "gold" if evidence else "none",
     }
+
+
+def _question_kind(value: Mapping[str, Any]) -> str:
+    questions = value.get("qa")
+    kind = questions.get("kind") if isinstance(questions, dict) else value.get("kind")
+    return kind if isinstance(kind, str) else ""
 
 
 def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:

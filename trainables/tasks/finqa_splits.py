@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.errors import InputError
 from trainables.tasks.finqa_files import CONTEXTS, Record, read_records, record_from
 from trainables.tasks.finqa_options import Generated, Options
+from trainables.tasks.programs import program_kind
 from trainables.tasks.prompts import EVIDENCE
+from trainables.tasks.splits import check_disjoint, halve
 from trainables.tasks.task import SPLITS, Example
-
-_CARVE_SEED = 7  # which pages of the selection file become the report split
 
 _Records = dict[str, list[Record]]
 
@@ -29,7 +27,7 @@ class Split:
 def load_splits(options: Options) -> Mapping[str, Split]:
     """All splits, so that what is wrong in any of them is told at once. Raises InputError."""
     records = _generate(options.generated) if options.generated else _read(options)
-    _check_disjoint(records, by_page=options.generated is None)
+    check_disjoint(records, group=_id if options.generated else _page)
     _check_programs(records, options)
     _check_context(records, options)
     return {split: _split(records[split], options) for split in SPLITS}
@@ -40,13 +38,22 @@ def page_of(record_id: str) -> str:
     return record_id.rpartition("-")[0] or record_id
 
 
+def _id(record: Record) -> str:
+    return str(record.fields["id"])
+
+
+def _page(record: Record) -> str:
+    return page_of(_id(record))
+
+
 def _split(records: Sequence[Record], options: Options) -> Split:
     kept = [record for record in records if _has_context(record, options.context)]
     examples = tuple(
         Example(
-            id=record.fields["id"],
+            id=_id(record),
             record=record.fields,
-            group=record.fields["id"] if options.generated else page_of(record.fields["id"]),
+            group=_id(record) if options.generated else _page(record),
+            kind=record.kind or program_kind(record.fields["program"]),
         )
         for record in kept
     )
@@ -90,53 +97,9 @@ def _read(options: Options) -> _Records:
     if faults:
         raise InputError(faults)
     if not options.report:
-        records["selection"], records["report"] = _halves(records["selection"])
-        if not records["selection"] or not records["report"]:
-            raise InputError(
-                f"{options.selection}: the file has one page only, so it can't be halved into"
-                " selection and report splits; set data.report to another file."
-            )
+        halves = halve(records["selection"], _page, file=str(options.selection))
+        records["selection"], records["report"] = halves
     return records
-
-
-def _halves(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Two halves that share no page, each in the file's order: whole pages, in a seeded order."""
-    sizes = Counter(page_of(record.fields["id"]) for record in records)
-    first: set[str] = set()
-    taken = 0
-    for page in sorted(sizes, key=_seeded_rank):
-        if 2 * taken < len(records) and len(first) < len(sizes) - 1:
-            first.add(page)
-            taken += sizes[page]
-    in_first = [page_of(record.fields["id"]) in first for record in records]
-    return (
-        [record for record, chosen in zip(records, in_first, strict=True) if chosen],
-        [record for record, chosen in zip(records, in_first, strict=True) if not chosen],
-    )
-
-
-def _seeded_rank(page: str) -> str:
-    return hashlib.sha256(f"{_CARVE_SEED}/{page}".encode()).hexdigest()
-
-
-def _check_disjoint(records: _Records, *, by_page: bool) -> None:
-    faults = []
-    first_in: dict[str, str] = {}
-    for split in SPLITS:
-        groups = {
-            page_of(record.fields["id"]) if by_page else record.fields["id"]
-            for record in records[split]
-        }
-        for other in SPLITS[: SPLITS.index(split)]:
-            shared = sorted(group for group in groups if first_in.get(group) == other)
-            if shared:
-                faults.append(
-                    f"task: the {other} and {split} splits share {len(shared)} pages, such as"
-                    f" {shared[0]!r}; give files that share none."
-                )
-        first_in |= {group: first_in.get(group, split) for group in groups}
-    if faults:
-        raise InputError(faults)
 
 
 def _check_programs(records: _Records, options: Options) -> None:

@@ -16,6 +16,16 @@ _STEP = re.compile(r"\s*([a-z_]+)\(([^()]*)\)\s*")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _REFERENCE = re.compile(r"#([0-9]{1,4})")
 
+_KINDS = {
+    ("add",): "sum",
+    ("subtract",): "difference",
+    ("multiply",): "product",
+    ("divide",): "ratio",
+    ("greater",): "comparison",
+    ("subtract", "divide"): "relative change",
+    ("add", "divide"): "average",
+}
+
 Table = Sequence[Sequence[str]]
 Value = float | str
 
@@ -39,6 +49,22 @@ def execute(program: str, table: Table) -> Value:
     if not math.isfinite(last):
         raise ProgramError(f"the result is {last}")
     return round(last, DECIMALS) + 0.0
+
+
+def program_kind(program: str) -> str:
+    """What a program works out in a word or two: 'ratio', 'relative change', 'two steps'.
+
+    "" for a program that is empty or malformed.
+    """
+    try:
+        names = [name for name, _, _ in _steps(program)]
+    except ProgramError:
+        return ""
+    if len(names) > 2:
+        return "three or more steps"
+    if any(name in _ROW_OPERATORS for name in names):
+        return "table row"
+    return _KINDS.get(tuple(names), "two steps" if len(names) == 2 else "other")
 
 
 def _steps(program: str) -> list[tuple[str, str, str]]:

@@ -52,6 +52,14 @@ the table. #0 is the result of the first step; const_100 is the number 100.
 Write only the program.
 """
     + _PAGE_AND_QUESTION,
+    "tatqa": """You are an analyst who answers questions about a table of an annual report and the \
+paragraphs around it.
+Write only the answer. Where it stands in the text or the table, copy it; where it must be \
+calculated, write the number, rounded to two decimals.
+Write the scale after a number that has one: thousand, million, billion or percent, as in \
+12.5 percent. Separate several items by " | ".
+"""
+    + _PAGE_AND_QUESTION,
     "short": "Answer with the final number only, or yes or no.\n" + _PAGE_AND_QUESTION,
     "statements": "{pre_text}\n{statements}\n{post_text}\n{evidence}\nQuestion: {question}",
 }

@@ -38,11 +38,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Example:
-    """One question: a stable id, unique over all splits, and its group, which no splits share."""
+    """One question: a stable id, unique over all splits, and its group, which no splits share.
+
+    `kind`, what sort of question it is, is for counts only; "" where nothing tells it.
+    """
 
     id: str
     record: Mapping[str, Any]
     group: str
+    kind: str = ""
 
 
 class Task(Protocol):
@@ -73,12 +77,12 @@ class Task(Protocol):
 
     def gold(self, example: Example) -> float | str: ...
 
-    def score(self, example: Example, completion: str) -> dict[str, bool]:
-        """Flags of one question, `em_acc` and `em_acc_strict` among them."""
+    def score(self, example: Example, completion: str) -> Mapping[str, float]:
+        """Flags and shares of one question; `em_acc` and `em_acc_strict` are true or false."""
         ...
 
-    def metrics(self, scores: Sequence[Mapping[str, bool]]) -> dict[str, float]:
-        """Aggregates `score`'s flags, one per question of a split; each counts once."""
+    def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Aggregates what `score` gave, one per question of a split; each counts once."""
         ...
 
     def data_digest(self, split: str) -> str:

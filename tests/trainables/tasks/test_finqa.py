@@ -432,3 +432,11 @@ def test_finqa_keeps_the_contract_of_a_task(tmp_path: Path) -> None:
 )
 def test_a_page_is_the_id_up_to_its_last_dash(record_id: str, page: str) -> None:
     assert page_of(record_id) == page
+
+
+def test_a_question_is_of_the_kind_that_its_file_or_its_program_says(tmp_path: Path) -> None:
+    generated = make_task("finqa", {"generated": QUICK}).load("train")
+    assert all(example.kind in {"change", "fell"} for example in generated)
+    examples = make_task("finqa", files(tmp_path)).load("train")
+    assert {example.kind for example in examples} == {"difference"}
+    assert "kind" not in examples[0].record  # it is no part of the content, nor of its digest

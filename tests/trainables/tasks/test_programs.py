@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.tasks.programs import ProgramError, execute
+from trainables.tasks.programs import ProgramError, execute, program_kind
 
 TABLE = [
     ["", "2016", "2015", "2014"],
@@ -119,3 +119,23 @@ def test_a_fault_makes_the_program_invalid(program: str) -> None:
 def test_no_text_raises_anything_else(program: str) -> None:
     with contextlib.suppress(ProgramError):
         execute(program, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [
+        ("add(1, 2)", "sum"),
+        ("subtract(5, 4), divide(#0, 4)", "relative change"),
+        ("add(5, 4), divide(#0, const_2)", "average"),
+        ("divide(1, 2)", "ratio"),
+        ("greater(1, 2)", "comparison"),
+        ("table_max(revenue, none)", "table row"),
+        ("multiply(1, 2), add(#0, 3)", "two steps"),
+        ("add(1, 2), add(#0, 3), divide(#1, const_3)", "three or more steps"),
+        ("exp(2, 3)", "other"),
+        ("", ""),
+        ("add(1", ""),
+    ],
+)
+def test_a_program_is_of_a_kind(program: str, kind: str) -> None:
+    assert program_kind(program) == kind

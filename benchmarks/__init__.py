@@ -1,0 +1,1 @@
+"""Measurements whose figures stand in docs/; each file runs by itself."""

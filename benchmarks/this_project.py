@@ -1,0 +1,80 @@
+"""This project's command line on the benchmark's work, with a note of when Ray answered.
+
+    python -m benchmarks.this_project FOLDER
+
+FOLDER holds workload.json; the run lies in FOLDER/runs/overhead when it has ended.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks.timeline import TrialTimes
+from benchmarks.workload import Workload
+from orchestrator import sweep
+from trainables.run_folder import RunFolder, TrialFolder
+
+NAME = "overhead"
+
+
+def trial_times(folder: Path, *, ray_ready: float) -> list[TrialTimes]:
+    """What the trials of a run took, the untrained baseline among them, by their summaries.
+
+    A load is counted for the trial that waited for it. What a host does before its first trial
+    (its process, its imports) counts as import from Ray's readiness on.
+    """
+    trials = list(RunFolder(folder / "runs" / NAME).trials())
+    times = sorted((_times(trial) for trial in trials), key=lambda each: each.began)
+    known: set[float] = set()
+    for trial in times:
+        load = trial.seconds["load"]
+        trial.seconds["load"] = 0.0 if load in known else load
+        if load not in known:
+            trial.seconds["import"] = max(0.0, trial.began - load - ray_ready)
+        known.add(load)
+    return times
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]).resolve()
+    threading.Thread(target=_note_when_ray_answers, args=(folder,), daemon=True).start()
+    space = folder / "space.yaml"
+    space.write_text(yaml.safe_dump(Workload.read(folder / "workload.json").space()))
+    storage = str(folder / "runs")
+    return sweep.main([str(space), "--name", NAME, "--storage", storage, "--address", "local"])
+
+
+def _note_when_ray_answers(folder: Path) -> None:
+    while "ray" not in sys.modules or not getattr(sys.modules["ray"], "is_initialized", bool)():
+        time.sleep(0.01)
+    (folder / "ray_ready").write_text(str(time.time()))
+
+
+def _times(folder: TrialFolder) -> TrialTimes:
+    summary = folder.summary()
+    assert summary is not None and summary["state"] == "finished", folder.path
+    seconds, metrics, knobs = summary["seconds"], summary["metrics"], summary["configuration"]
+    return TrialTimes(
+        began=summary["times"]["end"] - seconds["total"],
+        first_step=summary["times"]["first_step"] or None,
+        end=summary["times"]["end"],
+        seconds={name: seconds[name] for name in ("load", "train", "eval")},
+        counts={
+            "steps": summary["step"],
+            "tokens": metrics.get("tokens_seen", 0),
+            "questions": metrics["em_acc_questions"],
+            "threads": int(summary["provenance"]["cpu_threads"]),
+        },
+        metrics={name: metrics[name] for name in ("eval_loss", "em_acc")},
+        rank=knobs.get("rank", 0),
+        learning_rate=knobs.get("learning_rate", 0.0),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Draws: configurations of a space that no sampler suggests: at random, or one after another.
+
+Each comes with the parameters by which a study can be told of it (`space.suggest`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from orchestrator.space import Question, Space, at_random, recorded
+from trainables.errors import InputError
+
+Draw = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters
+
+
+def draw(space: Space, rng: random.Random) -> Draw:
+    """One drawn at random; every question is drawn on its own."""
+    return recorded(space, at_random(rng))
+
+
+def walk(space: Space) -> Iterator[Draw]:
+    """Every configuration of a space of choices, each once; the last knob varies fastest.
+
+    Raises InputError, once it gets there, for a continuous range.
+    """
+    return every(space, _all_answers)
+
+
+def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterator[Draw]:
+    """Every configuration whose answers are among `answers(question)`, never an empty list."""
+    digits: list[int] = []  # which answer each question gets: an odometer
+    while True:
+        sizes: list[int] = []
+        yield recorded(space, _odometer(digits, sizes, answers))
+        while digits and digits[-1] + 1 == sizes[len(digits) - 1]:
+            digits.pop()
+        if not digits:
+            return
+        digits[-1] += 1
+
+
+def _all_answers(question: Question) -> Sequence[Any]:
+    if question.answers is None:
+        raise InputError(f"{question.name}: there is no end to a continuous range.")
+    return question.answers
+
+
+def _odometer(
+    digits: list[int], sizes: list[int], answers: Callable[[Question], Sequence[Any]]
+) -> Callable[[Question], Any]:
+    def choose(question: Question) -> Any:
+        allowed = answers(question)
+        sizes.append(len(allowed))
+        if len(sizes) > len(digits):
+            digits.append(0)
+        return allowed[digits[len(sizes) - 1]]
+
+    return choose

@@ -1,0 +1,189 @@
+"""Configurations that a user gives as a flat mapping of knobs to values, some of them left out.
+
+`search.start_with` and `search.reference` hold them. A branch is given by its name: `method: lora`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.draws import Draw, every
+from orchestrator.exclusions import Rule, excluded
+from orchestrator.space import (
+    Branch,
+    Choice,
+    Constant,
+    Node,
+    Question,
+    Space,
+    questions,
+    same,
+)
+from trainables.errors import InputError, did_you_mean
+from trainables.knobs import KNOBS
+
+Given = Mapping[str, Any]
+_DECIDING = ("model", "method", "quantization", "batch_size")  # whether other knobs are read
+_LEVELS = 5
+
+
+def complete(space: Space, rules: Sequence[Rule], given: object, where: str) -> Draw:
+    """The configuration that `given` begins: what it leaves out has its usual answer.
+
+    Where that is not admissible, the next options of choices that could make it so are taken.
+    Raises InputError with all that is wrong: knobs that the space does not have, values that lie
+    outside of it, values that never come together, and what `rules` exclude.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where}: got {given!r}; needs knobs and their values, as {{rank: 8}}.")
+    faults = [fault for name, value in given.items() for fault in _faults(space, name, value)]
+    if faults:
+        raise InputError([f"{where}.{fault}" for fault in faults])
+    forbidden = None
+    for configuration, parameters in every(space, _narrowed(given, rules)):
+        if has(configuration, given):
+            if not excluded(configuration, rules):
+                return configuration, parameters
+            forbidden = forbidden or configuration
+    raise InputError(f"{where}: {_why_not(forbidden, given, rules)}")
+
+
+def has(configuration: Mapping[str, Any], given: Given) -> bool:
+    """Whether the configuration has each of the given values."""
+    return all(
+        name in configuration and same(configuration[name], value) for name, value in given.items()
+    )
+
+
+def parameters_of(space: Space, given: Given) -> dict[str, Any]:
+    """The given values as a study's parameters, wherever in the space they may be asked for."""
+    found = {}
+    for question in questions(space):
+        answer = answer_for(question, given[question.knob]) if question.knob in given else None
+        if answer is not None:
+            found[question.name] = question.parameter(answer)
+    return found
+
+
+def answer_for(question: Question, value: Any) -> Any:
+    """The question's answer that has this value; None if it has none."""
+    if isinstance(question, Choice):
+        found = (option for option in question.options if same(_plain(option.value), value))
+        return next(found, None)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if question.answers is None:
+        return float(value) if question.low <= value <= question.high else None
+    return next((answer for answer in question.answers if same(answer, value)), None)
+
+
+def usual_answer(question: Question) -> Any:
+    """The first option of a choice, the middle of a range (geometric where it is logarithmic)."""
+    if isinstance(question, Choice):
+        return question.options[0]
+    if question.answers is not None:
+        return question.answers[(len(question.answers) - 1) // 2]
+    if question.kind == "log_uniform":
+        return math.sqrt(question.low * question.high)
+    return (question.low + question.high) / 2
+
+
+def levels(question: Question) -> Sequence[Any]:
+    """All options of a choice; of a range up to 5 answers from end to end, evenly spaced."""
+    if isinstance(question, Choice):
+        return question.options
+    steps = [place / (_LEVELS - 1) for place in range(_LEVELS)]
+    if question.answers is not None:
+        last = len(question.answers) - 1
+        return [question.answers[place] for place in sorted({round(last * at) for at in steps})]
+    low, high = question.low, question.high
+    if question.kind == "log_uniform":
+        inner = [low * (high / low) ** at for at in steps[1:-1]]
+    else:
+        inner = [low + (high - low) * at for at in steps[1:-1]]
+    return [low, *inner, high]
+
+
+def _faults(space: Space, name: Any, value: Any) -> Iterator[str]:
+    """What is wrong with one given knob, whatever the others are."""
+    nodes = list(_nodes(space.knobs, name))
+    if not nodes:
+        here = list(dict.fromkeys(_names(space.knobs)))
+        what = "not a knob of this space" if name in KNOBS else "unknown key"
+        yield f"{name}: {what}.{did_you_mean(name, here)}"
+    elif not any(_takes(node, value) for node in nodes):
+        allowed = dict.fromkeys(_allowed(node) for node in nodes)
+        yield f"{name}: got {value!r}; the space has {', or '.join(allowed)}."
+
+
+def _narrowed(given: Given, rules: Sequence[Rule]) -> Callable[[Question], Sequence[Any]]:
+    """The answers worth trying: the given one, else the usual, or all where it may matter."""
+    ruled = {name for rule in rules for name in rule}
+
+    def answers(question: Question) -> Sequence[Any]:
+        if question.knob in given:
+            found = answer_for(question, given[question.knob])
+            return [usual_answer(question) if found is None else found]
+        if isinstance(question, Choice) and _may_matter(question, ruled):
+            return question.options
+        return [usual_answer(question)]
+
+    return answers
+
+
+def _may_matter(question: Choice, ruled: Iterable[str]) -> bool:
+    branches = any(isinstance(option, Branch) for option in question.options)
+    return branches or question.knob in _DECIDING or question.knob in ruled
+
+
+def _why_not(forbidden: Given | None, given: Given, rules: Sequence[Rule]) -> str:
+    if forbidden is None:
+        together = ", ".join(f"{name}: {value}" for name, value in given.items())
+        return (
+            f"no configuration of the space has {together} together. "
+            "Leave out what is not read there, or give the branch it belongs to."
+        )
+    place = next(place for place, rule in enumerate(rules) if excluded(forbidden, [rule]))
+    return f"exclude[{place}] forbids it: {dict(rules[place])}. Give other values."
+
+
+def _nodes(knobs: Iterable[tuple[str, Node]], name: str) -> Iterator[Node]:
+    """Every place of the space where the knob is set."""
+    for found, node in knobs:
+        if found == name:
+            yield node
+        for inner in _inside(node):
+            yield from _nodes(inner, name)
+
+
+def _names(knobs: Iterable[tuple[str, Node]]) -> Iterator[str]:
+    for name, node in knobs:
+        yield name
+        for inner in _inside(node):
+            yield from _names(inner)
+
+
+def _inside(node: Node) -> list[tuple[tuple[str, Node], ...]]:
+    options = node.options if isinstance(node, Choice) else (node,)
+    return [option.knobs for option in options if isinstance(option, Branch)]
+
+
+def _takes(node: Node, value: Any) -> bool:
+    if isinstance(node, Constant | Branch):
+        return same(_plain(node.value), value)
+    return answer_for(node, value) is not None
+
+
+def _allowed(node: Node) -> str:
+    if isinstance(node, Constant | Branch):
+        return f"only {_plain(node.value)}"
+    if isinstance(node, Choice):
+        return ", ".join(str(_plain(option.value)) for option in node.options)
+    step = "" if node.step is None else f" in steps of {node.step:g}"
+    return f"{node.low:g} to {node.high:g}{step}"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,51 @@
+"""HeldTracker: a tracker that only the driver that holds the sweep may write to. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.lease import LeaseLostError
+from orchestrator.tracking import (
+    RunEnd,
+    RunStart,
+    SweepEnd,
+    SweepIdentity,
+    Tracker,
+    TrackingError,
+)
+from trainables.run_folder import Guard
+from trainables.spec import Event
+
+
+class HeldTracker:
+    """Asks `guard` before each call, and raises TrackingError where it raises LeaseLostError."""
+
+    def __init__(self, tracker: Tracker, *, guard: Guard) -> None:
+        self._tracker = tracker
+        self._guard = guard
+
+    def open(self, sweep: SweepIdentity) -> None:
+        self._check()
+        self._tracker.open(sweep)
+
+    def start(self, start: RunStart) -> None:
+        self._check()
+        self._tracker.start(start)
+
+    def log(self, trial_id: str, events: Sequence[Event]) -> None:
+        self._check()
+        self._tracker.log(trial_id, events)
+
+    def finish(self, end: RunEnd) -> None:
+        self._check()
+        self._tracker.finish(end)
+
+    def close(self, end: SweepEnd) -> None:
+        self._check()
+        self._tracker.close(end)
+
+    def _check(self) -> None:
+        try:
+            self._guard()
+        except LeaseLostError as error:
+            raise TrackingError(str(error)) from error

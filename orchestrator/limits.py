@@ -1,0 +1,65 @@
+"""SweepClock: the wall time of a sweep over all its starts, and when its hours are used up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from orchestrator.config import LimitsConfig
+from orchestrator.run_state import read_state, remember
+from trainables.run_folder import RunFolder
+
+KEPT_EVERY_SECONDS = 10.0  # a driver that is killed forgets at most so much
+
+
+class SweepClock:
+    """Runs from its making on; `tick` keeps it in sweep.json now and then, `keep` now."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        limits: LimitsConfig,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._now = run, now
+        self._hours = limits.sweep_hours
+        self._before = float(read_state(run).get("seconds", 0.0))
+        self._began = self._kept = now()
+
+    @property
+    def seconds(self) -> float:
+        """Of this start and of all before it."""
+        return self._before + self._now() - self._began
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the sweep's hours are over; never without a limit."""
+        return self._hours is not None and self.seconds >= 3600 * self._hours
+
+    def tick(self) -> None:
+        if self._now() - self._kept >= KEPT_EVERY_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        self._kept = self._now()
+        remember(self._run, seconds=round(self.seconds, 1))
+
+
+def trial_limits(limits: LimitsConfig) -> dict[str, float | None]:
+    """What a trial's proxy watches over, in seconds; None: nothing."""
+    hours = limits.trial_hours
+    return {
+        "trial_seconds": None if hours is None else 3600 * hours,
+        "silent_seconds": 60 * limits.silent_minutes,
+    }
+
+
+def out_of_hours(limits: LimitsConfig, *, resume_command: str) -> str:
+    """What a person is told when the sweep's hours are used up."""
+    hours = limits.sweep_hours or 0.0
+    return (
+        f"limits.sweep_hours: the {hours:g} hours of this sweep are used up; what had not ended "
+        f"goes on from its checkpoints with more: "
+        f"{resume_command} --set limits.sweep_hours={2 * hours:g}"
+    )

@@ -1,0 +1,31 @@
+"""Rows as a table of MLflow: the file that its pages show as one, and the tag that says so. LIGHT.
+
+The same as MlflowClient.log_table writes, but that one adds to what is there: a table that is sent
+again would be there twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+TABLES_TAG = "mlflow.loggedArtifacts"
+
+
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """JSON {columns, data}: the columns in the order in which the rows first name them, a list
+    per row, null for what a row lacks and for what is not finite."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    data = [[_cell(row.get(name)) for name in columns] for row in rows]
+    return json.dumps({"columns": columns, "data": data}, ensure_ascii=False)
+
+
+def tables_tag(names: Iterable[str]) -> str:
+    """The value of TABLES_TAG on a run that has these tables."""
+    return json.dumps([{"path": name, "type": "table"} for name in names])
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

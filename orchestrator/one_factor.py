@@ -1,0 +1,66 @@
+"""One factor at a time: a reference configuration, then every other value of each of its knobs.
+
+What the other values cost or win is read against the reference, from which each differs in one
+knob (and in the knobs of its own, where that knob is a branch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.draws import Draw
+from orchestrator.exclusions import Rule, excluded
+from orchestrator.given import answer_for, complete, levels, usual_answer
+from orchestrator.space import Choose, Question, Space, recorded, resolve, same
+
+
+def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterator[Draw]:
+    """The reference first, then knob by knob in the order in which knobs are decided.
+
+    A branch that the reference does not take brings knobs: they have the reference's value where
+    they can, their usual one else. What `rules` exclude is left out. Raises InputError if the
+    reference does not lie in the space (see `given.complete`).
+    """
+    center, parameters = complete(space, rules, reference, "search.reference")
+    return _around(space, rules, center, parameters)
+
+
+def _around(
+    space: Space, rules: Sequence[Rule], center: Mapping[str, Any], parameters: dict[str, Any]
+) -> Iterator[Draw]:
+    yield dict(center), parameters
+    for question in _asked(space, center):
+        own = answer_for(question, center[question.knob])
+        for level in levels(question):
+            found = recorded(space, _with(center, question, level))
+            if not _is(level, own) and not excluded(found[0], rules):
+                yield found
+
+
+def _asked(space: Space, center: Mapping[str, Any]) -> list[Question]:
+    """The questions that lead to the reference, in order."""
+    asked: list[Question] = []
+
+    def choose(question: Question) -> Any:
+        asked.append(question)
+        return _as_in(center, question)
+
+    resolve(space, choose)
+    return asked
+
+
+def _with(center: Mapping[str, Any], changed: Question, answer: Any) -> Choose:
+    def choose(question: Question) -> Any:
+        return answer if question == changed else _as_in(center, question)
+
+    return choose
+
+
+def _as_in(center: Mapping[str, Any], question: Question) -> Any:
+    found = answer_for(question, center[question.knob]) if question.knob in center else None
+    return usual_answer(question) if found is None else found
+
+
+def _is(level: Any, own: Any) -> bool:
+    return level is own or same(level, own)

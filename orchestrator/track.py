@@ -1,0 +1,135 @@
+"""python -m orchestrator.track RUN_DIR: all of a sweep's MLflow, made anew from its folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from orchestrator.lease import Lease
+from orchestrator.mirror import end_sweep, mirror_trial, sweep_identity
+from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
+from orchestrator.progress import is_over, wanted_trials
+from orchestrator.results import open_run, read_config, read_trials
+from orchestrator.run_state import remember
+from orchestrator.tracking import Tracker, TrackingError, redact
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+
+DONE, NOT_COMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+PATIENCE_SECONDS = 60  # for one answer: nobody waits here but the user
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def rebuild(run: RunFolder, tracker: Tracker, *, say: Callable[[str], None]) -> list[str]:
+    """Gives a tracker the whole sweep, which nobody drives now; returns the ids of the trials
+    that were left out because their files are damaged.
+
+    What is there already is not sent again. `say` is told every few seconds how far it has come.
+    Raises TrackingError, and InputError if the folder does not say which sweep it is.
+    """
+    tracker.open(sweep_identity(run))
+    folders, damaged = list(run.trials()), []
+    last = time.monotonic()
+    for number, folder in enumerate(folders, start=1):
+        if not mirror_trial(tracker, folder, is_driven=False):
+            damaged.append(folder.trial_id)
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            say(f"{number} of {len(folders)} trials are there ...")
+            last = time.monotonic()
+    results = read_trials(run, is_driven=False)
+    over = is_over(run, results, wanted_trials(read_config(run)[0]))
+    end_sweep(run, tracker, state="finished" if over else "interrupted")
+    say(f"{len(folders) - len(damaged)} of {len(folders)} trials are there.")
+    return damaged
+
+
+_GOES_ON = "The same command goes on where it broke off."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _track(given)
+    except InputError as error:
+        for message in error.messages:
+            print(f"error: {message}", file=sys.stderr)
+        return BAD_INPUT
+    except TrackingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        print(f"Start that server, or give another --tracking-uri. {_GOES_ON}", file=sys.stderr)
+        return NOT_COMPLETE
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {_GOES_ON}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _track(given: argparse.Namespace) -> int:
+    run = open_run(given.run_dir)
+    _refuse_links(run)
+    uri = given.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE_SECONDS))
+    with _alone(run):
+        print(f"Mirroring {run.path} to {redact(uri)} ...", flush=True)
+        damaged = rebuild(run, MLflowTracker(uri), say=_say)
+        remember(run, tracked_in=redact(uri))
+    for trial_id in damaged:
+        print(f"warning: {run.trial(trial_id).path}: damaged; left out", file=sys.stderr)
+    print(f"MLflow: {tracking_command(uri)}")
+    return NOT_COMPLETE if damaged else DONE
+
+
+def _refuse_links(run: RunFolder) -> None:
+    """What a link leads to was not written by a trial, and would be sent."""
+    links = [f"{link}: is a symbolic link. Put the file itself there." for link in run.links()]
+    if links:
+        raise InputError(links)
+
+
+def _alone(run: RunFolder) -> Lease:
+    """Holds the sweep: a driver would write to the same runs."""
+    if not os.access(run.path, os.W_OK):
+        raise InputError(
+            f"{run.path}: can't be written, and the lease that keeps a driver away lies in it. "
+            "Make it writable, or copy the folder and give the copy."
+        )
+    return Lease(run)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.track",
+        description=(
+            "Make MLflow show a sweep again as its trial directories have it: into an empty "
+            "server, another one, or one that was away while the sweep ran. There is one run per "
+            "trial however often it is called, and what is there already is not sent again."
+        ),
+        epilog=(
+            "examples:\n"
+            "  python -m orchestrator.track runs/quickstart\n"
+            "  python -m orchestrator.track runs/quickstart --tracking-uri http://host:5000\n\n"
+            "A sweep that is running is refused: its driver completes MLflow by itself.\n"
+            "The password of a server: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n\n"
+            "exit codes: 0 all is there; 1 MLflow can't be used, or trials are damaged; "
+            "2 bad input; 130 interrupted"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow server or store (default: MLFLOW_TRACKING_URI, else mlflow.db beside the run)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""A sweep that is disturbed from outside: started, killed or interrupted when something is seen on
+disk, gone on with; and what must hold afterwards, whatever was done to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from tests.orchestrator import tiny_sweep
+
+MARK = "DISTURBED_SWEEP"  # in the environment of all that a test starts, to find what is left of it
+MARGIN = 5  # wherever time is asserted: machines are busy with other things as well
+DONE = ("finished", "stopped", "failed")
+Finished = subprocess.CompletedProcess[str]
+Condition = Callable[["Place"], bool]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+CHANCES = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one sweep lies, and what can be seen of it there while it runs."""
+
+    space: Path
+    storage: Path
+    options: Sequence[str] = ()
+
+    @property
+    def run(self) -> Path:
+        return self.storage / self.space.stem
+
+    @property
+    def database(self) -> Path:
+        return self.storage / "mlflow.db"
+
+    @property
+    def trials(self) -> list[Path]:
+        return [spec.parent for spec in self.run.glob("trials/*/spec.json")]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return read(self.run / "sweep.json")
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        return tiny_sweep.summaries(self.run)
+
+    def command(self) -> list[str]:
+        return tiny_sweep.command(self.space, self.storage, *self.options)
+
+
+@dataclass
+class Seen:
+    """A sweep at the moment of a kill: what of it has to be there ever after."""
+
+    at: float = field(default_factory=time.time)
+    ended: dict[str, int] = field(default_factory=dict)  # summaries' mtime_ns
+    saved_steps: dict[str, int] = field(default_factory=dict)  # of trials that have not ended
+    logged_bytes: dict[str, int] = field(default_factory=dict)  # of their worker.log
+    lost_steps: dict[str, int] = field(default_factory=dict)  # told of, and not in a checkpoint
+    lost_seconds: dict[str, float] = field(default_factory=dict)  # of work since the last one
+
+    def __str__(self) -> str:
+        saved = sum(step > 0 for step in self.saved_steps.values())
+        return (
+            f"{len(self.ended)} trials had ended, {len(self.saved_steps)} had not, {saved} of them "
+            f"with a checkpoint; lost at most {max(self.lost_seconds.values(), default=0.0):.2f} s "
+            f"and {max(self.lost_steps.values(), default=0)} steps of one"
+        )
+
+
+@contextmanager
+def driver(place: Place) -> Iterator[subprocess.Popen[str]]:
+    """A driver, which is killed at the end; what it has started lives on (see `nothing_left`)."""
+    process = subprocess.Popen(
+        place.command(),
+        cwd=tiny_sweep.REPOSITORY,
+        env={**tiny_sweep.environment(), MARK: str(place.storage)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def nothing_left(place: Place) -> Iterator[None]:
+    """Ends what the drivers of a place have started and dead ones have left."""
+    try:
+        yield
+    finally:
+        for pid in left(place):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def left(place: Place) -> list[int]:
+    """The living processes of a place's drivers."""
+    mark = f"{MARK}={place.storage}\0"
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and mark in _environment(entry)
+    ]
+
+
+class BusyMachineError(Exception):
+    """Ray, which waits for itself for 30 seconds only, did not start on a machine this busy."""
+
+
+def again_if_busy(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Ray gets some more chances to start."""
+
+    @functools.wraps(run)
+    def with_more_chances(*given: Arguments.args, **named: Arguments.kwargs) -> Result:
+        for _ in range(CHANCES - 1):
+            with suppress(BusyMachineError):
+                return run(*given, **named)
+        return run(*given, **named)
+
+    return with_more_chances
+
+
+def until(process: subprocess.Popen[str], condition: Callable[[], bool], *, seconds: float) -> None:
+    """As `wait`, of a driver that must get there."""
+    if not wait(process, condition, seconds=seconds):
+        process.kill()
+        _refuse_busy(*process.communicate())
+        raise AssertionError("the driver did not get there")
+
+
+def _refuse_busy(output: str, errors: str) -> None:
+    if "timed out during startup" in errors:
+        raise BusyMachineError(errors)
+    print(output, errors)
+
+
+@again_if_busy
+def left_alone(place: Place, *, seconds: float) -> Finished:
+    """A driver that nothing is done to; it has to end well."""
+    with driver(place) as process:
+        output, errors = process.communicate(timeout=seconds)
+    if process.returncode != 0:
+        _refuse_busy(output, errors)
+    assert process.returncode == 0, output + errors
+    assert "Traceback" not in output + errors
+    assert "Best" in output
+    return Finished(process.args, process.returncode, output, errors)
+
+
+def wait(process: subprocess.Popen[str], condition: Callable[[], bool], *, seconds: float) -> bool:
+    """Looks until the condition holds; False if the driver ends or the time passes before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return False
+
+
+def look(place: Place) -> Seen:
+    """What is there now."""
+    seen = Seen()
+    for folder in place.trials:
+        try:
+            seen.ended[folder.name] = (folder / "summary.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            _look_at_unfinished(seen, folder)
+    return seen
+
+
+def _look_at_unfinished(seen: Seen, folder: Path) -> None:
+    name, log = folder.name, folder / "worker.log"
+    saved, when = _last_checkpoint(folder)
+    told = log.read_text() if log.exists() else ""
+    seen.saved_steps[name] = saved
+    seen.logged_bytes[name] = len(told.encode())
+    seen.lost_steps[name] = max([saved, *logged_steps(told)]) - saved
+    worked = read(folder / "progress.json").get("seconds", 0.0)
+    seen.lost_seconds[name] = seen.at - when if when else worked
+
+
+def _last_checkpoint(folder: Path) -> tuple[int, float]:
+    """Its step and when it was written; zeros where there is none."""
+    places = sorted(folder.glob("checkpoints/step-*"))
+    if not places:
+        return 0, 0.0
+    return int(places[-1].name.removeprefix("step-")), (places[-1] / "state.json").stat().st_mtime
+
+
+def check_resumed(place: Place, seen: Seen) -> None:
+    """What was there is there still, and nothing of it was done again."""
+    for name, written in seen.ended.items():
+        now = (place.run / "trials" / name / "summary.json").stat().st_mtime_ns
+        assert now == written, f"trial {name} had ended and was run again"
+    for name, step in seen.saved_steps.items():
+        with (place.run / "trials" / name / "worker.log").open() as log:
+            log.seek(seen.logged_bytes[name])
+            again = [told for told in logged_steps(log.read()) if 0 < told <= step]
+        assert not again, f"trial {name} had saved step {step} and did {again} again"
+
+
+def check_lost_work(place: Place, seen: Seen, *, checkpoint_seconds: float) -> None:
+    """At most the time between checkpoints: they are written after a step or an evaluation."""
+    summaries = place.summaries()
+    for name, lost in seen.lost_seconds.items():
+        one_evaluation = summaries[name]["seconds"].get("eval", 0.0)
+        bound = MARGIN * (checkpoint_seconds + one_evaluation + 1)
+        assert lost < bound, f"trial {name} lost {lost:.1f} s"
+
+
+def check_whole(place: Place, *, trials: int, baselines: int) -> None:
+    """A sweep that has ended is as if nothing had happened."""
+    summaries = place.summaries()
+    roles = Counter(summary["role"] for summary in summaries.values())
+    assert roles == {"trial": trials, "baseline": baselines}
+    assert len(place.trials) == trials + baselines, "trials without an end"
+    assert {summary["state"] for summary in summaries.values()} <= {"finished", "stopped"}
+    report = (place.run / "report.md").read_text()
+    assert "Best" in report
+    assert not (place.run / "driver.lock").exists()
+    assert not [*place.run.rglob("*.part")], "files half written"
+    for name, summary in summaries.items():
+        units = [event["units"] for event in summary["history"]]
+        assert units == sorted(units), f"trial {name} goes back"
+        assert len(set(units)) == len(units), f"trial {name} tells of a step twice"
+    check_tracking(place)
+
+
+def check_tracking(place: Place, *, of_unfinished: bool = True) -> None:
+    """MLflow has one run per trial, none of them running, and each point of each curve once."""
+    client, runs = _client(place), _runs(place)
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(runs) == len(nested) + 1, "one parent"
+    ids = Counter(run.data.tags["trial_id"] for run in nested)
+    assert ids == Counter(folder.name for folder in place.trials)
+    assert "RUNNING" not in {run.info.status for run in runs}
+    for run in nested:
+        run_id, trial_id = run.info.run_id, run.data.tags["trial_id"]
+        summary = read(place.run / "trials" / trial_id / "summary.json")
+        assert summary or not of_unfinished
+        for metric, steps in told_steps(summary.get("history", [])).items():
+            points = [point.step for point in client.get_metric_history(run_id, metric)]
+            assert sorted(points) == steps, f"{metric} of trial {trial_id}"
+
+
+def statuses(place: Place) -> dict[str, str]:
+    """MLflow's status of each trial's run."""
+    nested = [run for run in _runs(place) if "mlflow.parentRunId" in run.data.tags]
+    return {run.data.tags["trial_id"]: run.info.status for run in nested}
+
+
+def check_equal_results(place: Place, undisturbed: Place) -> int:
+    """Trials that both sweeps have judged to the end have the same values; returns how many."""
+    ours, theirs = place.summaries(), undisturbed.summaries()
+    both = [
+        name
+        for name in ours.keys() & theirs.keys()
+        if ours[name]["state"] == theirs[name]["state"] == "finished"
+    ]
+    for name in both:
+        for metric in ("eval_loss", "em_acc"):
+            assert ours[name]["metrics"][metric] == theirs[name]["metrics"][metric], (name, metric)
+    return len(both)
+
+
+def told_steps(history: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Where each metric's points have to be: at the units of the events that hold it."""
+    steps: dict[str, set[int]] = {}
+    for event in history:
+        for metric, value in event["metrics"].items():
+            if value is not None:
+                steps.setdefault(metric, set()).add(event["units"])
+    return {metric: sorted(units) for metric, units in steps.items()}
+
+
+def logged_steps(log: str) -> list[int]:
+    """The optimizer steps that a worker.log tells of: '12:00:01 rung step 8 ...'."""
+    words = (line.split() for line in log.splitlines())
+    return [
+        int(line[3])
+        for line in words
+        if len(line) > 3 and line[1] in ("progress", "rung") and line[3].isdigit()
+    ]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A JSON file; empty where it is not there."""
+    try:
+        value: dict[str, Any] = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value
+
+
+def _client(place: Place) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{place.database}")
+
+
+def _runs(place: Place) -> list[Any]:
+    client = _client(place)
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    return list(client.search_runs(experiments))
+
+
+def _environment(process: Path) -> str:
+    try:
+        return (process / "environ").read_text(errors="replace")
+    except OSError:
+        return ""

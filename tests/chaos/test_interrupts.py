@@ -1,0 +1,198 @@
+"""Promise: Ctrl-C or SIGTERM saves every running trial and says how to go on; twice leaves at once.
+
+A terminal sends its Ctrl-C to the whole group of processes, so these do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.disturbed import (
+    MARGIN,
+    Finished,
+    Place,
+    Seen,
+    again_if_busy,
+    check_resumed,
+    check_tracking,
+    check_whole,
+    driver,
+    left_alone,
+    look,
+    nothing_left,
+    read,
+    statuses,
+    until,
+)
+from tests.conftest import REPOSITORY
+from tests.orchestrator import tiny_sweep
+from tests.tiny_models import make_llama
+
+pytestmark = pytest.mark.slow
+
+TRIALS, BASELINES = 4, 2
+PROMISED_SECONDS = 10.0  # in the quickstart
+LONGEST_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """How a driver ended that was sent a signal, and what it left."""
+
+    before: Seen
+    after: Seen
+    ended: Finished
+    seconds: float
+
+    def __str__(self) -> str:
+        waited = [self.seconds - self.after.lost_seconds[name] for name in self.running]
+        saved = f"its {len(waited)} running trials saved within {max(waited, default=0.0):.1f} s"
+        return f"ended after {self.seconds:.1f} s, {saved}"
+
+    @property
+    def running(self) -> list[str]:
+        """Trials that had told of a step when the signal came, and have not ended."""
+        told = [name for name, size in self.before.logged_bytes.items() if size]
+        return [name for name in told if name in self.after.saved_steps]
+
+
+@again_if_busy
+def interrupted(
+    place: Place,
+    condition: Callable[[Place], bool],
+    send: Callable[[int], None],
+) -> Interrupted:
+    with driver(place) as process:
+        until(process, lambda: condition(place), seconds=LONGEST_SECONDS)
+        before = look(place)
+        began = time.monotonic()
+        send(process.pid)
+        output, errors = process.communicate(timeout=LONGEST_SECONDS)
+        seconds = time.monotonic() - began
+    ended = Finished(process.args, process.returncode, output, errors)
+    return Interrupted(before, look(place), ended, seconds)
+
+
+def ctrl_c(pid: int) -> None:
+    os.killpg(pid, signal.SIGINT)
+
+
+def ctrl_c_twice(pid: int) -> None:
+    ctrl_c(pid)
+    time.sleep(0.3)
+    ctrl_c(pid)
+
+
+def terminate(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+
+
+def starts_ray(place: Place) -> bool:
+    return "resume_command" in place.state
+
+
+def trains(trials: int) -> Callable[[Place], bool]:
+    """As many trials have told of a step and have not ended."""
+    return lambda place: sum(size > 0 for size in look(place).logged_bytes.values()) >= trials
+
+
+def writes_the_report(place: Place) -> bool:
+    return "trials_done" in place.state
+
+
+def check_saved(place: Place, told: Interrupted) -> None:
+    assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
+    assert "Traceback" not in told.ended.stdout + told.ended.stderr
+    assert "Resume with: python -m orchestrator.sweep" in told.ended.stdout
+    assert str(place.storage) in told.ended.stdout
+    assert not (place.run / "driver.lock").exists()
+    runs = statuses(place)
+    for name in told.running:
+        folder = place.run / "trials" / name
+        assert told.after.saved_steps[name] > 0, f"trial {name} has no checkpoint"
+        assert told.after.lost_steps[name] == 0, f"trial {name} has told of more than it has saved"
+        assert read(folder / "progress.json")["state"] == "interrupted"
+        assert runs[name] == "KILLED"
+    assert "RUNNING" not in runs.values()
+    check_tracking(place, of_unfinished=False)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("interrupts")
+    value = tiny_sweep.mapping(
+        str(make_llama(folder / "model")),
+        budget={"train_examples": 480, "eval_examples": 8, "seed": 3},
+    )
+    value["search"] = {"algorithm": "random", "trials": TRIALS, "seed": 5}
+    place = Place(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")
+    with nothing_left(place):
+        yield place
+
+
+@pytest.fixture(scope="module")
+def story(tiny: Place) -> dict[str, Interrupted]:
+    """One sweep that is interrupted again and again, each time by another driver."""
+    told: dict[str, Interrupted] = {}
+    for name, condition, send in (
+        ("SIGTERM while Ray starts", starts_ray, terminate),
+        ("SIGTERM", trains(1), terminate),
+        ("Ctrl-C twice", trains(1), ctrl_c_twice),
+        ("SIGTERM in the report", writes_the_report, terminate),
+    ):
+        told[name] = interrupted(tiny, condition, send)
+        print(f"{name}: {told[name]}", flush=True)
+    return told
+
+
+def test_ctrl_c_in_the_quickstart_saves_every_running_trial_within_seconds(tmp_path: Path) -> None:
+    place = Place(REPOSITORY / "search_spaces" / "quickstart.yaml", tmp_path / "runs")
+    with nothing_left(place):
+        told = interrupted(place, trains(2), ctrl_c)
+    print(f"Ctrl-C in the quickstart: {told}", flush=True)
+    assert told.running
+    check_saved(place, told)
+    assert told.seconds < MARGIN * PROMISED_SECONDS
+
+
+def test_sigterm_saves_every_running_trial(tiny: Place, story: dict[str, Interrupted]) -> None:
+    told = story["SIGTERM"]
+    assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
+    assert "Resume with:" in told.ended.stdout
+    assert told.running
+    for name in told.running:
+        assert told.after.saved_steps[name] > 0 and told.after.lost_steps[name] == 0
+    assert told.seconds < MARGIN * PROMISED_SECONDS
+    check_resumed(tiny, told.after)
+
+
+def test_sigterm_while_ray_starts_ends_the_driver_and_says_how_to_go_on(
+    story: dict[str, Interrupted],
+) -> None:
+    told = story["SIGTERM while Ray starts"]
+    assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
+    assert "Resume with:" in told.ended.stdout + told.ended.stderr
+    assert "Traceback" not in told.ended.stdout + told.ended.stderr
+
+
+def test_ctrl_c_twice_leaves_at_once(tiny: Place, story: dict[str, Interrupted]) -> None:
+    told = story["Ctrl-C twice"]
+    assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
+    assert "Traceback" not in told.ended.stdout + told.ended.stderr
+    assert told.seconds < MARGIN * PROMISED_SECONDS
+    check_resumed(tiny, told.after)
+
+
+def test_after_all_of_it_the_sweep_ends_as_if_nothing_had_happened(
+    tiny: Place, story: dict[str, Interrupted]
+) -> None:
+    assert story["SIGTERM in the report"].ended.returncode in (0, 130)
+    left_alone(tiny, seconds=LONGEST_SECONDS)
+    check_whole(tiny, trials=TRIALS, baselines=BASELINES)

@@ -1,0 +1,109 @@
+"""Every row of QUANTIZATIONS: a trial that was interrupted has the curve of one that was not.
+
+Losses, rates and what evaluations say, to 1e-6, with all that has a state: dropout, a moving rate,
+the optimizer's moments, several micro-batches per step and a second epoch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
+from trainables.models import load_base
+from trainables.quantization import QUANTIZATIONS
+from trainables.spec import Budget, Event, TrialSpec
+from trainables.train import train
+from trainables.trial import resumed_history
+
+BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one ragged
+KNOBS: dict[str, Any] = {
+    "dropout": 0.2,
+    "schedule": "cosine",
+    "warmup": 0.3,
+    "weight_decay": 0.1,
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+}
+
+
+def _slow_but(row: str, fast: str) -> Any:
+    return row if row == fast else pytest.param(row, marks=pytest.mark.slow)
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """After the event of a step; a killed trial had no time to save a checkpoint."""
+
+    step: int
+    killed: bool
+
+
+# Checkpoints are made at the rungs (steps 3, 6 and 12) and where a trial is closed, so these go on
+# from steps 2, 3 (twice), 5 and 6.
+INTERRUPTIONS = [
+    Interruption(2, killed=False),
+    Interruption(3, killed=True),
+    Interruption(5, killed=True),
+    Interruption(5, killed=False),
+    Interruption(10, killed=True),
+]
+
+
+@pytest.mark.parametrize("quantization", [_slow_but(row, "nf4") for row in QUANTIZATIONS])
+def test_interrupted_over_and_over_a_trial_has_the_same_curve(
+    quantization: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = _spec(tiny_llama, quantization)
+    whole = run(spec, tmp_path / "whole")
+    place = tmp_path / "0"
+    for number, interruption in enumerate(INTERRUPTIONS, start=1):
+        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(_to_its_end(spec, place), whole)
+
+
+@pytest.mark.parametrize("quantization", [_slow_but(row, "none") for row in ("none", "nf4")])
+def test_a_host_that_was_just_started_goes_on_with_the_same_curve(
+    quantization: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = _spec(tiny_llama, quantization)
+    whole = run(spec, tmp_path / "whole")
+    place = _interrupted(spec, tmp_path / "0", Interruption(5, killed=True), found=tmp_path / "1")
+    assert len(resumed_history(make_trial(spec, place).folder)) == 3
+    fresh = load_base(spec, device="cpu")
+    assert_same_curve(_to_its_end(spec, place, base=fresh), whole)
+
+
+def test_when_checkpoints_are_made_does_not_change_the_curve(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = _spec(tiny_llama, "nf4")
+    often = replace(spec, execution=replace(EXECUTION, checkpoint_seconds=0.0))
+    assert_same_curve(run(often, tmp_path / "often"), run(spec, tmp_path / "seldom"))
+
+
+def _spec(model: Path, quantization: str) -> TrialSpec:
+    return make_spec(model, quantization=quantization, budget=BUDGET, **KNOBS)
+
+
+def _interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
+    """Runs the trial in `place` until it is interrupted; `found` is what is left of it."""
+    torch.manual_seed(interruption.step)  # whatever ran before must not count
+    running = train(make_trial(spec, place))
+    while next(running).step < interruption.step:
+        pass
+    if not interruption.killed:
+        running.close()
+    shutil.copytree(place, found)
+    running.close()
+    return found
+
+
+def _to_its_end(spec: TrialSpec, place: Path, **given: Any) -> list[Event]:
+    trial = make_trial(spec, place, **given)
+    return resumed_history(trial.folder) + list(train(trial))

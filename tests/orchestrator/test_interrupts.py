@@ -1,0 +1,40 @@
+"""Specification of Ctrl-C: the first one is taken note of, the second one leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from orchestrator.interrupts import InterruptedAgain, asked_to_stop
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_nothing_was_asked_for() -> None:
+    with asked_to_stop() as asked:
+        assert not asked()
+
+
+def test_the_first_is_taken_note_of_and_breaks_nothing() -> None:
+    with asked_to_stop() as asked:
+        ctrl_c()
+        assert asked()
+    assert asked()
+
+
+def test_the_second_leaves_at_once() -> None:
+    with pytest.raises(InterruptedAgain), asked_to_stop():
+        ctrl_c()
+        ctrl_c()
+
+
+def test_afterwards_it_means_what_it_did_before() -> None:
+    with asked_to_stop():
+        ctrl_c()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        ctrl_c()
+    assert not isinstance(raised.value, InterruptedAgain)

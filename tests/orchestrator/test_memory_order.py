@@ -1,0 +1,112 @@
+"""Specification of what needs at least as much memory as what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.memory_order import FREE, ORDERED, Need
+from trainables.knobs import KNOBS, canonical
+
+MIDDLE: dict[str, Any] = {
+    "model": "a",
+    "quantization": "nf4",
+    "rank": 8,
+    "dropout": 0.1,
+    "target_modules": ["q_proj", "v_proj"],
+    "batch_size": 4,
+    "gradient_accumulation": 1,
+    "gradient_checkpointing": True,
+    "sequence_length": 256,
+}
+
+
+def is_at_least(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return Need.of(canonical({**MIDDLE, **one})).is_at_least(
+        Need.of(canonical({**MIDDLE, **other}))
+    )
+
+
+MORE = [
+    {"batch_size": 5},
+    {"sequence_length": 300},
+    {"rank": 9},
+    {"gradient_accumulation": 2},
+    {"gradient_checkpointing": False},
+    {"target_modules": ["k_proj", "q_proj", "v_proj"]},
+    {"target_modules": "all-linear"},
+    {"batch_size": 8, "rank": 16},
+]
+
+
+@pytest.mark.parametrize("more", MORE, ids=repr)
+def test_more_of_a_memory_knob_needs_more(more: dict[str, Any]) -> None:
+    assert is_at_least(more, {})
+    assert not is_at_least({}, more)
+
+
+def test_the_same_needs_the_same() -> None:
+    assert is_at_least({}, {})
+
+
+def test_more_of_one_and_less_of_another_is_not_comparable() -> None:
+    assert not is_at_least({"batch_size": 8, "rank": 4}, {})
+    assert not is_at_least({}, {"batch_size": 8, "rank": 4})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "b"},
+        {"quantization": "none"},
+        {"quantization": "fp4"},
+        {"double_quantization": True},
+        {"compute_dtype": "float32"},
+        {"optimizer": "sgd"},
+        {"prompt": "program"},
+    ],
+    ids=repr,
+)
+def test_knobs_without_an_order_must_be_equal(other: dict[str, Any]) -> None:
+    assert not is_at_least({"batch_size": 64}, other)
+    assert not is_at_least({"batch_size": 64, **other}, {})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"learning_rate": 0.1},
+        {"alpha": 99},
+        {"seed": 5},
+        {"warmup": 0.9},
+        {"weight_decay": 1.0},
+        {"schedule": "constant"},
+        {"max_gradient_norm": 9.0},
+    ],
+    ids=repr,
+)
+def test_knobs_that_touch_no_memory_do_not_matter(other: dict[str, Any]) -> None:
+    assert is_at_least(other, {})
+    assert is_at_least({}, other)
+
+
+def test_some_knobs_matter_only_by_whether_they_are_used() -> None:
+    assert is_at_least({"gradient_accumulation": 2}, {"gradient_accumulation": 8})
+    assert is_at_least({"dropout": 0.01}, {"dropout": 0.5})
+    assert not is_at_least({"dropout": 0.0}, {"dropout": 0.5})
+
+
+def test_a_batch_that_shrinks_to_what_fits_is_not_comparable() -> None:
+    def automatic(knobs: dict[str, Any]) -> Need:
+        return Need.of({**canonical({**MIDDLE, **knobs}), "batch_size": "auto"})
+
+    assert not automatic({}).is_at_least(automatic({}))
+    assert not automatic({"rank": 64}).is_at_least(Need.of(canonical(MIDDLE)))
+    assert not Need.of(canonical({**MIDDLE, "batch_size": 512})).is_at_least(automatic({}))
+
+
+def test_each_knob_is_known_by_name() -> None:
+    """A knob that is renamed must be renamed here; a new one must be equal until it is placed."""
+    assert set(ORDERED) <= set(KNOBS)
+    assert {*FREE} - {"effective_batch_size"} <= set(KNOBS)

@@ -1,0 +1,126 @@
+"""Promise: the quickstart, its driver killed three times, ends as if nothing had happened.
+
+The same command is run again each time, at once, with SIGKILL at another moment: while the first
+trials train, when some have ended, when most have.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.chaos.disturbed import (
+    Finished,
+    Place,
+    Seen,
+    again_if_busy,
+    check_lost_work,
+    check_resumed,
+    check_whole,
+    driver,
+    left_alone,
+    look,
+    nothing_left,
+    until,
+)
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+TRIALS, BASELINES = 6, 2
+CHECKPOINT_SECONDS = 1.0
+LONGEST_SECONDS = 600.0
+SMALLER = {  # the same space and search, on less data
+    "space.model": "[base_models/small]",
+    "space.quantization": "[none, nf4]",
+    "data.generated.train": "400",
+    "data.generated.selection": "40",
+    "data.generated.report": "40",
+    "budget.train_examples": "400",
+    "budget.eval_examples": "20",
+    "execution.checkpoint_minutes": str(CHECKPOINT_SECONDS / 60),
+}
+
+
+@dataclass
+class Story:
+    """What was there after each kill, and how the last driver, which was left alone, ended."""
+
+    place: Place
+    seen: list[Seen] = field(default_factory=list)
+    last: Finished | None = None
+
+
+def trained(place: Place) -> int:
+    return sum(item["role"] == "trial" for item in place.summaries().values())
+
+
+def trains(place: Place) -> bool:
+    """Some trial has a checkpoint and no end."""
+    return any(look(place).saved_steps.values())
+
+
+MOMENTS: dict[str, Callable[[Place], bool]] = {
+    "the first trials train": trains,
+    "one has ended and another trains": lambda place: trained(place) >= 1 and trains(place),
+    "most have ended": lambda place: trained(place) >= TRIALS - 2,
+}
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    options = ["--trials", str(TRIALS)]
+    for name, value in SMALLER.items():
+        options += ["--set", f"{name}={value}"]
+    space = REPOSITORY / "search_spaces" / "quickstart.yaml"
+    told = Story(Place(space, tmp_path_factory.mktemp("story"), options))
+    with nothing_left(told.place):
+        for name, condition in MOMENTS.items():
+            told.seen.append(_killed(told.place, condition))
+            print(f"killed when {name}: {told.seen[-1]}", flush=True)
+        told.last = left_alone(told.place, seconds=LONGEST_SECONDS)
+    return told
+
+
+@again_if_busy
+def _killed(place: Place, condition: Callable[[Place], bool]) -> Seen:
+    with driver(place) as process:
+        until(process, lambda: condition(place), seconds=LONGEST_SECONDS)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return look(place)
+
+
+def test_it_was_killed_with_work_going_on(story: Story) -> None:
+    assert len(story.seen) == 3
+    assert all(seen.saved_steps for seen in story.seen)
+    ended = [len(seen.ended) for seen in story.seen]
+    assert ended == sorted(ended)
+
+
+def test_it_ends_with_as_many_trials_each_once_in_mlflow_and_no_step_missing_or_doubled(
+    story: Story,
+) -> None:
+    check_whole(story.place, trials=TRIALS, baselines=BASELINES)
+
+
+def test_no_trial_that_had_ended_is_trained_again_and_none_repeats_what_it_had_saved(
+    story: Story,
+) -> None:
+    for seen in story.seen:
+        check_resumed(story.place, seen)
+
+
+def test_at_most_the_time_between_two_checkpoints_is_lost(story: Story) -> None:
+    for seen in story.seen:
+        check_lost_work(story.place, seen, checkpoint_seconds=CHECKPOINT_SECONDS)
+
+
+def test_the_last_one_says_what_was_done_before_it(story: Story) -> None:
+    assert story.last is not None
+    assert f"of {TRIALS} trials are done" in story.last.stdout
+    attempts = [item.get("attempts", 1) for item in story.place.summaries().values()]
+    assert max(attempts) > 1

@@ -1,0 +1,219 @@
+"""Specification of `batch_size: auto` and of how many rows run at once where memory is short.
+
+A row limit stands in for the device's memory: a batch of more rows than fit fails as torch does,
+after its forward pass has drawn its dropout and some micro-batches before it have left gradients.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
+from trainables import engine
+from trainables.fitting import Fitting
+from trainables.host import HostProcess
+from trainables.spec import Budget, Event
+from trainables.train import train
+from trainables.trial import resumed_history
+
+TOLD = ("executed_batch_size", "executed_gradient_accumulation")
+SIX: dict[str, Any] = {"batch_size": "auto", "effective_batch_size": 6}
+LONG = Budget(train_examples=22, eval_examples=3, rungs=(0.5, 1.0))  # of 6: four steps, one ragged
+
+
+def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
+    tried: list[int] = []
+    fitting = Fitting(13)
+    assert fitting.fit(_at_most(3, tried)) == 2
+    assert fitting.fit(_at_most(3, tried)) == 2
+    assert tried == [13, 7, 4, 2, 2]
+
+
+def test_what_did_not_fit_is_undone_before_it_is_tried_again() -> None:
+    told: list[str] = []
+
+    def attempt(rows: int) -> None:
+        told.append(f"try {rows}")
+        _at_most(1, [])(rows)
+
+    Fitting(4).fit(attempt, undo=lambda: told.append("undo"))
+    assert told == ["try 4", "undo", "try 2", "undo", "try 1"]
+
+
+@pytest.mark.parametrize(("rows", "may_shrink"), [(1, True), (8, False)])
+def test_where_there_can_not_be_fewer_rows_the_error_stays(rows: int, may_shrink: bool) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Fitting(rows, may_shrink=may_shrink).fit(_at_most(0, []))
+
+
+def test_a_real_failed_allocation_shrinks_too() -> None:
+    def attempt(rows: int) -> int:
+        return torch.empty(1 << (45 + rows), dtype=torch.uint8).ndim if rows > 1 else 0
+
+    assert Fitting(4).fit(attempt) == 0
+
+
+def test_where_all_fits_at_once_a_step_is_one_batch(tiny_llama: Path, tmp_path: Path) -> None:
+    spec = make_spec(tiny_llama, budget=LONG, dropout=0.2, **SIX)
+    events = run(spec, tmp_path / "auto")
+    assert _told(events) == [(6, 1)] * 4
+    explicit = make_spec(tiny_llama, budget=LONG, dropout=0.2, batch_size=6)
+    assert_same_curve(events, run(explicit, tmp_path / "explicit"))
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_what_does_not_fit_leaves_no_trace_in_the_curve(
+    quantization: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, quantization=quantization, budget=LONG, dropout=0.2, **SIX)
+    with _memory_for(rows=3):
+        shrunk = run(spec, tmp_path / "auto")
+    explicit: dict[str, Any] = {"batch_size": 3, "gradient_accumulation": 2}
+    expected = make_spec(
+        tiny_llama, quantization=quantization, budget=LONG, dropout=0.2, **explicit
+    )
+    assert _told(shrunk) == [(3, 2)] * 4
+    assert_same_curve(shrunk, run(expected, tmp_path / "explicit"))
+
+
+def test_the_curve_is_that_of_every_other_micro_batch_within_rounding(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, budget=LONG, **SIX)
+    expected = run(spec, tmp_path / "6")
+    for rows, executed in ((5, (3, 2)), (2, (2, 3)), (1, (1, 6))):
+        with _memory_for(rows=rows):
+            events = run(spec, tmp_path / str(rows))
+        assert set(_told(events)) == {executed}
+        for event, other in zip(events, expected, strict=True):
+            for name in {"train_loss", "eval_loss", "tokens_seen"} & set(other.metrics):
+                assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5), name
+
+
+def test_a_step_in_the_middle_that_does_not_fit_is_done_again(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """As on a GPU, where nothing is measured first: the second step is the first to fail."""
+    spec = make_spec(tiny_llama, budget=LONG, **SIX)
+    expected = run(spec, tmp_path / "all")
+    trial = make_trial(spec, tmp_path / "short")
+    running = train(trial)
+    events = [next(running)]
+    with _memory_for(rows=2):
+        events += list(running)
+    assert _told(events) == [(6, 1), (2, 3), (2, 3), (2, 3)]
+    for event, other in zip(events, expected, strict=True):
+        assert event.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=1e-5)
+        assert event.metrics["tokens_seen"] == other.metrics["tokens_seen"]
+
+
+def test_a_resumed_trial_goes_on_with_what_fitted(tiny_llama: Path, tmp_path: Path) -> None:
+    spec = make_spec(tiny_llama, budget=LONG, dropout=0.2, **SIX)
+    with _memory_for(rows=3):
+        whole = run(spec, tmp_path / "whole")
+        running = train(make_trial(spec, tmp_path / "first"))
+        next(running)
+        running.close()
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    trial = make_trial(spec, tmp_path / "second")
+    assert_same_curve(resumed_history(trial.folder) + list(train(trial)), whole)
+
+
+def test_what_was_asked_for_and_what_was_done_is_in_the_summary(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    with _memory_for(rows=2):
+        run(make_spec(tiny_llama, budget=LONG, **SIX), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    trial = make_trial(make_spec(tiny_llama, budget=LONG, **SIX), tmp_path)
+    assert trial.folder.path == folder
+    summary = trial.folder.summary()
+    assert summary is not None
+    facts = {name: summary["facts"][name] for name in _FACTS}
+    assert facts == dict(zip(_FACTS, ("auto", "auto", 6, 2, 3), strict=True))
+    assert (summary["metrics"][TOLD[0]], summary["metrics"][TOLD[1]]) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize(("knobs", "rows"), [({"batch_size": 4}, 3), (SIX, 0)])
+def test_an_explicit_batch_size_never_shrinks_and_no_size_below_one_row(
+    knobs: dict[str, Any], rows: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, **knobs)
+    with _memory_for(rows=rows), pytest.raises(torch.OutOfMemoryError):
+        run(spec, tmp_path)
+    model = make_trial(spec, tmp_path).base.model
+    assert not any("lora" in name for name, _ in model.named_modules())
+
+
+@pytest.mark.parametrize("knobs", [{"batch_size": 4}, SIX])
+def test_a_host_calls_what_does_not_fit_infeasible(
+    knobs: dict[str, Any], tiny_llama: Path, tmp_path: Path
+) -> None:
+    trial = make_trial(make_spec(tiny_llama, **knobs), tmp_path)
+    host = HostProcess({})
+    assert host.start(str(trial.folder.path)) == []
+    with _memory_for(rows=0):
+        failure: Any = host.next()
+    assert failure.infeasible and "OutOfMemoryError" in failure.reason
+
+
+def test_an_evaluation_takes_fewer_rows_where_it_must(tiny_llama: Path, tmp_path: Path) -> None:
+    spec = make_spec(tiny_llama, quantization="nf4", method="untrained")
+    expected = run(spec, tmp_path / "all")[-1]
+    with _memory_for(rows=3, evaluating=True):
+        found = run(spec, tmp_path / "fewer")[-1]
+    answers = [
+        make_trial(spec, tmp_path / name).folder.predictions_file().read_text()
+        for name in ("all", "fewer")
+    ]
+    assert answers[0] == answers[1]
+    assert found.metrics["eval_loss"] == pytest.approx(expected.metrics["eval_loss"], rel=1e-6)
+
+
+_FACTS = (
+    "requested_micro_batch",
+    "requested_gradient_accumulation",
+    "examples_per_step",
+    "executed_micro_batch",
+    "executed_gradient_accumulation",
+)
+
+
+def _at_most(rows: int, tried: list[int]) -> Any:
+    def attempt(given: int) -> int:
+        tried.append(given)
+        if given > rows:
+            raise torch.OutOfMemoryError("a test's")
+        return given
+
+    return attempt
+
+
+@contextmanager
+def _memory_for(*, rows: int, evaluating: bool = False) -> Iterator[None]:
+    """Inside, a batch of more rows fails in training (or evaluation) once its logits are there."""
+    patch = pytest.MonkeyPatch()
+    logits = engine._logits
+
+    def limited(model: Any, batch: Any, *given: Any) -> torch.Tensor:
+        found = logits(model, batch, *given)
+        if batch.input_ids.shape[0] > rows and torch.is_grad_enabled() != evaluating:
+            raise torch.OutOfMemoryError("a test's device is full")
+        return found
+
+    patch.setattr(engine, "_logits", limited)
+    try:
+        yield
+    finally:
+        patch.undo()
+
+
+def _told(events: list[Event]) -> list[tuple[float, ...]]:
+    return [tuple(e.metrics[name] for name in TOLD) for e in events if e.kind != "finished"]

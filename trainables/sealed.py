@@ -1,0 +1,44 @@
+"""Sealed JSON: an object that carries a sha256 of its content and of its place. LIGHT.
+
+A file that was torn, altered in a digit or swapped with another trial's does not match its seal,
+so that nothing is trusted that was not written here and so. It guards against accidents, not
+against whoever can compute a digest too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+SEAL = "sha256"
+
+
+class DamagedError(ValueError):
+    """A file is not as it was written; the message says how."""
+
+
+def sealed(value: Mapping[str, Any], *, place: str) -> dict[str, Any]:
+    """`value`, as JSON gives it back, with its seal for `place`."""
+    rest = json.loads(json.dumps({name: item for name, item in value.items() if name != SEAL}))
+    return {SEAL: _digest(rest, place), **rest}
+
+
+def unsealed(text: str | bytes, *, place: str) -> dict[str, Any]:
+    """What was sealed for `place`, without its seal; raises DamagedError if it is not that."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"damaged: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DamagedError("damaged: holds no mapping")
+    seal = value.pop(SEAL, None)
+    if seal != _digest(value, place):
+        raise DamagedError("damaged: its content does not match its sha256")
+    return value
+
+
+def _digest(value: Mapping[str, Any], place: str) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{place}\0{text}".encode()).hexdigest()

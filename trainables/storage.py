@@ -1,0 +1,50 @@
+"""StorageError: a disk that is full, read-only or gone, said with its place. LIGHT."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class StorageError(OSError):
+    """Something could not be written; the message names where, why and what is free there."""
+
+
+@contextmanager
+def storage_errors(place: Path, *others: type[Exception]) -> Iterator[None]:
+    """Failed writes of what lies at `place` become StorageError.
+
+    `others` are the exceptions, beside OSError, by which a library says that it could not write.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except StorageError:
+        raise
+    except kinds as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StorageError(_message(place, reason)) from error
+
+
+def storage_error_in(error: BaseException | None) -> StorageError | None:
+    """The StorageError among an error and those that led to it, if there is one."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, StorageError):
+            return error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _message(place: Path, reason: str) -> str:
+    return f"{place}: can't be written ({reason.strip()}{_free(place)}). Make room, then resume."
+
+
+def _free(place: Path) -> str:
+    there = next((parent for parent in (place, *place.parents) if parent.exists()), None)
+    if there is None:
+        return ""
+    return f"; {shutil.disk_usage(there).free / 2**20:.0f} MiB are free there"

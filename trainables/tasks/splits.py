@@ -1,0 +1,59 @@
+"""Splits that share no page: halving one file, and refusing files that overlap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from trainables.errors import InputError
+from trainables.tasks.task import SPLITS
+
+T = TypeVar("T")
+_CARVE_SEED = 7  # which pages of the selection file become the report split
+
+
+def halve(records: Sequence[T], page: Callable[[T], str], *, file: str) -> tuple[list[T], list[T]]:
+    """Two halves that share no page, each in the file's order: whole pages, in a seeded order.
+
+    Raises InputError, naming the file, if it has one page only.
+    """
+    sizes = Counter(map(page, records))
+    first: set[str] = set()
+    taken = 0
+    for name in sorted(sizes, key=_seeded_rank):
+        if 2 * taken < len(records) and len(first) < len(sizes) - 1:
+            first.add(name)
+            taken += sizes[name]
+    if not first:
+        raise InputError(
+            f"{file}: the file has one page only, so it can't be halved into"
+            " selection and report splits; set data.report to another file."
+        )
+    return (
+        [record for record in records if page(record) in first],
+        [record for record in records if page(record) not in first],
+    )
+
+
+def check_disjoint(records: Mapping[str, Sequence[T]], *, group: Callable[[T], str]) -> None:
+    """Raises InputError, naming each pair of splits that share a group."""
+    faults = []
+    first_in: dict[str, str] = {}
+    for split in SPLITS:
+        groups = set(map(group, records[split]))
+        for other in SPLITS[: SPLITS.index(split)]:
+            shared = sorted(name for name in groups if first_in.get(name) == other)
+            if shared:
+                faults.append(
+                    f"task: the {other} and {split} splits share {len(shared)} pages, such as"
+                    f" {shared[0]!r}; give files that share none."
+                )
+        first_in |= {name: first_in.get(name, split) for name in groups}
+    if faults:
+        raise InputError(faults)
+
+
+def _seeded_rank(page: str) -> str:
+    return hashlib.sha256(f"{_CARVE_SEED}/{page}".encode()).hexdigest()

@@ -1,0 +1,187 @@
+"""TAT-QA's rule: its official exact match and numeracy-focused F1 (Zhu et al., ACL 2021). LIGHT.
+
+An answer is a list of items and one scale for all of them. The items become one string: sorted,
+numbers rounded to 2 decimals, multiplied by the scale and printed with 4; the strings are
+normalised and compared. Follows tatqa_metric.py and tatqa_utils.py of NExTplusplus/TAT-QA at
+commit 870accc41953dcde885aabeb963d94aabdc0fbc3, quirks included, so that figures can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+RULE_VERSION = "1"
+SCALES = ("thousand", "million", "billion", "percent")
+SEPARATOR = "|"  # between the items of an answer; no official answer holds one
+
+_FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "percent": 0.01}
+_DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_FIRST_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
+_NUMBER_AND_WORD = re.compile(r"[\d.]+\s?[a-zA-Z]+")
+_IN_BRACKETS = re.compile(r"\([\d.\s]+\)")
+_IN_PERCENT = re.compile(r"[\d.\s]+%")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question is answered with; `scale` is one of SCALES, or empty."""
+
+    items: tuple[str, ...]
+    scale: str = ""
+
+    @property
+    def text(self) -> str:
+        """The answer as a model writes it: `12.5 percent`, `2019 | 2018`, `$1,496.5 million`."""
+        return f"{f' {SEPARATOR} '.join(self.items)} {self.scale}".strip()
+
+
+def parse(text: str) -> list[Answer]:
+    """The answers that a line of text may mean, items between "|".
+
+    A last word that is one of SCALES may belong to its item or be the scale of all items: the
+    official files write it both ways ("$0.5 million", and "1,496.5" of scale million).
+    """
+    items = tuple(item.strip() for item in text.split(SEPARATOR))
+    *others, last = items
+    kept, _, word = last.rpartition(" ")
+    scale = word.lower().rstrip(".")
+    if scale not in SCALES or not kept.strip():
+        return [Answer(items)]
+    return [Answer(items), Answer((*others, kept.strip()), scale)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the rule says of one question; `f1` is in [0, 1], with 2 decimals.
+
+    `em_acc` is the official exact match. `em_acc_strict` does not take a bare number as it is
+    (0.2342 for 23.42 percent).
+    """
+
+    em_acc: bool
+    em_acc_strict: bool
+    f1: float
+    numeric: bool  # the gold was calculated or counted
+
+    def flags(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def score(predicted: Answer, gold: Answer, *, is_computed: bool) -> Score:
+    """The official score; a prediction without any text is wrong.
+
+    `is_computed`: the gold was calculated or counted, so F1 is the exact match.
+    """
+    if not any(predicted.items):
+        return Score(em_acc=False, em_acc_strict=False, f1=0.0, numeric=is_computed)
+    wanted = comparable(gold)
+    exact, f1 = max(_compared(text, wanted) for text in _readings(predicted))
+    strict, _ = _compared(comparable(predicted), wanted)
+    f1 = float(exact) if is_computed else f1
+    return Score(em_acc=exact, em_acc_strict=strict, f1=f1, numeric=is_computed)
+
+
+def score_text(text: str, gold: Answer, *, is_computed: bool) -> Score:
+    """The best score of what the text may mean (see `parse`)."""
+    scores = [score(each, gold, is_computed=is_computed) for each in parse(text)]
+    return max(scores, key=lambda each: (each.em_acc, each.f1, each.em_acc_strict))
+
+
+def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over all questions of `Score.flags()`; `em_acc_numeric` is over numeric golds only.
+
+    `em_acc_numeric` is absent where there is none. Raises ValueError without any score.
+    """
+    if not scores:
+        raise ValueError("no questions were scored")
+    means = {name: _mean(scores, name) for name in ("em_acc", "em_acc_strict", "f1")}
+    numeric = [each for each in scores if each["numeric"]]
+    return {**means, "em_acc_numeric": _mean(numeric, "em_acc")} if numeric else means
+
+
+def comparable(answer: Answer) -> str:
+    """The one string that an answer is compared as, not yet normalised."""
+    return " ".join(_scaled(item, answer.scale) for item in sorted(answer.items))
+
+
+def normalized(text: str) -> str:
+    """Lower case, without punctuation, articles and extra white space; numbers as Python prints
+    them, word by word."""
+    words = (_normalized_word(word.lower()) for word in text.split(" "))
+    return " ".join(word for word in words if word)
+
+
+def is_number(text: str) -> bool:
+    """Whether the text begins with a number, alone or with a scale word after it."""
+    words = " ".join(word.translate(_DROPPED_IN_NUMBERS) for word in text.split()).split()
+    try:
+        value = float(words[0]) if words else math.nan
+    except ValueError:
+        return False
+    return not math.isnan(value) and (len(words) < 2 or _factor(words[1]) != 1)
+
+
+def to_number(text: str) -> float | None:
+    """The text's first number, with its scale word, brackets (negative) and % taken in."""
+    found = _FIRST_NUMBER.search(text.translate(_DROPPED_IN_NUMBERS))
+    if found is None or found.group(1) is None:
+        return None
+    number = float(found.group(1)) if "." in found.group(1) else int(found.group(1))
+    worded = _NUMBER_AND_WORD.search(text)
+    factor = _factor(worded.group()) if worded else 1
+    sign = -1 if _IN_BRACKETS.search(text.strip()) else 1
+    percent = 0.01 if _IN_PERCENT.search(text.strip()) else 1
+    return round(number * factor * sign * percent, 4)
+
+
+def _mean(scores: Sequence[Mapping[str, float]], name: str) -> float:
+    return sum(each[name] for each in scores) / len(scores)
+
+
+def _readings(answer: Answer) -> list[str]:
+    """A bare number is also read as it is, so that 0.2342 answers 23.42 percent."""
+    only = answer.items[0]
+    bare = len(answer.items) == 1 and not answer.scale and "%" not in only and is_number(only)
+    number = to_number(only) if bare else None
+    return [comparable(answer), *([] if number is None else [f"{number:.4f}"])]
+
+
+def _compared(text: str, gold: str) -> tuple[bool, float]:
+    return normalized(text) == normalized(gold), _f1_of_words(text, gold)
+
+
+def _scaled(item: str, scale: str) -> str:
+    number = to_number(item) if is_number(item) else None
+    if number is None:
+        return f"{item} {scale}" if scale else item
+    if "%" in item:
+        return f"{number:.4f}"
+    return f"{round(number, 2) * _factor(scale):.4f}"
+
+
+def _normalized_word(word: str) -> str:
+    text = word if is_number(word) else word.translate(_PUNCTUATION)
+    if is_number(text):
+        text = str(to_number(text))
+    return " ".join(_ARTICLE.sub(" ", text).split())
+
+
+def _f1_of_words(predicted: str, gold: str) -> float:
+    ours, theirs = set(normalized(predicted).split()), set(normalized(gold).split())
+    shared = len(ours & theirs)
+    precision = shared / len(ours) if ours else 1.0
+    recall = shared / len(theirs) if theirs else 1.0
+    if precision + recall == 0:
+        return 0.0
+    return round(2 * precision * recall / (precision + recall), 2)
+
+
+def _factor(text: str) -> float:
+    named = (factor for word, factor in _FACTORS.items() if word in text.lower())
+    return next(named, 1)
