@@ -2,7 +2,8 @@
 
 Hosts (trainables/host.py) are Ray actors that hold the accelerator. As many as the cluster has
 room for are started with the sweep and kept; a trial is given a free host that already holds its
-base where there is one. First come, first served.
+base where there is one. First come, first served, but for this: a host that comes free goes to a
+trial that waits for its base, past the first in line, at most PASSED_OVER_AT_MOST times.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from orchestrator.host_shape import HostShape
 
 BRING_UP_ATTEMPTS = 3
+PASSED_OVER_AT_MOST = 3  # then the first in line gets the next host, whatever it holds
 SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are about to be taken away
 
 
@@ -36,6 +38,20 @@ class _Slot:
         return self.trial_id is None and not self.leaving
 
 
+@dataclass(eq=False)
+class _Place:
+    """A trial's place in line, and how often another one went past it."""
+
+    trial_id: str
+    base_key: str
+    given: asyncio.Future[_Slot | None]
+    passed_over: int = 0
+
+    def answer(self, slot: _Slot | None) -> None:
+        if not self.given.done():
+            self.given.set_result(slot)
+
+
 @dataclass
 class Admission:
     """An async Ray actor (see `start_admission`); every method is safe to call concurrently.
@@ -47,9 +63,8 @@ class Admission:
     shape: HostShape
     provenance: dict[str, str]
     _ready: list[_Slot] = field(default_factory=list)
-    _waiting: deque[asyncio.Future[_Slot | None]] = field(default_factory=deque)
+    _waiting: deque[_Place] = field(default_factory=deque)
     _starting: set[asyncio.Task[None]] = field(default_factory=set)
-    _wanted: dict[asyncio.Future[_Slot | None], tuple[str, str]] = field(default_factory=dict)
     _watching: set[asyncio.Task[None]] = field(default_factory=set)
     _clock: int = 0
     _ending: bool = False
@@ -103,7 +118,7 @@ class Admission:
         """
         self._ending = True
         while self._waiting:
-            _answer(self._waiting.popleft(), None)
+            self._waiting.popleft().answer(None)
         busy = [self._interrupted(slot) for slot in self._ready if slot.trial_id is not None]
         await asyncio.gather(*busy, return_exceptions=True)
 
@@ -142,8 +157,8 @@ class Admission:
             return
         while self._waiting:
             place = self._waiting.popleft()
-            if not place.done():
-                place.set_exception(error)
+            if not place.given.done():
+                place.given.set_exception(error)
 
     async def _bring_up(self) -> None:
         """A host, once Ray has found a place for it; one whose node dies meanwhile is retried."""
@@ -227,27 +242,35 @@ class Admission:
         return slot
 
     async def _wait_in_line(self, trial_id: str, base_key: str) -> _Slot | None:
-        place: asyncio.Future[_Slot | None] = asyncio.get_running_loop().create_future()
-        self._wanted[place] = trial_id, base_key
+        future: asyncio.Future[_Slot | None] = asyncio.get_running_loop().create_future()
+        place = _Place(trial_id, base_key, future)
         self._waiting.append(place)
         try:
-            return await place
+            return await future
         finally:
-            del self._wanted[place]
+            if place in self._waiting:  # whoever waited has given up
+                self._waiting.remove(place)
 
     def _serve(self) -> None:
-        """Gives free hosts to those that wait, first come first served."""
+        """Gives free hosts to those that wait."""
         while self._waiting:
             free = [slot for slot in self._ready if slot.free]
             if not free:
                 return
-            place = self._waiting.popleft()
-            if place.done():
-                continue
-            trial_id, base_key = self._wanted[place]
-            slot = self._best(free, base_key)
-            slot.trial_id = trial_id
-            place.set_result(slot)
+            place = self._next_in_line({slot.base_key for slot in free})
+            self._waiting.remove(place)
+            if not place.given.done():
+                slot = self._best(free, place.base_key)
+                slot.trial_id = place.trial_id
+                place.answer(slot)
+
+    def _next_in_line(self, bases: set[str | None]) -> _Place:
+        first = self._waiting[0]
+        if first.passed_over >= PASSED_OVER_AT_MOST:
+            return first
+        chosen = next((place for place in self._waiting if place.base_key in bases), first)
+        first.passed_over += chosen is not first
+        return chosen
 
     @staticmethod
     def _best(free: list[_Slot], base_key: str) -> _Slot:
@@ -280,8 +303,3 @@ def draining_nodes() -> set[str]:
     from ray._private.state import state  # the only place where Ray says so to programs
 
     return set(state.get_draining_nodes())
-
-
-def _answer(place: asyncio.Future[_Slot | None], slot: _Slot | None) -> None:
-    if not place.done():
-        place.set_result(slot)

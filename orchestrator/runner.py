@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import ray
@@ -23,6 +24,7 @@ from ray.tune.search import Searcher
 from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
+from orchestrator.exclusions import surviving
 from orchestrator.interrupts import asked_to_stop
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
@@ -32,6 +34,8 @@ from orchestrator.schedulers import SCHEDULERS, judged
 from trainables.host import Failure
 from trainables.spec import INTERRUPTED, Event
 from trainables.storage import storage_error_in
+
+OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
 
 
 class Watcher(Protocol):
@@ -80,7 +84,7 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
                 search_alg=AgendaSearcher(sweep),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=sweep.cluster.shape.count,
+                max_concurrent_trials=sweep.cluster.shape.count + look_ahead(sweep),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
@@ -95,6 +99,15 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
         raise (storage_error_in(error) or error) from error  # Tune wraps what its callbacks raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def look_ahead(sweep: Sweep) -> int:
+    """How many trials wait in line, so that a host that comes free finds one with its base.
+
+    None where all trials share one base: then each suggestion is best made as late as it can be.
+    """
+    bases = surviving(sweep.config.space, sweep.config.exclude, OF_A_BASE)
+    return max(2, sweep.cluster.shape.count // 2) if len(list(islice(bases, 2))) > 1 else 0
 
 
 def score_reports(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.host_shape import HostShape, host_shape
-from orchestrator.hosts import Admission
+from orchestrator.hosts import PASSED_OVER_AT_MOST, Admission
 from trainables.errors import InputError
 
 
@@ -76,12 +76,51 @@ def test_those_that_wait_are_served_in_the_order_they_came() -> None:
             admission.release(name)
 
         waiting = []
-        for name, base in (("second", "b"), ("third", "a"), ("fourth", "a")):
+        for name, base in (("second", "b"), ("third", "c"), ("fourth", "d")):
             waiting.append(asyncio.create_task(wait(name, base)))
             await settled()
         admission.release("first")
         await asyncio.gather(*waiting)
         assert served == ["second", "third", "fourth"]
+
+    told(story)
+
+
+async def order_served(admission: StubHosts, line: list[tuple[str, str]]) -> list[str]:
+    """Who of those in line, by name and base, is given the one host, one after another."""
+    await admission.open()
+    await admission.acquire("before", "a")
+    served: list[str] = []
+
+    async def wait(name: str, base: str) -> None:
+        await admission.acquire(name, base)
+        served.append(name)
+        await asyncio.sleep(0)
+        admission.release(name)
+
+    waiting = []
+    for name, base in line:
+        waiting.append(asyncio.create_task(wait(name, base)))
+        await settled()
+    admission.release("before")
+    await asyncio.gather(*waiting)
+    return served
+
+
+def test_a_host_that_comes_free_goes_to_who_waits_for_its_base() -> None:
+    async def story() -> None:
+        line = [("other", "b"), ("same", "a"), ("other too", "b")]
+        assert await order_served(hosts(1), line) == ["same", "other", "other too"]
+
+    told(story)
+
+
+def test_the_first_in_line_is_not_passed_over_for_ever() -> None:
+    async def story() -> None:
+        same = [(f"same {number}", "a") for number in range(6)]
+        served = await order_served(hosts(1), [("first", "b"), *same])
+        assert served.index("first") == PASSED_OVER_AT_MOST
+        assert len(served) == 7
 
     told(story)
 

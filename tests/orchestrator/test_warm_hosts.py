@@ -87,6 +87,22 @@ def test_a_sweep_on_one_base_loads_it_once_per_host(model: Path, tmp_path: Path)
     assert len({summary["seconds"]["load"] for summary in ended.values()}) <= 2
 
 
+def test_a_sweep_on_two_bases_seldom_changes_the_base_of_a_host(
+    model: Path, tmp_path: Path
+) -> None:
+    value = mapping(str(model))
+    value["space"] |= {"quantization": ["none", "nf4"], "rank": [2, 3, 4, 5, 6, 7]}
+    value["search"] |= {"trials": 12, "algorithm": "grid"}
+    value["scheduler"] = "none"
+    done = sweep(write_space(tmp_path / "tiny.yaml", value), tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    ended = summaries(tmp_path / "runs" / "tiny")
+    assert len(ended) == 14  # with the untrained baselines
+    loads = len({summary["seconds"]["load"] for summary in ended.values()})
+    print(f"{loads} loads of 2 bases on 2 hosts for 14 trials")
+    assert loads <= 6
+
+
 def acquire(admission: Any, spec: TrialSpec) -> Any:
     return ray.get(admission.acquire.remote(spec.trial_id, spec.base_key))
 
