@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup sweep test test-slow test-gpu check format base-models ci clean
+.PHONY: help setup sweep test test-slow test-gpu chaos benchmark check format base-models ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -21,13 +21,19 @@ sweep: $(READY) ## run the quickstart sweep (again: resume it)
 	$(BIN)/python -m orchestrator.sweep
 
 test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
 
 test-slow: $(READY) ## the tests that take longer
 	$(BIN)/python -m pytest -m 'slow and not gpu'
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+chaos: $(READY) ## break a sweep on purpose, 20 drawn rounds (CHAOS_ROUNDS, CHAOS_SEED)
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s tests/chaos
+
+benchmark: $(READY) ## what a sweep costs besides training, against plain Ray Tune
+	$(BIN)/python -m benchmarks.overhead
 
 check: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
