@@ -6,7 +6,6 @@ schedulers mean what their documentation says; with `reuse_actors` one proxy ser
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from orchestrator.objective import OBJECTIVES
+from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.host import LOADING_TAKES, Failure, Interruption
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event
 
 HOST_LOSSES_ALLOWED = 2
-LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -53,7 +52,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
                 result = self._next()
             except RayActorError as error:
                 result = self._lost(error)
-            except _SilentError as error:
+            except SilentError as error:
                 result = self._ended_silent_host(error)
             if result is not None:
                 return result
@@ -87,7 +86,8 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             if not isinstance(started, list):
                 return self._instead_of_an_event(started)
             history = started
-        event = self._wait(self._host.next.remote())
+        silent = self._limits["silent_seconds"]
+        event = answer(self._host.next.remote(), self._folder, silent_seconds=silent)
         if not isinstance(event, Event):
             return self._instead_of_an_event(event)
         result = self._result(event)
@@ -101,37 +101,15 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if self._host is None:
             return Interruption()
         silent = self._limits["silent_seconds"]
+        allowed = None if silent is None else silent * LOADING_TAKES
         call = self._host.start.remote(config["folder"], silent)
-        started: list[Event] | Failure | Interruption = self._wait(call, starts=True)
+        try:  # not waited for when the sweep ends: it may be a long download
+            started: list[Event] | Failure | Interruption = answer(
+                call, self._folder, silent_seconds=allowed, give_up=self._sweep_ends
+            )
+        except NotWaitedForError:
+            return Interruption()
         return started
-
-    def _wait(self, call: Any, *, starts: bool = False) -> Any:
-        """What the host answers; raises _SilentError when it gives no sign of life for too long.
-
-        A start is not waited for when the sweep ends: it may be a long download.
-        """
-        limit, began = self._limits["silent_seconds"], time.monotonic()
-        allowed = float("inf") if limit is None else limit * (LOADING_TAKES if starts else 1.0)
-        sign = self._sign_of_life()
-        while True:
-            ready, _ = ray.wait([call], timeout=LOOKS_EVERY_SECONDS)
-            if ready:
-                return ray.get(call)
-            if starts and self._sweep_ends():
-                return Interruption()
-            before, sign = sign, self._sign_of_life()
-            if sign != before:
-                began = time.monotonic()
-            if time.monotonic() - began > allowed:
-                raise _SilentError(allowed, starts=starts)
-
-    def _sign_of_life(self) -> tuple[int, int] | None:
-        """Changes whenever the host writes that the trial still runs; no clocks are compared."""
-        try:
-            found = self._folder.progress_file.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino
 
     def _sweep_ends(self) -> bool:
         ends: bool = ray.get(self._admission.is_ending.remote())
@@ -182,13 +160,13 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             Failure(f"its host died {self._losses} times ({type(error).__name__})")
         )
 
-    def _ended_silent_host(self, error: _SilentError) -> dict[str, Any]:
+    def _ended_silent_host(self, error: SilentError) -> dict[str, Any]:
         self._host = None
         ray.get(self._admission.replace.remote(self._trial_id))  # kills it
-        waited_for = "it was still starting" if error.starts else f"its last step was {self._step}"
+        last = f"its last step was {self._step}" if self._step else "it had done no step"
         return self._failure(
             Failure(
-                f"no sign of life for {error.seconds / 60:g} minutes, {waited_for}: its host was "
+                f"no sign of life for {error.seconds / 60:g} minutes, {last}: its host was "
                 "killed (limits.silent_minutes). Its worker.log ends with where it hung."
             )
         )
@@ -207,11 +185,3 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         except RayActorError:
             ray.get(self._admission.replace.remote(self._trial_id))
         ray.get(self._admission.release.remote(self._trial_id))
-
-
-class _SilentError(RuntimeError):
-    """A host gave no sign of life for `seconds`."""
-
-    def __init__(self, seconds: float, *, starts: bool) -> None:
-        super().__init__(f"no sign of life for {seconds:g} seconds")
-        self.seconds, self.starts = seconds, starts

@@ -31,7 +31,8 @@ from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.objective import OBJECTIVES
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
-from trainables.host import Failure
+from orchestrator.silence import SilentError, answer
+from trainables.host import LOADING_TAKES, Failure
 from trainables.spec import INTERRUPTED, Event
 from trainables.storage import storage_error_in
 
@@ -276,12 +277,15 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     """Scores one trial on any host; returns why it failed, or nothing."""
     place, admission = f"{record.trial_id}/report", sweep.cluster.admission
+    silent = trial_limits(sweep.config.limits)["silent_seconds"]
+    allowed = None if silent is None else silent * LOADING_TAKES
     host = ray.get(admission.acquire.remote(place, record.spec.base_key))
     try:
-        score = ray.get(host.score_report.remote(str(record.folder.path)))
-    except RayActorError as error:
+        call = host.score_report.remote(str(record.folder.path), silent)
+        score = answer(call, record.folder, silent_seconds=allowed)
+    except (RayActorError, SilentError) as error:
         ray.get(admission.replace.remote(place))
-        return f"its host died ({type(error).__name__})"
+        return f"its host died or hung ({type(error).__name__})"
     finally:
         ray.get(admission.release.remote(place))
     return score.reason if isinstance(score, Failure) else ""

@@ -132,15 +132,24 @@ class HostProcess:
         """Never returns: whoever waits for it is told by Ray when the process has died."""
         threading.Event().wait()
 
-    def score_report(self, folder: str) -> dict[str, Any] | Failure:
-        """Scores a finished trial on the report split; the result lies in its folder too."""
+    def score_report(
+        self, folder: str, silent_seconds: float | None = None
+    ) -> dict[str, Any] | Failure:
+        """Scores a finished trial on the report split; the result lies in its folder too.
+
+        Gives signs of life, and may be silent, as a trial that starts.
+        """
         from trainables.judge import score_report
 
         self.close()
         self._folder = TrialFolder(Path(folder))
         try:
             self._folder = take_over(self._folder)
-            return score_report(self._trial())
+            watch = Watch(
+                self._folder, interrupted=threading.Event(), silent_seconds=silent_seconds
+            )
+            with watch.over(times=LOADING_TAKES):
+                return score_report(replace(self._trial(), heartbeat=watch.beat))
         except Exception as error:  # noqa: BLE001  # the worker boundary
             return self._failed(error)
 

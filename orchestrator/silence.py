@@ -1,0 +1,60 @@
+"""Waiting for what a host answers: for as long as it gives signs of life, and no longer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trainables.run_folder import TrialFolder
+
+LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
+
+
+class SilentError(RuntimeError):
+    """A host gave no sign of life for `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no sign of life for {seconds:g} seconds")
+        self.seconds = seconds
+
+
+class NotWaitedForError(RuntimeError):
+    """Whoever waits has something better to do."""
+
+
+def answer(
+    call: Any,
+    folder: TrialFolder,
+    *,
+    silent_seconds: float | None,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Any:
+    """What the host answers to a call about the trial of this folder.
+
+    Raises SilentError after `silent_seconds` (None: never) in which its host wrote nothing there,
+    NotWaitedForError once `give_up` is true, and what Ray raises for a host that died.
+    """
+    import ray
+
+    began, sign = time.monotonic(), _sign_of_life(folder)
+    while True:
+        ready, _ = ray.wait([call], timeout=LOOKS_EVERY_SECONDS)
+        if ready:
+            return ray.get(call)
+        if give_up():
+            raise NotWaitedForError
+        before, sign = sign, _sign_of_life(folder)
+        if sign != before:
+            began = time.monotonic()
+        if silent_seconds is not None and time.monotonic() - began > silent_seconds:
+            raise SilentError(silent_seconds)
+
+
+def _sign_of_life(folder: TrialFolder) -> tuple[int, int] | None:
+    """Changes whenever the host writes that the trial still runs; no clocks are compared."""
+    try:
+        found = folder.progress_file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
