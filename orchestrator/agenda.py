@@ -164,8 +164,7 @@ class Agenda:
     def _suggest(self) -> TrialRecord | None:
         """A configuration that is not known yet and may fit, or None if the space has no more."""
         while not self.exhausted and not self.gave_up:
-            endless = self._search.size is None
-            if endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
+            if self._search.is_endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
                 self.gave_up = True
                 return None
             proposal = self._screening.next()
@@ -178,7 +177,7 @@ class Agenda:
     def _end_of_space(self) -> None:
         """Nothing is left that might fit; of what is left, why it can't run is listed."""
         refused = self._ledger.with_state(INFEASIBLE)
-        if self._search.size is None and refused and not self._search.is_ordered:
+        if self._search.is_endless and refused and not self._search.is_ordered:
             self.gave_up = True
             return
         self.exhausted = True
@@ -192,6 +191,8 @@ class Agenda:
         record = self._ledger.add(spec, proposal.suggestion)
         self._proposals[record.trial_id] = proposal
         self._search.launched(proposal, record.trial_id)
+        if not proposal.is_given and self._is_ruled_out(record):
+            return None
         if self._is_rejected(record):
             return None
         self._fitting.launched(record.trial_id, spec.knobs)
@@ -206,6 +207,13 @@ class Agenda:
         self._screening.rejections.add(rejection)
         self._refuse(record, rejection)
         return True
+
+    def _is_ruled_out(self, record: TrialRecord) -> bool:
+        """Whether less than this did not fit; its result is then written and told."""
+        smaller = self._fitting.rules_out(record.spec.knobs)
+        if smaller is not None:
+            self._refuse(record, f"needs at least the memory of {smaller}, which did not fit")
+        return smaller is not None
 
     def _refuse(self, record: TrialRecord, reason: str) -> None:
         self._ledger.infeasible(record, reason)
@@ -225,10 +233,8 @@ class Agenda:
         """A trial of an earlier run that this device can run."""
         while self._unfinished:
             record = self._unfinished.popleft()
-            smaller = self._fitting.rules_out(record.spec.knobs) if record.is_trial else None
-            if smaller:
-                self._refuse(record, f"needs at least the memory of {smaller}, which did not fit")
-            elif not self._is_rejected(record):
+            ruled_out = record.is_trial and self._is_ruled_out(record)
+            if not ruled_out and not self._is_rejected(record):
                 return record
         return None
 

@@ -61,7 +61,7 @@ def start_ray(address: str | None) -> None:
     """Joins the cluster at `address` (None: one that runs here, else a local one is started).
 
     SIGTERM, which Ray takes for itself, means from here on what Ctrl-C means.
-    Raises InputError if nothing answers at the address.
+    Raises InputError if nothing answers at the address, KeyboardInterrupt at SIGTERM meanwhile.
     """
     import ray
 
@@ -74,6 +74,9 @@ def start_ray(address: str | None) -> None:
             logging_level=logging.ERROR,
             include_dashboard=False if address in (None, "local") else None,
         )
+    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+        terminate_like_ctrl_c()
+        raise KeyboardInterrupt from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

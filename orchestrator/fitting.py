@@ -19,7 +19,8 @@ from typing import Any
 from orchestrator.memory_order import FREE, Knobs, Need
 
 FREE_REFUSALS = 10  # from then on a share of the launches may be risked
-RISKED_SHARE = 0.12
+RISKED_SHARE = 0.15
+RISKED_AHEAD = 5  # launches whose share may be risked before they were made
 _LARGEST_SET = 3  # knobs whose interaction decides
 _PRIOR = 0.25  # of the Beta distributions: a cell mostly always fits or never does
 _NEARLY_SURE = 0.97
@@ -95,7 +96,7 @@ class Fitting:
         if self._refusals < FREE_REFUSALS:
             return True
         spent = sum(self._risks.values()) + (1 - odds)
-        return spent <= RISKED_SHARE * (len(self._risks) + 1)
+        return spent <= RISKED_SHARE * (len(self._risks) + RISKED_AHEAD)
 
     @property
     def _is_order_distrusted(self) -> bool:

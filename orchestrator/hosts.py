@@ -162,12 +162,10 @@ class Admission:
 
     async def _bring_up(self) -> None:
         """A host, once Ray has found a place for it; one whose node dies meanwhile is retried."""
-        from ray.exceptions import RayActorError
-
         for attempt in range(BRING_UP_ATTEMPTS):
             try:
                 slot = await self._new_slot()
-            except RayActorError:
+            except host_gone():
                 if attempt == BRING_UP_ATTEMPTS - 1:
                     raise
             else:
@@ -194,11 +192,9 @@ class Admission:
 
     async def _notice_death(self, slot: _Slot) -> None:
         """Replaces a host that dies while it is free; a trial's proxy sees to its own."""
-        from ray.exceptions import RayActorError
-
         try:
             await slot.actor.until_death.remote()
-        except RayActorError:
+        except host_gone():
             if slot in self._ready and slot.trial_id is None:
                 self._replace(slot)
 
@@ -215,18 +211,14 @@ class Admission:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
     async def _interrupted(self, slot: _Slot) -> None:
-        from ray.exceptions import RayActorError
-
-        with contextlib.suppress(RayActorError):  # whoever waits for its events is told as well
+        with contextlib.suppress(*host_gone()):  # whoever waits for its events is told as well
             await slot.actor.interrupt.remote()
 
     async def _answers(self, slot: _Slot) -> bool:
         """Whether the host lives; its node may have been lost a moment ago."""
-        from ray.exceptions import RayActorError
-
         try:
             await slot.actor.ping.remote()
-        except RayActorError:
+        except host_gone():
             return False
         return True
 
@@ -296,6 +288,13 @@ def start_admission(name: str, shape: HostShape, *, provenance: dict[str, str]) 
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
     return actor.remote(shape, provenance)
+
+
+def host_gone() -> tuple[type[Exception], ...]:
+    """What Ray raises for a call to a host that is no more, or that it ended for its memory."""
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
+
+    return (RayActorError, NodeDiedError, OutOfMemoryError)
 
 
 def draining_nodes() -> set[str]:

@@ -2,7 +2,9 @@
 
 The lease is a file with the holder's host, process and heartbeat. One whose process is gone from
 this host, or that has missed three heartbeats, is taken over. Clocks of two hosts are never
-compared: a driver on another host is watched until its file changes, by our own clock.
+compared: a driver on another host is watched until its file changes, by our own clock. Another
+host is also one of the same name, and another container on this machine: neither's processes can
+be seen from here.
 
 A holder beats into the file that it has opened, never into another one at the same place, and a
 taken-over holder learns of it at its next write (`Lease.run`) or heartbeat: it writes nothing more.
@@ -25,10 +27,12 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder, remove_half_written
+from trainables.storage import storage_errors
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_BEATS_ALLOWED = 3
 _FILE_BYTES = 512  # always, so that a beat never changes the size
+_NUMBERS = ("pid", "taken", "heartbeat", "monotonic")
 _LOOKS_PER_BEAT = 20
 _MOMENT_SECONDS = 0.2
 
@@ -54,13 +58,17 @@ class Lease:
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        """Holds the sweep from here on; no file of another driver comes to its place any more."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        if self._is_held():
-            raise InputError(_held_by(self._file))
-        self._take_away_stale()
-        self._claim()
-        remove_half_written(self.run.path)
+        """Holds the sweep from here on; no file of another driver comes to its place any more.
+
+        Raises StorageError where the lease can't be written, and leaves none then.
+        """
+        with storage_errors(self._file):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            if self._is_held():
+                raise InputError(_held_by(self._file))
+            self._take_away_stale()
+            self._claim()
+            self._begin()
         self._heart.start()
         return self
 
@@ -92,7 +100,8 @@ class Lease:
         self._over.set()
         self._heart.join()
         self.check()
-        self._file.unlink(missing_ok=True)
+        with storage_errors(self._file):
+            self._file.unlink(missing_ok=True)
 
     def _is_held(self) -> bool:
         """Whether a driver at work wrote the lease, or is just writing it."""
@@ -123,10 +132,18 @@ class Lease:
     def _claim(self) -> None:
         """Creates the file if and only if nobody else has just done so."""
         try:
-            self._descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            self._descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             raise InputError(_held_by(self._file)) from None
-        self._write()
+
+    def _begin(self) -> None:
+        try:
+            self._write()
+            remove_half_written(self.run.path)
+        except OSError:
+            os.close(self._descriptor)
+            self._file.unlink(missing_ok=True)  # else the next driver waits for a sign of life
+            raise
 
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
@@ -143,8 +160,7 @@ class Lease:
     def _write(self) -> None:
         """Into our own file, wherever it lies by now: never over another driver's."""
         own = {
-            "host": socket.gethostname(),
-            "boot": _boot_id(),
+            **this_place(),
             "pid": os.getpid(),
             "nonce": self._nonce,
             "taken": self._taken,
@@ -164,7 +180,7 @@ class Lease:
 
 
 def read_lease(file: Path) -> dict[str, Any] | None:
-    """What the lease says, or None if there is none (or it is half written)."""
+    """What the lease says, or None if there is none (or it is half written or damaged)."""
     return _parsed(_content(file))
 
 
@@ -177,6 +193,11 @@ def is_alive(holder: dict[str, Any]) -> bool:
     return _is_fresh(time.time() - float(holder.get("heartbeat", 0))) if known is None else known
 
 
+def this_place() -> dict[str, str]:
+    """What two processes share that see each other by their ids and read one monotonic clock."""
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
+
+
 def _content(file: Path) -> bytes | None:
     try:
         return file.read_bytes()
@@ -187,22 +208,27 @@ def _content(file: Path) -> bytes | None:
 def _parsed(content: bytes | None) -> dict[str, Any] | None:
     try:
         value = json.loads(content) if content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    return value if all(_is_moment(value.get(name, 0)) for name in _NUMBERS) else None
+
+
+def _is_moment(value: Any) -> bool:
+    """What a damaged file says must not stop whoever reads it."""
+    return isinstance(value, int | float) and 0 <= value < 2**40
 
 
 def _is_alive_here(holder: dict[str, Any] | None) -> bool | None:
-    """None: a driver on another host, or one that has not said who it is; it must be watched."""
-    if holder is None or holder.get("host") != socket.gethostname():
+    """None: a driver elsewhere, or one that has not said who it is; it must be watched."""
+    if holder is None or any(holder.get(name) != value for name, value in this_place().items()):
         return None
-    if holder.get("boot", _boot_id()) != _boot_id():
-        return False  # this host has been started anew since
     if not _process_exists(int(holder.get("pid", -1))):
         return False
-    if "monotonic" in holder:  # one clock for all processes of a host, which nobody sets
-        return _is_fresh(time.monotonic() - float(holder["monotonic"]))
-    return _is_fresh(time.time() - float(holder.get("heartbeat", 0)))
+    if "monotonic" not in holder:
+        return None
+    return _is_fresh(time.monotonic() - float(holder["monotonic"]))  # a clock that nobody sets
 
 
 def _is_fresh(age_seconds: float) -> bool:
@@ -226,8 +252,15 @@ def _boot_id() -> str:
         return ""  # no Linux
 
 
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""  # no Linux
+
+
 def _process_exists(pid: int) -> bool:
-    if pid <= 0:
+    if not 0 < pid < 2**31:
         return False
     try:
         os.kill(pid, 0)

@@ -129,7 +129,9 @@ class Ledger:
         self._end(record, FAILED, reason)
 
     def infeasible(self, record: TrialRecord, reason: str) -> None:
+        """On other hardware it begins anew; a failed trial keeps a checkpoint to go on from."""
         self._end(record, INFEASIBLE, reason)
+        record.folder.discard_checkpoints()
 
     def run_again(self, record: TrialRecord) -> None:
         """A failed or infeasible trial gets another chance, from its last checkpoint."""

@@ -10,14 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.knobs import AUTO
+
 Knobs = Mapping[str, Any]  # canonical
 AtLeast = Callable[[Any, Any], bool]  # whether the first needs at least as much as the second
 
 
 def _number(one: Any, other: Any) -> bool:
-    """More is more; `auto` is not comparable, not even with itself: it shrinks to what fits."""
+    """More is more."""
     numbers = all(isinstance(value, int | float) for value in (one, other))
     return numbers and bool(one >= other)
+
+
+def _rows(one: Any, other: Any) -> bool:
+    """More is more; `auto` shrinks to one row before it is refused."""
+    return _number(*(1 if value == AUTO else value for value in (one, other)))
 
 
 def _above(least: float) -> AtLeast:
@@ -42,9 +49,10 @@ def _superset(one: Any, other: Any) -> bool:
 
 
 ORDERED: dict[str, AtLeast] = {
-    "batch_size": _number,
+    "batch_size": _rows,
     "sequence_length": _number,
     "rank": _number,
+    "effective_batch_size": _above(1),
     "gradient_accumulation": _above(1),  # gradients stay while the next micro-batch runs
     "dropout": _above(0),  # its masks are kept
     "gradient_checkpointing": _off,
@@ -53,7 +61,6 @@ ORDERED: dict[str, AtLeast] = {
 FREE = frozenset(  # knobs that touch no memory
     (
         "alpha",
-        "effective_batch_size",  # decides how often, not how much at once
         "learning_rate",
         "max_gradient_norm",
         "schedule",

@@ -110,8 +110,8 @@ class MLflowTracker:
             self._send(self._runs[trial_id], points=self._runs[trial_id].take(events))
 
     def finish(self, end: RunEnd) -> None:
-        """A state that may still go on (failed, interrupted) logs no final metrics: the first
-        value at a step stays, and the trial's end will have others."""
+        """A state that may still go on (failed, infeasible, interrupted) logs no final metrics: the
+        first value at a step stays, and the trial's end will have others."""
         with _reported(self._uri):
             found, status = self._runs.get(end.trial_id), STATUSES.get(end.state, "FAILED")
             digest = _digest_of_end(end)
@@ -121,9 +121,10 @@ class MLflowTracker:
                 self._begin(self._nested(end.start))
             run = self._runs[end.trial_id]
             points = run.take(end.history)
-            if end.state not in (FAILED, INTERRUPTED):
+            if end.state not in (FAILED, INFEASIBLE, INTERRUPTED):
                 points += run.take_final(end.metrics)
-            tags = {**end.tags, "reason": end.reason, "state": end.state}
+            own = {**self._nested(end.start).tags, **self._names(end.start)}
+            tags = {**end.tags, **own, "reason": end.reason, "state": end.state}
             self._send(run, points=points, tags={**tags, TABLES_TAG: tables_tag(end.tables)})
             self._end(run, status=status)
             self._keep(run, files=end.artifacts)
@@ -148,10 +149,13 @@ class MLflowTracker:
         parent = self._runs[SWEEP].run_id
         return replace(start, tags={**start.tags, "mlflow.parentRunId": parent})
 
+    def _names(self, start: RunStart) -> dict[str, str]:
+        """What a run is found by: nothing that a summary says may stand in its place."""
+        return {"sweep_id": self._sweep.sweep_id, "trial_id": start.trial_id}
+
     def _begin(self, start: RunStart) -> None:
         """The run as one that goes on, made where there is none; its points are known then."""
-        ours = {"sweep_id": self._sweep.sweep_id, "trial_id": start.trial_id, "state": "running"}
-        tags = _texts({**start.tags, **ours})
+        tags = _texts({**start.tags, **self._names(start), "state": "running"})
         run = self._runs.get(start.trial_id)
         if run is None:
             begun = milliseconds(start.started)

@@ -6,13 +6,15 @@ schedulers mean what their documentation says; with `reuse_actors` one proxy ser
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
+from orchestrator.hosts import host_gone
 from orchestrator.objective import OBJECTIVES
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.host import LOADING_TAKES, Failure, Interruption
@@ -25,12 +27,12 @@ HOST_LOSSES_ALLOWED = 2
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     """Runs the trial of `config["folder"]` on a host that the actor `config["admission"]` gives it.
 
-    The trial's folder is all it needs: the host reads the spec there. A result holds `event`
-    (Event.to_json); the first one also `history`, the events of the checkpoint that the trial goes
-    on from. Instead of an event there may be `failure` (reason, infeasible), or `interrupted`: the
-    sweep ends, and the trial has left its host with a checkpoint. `stopped` says that the event is
-    the last because of a limit, and which. `units` is the time attribute; `objective` comes with
-    the rungs that a trial can be stopped at and with the last result, which is `done`.
+    The trial's folder is all it needs: the host reads the spec there. The first result holds
+    `history`, the events of the checkpoint that the trial goes on from; the others an `event`
+    (Event.to_json), or in its place `failure` (trainables.host.Failure) or `interrupted`: the sweep
+    ends, and the trial has left its host with a checkpoint. `stopped` says that the event is the
+    last because of a limit, and which. `units` is the time attribute; `objective` comes with the
+    rungs that a trial can be stopped at and with the last result, which is `done`.
 
     `config["limits"]`: `trial_seconds`, of the trial's own time; `silent_seconds` without a sign
     of life, after which its host is killed. Either may be None.
@@ -50,7 +52,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         while True:
             try:
                 result = self._next()
-            except RayActorError as error:
+            except host_gone() as error:
                 result = self._lost(error)
             except SilentError as error:
                 result = self._ended_silent_host(error)
@@ -80,20 +82,20 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
 
     def _next(self) -> dict[str, Any] | None:
         """The trial's next result; None: it is to be asked for again, on another host."""
-        history: list[Event] | None = None
         if self._host is None:
             started = self._start()
             if not isinstance(started, list):
                 return self._instead_of_an_event(started)
-            history = started
+            return {
+                "history": [past.to_json() for past in started],
+                "units": started[-1].units if started else 0,
+                "done": False,
+            }
         silent = self._limits["silent_seconds"]
         event = answer(self._host.next.remote(), self._folder, silent_seconds=silent)
         if not isinstance(event, Event):
             return self._instead_of_an_event(event)
-        result = self._result(event)
-        if history is not None:
-            result["history"] = [past.to_json() for past in history]
-        return result
+        return self._result(event)
 
     def _start(self) -> list[Event] | Failure | Interruption:
         config = self._config
@@ -139,6 +141,10 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         return f"limits.trial_hours: its {limit / 3600:g} hours were used up at {at}"
 
     def _instead_of_an_event(self, told: Failure | Interruption) -> dict[str, Any] | None:
+        if isinstance(told, Failure) and told.taken_over and self._losses < HOST_LOSSES_ALLOWED:
+            self._losses += 1  # by a host of a sweep that is dead or has lost its lease
+            self._close()
+            return None
         if isinstance(told, Failure):
             return self._failure(told)
         host, self._host = self._host, None
@@ -149,11 +155,16 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             ray.get(self._admission.release.remote(self._trial_id))
         return {"interrupted": True, "units": self._units, "done": True}
 
-    def _lost(self, error: RayActorError) -> dict[str, Any] | None:
-        """The host has died; a node that was taken away on notice does not count."""
+    def _lost(self, error: Exception) -> dict[str, Any] | None:
+        """The host has died; a node that was taken away on notice does not count.
+
+        One that Ray ended because its node ran out of memory would only be ended again.
+        """
         self._host = None
-        self._losses += not error.preempted
         ray.get(self._admission.replace.remote(self._trial_id))
+        if isinstance(error, OutOfMemoryError):
+            return self._failure(Failure("its node ran out of memory", infeasible=True))
+        self._losses += not (isinstance(error, RayActorError) and error.preempted)
         if self._losses <= HOST_LOSSES_ALLOWED:
             return None
         return self._failure(
@@ -173,7 +184,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
 
     def _failure(self, failure: Failure) -> dict[str, Any]:
         self._close()
-        told = {"reason": failure.reason, "infeasible": failure.infeasible}
+        told = asdict(failure)
         return {"failure": told, "units": self._units, "done": True}
 
     def _close(self, *, discard: bool = False) -> None:
@@ -182,6 +193,6 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             return
         try:
             ray.get(host.close.remote(discard=discard))
-        except RayActorError:
+        except host_gone():
             ray.get(self._admission.replace.remote(self._trial_id))
         ray.get(self._admission.release.remote(self._trial_id))

@@ -49,10 +49,17 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
 
 
 def damage(run: RunFolder) -> list[str]:
-    """What earlier starts found damaged and set aside, and what is no part of the run."""
+    """What earlier starts found damaged and set aside, adapters that are not as they were written,
+    and what is no part of the run. Reads every adapter.
+    """
     aside = sorted(run.trials_folder.glob("*/*.damaged"))
     return [
         *(f"{file}: was found damaged and set aside; delete it once seen" for file in aside),
+        *(
+            f"{file}: damaged or gone: not the adapter that was scored; don't use it"
+            for folder in run.trials()
+            for file in folder.damaged_adapter()
+        ),
         *(f"{place}: its spec is gone, so it is no trial any more" for place in run.nameless()),
         *(f"{link}: a symbolic link; not followed" for link in run.links()),
     ]

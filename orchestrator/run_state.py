@@ -6,6 +6,7 @@ them under the same name is told what changed.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -27,13 +28,15 @@ def make_folder(run: RunFolder) -> None:
     probe = run.path / ".probe"
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        run.write_text(probe, "")
-        probe.unlink()
+        probe.write_bytes(b"\n")  # a full disk still takes an empty file
     except OSError as error:
         raise InputError(
             f"{run.path}: can't be written ({error.strerror}). "
             "Give a folder that can with --storage."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def read_state(run: RunFolder) -> dict[str, Any]:
@@ -44,8 +47,10 @@ def read_state(run: RunFolder) -> dict[str, Any]:
         return {}
     except DamagedError as error:
         raise InputError(
-            f"{run.state_file}: {error}. It holds only the sweep's id and its end: "
-            "delete it to go on; MLflow then shows the sweep as a new one."
+            f"{run.state_file}: {error}. It holds the sweep's id, its hours so far, whether it has "
+            "ended, and what its models and data were. Delete it to go on: no trial is lost, but "
+            "MLflow then shows the sweep as a new one, its hours count anew, and whether models "
+            "or data have changed since its start is not seen."
         ) from error
     except OSError as error:
         raise InputError(f"{run.state_file}: can't be read ({error.strerror}).") from error

@@ -12,19 +12,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
 from orchestrator.exclusions import surviving
+from orchestrator.hosts import host_gone
 from orchestrator.interrupts import asked_to_stop
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
@@ -34,7 +35,7 @@ from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
 from trainables.host import LOADING_TAKES, Failure
 from trainables.spec import INTERRUPTED, Event
-from trainables.storage import storage_error_in
+from trainables.storage import StorageError, storage_error_in
 
 OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
 
@@ -225,8 +226,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         if result.get("interrupted"):
             self._sweep.ledger.interrupted(record)
             return
-        if "history" in result:
+        if "history" in result:  # it comes alone, before any event
             self._catch_up(record, [Event.from_json(event) for event in result["history"]])
+            return
         self._take(record, [Event.from_json(result["event"])])
         if result.get("stopped"):
             self._sweep.ledger.stopped(record, result["stopped"])
@@ -240,7 +242,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
-        self._sweep.cluster.admission.release.remote(record.trial_id)  # the proxy no longer can
+        self._sweep.cluster.admission.replace.remote(record.trial_id)  # it may still compute there
         self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
@@ -261,6 +263,10 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def _fail(self, record: TrialRecord, failure: Mapping[str, Any]) -> None:
         ledger = self._sweep.ledger
+        if failure["storage"]:  # it would be every trial's fate, one after another
+            with suppress(StorageError):
+                ledger.interrupted(record)
+            raise StorageError(failure["reason"])
         end = ledger.infeasible if failure["infeasible"] else ledger.failed
         end(record, failure["reason"])
 
@@ -280,10 +286,11 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_TAKES
     host = ray.get(admission.acquire.remote(place, record.spec.base_key))
+    gone: tuple[type[Exception], ...] = (*host_gone(), SilentError)
     try:
         call = host.score_report.remote(str(record.folder.path), silent)
         score = answer(call, record.folder, silent_seconds=allowed)
-    except (RayActorError, SilentError) as error:
+    except gone as error:
         ray.get(admission.replace.remote(place))
         return f"its host died or hung ({type(error).__name__})"
     finally:
@@ -317,6 +324,9 @@ def _next_to_no_resources() -> tune.PlacementGroupFactory:
 
 def _quiet_tune() -> None:
     """Our own display, files and checks of results stand in for Tune's."""
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()  # AWS secrets among them, and Ray logs what it gets
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"

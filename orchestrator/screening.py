@@ -41,9 +41,9 @@ class Screening:
         return self._sampled() or self._likeliest()
 
     def rejected(self) -> Iterator[Mapping[str, Any]]:
-        """The suggestions of unknown configurations that the device rules out."""
+        """The suggestions of unknown configurations that can't run here, to be listed."""
         for configuration, suggestion in self.search.unseen(self._is_known):
-            if self.planner.rejection(self.planner.spec(configuration)):
+            if self._is_known_not_to_fit(configuration):
                 yield suggestion
 
     def _sampled(self) -> Proposal | None:
@@ -61,13 +61,9 @@ class Screening:
         known = self.ledger.get(spec.trial_id)
         if known is not None:
             self.answer(proposal, known)
-        elif proposal.is_given:
+        elif proposal.is_given or self.search.is_ordered:
             return True
-        elif self.fitting.rules_out(spec.knobs):
-            self.search.tell(proposal, "worst")
-        elif self.search.is_ordered:
-            return True
-        elif self.planner.rejection(spec) in self.rejections:
+        elif self.fitting.rules_out(spec.knobs) or self.planner.rejection(spec) in self.rejections:
             self.search.tell(proposal, "worst")
         elif self.fitting.worth_a_try(self.fitting.odds(spec.knobs)):
             return True

@@ -30,7 +30,7 @@ TRIAL_ID = "trial_id"  # the attribute by which a study's trial is found in the 
 _ASKS_BEFORE_FALLING_BACK = 64
 _ASKS_FOR_THE_REST = 20  # of a configuration that is given in part
 _DRAWS = 3_000  # from a space that has no end, to find one that is not known
-_SHUFFLED = 20_000  # a space of more configurations is drawn from before it is walked through
+_GONE_THROUGH = 20_000  # from a space of more configurations is drawn only
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class Search:
         return count(self._config.space, self._config.exclude)
 
     @property
+    def is_endless(self) -> bool:
+        """Whether there are too many configurations to go through them all."""
+        return self.size is None or self.size > _GONE_THROUGH
+
+    @property
     def is_ordered(self) -> bool:
         """Whether all that it proposes, and in which order, is settled from the start."""
         return self._order is not None
@@ -97,8 +102,8 @@ class Search:
     def unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Draw]:
         """Admissible configurations that are not `seen`, for a sampler that has no new ones.
 
-        A space of choices is gone through to its end, in a random order as long as that is
-        cheap; from one with ranges there are many draws. `impose` makes a draw a proposal.
+        A space of choices is gone through to its end, in a random order; from one that is endless
+        there are many draws. `impose` makes a draw a proposal.
         """
         for configuration, suggestion in self._draws():
             if not excluded(configuration, self._config.exclude) and not seen(configuration):
@@ -174,14 +179,12 @@ class Search:
 
     def _draws(self) -> Iterator[Draw]:
         space = self._config.space
-        if self.size is not None and self.size <= _SHUFFLED:
+        if not self.is_endless:
             everything = list(self._everything)
             self._random.shuffle(everything)
             yield from everything
             return
         yield from (draw(space, self._random) for _ in range(_DRAWS))
-        if self.size is not None:
-            yield from walk(space)
 
     @cached_property
     def _everything(self) -> list[Draw]:

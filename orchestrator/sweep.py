@@ -24,11 +24,11 @@ _EXIT_CODES = {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    from orchestrator.cluster import terminate_like_ctrl_c
-
     given = _parser().parse_args(arguments)
-    terminate_like_ctrl_c()
     try:
+        from orchestrator.cluster import terminate_like_ctrl_c  # takes seconds
+
+        terminate_like_ctrl_c()
         return _sweep(given)
     except InputError as error:
         for message in error.messages:
@@ -118,7 +118,7 @@ def resume_command(given: argparse.Namespace) -> str:
         if value is not None and value != _parser().get_default(option):
             words += [f"--{option.replace('_', '-')}", redact(str(value))]
     for override in given.set:
-        words += ["--set", override]
+        words += ["--set", redact(override)]
     return shlex.join(words)
 
 

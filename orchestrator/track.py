@@ -17,6 +17,7 @@ from orchestrator.run_state import remember
 from orchestrator.tracking import Tracker, TrackingError, redact
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
+from trainables.storage import StorageError
 
 DONE, NOT_COMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PATIENCE_SECONDS = 60  # for one answer: nobody waits here but the user
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
+        return BAD_INPUT
+    except StorageError as error:
+        print(f"error: {error} {_GOES_ON}", file=sys.stderr)
         return BAD_INPUT
     except TrackingError as error:
         print(f"error: {error}", file=sys.stderr)

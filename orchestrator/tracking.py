@@ -309,7 +309,13 @@ class _Logs(_Call):
             self._tracker.log(trial_id, events)
 
 
+_USER = re.compile(r"://(?:\S*|[^/?#]*)@")  # a password may hold slashes, or blanks
+_SECRET = re.compile(
+    r"(?i)(password|passwd|pwd|token|secret|api_?key|access_?key|sig(?:nature)?|credential)"
+    r"=[^&\s]+"
+)
+
+
 def redact(text: str) -> str:
-    """`text` without the user names, passwords and tokens of the addresses in it."""
-    text = re.sub(r"://\S*@", "://***@", text)
-    return re.sub(r"(?i)(password|passwd|pwd|token|secret)=[^&\s]+", r"\1=***", text)
+    """`text` without the user names, passwords, keys and tokens of the addresses in it."""
+    return _SECRET.sub(r"\1=***", _USER.sub("://***@", text))

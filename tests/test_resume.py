@@ -6,13 +6,12 @@ trials train, when some have ended, when most have.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from tests.chaos.disturbed import (
+    Condition,
     Finished,
     Place,
     Seen,
@@ -24,7 +23,8 @@ from tests.chaos.disturbed import (
     left_alone,
     look,
     nothing_left,
-    until,
+    reached,
+    trained_seconds,
 )
 from tests.conftest import REPOSITORY
 
@@ -58,15 +58,17 @@ def trained(place: Place) -> int:
     return sum(item["role"] == "trial" for item in place.summaries().values())
 
 
-def trains(place: Place) -> bool:
-    """Some trial has a checkpoint and no end."""
-    return any(look(place).saved_steps.values())
+def trains(place: Place, since: float) -> bool:
+    """A trial of the driver's own has trained for longer than is between two checkpoints."""
+    return any(trained_seconds(folder) > CHECKPOINT_SECONDS for folder in place.telling(since))
 
 
-MOMENTS: dict[str, Callable[[Place], bool]] = {
+MOMENTS: dict[str, Condition] = {
     "the first trials train": trains,
-    "one has ended and another trains": lambda place: trained(place) >= 1 and trains(place),
-    "most have ended": lambda place: trained(place) >= TRIALS - 2,
+    "one has ended and another trains": (
+        lambda place, since: trained(place) >= 1 and trains(place, since)
+    ),
+    "most have ended": lambda place, since: trained(place) >= TRIALS - 2 and trains(place, since),
 }
 
 
@@ -86,10 +88,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 @again_if_busy
-def _killed(place: Place, condition: Callable[[Place], bool]) -> Seen:
+def _killed(place: Place, condition: Condition) -> Seen:
     with driver(place) as process:
-        until(process, lambda: condition(place), seconds=LONGEST_SECONDS)
-        process.send_signal(signal.SIGKILL)
+        assert reached(place, process, condition, seconds=LONGEST_SECONDS)
+        process.kill()
         process.wait()
         return look(place)
 
@@ -116,7 +118,7 @@ def test_no_trial_that_had_ended_is_trained_again_and_none_repeats_what_it_had_s
 
 def test_at_most_the_time_between_two_checkpoints_is_lost(story: Story) -> None:
     for seen in story.seen:
-        check_lost_work(story.place, seen, checkpoint_seconds=CHECKPOINT_SECONDS)
+        check_lost_work(seen, checkpoint_seconds=CHECKPOINT_SECONDS)
 
 
 def test_the_last_one_says_what_was_done_before_it(story: Story) -> None:

@@ -9,7 +9,6 @@ torn, altered or swapped checkpoint is seen as one and the one before it is take
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables.run_folder import Guard, digest, half_written, unguarded
+from trainables.run_folder import Guard, digest, half_written, sync, unguarded
 from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.storage import storage_errors
 
@@ -50,11 +49,11 @@ def save(folder: Path, checkpoint: Checkpoint, *, guard: Guard = unguarded) -> P
         try:
             beside.mkdir(parents=True)
             _write(beside, checkpoint, seal=_seal(place))
-            _sync(beside)
+            sync(beside)
             guard()
             shutil.rmtree(place, ignore_errors=True)
             beside.replace(place)
-            _sync(folder)
+            sync(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     for other in later:
@@ -84,14 +83,14 @@ def load_latest_state(folder: Path) -> Mapping[str, Any] | None:
 def _write(place: Path, checkpoint: Checkpoint, *, seal: str) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
     save_file(_apart(tensors), place / _TENSORS)
-    _sync(place / _TENSORS)
+    sync(place / _TENSORS)
     state = {
         "step": checkpoint.step,
         "files": {_TENSORS: digest(place / _TENSORS)},
         "state": checkpoint.state,
     }
     (place / _STATE).write_text(json.dumps(sealed(state, place=seal)))
-    _sync(place / _STATE)
+    sync(place / _STATE)
 
 
 def _seal(place: Path) -> str:
@@ -133,11 +132,3 @@ def _read_tensors(place: Path) -> dict[str, torch.Tensor] | None:
     except (OSError, SafetensorError):
         return None
     return tensors
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

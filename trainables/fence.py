@@ -23,8 +23,10 @@ class TakenOverError(RuntimeError):
 def take_over(folder: TrialFolder) -> TrialFolder:
     """The folder to write in. Whoever took it over before gets TakenOverError from here on.
 
-    What is in its place when this returns stays as it is, and nothing of the others' comes later:
-    they ask (`TrialFolder.guard`) when all is written beside, and what lies beside is removed here.
+    No file or checkpoint of the others' comes into its place after this returns: they ask
+    (`TrialFolder.guard`) when all is written beside, and what lies beside is removed here. What
+    they remove or add to (old checkpoints, the log) is asked for before only: one who had asked
+    right before this may still do so a moment later.
     """
     token = uuid.uuid4().hex
     who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
@@ -35,9 +37,10 @@ def take_over(folder: TrialFolder) -> TrialFolder:
 
 
 def _check(owner: Path, token: str) -> None:
+    """A disk that can't be read for a moment says nothing of who the owner is: OSError."""
     try:
         is_ours = token in owner.read_text()
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         is_ours = False
     if not is_ours:
         raise TakenOverError(f"{owner.parent}: another process has taken this trial over")

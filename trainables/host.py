@@ -21,6 +21,7 @@ import ray
 from trainables.fence import TakenOverError, take_over
 from trainables.run_folder import TrialFolder
 from trainables.spec import FINISHED, Event, TrialSpec
+from trainables.storage import storage_error_in
 from trainables.watch import Discarded, Interrupted, Watch
 
 LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be a long download
@@ -28,10 +29,16 @@ LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial can't go on; infeasible: it doesn't fit the device it was tried on."""
+    """Why a trial can't go on; infeasible: it doesn't fit the device it was tried on.
+
+    No fault of the trial's: its folder can't be written (storage), or another process has taken
+    it over.
+    """
 
     reason: str
     infeasible: bool = False
+    storage: bool = False
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,13 +214,15 @@ class HostProcess:
 
     def _trial(self) -> Any:
         from trainables.data import load_data
+        from trainables.engine import memory_errors
         from trainables.identity import check_model
         from trainables.trial import Trial
 
         assert self._folder is not None
         spec = self._folder.spec()
         check_model(spec)
-        base = self._base_for(spec)
+        with memory_errors():
+            base = self._base_for(spec)
         data = load_data(spec, base, self._data_cache)
         return Trial(
             spec=spec, base=base, folder=self._folder, data=data, provenance=self._provenance
@@ -233,7 +242,12 @@ class HostProcess:
         self._running = None
         self._base = None  # a trial that broke off may have left its marks on it
         self._log_error(error)
-        failure = Failure(_reason(error), infeasible=_does_not_fit(error))
+        failure = Failure(
+            _reason(error),
+            infeasible=_does_not_fit(error),
+            storage=storage_error_in(error) is not None,
+            taken_over=any(isinstance(told, TakenOverError) for told in _chain(error)),
+        )
         for told in _chain(error):
             traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
         _free_memory()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from trainables.errors import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -25,7 +27,8 @@ class Method(Protocol):
         """The model to train; the same seed gives the same initial parameters."""
 
     def load(self, base: PreTrainedModel, folder: Path) -> Any:
-        """The model that `save` wrote, on its base, not to be trained."""
+        """The model that `save` wrote, on its base, not to be trained; InputError if there is
+        none in safetensors."""
 
     def save(self, model: Any, folder: Path) -> None:
         """Writes what `attach` added, as it is now, to `folder`; safetensors only."""
@@ -63,6 +66,10 @@ class LoRA:
     def load(self, base: PreTrainedModel, folder: Path) -> Any:
         from peft import PeftModel
 
+        if not (folder / "adapter_model.safetensors").is_file():  # PEFT would unpickle a *.bin
+            raise InputError(
+                f"{folder}: has no adapter_model.safetensors. Give the folder that a trial wrote."
+            )
         return PeftModel.from_pretrained(base, folder)
 
     def save(self, model: Any, folder: Path) -> None:

@@ -92,6 +92,11 @@ def _faults(place: Path, *, allow_bin: bool) -> list[str]:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
     elif not _is_json_object(place / "config.json"):
         faults.append("has a config.json that is not a JSON object.")
+    if "adapter_config.json" in names:
+        faults.append(
+            "holds an adapter (adapter_config.json), which would be loaded into the base. "
+            "Move it elsewhere."
+        )
     faults += [_own_code(file) for file in _with_own_code(place)]
     if not any(name.endswith(".safetensors") for name in names):
         faults += _without_safetensors(place, names, allow_bin=allow_bin)

@@ -88,7 +88,7 @@ class RunFolder:
         """None where it is not there or damaged."""
         try:
             return self.read_state()
-        except (FileNotFoundError, NotADirectoryError, DamagedError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, DamagedError):
             return None
 
     def read_state(self) -> Json:
@@ -277,15 +277,22 @@ class TrialFolder:
         return self.damaged_files(name for name in noted if name.startswith("adapter/"))
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
-        """`save` writes the adapter into the folder that it is given; whole or not there."""
+        """`save` writes the adapter into the folder that it is given; whole or not there.
+
+        Durable once it returns; raises StorageError.
+        """
         beside = half_written(self.adapter_folder)
-        try:
-            save(beside)
-            self.guard()
-            shutil.rmtree(self.adapter_folder, ignore_errors=True)
-            beside.replace(self.adapter_folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        with storage_errors(self.adapter_folder):
+            try:
+                save(beside)
+                for written in (*beside.rglob("*"), beside):
+                    sync(written)
+                self.guard()
+                shutil.rmtree(self.adapter_folder, ignore_errors=True)
+                beside.replace(self.adapter_folder)
+                sync(self.path)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
 
     def append_log(self, line: str) -> None:
         self._append(self.log_file, line)
@@ -298,22 +305,24 @@ class TrialFolder:
         """The steps later than `after` that the trial has told of: more than its last checkpoint
         knows if it broke off."""
         try:
-            words = self._told_file.read_bytes().split()
+            lines = self._told_file.read_bytes().split(b"\n")[:-1]  # without a torn last one
         except OSError:
             return frozenset()
-        steps = (int(word) for word in words if word.isdigit() and len(word) < 16)
+        steps = (int(line) for line in lines if line.isdigit() and len(line) < 16)
         return frozenset(step for step in steps if step > after)
 
     def set_aside(self, file: Path) -> None:
         """A damaged file is kept for a person to look at, under a name that nothing reads."""
         self.guard()
-        file.replace(file.with_name(f"{file.name}.damaged"))
+        with storage_errors(file):
+            file.replace(file.with_name(f"{file.name}.damaged"))
 
     def discard_result(self) -> None:
         """Forgets how the trial ended, so that it runs again from its last checkpoint."""
         self.guard()
-        self.summary_file.unlink(missing_ok=True)
-        self.report_score_file.unlink(missing_ok=True)
+        for file in (self.summary_file, self.report_score_file):
+            with storage_errors(file):
+                file.unlink(missing_ok=True)
 
     def discard_checkpoints(self) -> None:
         self.guard()
@@ -340,7 +349,7 @@ class TrialFolder:
         """None for a file that is not there or damaged; without the digests in it."""
         try:
             value = self.read(file)
-        except (FileNotFoundError, DamagedError):
+        except (FileNotFoundError, IsADirectoryError, DamagedError):
             return None
         return {name: item for name, item in value.items() if name != FILES}
 
@@ -351,10 +360,10 @@ class TrialFolder:
 
     def _noted(self, file: Path) -> Json:
         try:
-            noted: Json = self.read(file).get(FILES, {})
-        except (FileNotFoundError, DamagedError):
+            noted = self.read(file).get(FILES)
+        except (FileNotFoundError, IsADirectoryError, DamagedError):
             return {}
-        return noted
+        return noted if isinstance(noted, dict) else {}
 
 
 def digest(file: Path) -> str | None:
@@ -384,13 +393,24 @@ def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None
                 os.fsync(part.fileno())
             guard()
             beside.replace(file)
+            sync(file.parent)
         finally:
             _remove(beside)
 
 
+def sync(path: Path) -> None:
+    """What a file or a folder holds is on the disk once this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def half_written(place: Path) -> Path:
-    """Where this process writes what will be moved to `place` (see `remove_half_written`)."""
-    return place.with_name(f".{place.name}.{os.getpid()}.part")
+    """Where what will be moved to `place` is written (see `remove_half_written`); no two writers
+    get one name, on whichever nodes they are."""
+    return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
 
 def remove_half_written(folder: Path) -> None:
@@ -403,10 +423,17 @@ def remove_half_written(folder: Path) -> None:
             part.replace(gone)  # at once: no half of a folder can be moved into place
         except FileNotFoundError:
             continue  # it is in its place now
-        if gone.is_dir() and not gone.is_symlink():
-            shutil.rmtree(gone)
-        else:
-            gone.unlink()
+        _discard(gone)
+    for gone in [*folder.rglob(".*.gone")]:  # of who was killed right here
+        _discard(gone)
+
+
+def _discard(gone: Path) -> None:
+    """A living process may still write into what was its folder, or remove it too."""
+    if gone.is_dir() and not gone.is_symlink():
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        gone.unlink(missing_ok=True)
 
 
 def _remove(beside: Path) -> None:

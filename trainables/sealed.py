@@ -29,12 +29,15 @@ def unsealed(text: str | bytes, *, place: str) -> dict[str, Any]:
     """What was sealed for `place`, without its seal; raises DamagedError if it is not that."""
     try:
         value = json.loads(text)
+        if not isinstance(value, dict):
+            raise DamagedError("damaged: holds no mapping")
+        seal = value.pop(SEAL, None)
+        is_whole = seal == _digest(value, place)  # what can be read may be too deep to be written
+    except DamagedError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"damaged: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DamagedError("damaged: holds no mapping")
-    seal = value.pop(SEAL, None)
-    if seal != _digest(value, place):
+    if not is_whole:
         raise DamagedError("damaged: its content does not match its sha256")
     return value
 

@@ -23,7 +23,7 @@ MARK = "DISTURBED_SWEEP"  # in the environment of all that a test starts, to fin
 MARGIN = 5  # wherever time is asserted: machines are busy with other things as well
 DONE = ("finished", "stopped", "failed")
 Finished = subprocess.CompletedProcess[str]
-Condition = Callable[["Place"], bool]
+Condition = Callable[["Place", float], bool]  # the time since when the driver holds the sweep
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 CHANCES = 5
@@ -53,6 +53,20 @@ class Place:
     def state(self) -> dict[str, Any]:
         return read(self.run / "sweep.json")
 
+    def begun(self, since: float) -> list[Path]:
+        """The trials that a host has begun, or begun again, after that time."""
+        return [folder for folder in self.trials if written(folder / "owner.json") > since]
+
+    def telling(self, since: float) -> list[Path]:
+        """Those of `begun` that have told of a step of their own since, and have not ended."""
+        return [
+            folder
+            for folder in self.begun(since)
+            if not (folder / "summary.json").exists()
+            and written(folder / "worker.log") > written(folder / "owner.json")
+            and logged_steps((folder / "worker.log").read_text())  # it is opened before
+        ]
+
     def summaries(self) -> dict[str, dict[str, Any]]:
         return tiny_sweep.summaries(self.run)
 
@@ -69,7 +83,9 @@ class Seen:
     saved_steps: dict[str, int] = field(default_factory=dict)  # of trials that have not ended
     logged_bytes: dict[str, int] = field(default_factory=dict)  # of their worker.log
     lost_steps: dict[str, int] = field(default_factory=dict)  # told of, and not in a checkpoint
-    lost_seconds: dict[str, float] = field(default_factory=dict)  # of work since the last one
+    lost_seconds: dict[str, float] = field(default_factory=dict)  # of training since, as told
+    step_seconds: dict[str, float] = field(default_factory=dict)  # of training, for each step
+    saved_at: dict[str, float] = field(default_factory=dict)  # when the last one was written
 
     def __str__(self) -> str:
         saved = sum(step > 0 for step in self.saved_steps.values())
@@ -145,6 +161,35 @@ def until(process: subprocess.Popen[str], condition: Callable[[], bool], *, seco
         raise AssertionError("the driver did not get there")
 
 
+def at_work(place: Place, process: subprocess.Popen[str]) -> float | None:
+    """When this driver took the sweep; None before one of its own hosts has begun with a trial.
+
+    What lies in a place may be what an earlier driver left: only what is newer is this one's doing.
+    """
+    lease = read(place.run / "driver.lock")
+    since = float(lease.get("taken", 0.0))
+    return since if lease.get("pid") == process.pid and place.begun(since) else None
+
+
+def reached(
+    place: Place, process: subprocess.Popen[str], condition: Condition, *, seconds: float
+) -> bool:
+    """As `wait`, for a driver that is at work; False only if it ended, and well, before."""
+
+    def holds() -> bool:
+        since = at_work(place, process)
+        return since is not None and condition(place, since)
+
+    if wait(process, holds, seconds=seconds):
+        return True
+    assert process.poll() is not None, "the driver neither got there nor ended"
+    output, errors = process.communicate()
+    if process.returncode:
+        _refuse_busy(output, errors)
+    assert process.returncode == 0, output + errors
+    return False
+
+
 def _refuse_busy(output: str, errors: str) -> None:
     if "timed out during startup" in errors:
         raise BusyMachineError(errors)
@@ -189,21 +234,34 @@ def look(place: Place) -> Seen:
 
 def _look_at_unfinished(seen: Seen, folder: Path) -> None:
     name, log = folder.name, folder / "worker.log"
-    saved, when = _last_checkpoint(folder)
+    saved, saved_seconds, seen.saved_at[name] = _last_checkpoint(folder)
     told = log.read_text() if log.exists() else ""
     seen.saved_steps[name] = saved
     seen.logged_bytes[name] = len(told.encode())
     seen.lost_steps[name] = max([saved, *logged_steps(told)]) - saved
-    worked = read(folder / "progress.json").get("seconds", 0.0)
-    seen.lost_seconds[name] = seen.at - when if when else worked
+    trained, step = trained_seconds(folder), read(folder / "progress.json").get("step", 0)
+    seen.lost_seconds[name] = max(0.0, trained - saved_seconds)
+    seen.step_seconds[name] = trained / max(1, step)
 
 
-def _last_checkpoint(folder: Path) -> tuple[int, float]:
-    """Its step and when it was written; zeros where there is none."""
+def trained_seconds(folder: Path) -> float:
+    """What a trial's optimizer steps have taken by its last event, in all attempts but lost ones'.
+
+    Neither clocks are compared, nor does what comes before its first step count.
+    """
+    told = read(folder / "progress.json")
+    pace = told.get("metrics", {}).get("examples_per_second")
+    return float(told["units"] / pace) if pace else 0.0
+
+
+def _last_checkpoint(folder: Path) -> tuple[int, float, float]:
+    """Its step, the seconds of training in it, when it was written; zeros without one."""
     places = sorted(folder.glob("checkpoints/step-*"))
     if not places:
-        return 0, 0.0
-    return int(places[-1].name.removeprefix("step-")), (places[-1] / "state.json").stat().st_mtime
+        return 0, 0.0, 0.0
+    state = places[-1] / "state.json"
+    trained = read(state).get("state", {}).get("progress", {}).get("train_seconds", 0.0)
+    return int(places[-1].name.removeprefix("step-")), trained, written(state)
 
 
 def check_resumed(place: Place, seen: Seen) -> None:
@@ -218,13 +276,14 @@ def check_resumed(place: Place, seen: Seen) -> None:
         assert not again, f"trial {name} had saved step {step} and did {again} again"
 
 
-def check_lost_work(place: Place, seen: Seen, *, checkpoint_seconds: float) -> None:
-    """At most the time between checkpoints: they are written after a step or an evaluation."""
-    summaries = place.summaries()
+def check_lost_work(seen: Seen, *, checkpoint_seconds: float) -> None:
+    """At most the training between two checkpoints, which are written after a step.
+
+    A trial's own seconds are compared: nobody works between a kill and the next driver's start.
+    """
     for name, lost in seen.lost_seconds.items():
-        one_evaluation = summaries[name]["seconds"].get("eval", 0.0)
-        bound = MARGIN * (checkpoint_seconds + one_evaluation + 1)
-        assert lost < bound, f"trial {name} lost {lost:.1f} s"
+        bound = MARGIN * (checkpoint_seconds + seen.step_seconds[name])
+        assert lost < bound, f"trial {name} lost {lost:.2f} s of training, more than {bound:.2f} s"
 
 
 def check_whole(place: Place, *, trials: int, baselines: int) -> None:
@@ -309,6 +368,14 @@ def read(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return value
+
+
+def written(file: Path) -> float:
+    """When it was, in seconds since 1970; 0 where it is not there."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _client(place: Place) -> Any:

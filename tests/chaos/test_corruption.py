@@ -1,6 +1,6 @@
 """What lies in a run folder is damaged at random places: nothing crashes, nothing wrong is trusted.
 
-500 cases for every ten CHAOS_ROUNDS are drawn from CHAOS_SEED (a new one each time unless it is given;
+500 cases for every ten CHAOS_ROUNDS are drawn from CHAOS_SEED (a new one each time unless given;
 printed). Each damages one file, or one checkpoint, of a run whose trials were really trained, reads
 it by all that reads a run, and puts it back.
 """
@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from orchestrator.ledger import Ledger, TrialRecord
-from orchestrator.mirror import mirror
+from orchestrator.mirror import end_sweep, mirror
 from orchestrator.report import build_report
-from orchestrator.results import read_predictions, read_trials
+from orchestrator.results import damage, read_predictions, read_trials
 from orchestrator.run_state import has_ended, read_state
 from orchestrator.status import read_status, status_report
 from orchestrator.tracking import RunEnd, RunStart, SweepEnd, SweepIdentity
@@ -54,6 +54,7 @@ class Recorder:
     """A tracker that takes all it is given."""
 
     ended: list[RunEnd] = field(default_factory=list)
+    adapters: dict[str, Path] = field(default_factory=dict)
 
     def open(self, sweep: SweepIdentity) -> None: ...
 
@@ -64,7 +65,8 @@ class Recorder:
     def finish(self, end: RunEnd) -> None:
         self.ended.append(end)
 
-    def close(self, end: SweepEnd) -> None: ...
+    def close(self, end: SweepEnd) -> None:
+        self.adapters.update(end.adapters)
 
 
 @dataclass
@@ -221,7 +223,7 @@ def _checkpoints(folder: TrialFolder) -> list[Any]:
 
 def _damage(made: Original, rng: random.Random) -> str:
     """Damages one file or swaps one with another trial's, at random; says what it did."""
-    names = [name for name in made.content if "/adapter/" not in name]
+    names = [*made.content]
     name = rng.choice(names)
     file = made.run.path / name
     kind = rng.choice([*_DAMAGES, "missing", "swapped", "swapped checkpoint"])
@@ -287,6 +289,7 @@ def _check(made: Original, what: str, *, is_shown: bool) -> None:
         if is_shown:
             status_report(read_status(made.run))
             build_report(made.run).markdown()
+            _check_adapters(made)
         if _can_start(made):
             _check_ledger(made)
             _check_readers(made)
@@ -310,6 +313,21 @@ def _check_mirror(made: Original) -> None:
     for end in recorder.ended:
         if end.state == FINISHED:
             assert end.metrics.items() >= made.results[end.trial_id].metrics.items()
+
+
+def _check_adapters(made: Original) -> None:
+    """One that is not as it was written is warned of, and goes to no tracker."""
+    recorder = Recorder()
+    end_sweep(made.run, recorder, state="finished")
+    warned = damage(made.run)
+    for name, content in made.content.items():
+        file = made.run.path / name
+        folder = TrialFolder(file.parent.parent)
+        if file.parent.name != "adapter" or not folder.done:
+            continue
+        if not file.is_file() or file.read_bytes() != content:
+            assert folder.trial_id not in recorder.adapters
+            assert any(str(file) in warning for warning in warned)
 
 
 def _check_result(made: Original, item: TrialResult) -> None:

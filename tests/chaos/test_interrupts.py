@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tests.chaos.disturbed import (
     Place,
     Seen,
     again_if_busy,
+    at_work,
     check_resumed,
     check_tracking,
     check_whole,
@@ -40,44 +42,45 @@ pytestmark = pytest.mark.slow
 TRIALS, BASELINES = 4, 2
 PROMISED_SECONDS = 10.0  # in the quickstart
 LONGEST_SECONDS = 600.0
+Process = subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
 class Interrupted:
     """How a driver ended that was sent a signal, and what it left."""
 
-    before: Seen
+    at: float  # when the signal was sent
+    telling: list[str]  # trials of its own that had told of a step by then, and had not ended
     after: Seen
     ended: Finished
     seconds: float
 
     def __str__(self) -> str:
-        waited = [self.seconds - self.after.lost_seconds[name] for name in self.running]
+        waited = [self.after.saved_at[name] - self.at for name in self.running]
         saved = f"its {len(waited)} running trials saved within {max(waited, default=0.0):.1f} s"
         return f"ended after {self.seconds:.1f} s, {saved}"
 
     @property
     def running(self) -> list[str]:
-        """Trials that had told of a step when the signal came, and have not ended."""
-        told = [name for name, size in self.before.logged_bytes.items() if size]
-        return [name for name in told if name in self.after.saved_steps]
+        """Those of `telling` that have not ended since."""
+        return [name for name in self.telling if name in self.after.saved_steps]
 
 
 @again_if_busy
 def interrupted(
     place: Place,
-    condition: Callable[[Place], bool],
+    ready: Callable[[Place, Process], bool],
     send: Callable[[int], None],
 ) -> Interrupted:
     with driver(place) as process:
-        until(process, lambda: condition(place), seconds=LONGEST_SECONDS)
-        before = look(place)
-        began = time.monotonic()
+        until(process, lambda: ready(place, process), seconds=LONGEST_SECONDS)
+        telling = [folder.name for folder in place.telling(at_work(place, process) or time.time())]
+        began = time.time()
         send(process.pid)
         output, errors = process.communicate(timeout=LONGEST_SECONDS)
-        seconds = time.monotonic() - began
+        seconds = time.time() - began
     ended = Finished(process.args, process.returncode, output, errors)
-    return Interrupted(before, look(place), ended, seconds)
+    return Interrupted(began, telling, look(place), ended, seconds)
 
 
 def ctrl_c(pid: int) -> None:
@@ -94,16 +97,21 @@ def terminate(pid: int) -> None:
     os.kill(pid, signal.SIGTERM)
 
 
-def starts_ray(place: Place) -> bool:
+def starts_ray(place: Place, process: Process) -> bool:
     return "resume_command" in place.state
 
 
-def trains(trials: int) -> Callable[[Place], bool]:
-    """As many trials have told of a step and have not ended."""
-    return lambda place: sum(size > 0 for size in look(place).logged_bytes.values()) >= trials
+def trains(trials: int) -> Callable[[Place, Process], bool]:
+    """As many trials of this driver's own have told of a step and have not ended."""
+
+    def ready(place: Place, process: Process) -> bool:
+        since = at_work(place, process)
+        return since is not None and len(place.telling(since)) >= trials
+
+    return ready
 
 
-def writes_the_report(place: Place) -> bool:
+def writes_the_report(place: Place, process: Process) -> bool:
     return "trials_done" in place.state
 
 
@@ -129,7 +137,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("interrupts")
     value = tiny_sweep.mapping(
         str(make_llama(folder / "model")),
-        budget={"train_examples": 480, "eval_examples": 8, "seed": 3},
+        budget={"train_examples": 1600, "eval_examples": 8, "seed": 3},
     )
     value["search"] = {"algorithm": "random", "trials": TRIALS, "seed": 5}
     place = Place(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")

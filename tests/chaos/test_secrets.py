@@ -7,8 +7,10 @@ credential. The same sweep shows that MLflow rebuilt from the folder equals what
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield uri, folder
 
 
+@pytest.fixture(scope="module")
+def rays_own() -> Iterator[Path]:
+    """The folder of Ray's logs; one under pytest's would be too long for its sockets."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Swept:
     """What two starts of a sweep said, and what MLflow held after the first."""
@@ -62,17 +72,17 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(tiny_model: Path, storage: Path, server: tuple[str, Path]) -> Swept:
+def swept(tiny_model: Path, storage: Path, server: tuple[str, Path], rays_own: Path) -> Swept:
     """A sweep that mirrors to a server, and then, resumed with one more trial, to an address
     where there is none."""
     two = mapping(str(tiny_model), search={"algorithm": "random", "trials": 2})
     space, run = write_space(storage / "tiny.yaml", two), storage / "runs" / "tiny"
-    first = _sweep(space, storage / "runs", _with_password(server[0]))
+    first = _sweep(space, storage / "runs", _with_password(server[0]), ray=rays_own)
     rebuilt = f"sqlite:///{storage}/rebuilt.db"
     _track(run, rebuilt)
     live, anew = snapshot(server[0], "tiny"), snapshot(rebuilt, "tiny")
     away = _with_password(f"http://127.0.0.1:{free_port()}")
-    second = _sweep(space, storage / "runs", away, "--trials", "3")
+    second = _sweep(space, storage / "runs", away, "--trials", "3", ray=rays_own)
     assert "can't be used" in second
     return Swept(first + second, live, anew)
 
@@ -87,6 +97,12 @@ def test_no_file_of_a_sweep_nor_its_output_holds_a_secret(swept: Swept, storage:
 @pytest.mark.usefixtures("swept")
 def test_neither_mlflows_store_nor_its_log_holds_a_secret(server: tuple[str, Path]) -> None:
     assert _holding_the_marker(server[1]) == []
+
+
+@pytest.mark.usefixtures("swept")
+def test_rays_own_logs_hold_no_secret(rays_own: Path) -> None:
+    assert [*rays_own.rglob("*.log")]
+    assert _holding_the_marker(rays_own) == []
 
 
 def test_mlflow_rebuilt_from_the_folder_equals_what_was_written_live(swept: Swept) -> None:
@@ -108,11 +124,11 @@ def _with_password(address: str) -> str:
     return address.replace("http://", f"http://me:{MARKER}@")
 
 
-def _sweep(space: Path, storage: Path, uri: str, *more: str) -> str:
+def _sweep(space: Path, storage: Path, uri: str, *more: str, ray: Path) -> str:
     done = subprocess.run(
         command(space, storage, "--tracking-uri", uri, *more),
         cwd=REPOSITORY,
-        env={**environment(), **dict.fromkeys(VARIABLES, MARKER)},
+        env={**environment(), **dict.fromkeys(VARIABLES, MARKER), "RAY_TMPDIR": str(ray)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.tiny_models import make_llama
 pytestmark = pytest.mark.slow
 
 Script = Callable[..., str]
+LONGEST_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def mounted(*commands: str) -> subprocess.CompletedProcess[str]:
         env=tiny_sweep.environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONGEST_SECONDS,
         check=False,
     )
 
@@ -161,19 +163,34 @@ def test_a_report_of_a_place_that_cannot_be_written_is_printed(disk: Path) -> No
     assert "only printed" in done.stderr and "Read-only file system" in done.stderr
 
 
-def test_a_sweep_whose_disk_is_full_says_so_and_goes_on_with_room(
+def test_a_sweep_whose_disk_is_full_ends_says_so_and_goes_on_with_room(
     disk: Path, model: Path, tmp_path: Path
 ) -> None:
-    space = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(str(model)))
-    command = " ".join(tiny_sweep.command(space, disk / "runs"))
+    """Full once a host has begun with the first trial, which is not failed for it, nor is any: the
+    same command finishes them all.
+    """
+    value = tiny_sweep.mapping(str(model), search={"algorithm": "random", "trials": 2})
+    value["space"]["quantization"] = "none"
+    space = tiny_sweep.write_space(tmp_path / "tiny.yaml", value)
+    tracked = f"--tracking-uri sqlite:///{tmp_path}/a.db"
+    command = " ".join([*tiny_sweep.command(space, disk / "runs"), tracked])
     done = mounted(
-        f"mount -t tmpfs -o size=700k tmpfs {disk}",
-        f"set +e; {command} --tracking-uri sqlite:///{tmp_path}/a.db; echo CODE $?",
-        f"mount -o remount,size=64m {disk}",
-        f"{command} --tracking-uri sqlite:///{tmp_path}/a.db; echo CODE $?",
+        f"mount -t tmpfs -o size=2m tmpfs {disk}",
+        f"(until ls {disk}/runs/tiny/trials/*/owner.json; do sleep 0.1; done; cat /dev/zero > "
+        f"{disk}/filler) > /dev/null 2>&1 &",
+        f"set +e; {command}; echo CODE $?",
+        f"cat {disk}/runs/tiny/trials/*/summary.json > {tmp_path}/first.txt 2> /dev/null",
+        f"rm {disk}/filler",
+        f"{command}; echo CODE $?",
+        f"cp -r {disk}/runs/tiny {tmp_path}/second",
     )
+    told = done.stdout + done.stderr
     first, _, second = done.stdout.partition("CODE ")
-    assert second.startswith(("1", "2")), done.stdout + done.stderr
-    assert "No space left on device" in first + done.stderr
-    assert "Traceback" not in done.stderr
-    assert second.rstrip().endswith("CODE 0"), second + done.stderr
+    assert second.startswith("2"), told
+    assert "No space left on device" in first + done.stderr, told
+    assert "Traceback" not in told
+    assert '"state": "failed"' not in (tmp_path / "first.txt").read_text()
+    assert second.rstrip().endswith("CODE 0"), told
+    summaries = tiny_sweep.summaries(tmp_path / "second").values()
+    assert Counter(summary["role"] for summary in summaries) == {"trial": 2, "baseline": 1}
+    assert {summary["state"] for summary in summaries} <= {"finished", "stopped"}

@@ -326,27 +326,32 @@ def test_what_needs_at_least_as_much_as_what_did_not_fit_is_never_launched(
             finish(agenda, ledger, record)
     assert agenda.over and agenda.exhausted
     assert ledger.count(FINISHED) == 2 * 6 * 2  # all that fits: quantization, the six, alpha
-    assert ledger.count(INFEASIBLE) == len(refused) <= 2 * 3  # of 12: nothing for the others
+    assert len(refused) <= 2 * 3  # of 12 that do not fit
+    named = {record.trial_id: record.reason for record in ledger.with_state(INFEASIBLE)}
+    assert len(named) == 12  # the others are listed, with the reason
+    assert sum("needs at least the memory of" in why for why in named.values()) == 12 - len(refused)
 
 
-def test_a_dominated_configuration_is_the_worst_to_the_study_and_no_trial(run: RunFolder) -> None:
+def test_a_dominated_configuration_is_the_worst_to_the_study_and_is_listed(run: RunFolder) -> None:
     settings = config(trials=9, algorithm="grid", quantization="none", rank=[2, 4, 8])
-    agenda, ledger, _ = tiny_sweep.agenda(run, settings)
-    refuse(agenda, ledger, next_trial(agenda))
+    agenda, ledger, rejected = tiny_sweep.agenda(run, settings)
+    small = next_trial(agenda)
+    refuse(agenda, ledger, small)
     assert [record.trial_id for record in run_out(agenda, ledger) if record.is_trial] == []
-    assert len(list(ledger)) == 2  # and the baseline
-    assert len(studied(agenda)) == 1
-    others = [trial for trial in agenda._search.study.trials if not trial.user_attrs]
-    assert [(trial.state.name, trial.values) for trial in others] == [("PRUNED", None)] * 2
+    assert ledger.count(INFEASIBLE) == 3
+    reason = f"needs at least the memory of {small.trial_id}, which did not fit"
+    assert [record.reason for record in rejected] == [reason] * 2
+    trials = agenda._search.study.trials
+    assert [(trial.state.name, trial.values) for trial in trials] == [("PRUNED", None)] * 3
 
 
 def test_verdicts_belong_to_one_start(run: RunFolder) -> None:
     settings = config(trials=9, algorithm="grid", quantization="none", rank=[2, 4, 8])
     agenda, ledger, _ = tiny_sweep.agenda(run, settings)
-    small = next_trial(agenda)
-    refuse(agenda, ledger, small)
+    refuse(agenda, ledger, next_trial(agenda))
     run_out(agenda, ledger)
-    ledger.run_again(small)  # as a driver does at its start
+    for record in ledger.with_state(INFEASIBLE):  # as a driver does at its start
+        ledger.run_again(record)
     resumed, ledger, _ = tiny_sweep.agenda(run, settings)
     again = [record for record in run_out(resumed, ledger) if record.is_trial]
     assert [record.spec.knobs["rank"] for record in again] == [2, 4, 8]

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -18,10 +19,12 @@ from typing import Any
 import pytest
 
 from orchestrator import lease
-from orchestrator.lease import Lease, LeaseLostError, is_alive, read_lease
+from orchestrator.lease import Lease, LeaseLostError, is_alive, read_lease, this_place
+from orchestrator.status import read_driver
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
+from trainables.storage import StorageError
 
 RACER = """
 import sys, time
@@ -34,7 +37,7 @@ time.sleep(max(0, start - time.time()))
 try:
     with Lease(RunFolder(folder)):
         print("held", flush=True)
-        time.sleep(1)
+        time.sleep(3)
 except InputError:
     print("refused")
 """
@@ -89,7 +92,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 def leave(run: RunFolder, **holder: Any) -> None:
     """A lease as another driver would have left it."""
-    own = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
+    own = {**this_place(), "pid": os.getpid(), "heartbeat": time.time(),
+           "monotonic": time.monotonic()}  # fmt: skip
     run.path.mkdir(parents=True, exist_ok=True)
     run.lock_file.write_text(json.dumps({**own, **holder}))
 
@@ -130,8 +134,7 @@ def test_it_is_given_back_at_the_end_whatever_happened(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     "holder",
     [
-        {"heartbeat": time.time() - 3600},
-        {"boot": "before this host was started anew"},
+        {"heartbeat": time.time() - 3600, "monotonic": time.monotonic() - 3600},
         {"monotonic": time.monotonic() - 3600, "heartbeat": time.time() + 3600},
     ],
 )
@@ -159,6 +162,65 @@ def test_a_driver_on_another_host_is_believed_while_its_heart_beats(
             Lease(run, say=said.append).__enter__()
         (line,) = said
         assert "on another-host held this sweep" in line and "up to 6 s" in line
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{"boot": "another machine of our name"}, {"pids": "pid:[1]"}, {"pids": None}],
+)
+def test_a_process_that_can_not_be_seen_from_here_is_watched_and_not_called_dead(
+    run: RunFolder, impatient: float, elsewhere: dict[str, Any]
+) -> None:
+    leave(run, pid=dead_process(), **elsewhere)
+    beats = threading.Timer(
+        1.0, leave, args=[run], kwargs={"pid": 1, "heartbeat": time.time() + 1, **elsewhere}
+    )
+    beats.start()
+    with pytest.raises(InputError, match="is running this sweep"):
+        Lease(run, say=lambda text: None).__enter__()
+    beats.join()
+
+
+def test_a_lease_that_can_not_be_written_is_not_left_behind(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match="No space left"):
+        Lease(run).__enter__()
+    assert not run.lock_file.exists()
+
+
+def test_others_may_read_the_lease_and_not_write_it(run: RunFolder) -> None:
+    before = os.umask(0)
+    try:
+        with Lease(run):
+            assert stat.S_IMODE(run.lock_file.stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"[" * 100_000,
+        json.dumps({**this_place(), "pid": None}).encode(),
+        json.dumps({**this_place(), "heartbeat": "now"}).encode(),
+        json.dumps({**this_place(), "pid": 1, "taken": 1e300}).encode(),
+    ],
+)
+def test_nonsense_in_its_place_stops_nobody(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, nonsense: bytes
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    run.path.mkdir(parents=True)
+    run.lock_file.write_bytes(nonsense)
+    assert read_lease(run.lock_file) is None
+    assert read_driver(run) is None
+    with Lease(run, say=lambda text: None):
+        assert read_lease(run.lock_file) is not None
 
 
 @pytest.mark.parametrize("ago", [0.0, 3600.0, -86400.0])

@@ -63,6 +63,12 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, **limits: float) -> An
     return TrialProxy({**given, "admission": "admission", "objective": "em_acc", "limits": watched})
 
 
+def next_event(proxy: Any) -> dict[str, Any]:
+    """The next result that is not the history which a start begins with."""
+    result: dict[str, Any] = proxy.step()
+    return proxy.step() if "history" in result else result
+
+
 def kept(proxy: Any) -> set[str]:
     """What lies in the trial's folder."""
     return {file.name for file in proxy._folder.path.iterdir()}
@@ -84,9 +90,10 @@ def test_a_trial_whose_host_dies_goes_on_elsewhere_from_its_checkpoint(
     while "objective" not in first:
         first = proxy.step()
     kill_host(proxy)
+    resumed = proxy.step()
+    assert "failure" not in resumed and "event" not in resumed
+    assert resumed["history"][-1]["units"] >= first["units"]
     second = proxy.step()
-    assert "failure" not in second
-    assert second["history"][-1]["units"] >= first["units"]
     assert second["units"] > first["units"]
     results = [second]
     while not results[-1]["done"]:
@@ -126,7 +133,7 @@ def test_a_host_that_died_while_it_was_free_is_no_loss_of_the_next_trial(
     ray.get(admission.release.remote("before"))
     ray.kill(idle)
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=3)
-    assert "event" in proxy.step()
+    assert "event" in next_event(proxy)
     assert proxy._losses == 0
     proxy.cleanup()
 
@@ -137,7 +144,7 @@ def test_a_trial_whose_host_is_taken_away_on_notice_goes_on_elsewhere(
     import ray
 
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=5)
-    first, lost = proxy.step(), proxy._host
+    first, lost = next_event(proxy), proxy._host
     ray.get(lost.interrupt.remote())
     second = proxy.step()
     assert proxy._host != lost
@@ -182,7 +189,7 @@ def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
     import ray
 
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=8)
-    last = proxy.step()
+    last = next_event(proxy)
     hung = proxy._host
     proxy._limits["silent_seconds"] = 3.0
     ray.get(hung.__ray_call__.remote(hang_from_now_on))
@@ -207,7 +214,7 @@ def test_when_the_sweep_ends_running_and_waiting_trials_leave_and_none_is_starte
 
     run = RunFolder(tmp_path / "run")
     running, waiting = (open_proxy(run, model, rank=rank) for rank in (9, 10))
-    last = running.step()
+    last = next_event(running)
     place = admission.acquire.remote(waiting._trial_id, "a")
     ray.get(admission.interrupt.remote())
     assert ray.get(place) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.lease import Lease
-from orchestrator.results import open_run, read_config, read_predictions, read_trials
+from orchestrator.results import damage, open_run, read_config, read_predictions, read_trials
 from orchestrator.results_csv import write_results
 from orchestrator.trial_result import TrialResult, ranked
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
@@ -88,6 +88,20 @@ def test_predictions_that_are_not_those_that_were_scored_are_none(run: RunFolder
     (trial,) = read_trials(run)
     assert trial.metrics["em_acc"] == 0.5  # the summary is sound
     assert len(trial.warnings) == 1 and "predictions.jsonl: damaged" in trial.warnings[0]
+
+
+def test_an_adapter_that_is_not_the_one_that_was_scored_is_warned_of(run: RunFolder) -> None:
+    folder = add_trial(run, right=[1, 0])
+    folder.adapter_folder.mkdir()
+    weights = folder.adapter_folder / "adapter_model.safetensors"
+    weights.write_text("weights")
+    folder.write_summary(folder.summary() or {})
+    assert damage(run) == []
+    weights.write_text("other weights")
+    (warning,) = damage(run)
+    assert str(weights) in warning and "not the adapter that was scored" in warning
+    weights.unlink()
+    assert len(damage(run)) == 1
 
 
 def test_the_table_has_every_trial_knob_and_metric_and_exact_floats(run: RunFolder) -> None:

@@ -123,5 +123,22 @@ def test_a_sweep_that_lost_something_since_its_end_has_not_ended(run: RunFolder)
 
 def test_a_damaged_state_is_said_and_not_trusted(run: RunFolder) -> None:
     run.state_file.write_text('{"sweep_id": "a')
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="damaged") as refused:
         read_state(run)
+    for held in ("id", "hours", "ended", "models and data"):
+        assert held in str(refused.value)
+
+
+def test_a_disk_that_takes_an_empty_file_only_is_seen_as_full(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(file: Path, content: bytes) -> int:
+        file.touch()
+        if content:
+            raise OSError(28, "No space left on device")
+        return 0
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(InputError, match=r"can't be written \(No space left on device\)"):
+        make_folder(run)
+    assert [*run.path.iterdir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,21 +15,23 @@ from orchestrator.config import LimitsConfig
 from orchestrator.host_shape import HostShape
 from orchestrator.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.limits import SweepClock
-from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, stratum
+from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
+from trainables.host import Failure
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
+from trainables.storage import StorageError
 
 
 class Told:
-    """A watcher that writes down what it is told, and an admission that notes what is released."""
+    """A watcher that writes down what it is told, and an admission that notes what is replaced."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
-        self.released: list[str] = []
-        self.release = SimpleNamespace(remote=self.released.append)
+        self.replaced: list[str] = []
+        self.replace = SimpleNamespace(remote=self.replaced.append)
         self.interruptions = 0
         self.interrupt = SimpleNamespace(remote=self._interrupted)
 
@@ -114,17 +117,17 @@ def test_a_trial_that_ends_unfinished_was_stopped_early(running: Running) -> Non
 def test_a_failure_is_written_down_with_its_reason(
     running: Running, infeasible: bool, state: str
 ) -> None:
-    running.result(failure={"reason": "because", "infeasible": infeasible}, units=0)
+    running.result(failure=asdict(Failure("because", infeasible=infeasible)), units=0)
     running.complete()
     read = Ledger(running.ledger.run).records[running.record.trial_id]
     assert (read.state, read.reason) == (state, "because")
     assert running.heard() == ["started", state]
 
 
-def test_a_proxy_that_broke_fails_its_trial_and_gives_its_host_back(running: Running) -> None:
+def test_a_proxy_that_broke_fails_its_trial_and_its_host_is_replaced(running: Running) -> None:
     running.callback.on_trial_error(1, [], running.trial)
     assert running.record.state == FAILED
-    assert running.told.released == [running.record.trial_id]
+    assert running.told.replaced == [running.record.trial_id]
 
 
 def test_a_trial_that_goes_on_from_a_checkpoint_has_each_event_once(running: Running) -> None:
@@ -132,9 +135,11 @@ def test_a_trial_that_goes_on_from_a_checkpoint_has_each_event_once(running: Run
     lost = Event("progress", 3, 12, {"train_loss": 1.0})
     running.event(first)
     running.event(lost)
-    running.result(event=second.to_json(), units=16, history=[first.to_json()])
+    running.result(units=8, history=[first.to_json()])
+    running.result(event=second.to_json(), units=16)
     assert running.record.history == [first, second]
-    running.result(event=first.to_json(), units=8, history=[])  # no checkpoint: from its beginning
+    running.result(units=0, history=[])  # no checkpoint: from its beginning
+    running.result(event=first.to_json(), units=8)
     assert running.record.history == [first]
 
 
@@ -189,13 +194,28 @@ def test_when_the_hours_are_used_up_nothing_new_starts_and_running_trials_are_to
     assert "limits.sweep_hours" in (running.sweep.agenda.end_reason or "")
 
 
+def test_a_folder_that_can_not_be_written_ends_the_sweep_and_no_trial_is_to_blame(
+    running: Running,
+) -> None:
+    with pytest.raises(StorageError, match="disk is full"):
+        running.result(failure=asdict(Failure("the disk is full", storage=True)), units=0)
+    assert running.record.state == INTERRUPTED
+
+
 def test_a_failed_trial_keeps_the_last_lines_of_its_log(running: Running) -> None:
     for line in range(100):
         running.record.folder.append_log(f"line {line}")
-    running.result(failure={"reason": "because", "infeasible": False}, units=0)
+    running.result(failure=asdict(Failure("because")), units=0)
     tail = (running.record.folder.summary() or {})["log_tail"]
     assert tail[-1] == "line 99"
     assert len(tail) == LOG_TAIL_LINES
+
+
+def test_no_variable_of_the_environment_is_handed_to_ray_which_would_log_it() -> None:
+    from ray.tune.execution import class_cache
+
+    _quiet_tune()
+    assert not class_cache.ENV_VARS_TO_PROPAGATE
 
 
 def test_a_baseline_is_compared_with_nothing(running: Running) -> None:

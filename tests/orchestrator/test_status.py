@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.lease import this_place
 from orchestrator.status import main, read_driver, read_status
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.run_folder import RunFolder
@@ -37,7 +38,8 @@ def run(tmp_path: Path) -> RunFolder:
 def hold(
     run: RunFolder, *, age: float, host: str = socket.gethostname(), pid: int = os.getpid()
 ) -> None:
-    lease = {"host": host, "pid": pid, "heartbeat": time.time() - age}
+    beat = {"heartbeat": time.time() - age, "monotonic": time.monotonic() - age}
+    lease = {**this_place(), "host": host, "pid": pid, **beat}
     run.write_text(run.lock_file, json.dumps(lease))
 
 

@@ -199,6 +199,23 @@ def test_the_line_that_resumes_says_all_that_was_said() -> None:
     assert _parser().parse_args(again[3:]) == _parser().parse_args(words)
 
 
+class _InterruptedImport:
+    """Ctrl-C while a module is imported."""
+
+    def find_spec(self, name: str, *more: object) -> None:
+        if name == "orchestrator.cluster":
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_program_loads_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "orchestrator.cluster", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_InterruptedImport(), *sys.meta_path])
+    assert main(["x.yaml"]) == 130
+    assert "Resume with: python -m orchestrator.sweep x.yaml" in capsys.readouterr().err
+
+
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "orchestrator.sweep", *arguments],
@@ -213,7 +230,7 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_line_that_resumes_holds_no_password() -> None:
     uri = "https://somebody:marker-secret@tracking.example:5000"
     given = Namespace(space="x.yaml", name=None, storage="runs", tracking_uri=uri, trials=3)
-    given.address, given.set = None, []
+    given.address, given.set = None, ["data.train=https://a/b?token=marker-secret"]
     line = resume_command(given)
     assert "marker-secret" not in line
     assert "--trials 3" in line and "--tracking-uri" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_every_trial_has_its_curves_tables_and_adapter(store: str, tmp_path: Pat
     assert shown["sweep"]["tags"]["state"] == "finished"
 
 
+def test_a_damaged_adapter_is_left_out(store: str, tmp_path: Path) -> None:
+    run = tracked_run(tmp_path / "unfit", trials=1)
+    folder = next(folder for folder in run.trials() if folder.adapter_folder.exists())
+    (folder.adapter_folder / "adapter_config.json").write_text("{} ")
+    assert _track(run, store) == 0
+    assert (
+        "adapter/adapter_config.json" not in snapshot(store, "unfit")[folder.trial_id]["artifacts"]
+    )
+
+
 def test_what_is_there_already_is_not_sent_again(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +164,23 @@ class TestErrors:
             "sweep",
             *(folder.trial_id for folder in run.trials() if folder != torn),
         }
+
+    def test_a_disk_that_is_full(
+        self,
+        store: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def full(*arguments: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        run = tracked_run(tmp_path / "full", trials=1)
+        monkeypatch.setattr(os, "pwrite", full)
+        assert _track(run, store) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "No space left on device" in line and "The same command goes on" in line
+        assert not run.lock_file.exists()
 
     def test_a_folder_that_does_not_say_which_sweep_it_is(
         self, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -111,6 +111,19 @@ def _points(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in history)
 
 
+def test_nothing_of_a_summary_stands_in_place_of_what_a_run_is_found_by(
+    uri: str, sweep: SweepIdentity
+) -> None:
+    tracker = _opened(uri, sweep, "t1")
+    others = dict.fromkeys(("trial_id", "sweep_id", "state", "mlflow.parentRunId"), "another")
+    tracker.finish(_run_end("t1", "finished", tags={**others, "device": "cpu"}))
+    runs = _runs(uri, sweep)
+    tags = runs["t1"].data.tags
+    assert (tags["sweep_id"], tags["state"]) == (sweep.sweep_id, "finished")
+    assert tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
+    assert tags["device"] == "cpu"
+
+
 class TestPoints:
     def test_a_resumed_trial_repeats_steps_and_nothing_is_there_twice(
         self, uri: str, sweep: SweepIdentity
@@ -542,6 +555,12 @@ def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
         (
             "postgresql://host/db?user=me&password=s3cret",
             "postgresql://host/db?user=me&password=***",
+        ),
+        ("http://me:two words@host/a", "http://***@host/a"),
+        ("s3://b?api_key=k1&x=1&ApiKey=k2", "s3://b?api_key=***&x=1&ApiKey=***"),
+        (
+            "?access_key=k&sig=s&signature=t&credential=c",
+            "?access_key=***&sig=***&signature=***&credential=***",
         ),
     ],
 )

@@ -86,6 +86,19 @@ def test_what_was_half_written_goes_and_what_is_in_place_stays(place: TrialFolde
     assert found is not None and found.step == 2
 
 
+def test_a_disk_that_can_not_be_read_is_no_other_owner(place: TrialFolder) -> None:
+    """The trial is then not another's: it has failed, and says why."""
+    ours = take_over(place)
+    owner = place.path / "owner.json"
+    owner.unlink()
+    owner.mkdir()
+    with pytest.raises(IsADirectoryError):
+        ours.guard()
+    owner.rmdir()
+    with pytest.raises(TakenOverError):
+        ours.guard()
+
+
 @pytest.mark.parametrize("what", ["file", "checkpoint"])
 def test_a_write_that_has_been_allowed_comes_before_the_other_begins_or_never(
     place: TrialFolder, what: str

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.tiny_trials import make_spec, shared_base
+from trainables.errors import InputError
 from trainables.methods import LoRA, Untrained, make_method
 
 
@@ -57,6 +58,18 @@ def test_detach_leaves_a_base_that_can_be_attached_to_again(tiny_llama: Path) ->
             LoRA().detach(LoRA().attach(base, seed=0))
     assert not [w for w in warned if "second time" in str(w.message)]
     assert [name for name, _ in base.named_modules()] == names
+
+
+def test_an_adapter_that_is_a_pickle_is_not_loaded(tiny_llama: Path, tmp_path: Path) -> None:
+    base = shared_base(make_spec(tiny_llama)).model
+    model = LoRA(rank=2).attach(base, seed=0)
+    LoRA().save(model, tmp_path)
+    LoRA().detach(model)
+    LoRA().detach(LoRA().load(base, tmp_path))
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors"):
+        LoRA().load(base, tmp_path)
 
 
 def _attached(folder: Path, method: LoRA) -> Any:

@@ -115,6 +115,14 @@ def test_weights_as_pickles_only_are_refused_as_such(tiny_llama: Path, tmp_path:
         check_model_folder(folder)
 
 
+def test_a_base_that_holds_an_adapter_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    """transformers would load it into the base, from a pickle if need be."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"holds an adapter .* Move it elsewhere"):
+        check_model_folder(folder)
+
+
 @pytest.mark.parametrize("what", ["missing", "file"])
 def test_what_is_no_folder_is_refused(what: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.run_builder import new_spec
-from trainables.run_folder import RunFolder, TrialFolder, write_bytes, write_json
+from trainables.run_folder import (
+    RunFolder,
+    TrialFolder,
+    half_written,
+    remove_half_written,
+    write_bytes,
+    write_json,
+)
+from trainables.sealed import sealed
+from trainables.storage import StorageError
 
 TRIAL_FILES = {"spec.json", "summary.json", "predictions.jsonl", "worker.log", "report.json"}
 
@@ -130,6 +139,109 @@ def test_predictions_are_a_line_each_per_split(tmp_path: Path) -> None:
     lines = (tmp_path / "0123" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["prediction"] for line in lines] == ["42 €\n", ""]
     assert (tmp_path / "0123" / "report_predictions.jsonl").exists()
+
+
+class Synced:
+    """The files and folders that were made durable, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        self._really = os.fsync
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, handle: int) -> None:
+        self.names.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        self._really(handle)
+
+
+def test_a_written_file_is_durable_and_so_is_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(monkeypatch)
+    write_bytes(tmp_path / "in" / "a", b"a")
+    assert len(synced.names) == 2
+    assert synced.names[0].endswith(".part") and synced.names[1] == "in"
+
+
+def test_an_adapter_is_durable_before_it_is_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(monkeypatch)
+    before: list[str] = []
+    trial = TrialFolder(tmp_path / "0123", guard=lambda: before.extend(synced.names))
+    trial.write_adapter(_save_adapter)
+    assert {"a.json", "a.safetensors"} < set(before) and before[-1].endswith(".part")
+    assert synced.names[-1] == "0123"
+    assert sorted(file.name for file in trial.adapter_folder.iterdir()) == [
+        "a.json",
+        "a.safetensors",
+    ]
+
+
+def test_an_adapter_that_can_not_be_written_says_where(tmp_path: Path) -> None:
+    def full(beside: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    trial = TrialFolder(tmp_path / "0123")
+    with pytest.raises(StorageError, match=r"adapter: .*No space left"):
+        trial.write_adapter(full)
+
+
+def _save_adapter(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text("{}")
+    (folder / "a.safetensors").write_text("weights")
+
+
+def test_no_two_writers_have_one_name_beside_a_place(tmp_path: Path) -> None:
+    """Two nodes number their processes alike."""
+    first, second = (half_written(tmp_path / "a.json") for _ in range(2))
+    assert first != second
+    assert first.match(".*.part") and second.match(".*.part")
+
+
+def test_what_a_killed_removal_has_left_is_removed_too(tmp_path: Path) -> None:
+    (tmp_path / "trials" / ".ab.gone").mkdir(parents=True)
+    (tmp_path / "trials" / ".ab.gone" / "state.json").write_text("{")
+    (tmp_path / ".cd.gone").write_text("{")
+    (tmp_path / ".a.json.1.part").write_text("{")
+    remove_half_written(tmp_path)
+    assert [item.name for item in tmp_path.rglob("*")] == ["trials"]
+
+
+def test_a_torn_line_of_what_was_told_is_none(tmp_path: Path) -> None:
+    trial = TrialFolder(tmp_path / "0123")
+    trial.append_told(3)
+    trial.append_told(12)
+    told = trial.checkpoints_folder / "told"
+    told.write_bytes(told.read_bytes() + b"1")  # of 16, which was being written
+    assert trial.told(after=0) == {3, 12}
+
+
+def test_a_folder_in_the_place_of_a_file_is_as_good_as_none(run: RunFolder) -> None:
+    trial = run.trial("0123")
+    trial.write_spec(new_spec(), {})
+    for file in (trial.summary_file, trial.report_score_file, run.state_file):
+        file.mkdir()
+    assert run.state() is trial.summary() is trial.report_score() is None
+    assert not trial.done and not trial.is_sound()
+    with pytest.raises(StorageError, match=r"summary\.json"):
+        trial.discard_result()
+
+
+@pytest.mark.parametrize("files", [["predictions.jsonl"], "all", 3])
+def test_digests_that_are_no_mapping_stop_no_reader(run: RunFolder, files: object) -> None:
+    trial = run.trial("0123")
+    write_json(trial.summary_file, sealed({"files": files}, place="0123/summary.json"))
+    assert trial.damaged_files() == trial.damaged_adapter() == []
+
+
+def test_a_file_that_can_not_be_set_aside_says_where(run: RunFolder) -> None:
+    trial = run.trial("0123")
+    trial.write_summary({"state": "finished"})
+    (trial.path / "summary.json.damaged").mkdir()
+    with pytest.raises(StorageError, match=r"summary\.json"):
+        trial.set_aside(trial.summary_file)
 
 
 def test_a_log_grows_by_whole_lines(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,13 @@ def test_keys_that_are_numbers_and_tuples_are_sealed_as_json_has_them() -> None:
 def test_what_was_never_sealed_is_damaged(text: str) -> None:
     with pytest.raises(DamagedError, match="damaged"):
         unsealed(text, place="x")
+
+
+def test_what_can_be_read_but_is_too_deep_to_be_digested_is_damaged() -> None:
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 200, limit + 1):
+        with pytest.raises(DamagedError, match="damaged"):
+            unsealed('{"a": ' + "[" * depth + "]" * depth + "}", place="x")
 
 
 @pytest.mark.parametrize("change", [("0.25", "0.26"), ("loss", "lost"), ("true", "false")])

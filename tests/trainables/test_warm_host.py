@@ -212,6 +212,7 @@ def test_the_next_trial_gets_a_base_that_equals_a_freshly_loaded_one(
     host.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_no_trial_leaves_a_tensor_however_it_ends(
     quantization: str, host: HostProcess, tiny_llama: Path, tmp_path: Path
