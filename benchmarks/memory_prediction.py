@@ -1,0 +1,338 @@
+"""Predicted against measured memory, on random small configurations that run on this machine.
+
+    python benchmarks/memory_prediction.py --count 40 --seed 0
+
+The truth is the allocator's: the peak of torch.profiler's record of allocations during two real
+optimizer steps and a real evaluation. Nothing of the prediction's own tracking takes part in it.
+Models are some megabytes large, so that weights, activations and logits outweigh constants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from tests.tiny_models import make_tokenizer
+from trainables.data import IGNORED, Batch, Encoded
+from trainables.engine import Engine, less_activation_memory
+from trainables.evaluate import evaluate
+from trainables.knobs import canonical
+from trainables.methods import make_method
+from trainables.models import Base, load_base, tensor_bytes
+from trainables.prediction import (
+    UNDER_ALLOWANCE,
+    UNDER_ALLOWANCE_BYTES,
+    Prediction,
+    Workload,
+)
+from trainables.simulate import predict
+from trainables.spec import Budget, Execution, TrialSpec
+from trainables.tasks.task import Example
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration: a model's config.json, a trial's knobs and the lengths of its rows."""
+
+    config: dict[str, Any]
+    knobs: dict[str, Any]
+    lengths: tuple[int, ...]  # of a micro-batch's rows
+    eval_lengths: tuple[int, ...]
+    completion_tokens: int
+    new_tokens: int
+
+    def __str__(self) -> str:
+        knobs = self.knobs
+        return (
+            f"{self.config['model_type']:8} {self.config['hidden_size']:3}x"
+            f"{self.config['num_hidden_layers']} {knobs['quantization']:4} "
+            f"{knobs['compute_dtype']:8} r{knobs['rank']:<2} {knobs['optimizer']:5} "
+            f"B{len(self.lengths)}{'+' if knobs['gradient_accumulation'] > 1 else ' '} "
+            f"L{max(self.lengths):<3} {'ckpt' if knobs['gradient_checkpointing'] else '    '} "
+            f"E{len(self.eval_lengths):<2}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Predicted and measured bytes of one case; errors are shares of what was measured."""
+
+    case: Case
+    train: tuple[int, int]
+    evaluation: tuple[int, int]
+    predict_seconds: float
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """Of training and evaluation; below 0 where too little was predicted."""
+        return tuple((told - seen) / seen for told, seen in (self.train, self.evaluation))
+
+    @property
+    def is_within_allowance(self) -> bool:
+        """No prediction is lower than what was measured by more than is allowed."""
+        return all(
+            told >= seen - max(UNDER_ALLOWANCE * seen, UNDER_ALLOWANCE_BYTES)
+            for told, seen in (self.train, self.evaluation)
+        )
+
+
+def draw(count: int, *, seed: int) -> list[Case]:
+    """`count` random cases; quantizations and architectures take turns."""
+    chance = random.Random(seed)
+    return [_case(chance, index) for index in range(count)]
+
+
+def compare(case: Case, folder: Path) -> Comparison:
+    """Runs the case for real and predicts it."""
+    train, evaluation, knobs = measure(case, folder)
+    started = time.process_time()
+    prediction = foretell(case, knobs)
+    return Comparison(
+        case=case,
+        train=(prediction.train_memory_bytes, train),
+        evaluation=(prediction.eval_memory_bytes, evaluation),
+        predict_seconds=time.process_time() - started,
+    )
+
+
+def foretell(case: Case, knobs: dict[str, Any]) -> Prediction:
+    rows, eval_rows = _batch(case, case.lengths), _batch(case, case.eval_lengths)
+    workload = Workload(
+        batch_size=len(case.lengths),
+        sequence_length=max(case.lengths),
+        completion_tokens=case.completion_tokens,
+        logit_positions=_positions(rows),
+        accumulated=knobs["gradient_accumulation"] > 1,
+        eval_batch_size=len(case.eval_lengths),
+        eval_sequence_length=max(case.eval_lengths),
+        eval_logit_positions=_positions(eval_rows),
+        new_tokens=case.new_tokens,
+    )
+    return predict(case.config, knobs, workload)
+
+
+def measure(case: Case, folder: Path) -> tuple[int, int, dict[str, Any]]:
+    """Peaks in training and evaluation with the model's own bytes, and the canonical knobs."""
+    _save_model(case.config, folder)
+    spec = _spec(case, folder)
+    base = load_base(spec, device="cpu")
+    base.model.generation_config.eos_token_id = None  # no answer may end early
+    base = dataclasses.replace(base, line_ends=torch.zeros_like(base.line_ends))
+    model = make_method(spec.knobs).attach(base.model, seed=0)
+    weights = tensor_bytes(model)
+    knobs = dict(spec.knobs)
+    train = peak_bytes(lambda: _train(case, knobs, base, model))
+    evaluation = peak_bytes(lambda: _evaluate(case, spec.execution, base, model))
+    return weights + train, weights + evaluation, knobs
+
+
+def peak_bytes(work: Callable[[], None]) -> int:
+    """The highest sum of what the allocator gave out and took back during `work`."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        work()
+    results: Any = profile.profiler
+    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    found = []
+    for case in draw(given.count, seed=given.seed):
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(compare(case, Path(folder)))
+        print(_row(found[-1]), flush=True)
+    print(_summary(found))
+
+
+def _case(chance: random.Random, index: int) -> Case:
+    quantization = ("none", "int8", "nf4", "fp4")[index % 4]
+    architecture = ("llama", "qwen2", "gpt_neox")[index % 3]
+    count, longest = chance.choice((1, 2, 3, 4, 6)), chance.randrange(64, 320)
+    eval_longest = chance.randrange(64, 320)
+    completion = chance.randrange(3, 12)
+    knobs = {
+        "quantization": quantization,
+        "double_quantization": chance.random() < 0.5,
+        "compute_dtype": chance.choice(("float32", "float32", "bfloat16")),
+        "rank": chance.choice((2, 8, 16, 64)),
+        "dropout": chance.choice((0.0, 0.0, 0.1)),
+        "optimizer": chance.choice(("adamw", "adamw", "sgd")),
+        "batch_size": count,
+        "gradient_accumulation": chance.choice((1, 1, 2)),
+        "gradient_checkpointing": chance.random() < 0.5,
+    }
+    return Case(
+        config=_config(chance, architecture),
+        knobs=knobs,
+        lengths=_lengths(chance, count, longest, completion),
+        eval_lengths=_lengths(chance, chance.choice((1, 2, 4, 8)), eval_longest, completion),
+        completion_tokens=completion,
+        new_tokens=chance.randrange(2, 10),
+    )
+
+
+def _lengths(chance: random.Random, count: int, longest: int, completion: int) -> tuple[int, ...]:
+    """The longest row and shorter ones, as a task's rows are: hardly two of one length."""
+    rest = [chance.randrange(max(completion + 8, longest // 2), longest) for _ in range(count - 1)]
+    return (longest, *rest)
+
+
+def _config(chance: random.Random, architecture: str) -> dict[str, Any]:
+    heads = chance.choice((4, 8))
+    hidden = heads * chance.choice((32, 64))
+    config = {
+        "model_type": architecture,
+        "hidden_size": hidden,
+        "intermediate_size": hidden * chance.choice((2, 3, 4)),
+        "num_hidden_layers": chance.choice((2, 3, 5, 6, 8)),
+        "num_attention_heads": heads,
+        "vocab_size": chance.choice((1024, 4096, 8192)),
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": chance.random() < 0.5,
+    }
+    if architecture != "gpt_neox":
+        config["num_key_value_heads"] = heads // chance.choice((1, 2, 4))
+    return config
+
+
+def _save_model(config: dict[str, Any], folder: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+
+
+def _spec(case: Case, folder: Path) -> TrialSpec:
+    return TrialSpec(
+        role="trial",
+        knobs=canonical({**case.knobs, "model": str(folder)}),
+        model_digest=str(folder),
+        task="finqa",
+        task_identity={},
+        task_options={},
+        budget=Budget(train_examples=8, eval_examples=1),
+        execution=Execution(eval_batch_size=len(case.eval_lengths), max_new_tokens=case.new_tokens),
+        model_source=str(folder),
+    )
+
+
+def _batch(case: Case, lengths: tuple[int, ...]) -> Batch:
+    chance = torch.Generator().manual_seed(0)
+    size = (len(lengths), max(lengths))
+    ids = torch.randint(3, min(300, case.config["vocab_size"]), size, generator=chance)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = 1
+        answered = slice(length - case.completion_tokens, length)
+        labels[row, answered] = ids[row, answered]
+    return Batch(ids, mask, labels)
+
+
+def _positions(batch: Batch) -> int:
+    return int((batch.labels[:, 1:] != IGNORED).any(dim=0).sum())
+
+
+def _train(case: Case, knobs: dict[str, Any], base: Base, model: Any) -> None:
+    """Two optimizer steps: in the second the optimizer's state is there already."""
+    batch = _batch(case, case.lengths)
+    engine = Engine(model, base, knobs, total_steps=2)
+    model.train()
+    with less_activation_memory(model, wanted=knobs["gradient_checkpointing"]):
+        for step in range(2):
+            for _ in range(knobs["gradient_accumulation"]):
+                engine.accumulate(batch, completion_tokens=case.completion_tokens)
+            engine.step(step)
+
+
+def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
+    batch = _batch(case, case.eval_lengths)
+    split = [length - case.completion_tokens for length in case.eval_lengths]
+    rows = [tuple(row) for row in batch.input_ids.tolist()]
+    encoded = Encoded(
+        examples=tuple(Example(id=str(i), record={}, group="") for i in range(len(rows))),
+        prompts=tuple(row[:at] for row, at in zip(rows, split, strict=True)),
+        completions=tuple(
+            row[at : at + case.completion_tokens] for row, at in zip(rows, split, strict=True)
+        ),
+        cut=(False,) * len(rows),
+    )
+    task, peak = _NoTask(), _NoPeak()
+    evaluate(model, base, task=task, encoded=encoded, execution=execution, peak=peak)  # type: ignore[arg-type]
+
+
+class _NoTask:
+    """Scores nothing."""
+
+    def gold(self, example: Example) -> str:
+        return ""
+
+    def score(self, example: Example, text: str) -> dict[str, float]:
+        return {"em_acc": 0.0}
+
+    def metrics(self, scores: Sequence[Any]) -> dict[str, float]:
+        return {"em_acc": 0.0}
+
+
+class _NoPeak:
+    """Measures nothing: the profiler does, from outside."""
+
+    @contextlib.contextmanager
+    def over(self, *, representative: bool) -> Iterator[None]:
+        yield
+
+
+def _row(found: Comparison) -> str:
+    cells = [str(found.case)]
+    for (predicted, measured), error in zip(
+        (found.train, found.evaluation), found.errors, strict=True
+    ):
+        cells.append(f"{predicted / 1e6:8.2f} {measured / 1e6:8.2f} MB {error:+7.2%}")
+    return " | ".join([*cells, f"{found.predict_seconds:5.1f} s"])
+
+
+def _summary(found: Sequence[Comparison]) -> str:
+    lines = []
+    for name, at in (("training", 0), ("evaluation", 1)):
+        errors = [comparison.errors[at] for comparison in found]
+        sizes = sorted(map(abs, errors))
+        high = sizes[min(len(sizes) - 1, int(0.95 * len(sizes)))]
+        lines.append(
+            f"{name}: {len(found)} configurations, median {statistics.median(sizes):.3%}, "
+            f"95th percentile {high:.3%}, lowest {min(errors):+.3%}, highest {max(errors):+.3%}"
+        )
+    within = sum(comparison.is_within_allowance for comparison in found)
+    lines.append(
+        f"{within} of {len(found)} are lower by no more than {UNDER_ALLOWANCE:.0%} or "
+        f"{UNDER_ALLOWANCE_BYTES // 1024} KiB"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Memory and FLOPs of a configuration before it runs, from its config.json alone.
+
+Its training step and its evaluation are run on fake tensors. `python -m trainables.simulate`
+answers requests line by line, for a driver that imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.models import quiet
+from trainables.prediction import FlopRates, Prediction, Term, Workload
+from trainables.simulate_depth import simulate_any_depth
+from trainables.simulate_device import DEVICES
+from trainables.simulate_step import EVAL_PHASES, TRAIN_PHASES, Measured
+
+VERSION = 1  # of what is predicted: another one makes cached predictions void
+
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+_KNOBS = (
+    "quantization",
+    "double_quantization",
+    "compute_dtype",
+    "method",
+    "rank",
+    "target_modules",
+    "optimizer",
+    "gradient_checkpointing",
+)
+_NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
+
+_predictions: dict[str, Prediction] = {}
+
+
+def predict(
+    config: Mapping[str, Any],
+    knobs: Mapping[str, Any],
+    workload: Workload,
+    *,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> Prediction:
+    """What `config`, a model's config.json, needs under canonical `knobs` on a kind of device.
+
+    `compute_dtype` must be resolved. Known shapes are answered from memory, and from files in the
+    folder `cache` if given. Raises InputError for a device or a model that can't be simulated.
+    """
+    if device not in DEVICES:
+        raise InputError(f"device: got {device!r}; known are {', '.join(DEVICES)}.")
+    key = digest(config, knobs, workload, device=device)
+    if key not in _predictions:
+        found = _read(cache, key)
+        if found is None:
+            quiet()
+            measured, depths = simulate_any_depth(config, knobs, workload, device=device)
+            found = _prediction(measured, workload, device, depths)
+            _write(cache, key, found)
+        _predictions[key] = found
+    return _predictions[key]
+
+
+def digest(
+    config: Mapping[str, Any], knobs: Mapping[str, Any], workload: Workload, *, device: str
+) -> str:
+    """Equal for what is predicted alike: shape, knobs that take memory, work, device, packages."""
+    shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
+    read = {name: knobs.get(name) for name in _KNOBS} | {"drops": bool(knobs.get("dropout"))}
+    parts = [VERSION, _versions(), shape, read, asdict(workload), device]
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Answers requests, a JSON object a line: {"id", "config", "knobs", "workload", "device"}.
+
+    Each answer is a line too: {"id", "prediction"} or {"id", "error"}. Ends with its input.
+    """
+    parser = argparse.ArgumentParser(prog="python -m trainables.simulate", description=__doc__)
+    parser.add_argument("--cache", type=Path, help="folder of predictions to read and write")
+    cache = parser.parse_args(arguments).cache
+    for answer in answers(sys.stdin, cache=cache):
+        print(answer, flush=True)
+
+
+def answers(lines: Iterable[str], *, cache: Path | None) -> Iterator[str]:
+    """An answer per request that is not blank, in order; nothing else is printed meanwhile."""
+    for line in lines:
+        if line.strip():
+            with contextlib.redirect_stdout(sys.stderr):
+                answer = _answer(line, cache)
+            yield json.dumps(answer)
+
+
+def _answer(line: str, cache: Path | None) -> dict[str, Any]:
+    name = None
+    try:
+        request = json.loads(line)
+        name = request.get("id")
+        prediction = predict(
+            request["config"],
+            request["knobs"],
+            Workload(**request["workload"]),
+            device=request.get("device", "cpu"),
+            cache=cache,
+        )
+    except Exception as error:  # noqa: BLE001  # a boundary: the next request is not to blame
+        return {"id": name, "error": f"{type(error).__name__}: {error}"}
+    return {"id": name, "prediction": prediction.to_json()}
+
+
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    return tuple(version(package) for package in _PACKAGES)
+
+
+def _read(cache: Path | None, key: str) -> Prediction | None:
+    file = None if cache is None else cache / f"{key}.json"
+    if file is None or not file.exists():
+        return None
+    try:
+        return Prediction.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged file is written anew
+
+
+def _write(cache: Path | None, key: str, prediction: Prediction) -> None:
+    if cache is None:
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    beside = cache / f"{key}.{os.getpid()}.tmp"
+    beside.write_text(json.dumps(prediction.to_json()), encoding="utf-8")
+    beside.replace(cache / f"{key}.json")
+
+
+def _prediction(
+    measured: Measured, workload: Workload, device: str, depths: tuple[int, ...]
+) -> Prediction:
+    found = measured.bytes
+    model = found["base"] + found["trained"]
+    phases = {n: model + found[n] for n in (*TRAIN_PHASES, *EVAL_PHASES) if n in found}
+    train = max((phases[name] for name in TRAIN_PHASES if name in phases), default=0)
+    evaluation = max(phases[name] for name in EVAL_PHASES)
+    terms = _terms(found) | dict(DEVICES[device].constants)
+    constants = sum(term.bytes for term in DEVICES[device].constants.values())
+    training, forward = _training_rates(measured, workload), _forward_rates(measured, workload)
+    per_step = training.of(
+        rows=workload.batch_size, length=workload.sequence_length, positions=workload.positions
+    )
+    return Prediction(
+        train_memory_bytes=train,
+        eval_memory_bytes=evaluation,
+        base_memory_bytes=found["base"],
+        device_memory_bytes=max(train, evaluation + found.get("optimizer_state", 0)) + constants,
+        phases=phases,
+        terms=terms,
+        train_flops_per_step=per_step,
+        train_flops_per_token=per_step / (workload.batch_size * workload.sequence_length),
+        eval_flops_per_batch=_eval_flops(forward, workload),
+        training=training,
+        forward=forward,
+        depths=depths,
+    )
+
+
+def _terms(found: Mapping[str, int]) -> dict[str, Term]:
+    return {name: Term(found[name], source) for name, source in _SOURCES.items() if name in found}
+
+
+def _training_rates(measured: Measured, work: Workload) -> FlopRates:
+    return _rates(
+        measured.flops,
+        "training",
+        rows=work.batch_size,
+        length=work.sequence_length,
+        positions=work.positions,
+    )
+
+
+def _forward_rates(measured: Measured, work: Workload) -> FlopRates:
+    return _rates(
+        measured.flops,
+        "forward",
+        rows=work.eval_batch_size,
+        length=work.eval_length,
+        positions=work.eval_positions,
+    )
+
+
+def _rates(
+    flops: Mapping[str, int], kind: str, *, rows: int, length: int, positions: int
+) -> FlopRates:
+    return FlopRates(
+        token=flops.get(f"{kind}.token", 0) / (rows * length),
+        pair=flops.get(f"{kind}.pair", 0) / (rows * length**2),
+        logit=flops.get(f"{kind}.logit", 0) / (rows * positions),
+    )
+
+
+def _eval_flops(forward: FlopRates, work: Workload) -> float:
+    """Of a batch's loss and of its answers."""
+    loss = forward.of(
+        rows=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
+    )
+    return loss + forward.of_generation(
+        rows=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
+    )
+
+
+_SOURCES = {
+    "base": "the frozen weights as they are stored, with the quantization's scales",
+    "trained": "what the method trains: PEFT keeps adapters in float32",
+    "gradients": "one per trained number",
+    "optimizer_state": "what the optimizer keeps from step to step in torch's allocator",
+    "paged_optimizer_state": "bitsandbytes' paged states: managed memory that moves to the host "
+    "under pressure; torch's allocator doesn't see it, and no total holds it",
+    "dequantized_weight": "the largest weight that a 4-bit or int8 matmul dequantizes at once "
+    "(bitsandbytes' unfused path and every backward pass); in the phases already",
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Simulations of any depth from shallow ones.
+
+What a model takes grows by the same with every block, in each phase: two depths give a straight
+line, a third says whether it is one. Where it isn't the model is simulated as deep as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.prediction import Workload
+from trainables.simulate_step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
+
+LINE_TOLERANCE = 0.002  # by how much a third depth may lie off the line of the other two
+
+_SMALL_BYTES = 65_536  # differences that no plan depends on
+_ATTEMPTS = 3
+
+
+def simulate_any_depth(
+    config: Mapping[str, Any], knobs: Mapping[str, Any], workload: Workload, *, device: str
+) -> tuple[Measured, tuple[int, ...]]:
+    """What a simulation of the model in `config`, a config.json, finds; at which depths it ran.
+
+    Raises InputError for a model that transformers doesn't know.
+    """
+    whole = _model_config(config)
+    depth = int(whole.num_hidden_layers)
+    parts = (EVALUATION,) if knobs["method"] == "untrained" else PARTS
+
+    @functools.cache
+    def at(blocks: int) -> Measured:
+        short = _shortened(whole, blocks)
+        return simulate(short, knobs, workload, device=device, parts=parts)
+
+    for depths in _depths(depth, _period(whole)):
+        line = _Line.through(at(depths[0]), at(depths[1]), depths)
+        if line.fits(at(depths[2]), depths[2]):
+            return line.at(depth), depths
+    return at(depth), (depth,)
+
+
+def _model_config(config: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    given = {name: value for name, value in config.items() if name != "quantization_config"}
+    try:
+        return AutoConfig.for_model(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model: its config.json can't be used: {error}") from error
+
+
+def _shortened(config: Any, blocks: int) -> Any:
+    short = copy.deepcopy(config)
+    kinds = getattr(config, "layer_types", None)
+    short.num_hidden_layers = blocks
+    if kinds:
+        short.layer_types = kinds[:blocks]
+    return short
+
+
+def _period(config: Any) -> int:
+    """After how many blocks the kinds of blocks repeat."""
+    kinds = getattr(config, "layer_types", None) or []
+    for period in range(1, len(kinds)):
+        if all(kinds[at] == kinds[at % period] for at in range(len(kinds))):
+            return period
+    return 1
+
+
+def _depths(depth: int, period: int) -> Iterator[tuple[int, int, int]]:
+    """Depths to try, all shallower than the model and ending with the same kind of block."""
+    first = depth % period + period
+    first += period if first < 2 else 0
+    for start in range(first, first + _ATTEMPTS * period, period):
+        if start + 2 * period < depth:
+            yield start, start + period, start + 2 * period
+
+
+class _Line:
+    """Every number of a simulation as a straight line over depth.
+
+    But for the backward pass between the last and the first block: what lives there goes linearly
+    from what lives in the one to what lives in the other, so its peak is one of theirs.
+    """
+
+    def __init__(self, start: int, measured: Measured, slopes: Measured) -> None:
+        self._start = start
+        self._measured = measured
+        self._slopes = slopes
+
+    @classmethod
+    def through(cls, first: Measured, second: Measured, depths: tuple[int, ...]) -> _Line:
+        blocks = depths[1] - depths[0]
+
+        def slopes(low: Mapping[str, int], high: Mapping[str, int]) -> dict[str, int]:
+            return {n: (high[n] - low[n]) // blocks for n in low if n != BACKWARD_BETWEEN}
+
+        bytes_, flops = slopes(first.bytes, second.bytes), slopes(first.flops, second.flops)
+        return cls(depths[0], first, Measured(bytes_, flops))
+
+    def at(self, depth: int) -> Measured:
+        blocks = depth - self._start
+        start, slopes = self._measured, self._slopes
+        return Measured(
+            {name: start.bytes[name] + slope * blocks for name, slope in slopes.bytes.items()},
+            {name: start.flops[name] + slope * blocks for name, slope in slopes.flops.items()},
+        )
+
+    def fits(self, measured: Measured, depth: int) -> bool:
+        expected = self.at(depth)
+        return all(
+            abs(given[name] - value) <= max(LINE_TOLERANCE * value, _SMALL_BYTES)
+            for given, found in ((expected.bytes, measured.bytes), (expected.flops, measured.flops))
+            for name, value in found.items()
+            if name in given
+        )

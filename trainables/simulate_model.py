@@ -1,0 +1,180 @@
+"""A configuration's model without weights: transformers' own modules holding fake tensors.
+
+Modules are built on the meta device, quantized layers put in and adapters attached by the code
+that does it for real; then every tensor is replaced by a fake one of the shape and type that it
+would be stored in. Call it inside the FakeTensorMode that shall run the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from bitsandbytes import MatmulLtState
+from torch import nn
+
+from trainables.methods import make_method
+from trainables.models import DTYPES
+from trainables.quantization import QUANTIZATIONS
+
+Knobs = Mapping[str, Any]
+
+_BLOCK, _NESTED_BLOCK = 64, 256  # values per scale in bitsandbytes' 4-bit weights and their scales
+
+
+def base_on_meta(config: Any, knobs: Knobs) -> Any:
+    """The frozen base of transformers' `config`, quantized as `knobs` say, with no memory."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), dtype=DTYPES[knobs["compute_dtype"]]
+        )
+    model.tie_weights()
+    row = QUANTIZATIONS[knobs["quantization"]]
+    if row.loader:
+        _put_in_quantized_layers(model, row.loader, knobs)
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+def attached(base: Any, knobs: Knobs) -> Any:
+    """`base` with what the method of `knobs` trains: adapters, all of its weights, or nothing."""
+    if knobs["method"] == "full":
+        base.requires_grad_(True)
+        return base
+    return make_method(knobs).attach(base, seed=0)
+
+
+def fill(model: Any) -> None:
+    """Puts fake tensors of the stored shapes in the place of all tensors on meta."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.device.type == "meta":
+                if id(parameter) not in made:
+                    made[id(parameter)] = parameter, _stored(module, name, parameter)
+                module._parameters[name] = made[id(parameter)][1]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not _is_fake(buffer):
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def multiply_in_int8(model: Any) -> None:
+    """Makes int8 layers take the algorithm for evaluation in training too, as a GPU does."""
+    from bitsandbytes.nn import Linear8bitLt
+
+    for module in model.modules():
+        if isinstance(module, Linear8bitLt):
+            module.state.__class__ = _NeverTraining
+
+
+def stored_tensors(model: Any) -> Iterator[torch.Tensor]:
+    """What a filled model keeps: parameters, buffers and the quantization's scales."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        yield from getattr(module, "_scales", ())
+
+
+def largest_quantized(model: Any) -> int:
+    """How many numbers the largest quantized weight holds; 0 without quantization."""
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    layers = (m for m in model.modules() if isinstance(m, Linear4bit | Linear8bitLt))
+    return max((layer.in_features * layer.out_features for layer in layers), default=0)
+
+
+class _NeverTraining(MatmulLtState):  # type: ignore[misc]
+    """bitsandbytes asks this and the device for its algorithm; fake tensors say it is a CPU."""
+
+    @property
+    def is_training(self) -> bool:
+        return False
+
+    @is_training.setter
+    def is_training(self, value: bool) -> None:
+        """Every forward pass says so; it makes no difference."""
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)
+
+
+def _put_in_quantized_layers(model: Any, loader: Mapping[str, object], knobs: Knobs) -> None:
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    config = BitsAndBytesConfig(
+        **loader,
+        bnb_4bit_use_double_quant=bool(knobs.get("double_quantization", False)),
+        bnb_4bit_compute_dtype=DTYPES[knobs["compute_dtype"]],
+    )
+    left = get_keys_to_not_convert(model)
+    replace_with_bnb_linear(model, modules_to_not_convert=left, quantization_config=config)
+    model.is_loaded_in_8bit = bool(loader.get("load_in_8bit"))  # PEFT asks for these
+    model.is_loaded_in_4bit = bool(loader.get("load_in_4bit"))
+
+
+def _stored(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    if name == "weight" and isinstance(module, Linear4bit):
+        return _stored_4bit(module, parameter)
+    if name == "weight" and isinstance(module, Linear8bitLt):
+        return _stored_8bit(module, parameter)
+    empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+    return nn.Parameter(empty, requires_grad=parameter.requires_grad)
+
+
+def _stored_4bit(module: Any, weight: Any) -> nn.Parameter:
+    from bitsandbytes.functional import QuantState
+
+    count = weight.numel()
+    blocks = -(-count // _BLOCK)
+    code = torch.empty(16)
+    nested = None
+    absmax = torch.empty(blocks)
+    scales = [absmax, code]
+    if weight.compress_statistics:
+        absmax = torch.empty(blocks, dtype=torch.uint8)
+        nested = QuantState(
+            absmax=torch.empty(-(-blocks // _NESTED_BLOCK)),
+            code=torch.empty(256),
+            blocksize=_NESTED_BLOCK,
+            dtype=torch.float32,
+        )
+        scales = [absmax, code, nested.absmax, nested.code]
+    stored = nn.Parameter(torch.empty((-(-count // 2), 1), dtype=torch.uint8), requires_grad=False)
+    state = QuantState(
+        absmax=absmax,
+        shape=weight.shape,
+        code=code,
+        blocksize=_BLOCK,
+        quant_type=weight.quant_type,
+        dtype=module.compute_dtype,
+        offset=None if nested is None else torch.empty(()),
+        state2=nested,
+    )
+    stored.quant_state = state  # type: ignore[attr-defined]
+    module.quant_state = state
+    module.support_avx512bf16_for_cpu = False
+    module._scales = scales
+    return stored
+
+
+def _stored_8bit(module: Any, weight: Any) -> nn.Parameter:
+    values = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(weight.shape[0])
+    stored = nn.Parameter(values, requires_grad=False)
+    stored.CB = stored.SCB = None  # type: ignore[attr-defined]
+    stored.has_fp16_weights = False  # type: ignore[attr-defined]
+    module.state.CB, module.state.SCB = values, scales
+    module._scales = [scales]
+    return stored
