@@ -37,6 +37,8 @@ from trainables.spec import FINISHED, STOPPED, Budget, Event, TrialSpec
 QUANTIZATIONS = ("none", "int8", "nf4", "fp4")
 EVENTS, QUESTIONS = 60, 200
 PATIENCE_MILLISECONDS = 300_000
+# While it loads, the page says "0 matching runs".
+RUNS_ARE_SHOWN = "() => /[1-9][0-9]* matching runs/.test(document.body.innerText)"
 MODULE = "benchmarks.mlflow_at_200_trials"
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
@@ -110,7 +112,7 @@ def show(address: str, *, screenshot: str | None) -> None:
             started = time.perf_counter()
             page.goto(f"{address}/#/experiments/{experiment}/runs", timeout=PATIENCE_MILLISECONDS)
             try:
-                page.wait_for_selector("text=/matching runs/", timeout=PATIENCE_MILLISECONDS)
+                page.wait_for_function(RUNS_ARE_SHOWN, timeout=PATIENCE_MILLISECONDS)
                 print(f"table, {which} time: {time.perf_counter() - started:.1f} s", flush=True)
                 page.wait_for_timeout(2000)
             finally:
