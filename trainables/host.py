@@ -229,16 +229,19 @@ class HostProcess:
         )
 
     def _base_for(self, spec: TrialSpec) -> Any:
+        from trainables.engine import free_memory
         from trainables.models import load_base
 
         if self._base is None or self._base.key != spec.base_key:
             self._base = None
-            _free_memory()
+            free_memory()
             self._base = load_base(spec, device=self._device)
             self.loads += 1
         return self._base
 
     def _failed(self, error: Exception) -> Failure:
+        from trainables.engine import free_memory
+
         self._running = None
         self._base = None  # a trial that broke off may have left its marks on it
         self._log_error(error)
@@ -250,7 +253,7 @@ class HostProcess:
         )
         for told in _chain(error):
             traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
-        _free_memory()
+        free_memory()
         return failure
 
     def _log_error(self, error: Exception) -> None:
@@ -279,15 +282,6 @@ def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
         fraction=1.0,
         seconds=summary["seconds"]["total"],
     )
-
-
-def _free_memory() -> None:
-    """Gives back what nothing refers to any more; torch keeps a GPU's memory for itself else."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

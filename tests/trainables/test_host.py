@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, make_spec
-from trainables import host as host_module
+from trainables import engine
 from trainables.host import Failure, HostProcess, Interruption
 from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event, TrialSpec
@@ -117,12 +117,12 @@ def test_a_trial_that_broke_off_leaves_nothing_in_memory(
         left.append(model())
 
     left: list[object] = []
-    free_memory = host_module._free_memory
+    free_memory = engine.free_memory
     budget = replace(BUDGET, rungs=(1.0,))
     spec = make_spec(tiny_llama, budget=budget, learning_rate=1e30, optimizer="sgd", warmup=0.0)
     host.start(str(prepared(spec, tmp_path).path))
     model = weakref.ref(host._base.model)
-    monkeypatch.setattr(host_module, "_free_memory", free_and_look)
+    monkeypatch.setattr(engine, "free_memory", free_and_look)
     while not isinstance(host.next(), Failure):
         assert model() is not None
     assert left == [None]  # already when a GPU's memory is given back

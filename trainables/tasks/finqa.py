@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from trainables.errors import InputError
 from trainables.tasks import emacc, programs
 from trainables.tasks.finqa_options import Options, parse_options
 from trainables.tasks.finqa_splits import Split, load_splits
-from trainables.tasks.prompts import EVIDENCE, PAGE, Template, load_template, render_values
+from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
 from trainables.tasks.task import Example, Prompt
 
 VERSION = "1"
@@ -38,14 +37,8 @@ class FinQA:
     def from_options(cls, given: Mapping[str, Any]) -> FinQA:
         """Raises InputError with all that is wrong in the options and in the template."""
         options = parse_options(given)
-        template = load_template(options.prompt or _DEFAULT_PROMPTS[options.target])
-        wanted = (EVIDENCE,) if options.context == EVIDENCE else PAGE
-        if not template.placeholders.intersection(wanted):
-            raise InputError(
-                f"space.prompt: {template.source!r} shows nothing of the {options.context} context;"
-                f" it needs {' or '.join('{' + name + '}' for name in wanted)}."
-            )
-        return cls(options, template)
+        name = options.prompt or _DEFAULT_PROMPTS[options.target]
+        return cls(options, load_template_for(name, context=options.context))
 
     @property
     def version(self) -> str:

@@ -129,6 +129,21 @@ def load_template(name_or_path: str) -> Template:
     return template
 
 
+def load_template_for(name_or_path: str, *, context: str) -> Template:
+    """As `load_template`, for prompts with this context ("full", "evidence").
+
+    Raises InputError, too, for a template that shows nothing of it.
+    """
+    template = load_template(name_or_path)
+    wanted = (EVIDENCE,) if context == EVIDENCE else PAGE
+    if not template.placeholders.intersection(wanted):
+        raise InputError(
+            f"space.prompt: {template.source!r} shows nothing of the {context} context;"
+            f" it needs {' or '.join('{' + name + '}' for name in wanted)}."
+        )
+    return template
+
+
 def prompt_digest(name_or_path: str) -> str:
     """The digest of a named prompt or template file: it changes when the prompts' text does."""
     return load_template(name_or_path).digest

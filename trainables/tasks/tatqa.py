@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks import tatqa_rule
 from trainables.tasks.finqa_files import CONTEXTS
-from trainables.tasks.prompts import EVIDENCE, PAGE, Template, load_template, render_values
+from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
 from trainables.tasks.splits import check_disjoint, halve
 from trainables.tasks.task import SPLITS, Example, Prompt
 from trainables.tasks.tatqa_files import gold_of, read_examples
@@ -58,14 +58,8 @@ class TATQA:
         if faults:
             raise InputError(faults)
         options = Options(**given)
-        template = load_template(_PROMPTS.get(options.prompt) or str(options.prompt))
-        wanted = (EVIDENCE,) if options.context == EVIDENCE else PAGE
-        if not template.placeholders.intersection(wanted):
-            raise InputError(
-                f"space.prompt: {template.source!r} shows nothing of the {options.context} context;"
-                f" it needs {' or '.join('{' + name + '}' for name in wanted)}."
-            )
-        return cls(options, template)
+        name = _PROMPTS.get(options.prompt) or str(options.prompt)
+        return cls(options, load_template_for(name, context=options.context))
 
     @property
     def version(self) -> str:
