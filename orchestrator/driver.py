@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.config import SweepConfig
-from orchestrator.interrupts import InterruptedAgain
+from orchestrator.interrupts import InterruptedAgain, NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours
 from orchestrator.plan import Planner
@@ -59,7 +59,9 @@ class Driver:
         display = SweepDisplay()
         ledger = self._ledger(display, retry_failed=retry_failed)
         display.message("Starting Ray and its hosts ...")
-        start_ray(self.address)
+        with NotedSignals() as signals:  # Ray has its own ideas of SIGTERM
+            start_ray(self.address)
+            signals.check()
         tracker = self._open_tracker(display)
         outcome: Outcome = "interrupted"
         at_once = False
@@ -96,7 +98,9 @@ class Driver:
         """Trials, then the report split; False if the user interrupted them."""
         from orchestrator.runner import run_trials
 
-        sweep = self._sweep(ledger, display, tracker, clock)
+        with NotedSignals() as signals:
+            sweep = self._sweep(ledger, display, tracker, clock)
+            signals.check()
         first = _best(self.run, "em_acc")
         best = (first.metrics["em_acc"], first.label) if first else None
         display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
@@ -195,6 +199,7 @@ class Driver:
         from orchestrator.mlflow_tracker import MLflowTracker
         from orchestrator.tracking import BackgroundTracker
 
+        remember(self.run, tracked_in=None)  # until all of it is there again
         held = HeldTracker(MLflowTracker(self._uri), guard=self.run.guard)
         tracker = BackgroundTracker(held, warn=display.message)
         tracker.open(sweep_identity(self.run))

@@ -311,7 +311,8 @@ def check_tracking(place: Place, *, of_unfinished: bool = True) -> None:
     assert len(runs) == len(nested) + 1, "one parent"
     ids = Counter(run.data.tags["trial_id"] for run in nested)
     assert ids == Counter(folder.name for folder in place.trials)
-    assert "RUNNING" not in {run.info.status for run in runs}
+    running = [run.data.tags["trial_id"] for run in runs if run.info.status == "RUNNING"]
+    assert not running
     for run in nested:
         run_id, trial_id = run.info.run_id, run.data.tags["trial_id"]
         summary = read(place.run / "trials" / trial_id / "summary.json")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,15 @@ class Nodes:
         return str(ray.get(proxy._host.node_id.remote()))
 
     def remove(self, node_id: str) -> None:
-        """As a machine that is switched off."""
+        """As a machine that is switched off: what ran there does nothing any more.
+
+        Ray's workers live on for a while after their node, and could finish a trial as small.
+        """
         (node,) = [node for node in self.cluster.worker_nodes if node.node_id == node_id]
+        hosts = [proxy._host for proxy in self.proxies if self.node_of(proxy) == node_id]
         self.cluster.remove_node(node, allow_graceful=False)
+        for host in hosts:
+            _until(partial(_has_died, host))
 
     def drain(self, node_id: str) -> None:
         """As a provider's notice that a spot machine will be taken in a minute."""
@@ -171,6 +178,18 @@ def _attempts(proxy: Any) -> int:
 def _rungs(proxy: Any) -> list[float]:
     history = (proxy._folder.summary() or {})["history"]
     return [event["fraction"] for event in history if event["kind"] == "rung"]
+
+
+def _has_died(host: Any) -> bool:
+    import ray
+
+    try:
+        ray.get(host.node_id.remote(), timeout=1)
+    except ray.exceptions.RayActorError:
+        return True
+    except ray.exceptions.GetTimeoutError:
+        pass
+    return False
 
 
 def _alive() -> list[Any]:

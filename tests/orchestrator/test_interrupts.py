@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from orchestrator.interrupts import InterruptedAgain, asked_to_stop
+from orchestrator.interrupts import InterruptedAgain, NotedSignals, asked_to_stop
 
 
 def ctrl_c() -> None:
@@ -38,3 +38,32 @@ def test_afterwards_it_means_what_it_did_before() -> None:
     with pytest.raises(KeyboardInterrupt) as raised:
         ctrl_c()
     assert not isinstance(raised.value, InterruptedAgain)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_whose_exception_is_lost_is_noted(number: int) -> None:
+    class LosesIt:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)  # what a destructor raises is ignored
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with NotedSignals() as signals:
+            signals.check()
+            LosesIt()
+            assert signals.asked
+            with pytest.raises(KeyboardInterrupt):
+                signals.check()
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_signals_are_no_wish_to_stop() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        with NotedSignals() as signals:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not signals.asked
+    finally:
+        signal.signal(signal.SIGUSR1, before)
