@@ -38,6 +38,7 @@ class Driver:
     tracking_uri: str | None
     resume_command: str
     _search: Any = field(default=None, init=False)  # there is none before hosts are up
+    _signals: NotedSignals = field(default_factory=NotedSignals, init=False)
 
     def show(self) -> Outcome:
         """A sweep that has ended: prints its report, and tells a tracker what it has missed."""
@@ -48,6 +49,10 @@ class Driver:
 
     def run_all(self, *, retry_failed: bool) -> Outcome:
         """Runs what is left to run and writes the report; needs the lease and a settled folder."""
+        with self._signals:
+            return self._run_all(retry_failed=retry_failed)
+
+    def _run_all(self, *, retry_failed: bool) -> Outcome:
         import ray
 
         from orchestrator.cluster import start_ray
@@ -59,9 +64,8 @@ class Driver:
         display = SweepDisplay()
         ledger = self._ledger(display, retry_failed=retry_failed)
         display.message("Starting Ray and its hosts ...")
-        with NotedSignals() as signals:  # Ray has its own ideas of SIGTERM
-            start_ray(self.address)
-            signals.check()
+        start_ray(self.address)
+        self._signals.check()  # Ray has its own ideas of SIGTERM
         tracker = self._open_tracker(display)
         outcome: Outcome = "interrupted"
         at_once = False
@@ -98,13 +102,11 @@ class Driver:
         """Trials, then the report split; False if the user interrupted them."""
         from orchestrator.runner import run_trials
 
-        with NotedSignals() as signals:
-            sweep = self._sweep(ledger, display, tracker, clock)
-            signals.check()
+        sweep = self._sweep(ledger, display, tracker, clock)
         first = _best(self.run, "em_acc")
         best = (first.metrics["em_acc"], first.label) if first else None
         display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
-        if not run_trials(sweep):
+        if not run_trials(sweep, signals=self._signals):
             return False
         if sweep.agenda.end_reason:
             display.message(sweep.agenda.end_reason)

@@ -55,8 +55,9 @@ class NotedSignals:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Takes note of the first Ctrl-C, in place of Tune, and gives what says whether it came.
+def asked_to_stop(*, noted: NotedSignals) -> Iterator[Callable[[], bool]]:
+    """Takes note of the first Ctrl-C, in place of Tune, and gives what says whether it came, or
+    had come before.
 
     The second one raises InterruptedAgain. In the main thread only.
     """
@@ -72,6 +73,6 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
     before = signal.signal(signal.SIGINT, take_note)
     try:
-        yield lambda: asked
+        yield lambda: asked or noted.asked
     finally:
         signal.signal(signal.SIGINT, before)

@@ -26,7 +26,7 @@ from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
 from orchestrator.exclusions import surviving
 from orchestrator.hosts import host_gone
-from orchestrator.interrupts import asked_to_stop
+from orchestrator.interrupts import NotedSignals, asked_to_stop
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.objective import OBJECTIVES
@@ -64,8 +64,8 @@ class Sweep:
     say: Callable[[str], None] = print
 
 
-def run_trials(sweep: Sweep) -> bool:
-    """Runs trials until the agenda is over; False if the user interrupted it.
+def run_trials(sweep: Sweep, *, signals: NotedSignals) -> bool:
+    """Runs trials until the agenda is over; False if the user interrupted it, or has already.
 
     Interrupted (Ctrl-C), running trials save a checkpoint and end; interrupted once more, this
     raises InterruptedAgain at once.
@@ -73,7 +73,7 @@ def run_trials(sweep: Sweep) -> bool:
     _quiet_tune()
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
-    with asked_to_stop() as asked:
+    with asked_to_stop(noted=signals) as asked:
         _fit(sweep, scheduler, SweepCallback(sweep, scheduler, asked_to_stop=asked), scratch)
     return sweep.agenda.over and not asked()
 

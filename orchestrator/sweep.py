@@ -6,9 +6,10 @@ Running the same command again resumes: the trial directories say what is done.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder
@@ -185,5 +186,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _leave(code: int) -> NoReturn:
+    """Ends the process; where it was interrupted at once, as Ray, half started, aborts at an exit
+    in order. Its own processes end with this one.
+    """
+    if code != INTERRUPTED:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

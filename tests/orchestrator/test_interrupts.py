@@ -15,25 +15,29 @@ def ctrl_c() -> None:
 
 
 def test_nothing_was_asked_for() -> None:
-    with asked_to_stop() as asked:
+    with NotedSignals() as signals, asked_to_stop(noted=signals) as asked:
         assert not asked()
 
 
 def test_the_first_is_taken_note_of_and_breaks_nothing() -> None:
-    with asked_to_stop() as asked:
+    with NotedSignals() as signals, asked_to_stop(noted=signals) as asked:
         ctrl_c()
         assert asked()
     assert asked()
 
 
 def test_the_second_leaves_at_once() -> None:
-    with pytest.raises(InterruptedAgain), asked_to_stop():
+    with (
+        pytest.raises(InterruptedAgain),
+        NotedSignals() as signals,
+        asked_to_stop(noted=signals),
+    ):
         ctrl_c()
         ctrl_c()
 
 
 def test_afterwards_it_means_what_it_did_before() -> None:
-    with asked_to_stop():
+    with NotedSignals() as signals, asked_to_stop(noted=signals):
         ctrl_c()
     with pytest.raises(KeyboardInterrupt) as raised:
         ctrl_c()
@@ -53,6 +57,8 @@ def test_one_whose_exception_is_lost_is_noted(number: int) -> None:
             signals.check()
             LosesIt()
             assert signals.asked
+            with asked_to_stop(noted=signals) as asked:
+                assert asked()
             with pytest.raises(KeyboardInterrupt):
                 signals.check()
     finally:
