@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -14,9 +13,11 @@ from typing import Any
 from orchestrator.config import ResourcesConfig
 from orchestrator.host_shape import HostShape, host_shape
 from orchestrator.hosts import start_admission
+from orchestrator.interrupts import NotedSignals
 from trainables.errors import InputError
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0
+SECONDS_BETWEEN_LOOKS = 0.5  # whether the first host is up, or nobody waits for it any more
 _TOO_SLOW = "timed out during startup"  # Ray's words; it raises a plain Exception with them
 
 
@@ -60,13 +61,13 @@ class HostsLeft:
 def start_ray(address: str | None) -> None:
     """Joins the cluster at `address` (None: one that runs here, else a local one is started).
 
-    SIGTERM, which Ray takes for itself, means from here on what Ctrl-C means.
-    Raises InputError if nothing answers at the address, KeyboardInterrupt at SIGTERM meanwhile.
+    Raises InputError if nothing answers at the address.
     """
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
+        _leave_signals_alone()
         ray.init(
             address=address,
             namespace="sweep",
@@ -74,9 +75,6 @@ def start_ray(address: str | None) -> None:
             logging_level=logging.ERROR,
             include_dashboard=False if address in (None, "local") else None,
         )
-    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
-        terminate_like_ctrl_c()
-        raise KeyboardInterrupt from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -89,12 +87,13 @@ def start_ray(address: str | None) -> None:
         raise InputError(
             f"Ray did not start ({_TOO_SLOW}): the machine is busy. Run the command again."
         ) from error
-    terminate_like_ctrl_c()
 
 
-def terminate_like_ctrl_c() -> None:
-    """SIGTERM, a preemption notice, means from here on what Ctrl-C means."""
-    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+def _leave_signals_alone() -> None:
+    """Keeps Ray from answering SIGTERM by a SystemExit, wherever this process is just then."""
+    from ray._private import utils  # there is no setting for it
+
+    utils.set_sigterm_handler = lambda handler: None
 
 
 def open_hosts(
@@ -103,10 +102,11 @@ def open_hosts(
     trials: int,
     provenance: dict[str, str],
     say: Callable[[str], None],
+    signals: NotedSignals,
 ) -> Cluster:
     """Starts the hosts and waits for the first; says what it waits for.
 
-    Raises InputError if no node has room for one.
+    Raises InputError if no node has room for one, KeyboardInterrupt at a noted signal.
     """
     import ray
 
@@ -120,22 +120,31 @@ def open_hosts(
     )
     name = f"admission-{uuid.uuid4().hex[:12]}"
     admission = start_admission(name, shape, provenance=provenance)
-    device = _first_host(admission.open.remote(), shape, say)
+    device = _first_host(admission.open.remote(), shape, say, signals)
     return Cluster(shape, admission, name, device)
 
 
-def _first_host(description: Any, shape: HostShape, say: Callable[[str], None]) -> dict[str, Any]:
+def _first_host(
+    description: Any, shape: HostShape, say: Callable[[str], None], signals: NotedSignals
+) -> dict[str, Any]:
     import ray
 
-    began = time.monotonic()
-    while True:
-        ready, _ = ray.wait([description], timeout=SECONDS_BETWEEN_WAITING_LINES)
-        if ready:
-            device: dict[str, Any] = ray.get(description)
-            return device
-        free = ray.available_resources()
-        say(
-            f"Waiting for the first host ({time.monotonic() - began:.0f} s): it asks for "
-            f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs; {free.get('CPU', 0):g} CPUs and "
-            f"{free.get('GPU', 0):g} GPUs are free now."
-        )
+    began = said = time.monotonic()
+    while not ray.wait([description], timeout=SECONDS_BETWEEN_LOOKS)[0]:
+        signals.check()
+        if time.monotonic() - said >= SECONDS_BETWEEN_WAITING_LINES:
+            said = time.monotonic()
+            say(_waiting_line(shape, seconds=said - began))
+    device: dict[str, Any] = ray.get(description)
+    return device
+
+
+def _waiting_line(shape: HostShape, *, seconds: float) -> str:
+    import ray
+
+    free = ray.available_resources()
+    return (
+        f"Waiting for the first host ({seconds:.0f} s): it asks for "
+        f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs; {free.get('CPU', 0):g} CPUs and "
+        f"{free.get('GPU', 0):g} GPUs are free now."
+    )

@@ -49,10 +49,6 @@ class Driver:
 
     def run_all(self, *, retry_failed: bool) -> Outcome:
         """Runs what is left to run and writes the report; needs the lease and a settled folder."""
-        with self._signals:
-            return self._run_all(retry_failed=retry_failed)
-
-    def _run_all(self, *, retry_failed: bool) -> Outcome:
         import ray
 
         from orchestrator.cluster import start_ray
@@ -64,9 +60,11 @@ class Driver:
         display = SweepDisplay()
         ledger = self._ledger(display, retry_failed=retry_failed)
         display.message("Starting Ray and its hosts ...")
-        start_ray(self.address)
-        self._signals.check()  # Ray has its own ideas of SIGTERM
-        tracker = self._open_tracker(display)
+        with self._signals:
+            start_ray(self.address)
+            self._signals.take()  # Ray has put a handler of its own in place
+            self._signals.check()
+            tracker = self._open_tracker(display)
         outcome: Outcome = "interrupted"
         at_once = False
         try:
@@ -102,12 +100,13 @@ class Driver:
         """Trials, then the report split; False if the user interrupted them."""
         from orchestrator.runner import run_trials
 
-        sweep = self._sweep(ledger, display, tracker, clock)
         first = _best(self.run, "em_acc")
         best = (first.metrics["em_acc"], first.label) if first else None
-        display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
-        if not run_trials(sweep, signals=self._signals):
-            return False
+        with self._signals:
+            sweep = self._sweep(ledger, display, tracker, clock)
+            display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
+            if not run_trials(sweep, signals=self._signals):
+                return False
         if sweep.agenda.end_reason:
             display.message(sweep.agenda.end_reason)
         self._score_reports(sweep, display)
@@ -124,7 +123,11 @@ class Driver:
 
         provenance, trials = driver_provenance(), self.config.search.trials
         cluster = open_hosts(
-            self.config.resources, trials=trials, provenance=provenance, say=display.message
+            self.config.resources,
+            trials=trials,
+            provenance=provenance,
+            say=display.message,
+            signals=self._signals,
         )
         self.planner.device = cluster.device
         ledger.provenance = provenance | {key: str(value) for key, value in cluster.device.items()}

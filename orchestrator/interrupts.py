@@ -1,18 +1,12 @@
-"""What Ctrl-C means while trials run: the first one ends the sweep in order, the second at once.
-
-An exception raised by a signal's handler is lost where Python ignores exceptions (a destructor, a
-callback of the garbage collector), so signals are also noted where none can be lost.
-"""
+"""What Ctrl-C and SIGTERM mean while trials run: first all ends in order, then at once."""
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-_STOPPING = {signal.SIGINT, signal.SIGTERM}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedAgain(KeyboardInterrupt):
@@ -20,59 +14,41 @@ class InterruptedAgain(KeyboardInterrupt):
 
 
 class NotedSignals:
-    """Knows inside its `with` of every Ctrl-C and SIGTERM, whichever handler they had.
+    """Inside its `with`, a first Ctrl-C or SIGTERM breaks nothing off, whoever is at work: `asked`
+    says that it came. Each further one raises InterruptedAgain.
 
-    In the main thread only.
+    What a handler raises in the middle of an import or of Ray's start may be lost there, or leave
+    a lock held for ever. In the main thread only; may be entered again.
     """
 
+    def __init__(self) -> None:
+        self.asked = False
+
     def __enter__(self) -> NotedSignals:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        self._asked = False
-        self._before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.take()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._before)
-        self._read.close()
-        self._write.close()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    @property
-    def asked(self) -> bool:
-        """Whether one has come since the beginning."""
-        try:
-            while numbers := self._read.recv(4096):
-                self._asked = self._asked or not _STOPPING.isdisjoint(numbers)
-        except BlockingIOError:
-            pass
-        return self._asked
+    def take(self) -> None:
+        """Takes the signals again from who has taken them meanwhile."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
 
     def check(self) -> None:
         """Raises KeyboardInterrupt if one has come."""
         if self.asked:
             raise KeyboardInterrupt
 
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise InterruptedAgain
+        self.asked = True
 
-@contextmanager
-def asked_to_stop(*, noted: NotedSignals) -> Iterator[Callable[[], bool]]:
-    """Takes note of the first Ctrl-C, in place of Tune, and gives what says whether it came, or
-    had come before.
 
-    The second one raises InterruptedAgain. In the main thread only.
-    """
-    asked = False
-
-    def leave(number: int, frame: Any) -> None:
-        raise InterruptedAgain
-
-    def take_note(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, leave)
-
-    before = signal.signal(signal.SIGINT, take_note)
-    try:
-        yield lambda: asked or noted.asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+def terminate_like_ctrl_c() -> None:
+    """SIGTERM, a preemption notice, means from here on what Ctrl-C means."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))

@@ -26,7 +26,7 @@ from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
 from orchestrator.exclusions import surviving
 from orchestrator.hosts import host_gone
-from orchestrator.interrupts import NotedSignals, asked_to_stop
+from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.objective import OBJECTIVES
@@ -73,9 +73,8 @@ def run_trials(sweep: Sweep, *, signals: NotedSignals) -> bool:
     _quiet_tune()
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
-    with asked_to_stop(noted=signals) as asked:
-        _fit(sweep, scheduler, SweepCallback(sweep, scheduler, asked_to_stop=asked), scratch)
-    return sweep.agenda.over and not asked()
+    _fit(sweep, scheduler, SweepCallback(sweep, scheduler, signals=signals), scratch)
+    return sweep.agenda.over and not signals.asked
 
 
 def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) -> None:
@@ -187,11 +186,11 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         sweep: Sweep,
         scheduler: Any,
         *,
-        asked_to_stop: Callable[[], bool] = lambda: False,
+        signals: NotedSignals | None = None,
     ) -> None:
         self._sweep = sweep
         self._scheduler = scheduler
-        self._asked_to_stop = asked_to_stop
+        self._signals = signals or NotedSignals()
         self._ended_early = False
         self._hosts_left = HostsLeft(sweep.cluster, sweep.say)
 
@@ -205,7 +204,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._hosts_left.look()
         if self._ended_early:
             return
-        if self._asked_to_stop():
+        if self._signals.asked:
             self._end("interrupted")
             sweep.say("Interrupted: running trials save a checkpoint. Again to leave at once.")
         elif sweep.clock.used_up:

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
     given = _parser().parse_args(arguments)
     try:
-        from orchestrator.cluster import terminate_like_ctrl_c  # takes seconds
+        from orchestrator.interrupts import terminate_like_ctrl_c
 
         terminate_like_ctrl_c()
         return _sweep(given)

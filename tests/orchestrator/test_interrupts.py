@@ -7,69 +7,58 @@ import signal
 
 import pytest
 
-from orchestrator.interrupts import InterruptedAgain, NotedSignals, asked_to_stop
+from orchestrator.interrupts import SIGNALS, InterruptedAgain, NotedSignals
+
+EACH = pytest.mark.parametrize("number", SIGNALS)
 
 
-def ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
 
 
 def test_nothing_was_asked_for() -> None:
-    with NotedSignals() as signals, asked_to_stop(noted=signals) as asked:
-        assert not asked()
+    with NotedSignals() as signals:
+        assert not signals.asked
+        signals.check()
 
 
-def test_the_first_is_taken_note_of_and_breaks_nothing() -> None:
-    with NotedSignals() as signals, asked_to_stop(noted=signals) as asked:
-        ctrl_c()
-        assert asked()
-    assert asked()
+@EACH
+def test_the_first_is_taken_note_of_and_breaks_nothing(number: int) -> None:
+    with NotedSignals() as signals:
+        send(number)
+        assert signals.asked
+        with pytest.raises(KeyboardInterrupt):
+            signals.check()
+    assert signals.asked
 
 
-def test_the_second_leaves_at_once() -> None:
-    with (
-        pytest.raises(InterruptedAgain),
-        NotedSignals() as signals,
-        asked_to_stop(noted=signals),
-    ):
-        ctrl_c()
-        ctrl_c()
+@EACH
+def test_the_second_leaves_at_once(number: int) -> None:
+    with pytest.raises(InterruptedAgain), NotedSignals():
+        send(signal.SIGINT)
+        send(number)
+
+
+def test_one_of_an_earlier_with_counts() -> None:
+    signals = NotedSignals()
+    with signals:
+        send(signal.SIGINT)
+    with signals:
+        assert signals.asked
+
+
+@EACH
+def test_it_is_taken_from_who_takes_it(number: int) -> None:
+    with NotedSignals() as signals:
+        signal.signal(number, signal.SIG_IGN)
+        signals.take()
+        send(number)
+        assert signals.asked
 
 
 def test_afterwards_it_means_what_it_did_before() -> None:
-    with NotedSignals() as signals, asked_to_stop(noted=signals):
-        ctrl_c()
+    with NotedSignals():
+        send(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as raised:
-        ctrl_c()
+        send(signal.SIGINT)
     assert not isinstance(raised.value, InterruptedAgain)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_one_whose_exception_is_lost_is_noted(number: int) -> None:
-    class LosesIt:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), number)  # what a destructor raises is ignored
-
-    before = signal.signal(number, signal.default_int_handler)
-    try:
-        with NotedSignals() as signals:
-            signals.check()
-            LosesIt()
-            assert signals.asked
-            with asked_to_stop(noted=signals) as asked:
-                assert asked()
-            with pytest.raises(KeyboardInterrupt):
-                signals.check()
-    finally:
-        signal.signal(number, before)
-
-
-def test_other_signals_are_no_wish_to_stop() -> None:
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
-    try:
-        with NotedSignals() as signals:
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert not signals.asked
-    finally:
-        signal.signal(signal.SIGUSR1, before)
