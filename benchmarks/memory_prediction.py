@@ -1,6 +1,6 @@
 """Predicted against measured memory, on random small configurations that run on this machine.
 
-    python benchmarks/memory_prediction.py --count 40 --seed 0
+    python benchmarks/memory_prediction.py --count 40 --seed 0 [--method full]
 
 The truth is the allocator's: the peak of torch.profiler's record of allocations during two real
 optimizer steps and a real evaluation. Nothing of the prediction's own tracking takes part in it.
@@ -60,11 +60,15 @@ class Case:
         return (
             f"{self.config['model_type']:8} {self.config['hidden_size']:3}x"
             f"{self.config['num_hidden_layers']} {knobs['quantization']:4} "
-            f"{knobs['compute_dtype']:8} r{knobs['rank']:<2} {knobs['optimizer']:5} "
+            f"{knobs['compute_dtype']:8} {_trained(knobs):4} {knobs['optimizer']:5} "
             f"B{len(self.lengths)}{'+' if knobs['gradient_accumulation'] > 1 else ' '} "
             f"L{max(self.lengths):<3} {'ckpt' if knobs['gradient_checkpointing'] else '    '} "
             f"E{len(self.eval_lengths):<2}"
         )
+
+
+def _trained(knobs: dict[str, Any]) -> str:
+    return "full" if knobs.get("method") == "full" else f"r{knobs['rank']}"
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,15 @@ class Comparison:
         )
 
 
-def draw(count: int, *, seed: int) -> list[Case]:
-    """`count` random cases; quantizations and architectures take turns."""
+def draw(count: int, *, seed: int, method: str = "lora") -> list[Case]:
+    """`count` random cases; quantizations, where the method takes them, and architectures take
+    turns."""
     chance = random.Random(seed)
-    return [_case(chance, index) for index in range(count)]
+    cases = [_case(chance, index) for index in range(count)]
+    if method == "lora":
+        return cases
+    own = {"method": method, "quantization": "none"}
+    return [dataclasses.replace(case, knobs={**case.knobs, **own}) for case in cases]
 
 
 def compare(case: Case, folder: Path) -> Comparison:
@@ -158,10 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", choices=("lora", "full"), default="lora")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = []
-    for case in draw(given.count, seed=given.seed):
+    for case in draw(given.count, seed=given.seed, method=given.method):
         with tempfile.TemporaryDirectory() as folder:
             found.append(compare(case, Path(folder)))
         print(_row(found[-1]), flush=True)

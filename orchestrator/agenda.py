@@ -66,6 +66,8 @@ class Agenda:
         self.exhausted = self.gave_up = False
         self._ended_because: str | None = None
         self._refused_in_a_row = 0
+        self._undecided: Proposal | None = None  # its forecast is being made
+        self._waits = False
         self._replay()
         self._unfinished = deque(ledger.with_state(INTERRUPTED))
 
@@ -81,10 +83,11 @@ class Agenda:
         """The next trial, marked running; None: nothing now (see `over`)."""
         if self._ended_because is not None:
             return None
+        self._waits = False
         record = self._next_unfinished() or self._next_baseline()
-        if record is None and not self._enough():
+        if record is None and not self._waits and not self._enough():
             record = self._suggest()
-        if record is None and self._enough():
+        if record is None and not self._waits and self._enough():
             self._queue_remaining_baselines()
             record = self._next_baseline()
         if record is not None:
@@ -111,6 +114,7 @@ class Agenda:
         """A trial reached the state in its record; the study is told."""
         if record.is_trial and record.state == INFEASIBLE:
             self._fitting.learn(record.trial_id, record.spec.knobs, fits=False)
+        self._planner.learn(record)
         self._settle(record)
 
     def _settle(self, record: TrialRecord) -> None:
@@ -150,6 +154,7 @@ class Agenda:
     def _replay(self) -> None:
         """Tells the study what earlier runs found out."""
         for record in self._ledger:
+            self._planner.learn(record)
             if not record.is_trial or not record.suggestion:
                 continue
             proposal = self._search.replay(record.suggestion)
@@ -167,12 +172,40 @@ class Agenda:
             if self._search.is_endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
                 self.gave_up = True
                 return None
-            proposal = self._screening.next()
+            proposal = self._undecided or self._screening.next()
             if proposal is None:
                 self._end_of_space()
-            elif (record := self._launch(proposal)) is not None:
+            elif not self._is_decided(proposal):
+                return None
+            elif (record := self._judged(proposal)) is not None:
                 return record
         return None
+
+    def _is_decided(self, proposal: Proposal) -> bool:
+        """Whether it is known by now if the proposal fits; else it waits, and so does `next`."""
+        spec = self._planner.spec(proposal.configuration)
+        by_order = not proposal.is_given and self._fitting.rules_out(spec.knobs, foretold=False)
+        decided = bool(by_order) or self._is_ready(spec)
+        self._undecided = None if decided else proposal
+        return decided
+
+    def _judged(self, proposal: Proposal) -> TrialRecord | None:
+        """The trial of a proposal, or None if it can't run: where that was said of its like, the
+        study alone is told."""
+        spec = self._planner.spec(proposal.configuration)
+        is_free = not proposal.is_given and not self._search.is_ordered
+        if is_free and self._screening.has_been_said(spec):
+            self._fitting.foretold(spec.trial_id, spec.knobs)
+            self._search.tell(proposal, "worst")
+            self._refused_in_a_row += 1
+            return None
+        return self._launch(proposal)
+
+    def _is_ready(self, spec: TrialSpec) -> bool:
+        """Whether the trial's forecast is there; `next` gives nothing while it waits for one."""
+        ready = self._planner.is_ready(spec)
+        self._waits |= not ready
+        return ready
 
     def _end_of_space(self) -> None:
         """Nothing is left that might fit; of what is left, why it can't run is listed."""
@@ -191,19 +224,28 @@ class Agenda:
         record = self._ledger.add(spec, proposal.suggestion)
         self._proposals[record.trial_id] = proposal
         self._search.launched(proposal, record.trial_id)
-        if not proposal.is_given and self._is_ruled_out(record):
-            return None
-        if self._is_rejected(record):
+        if self._is_refused(record, by_order=not proposal.is_given):
             return None
         self._fitting.launched(record.trial_id, spec.knobs)
         self._queue_baseline(proposal.configuration)
         return record
 
+    def _is_refused(self, record: TrialRecord, *, by_order: bool = True) -> bool:
+        """Whether the trial can't run; its result is then written and told. What is known of
+        itself comes before what is known of its like (`by_order`)."""
+        by_order = by_order and self._planner.known_rejection(record.spec) is None
+        return (by_order and self._is_ruled_out(record)) or self._is_rejected(record)
+
     def _is_rejected(self, record: TrialRecord) -> bool:
-        """Whether the trial can't run on this device; its result is then written and told."""
+        """Whether this device rules the trial out; else its forecast is written."""
         rejection = self._planner.rejection(record.spec)
+        forecast = self._planner.forecast(record.spec)
+        if forecast is not None:
+            record.folder.write_prediction(forecast.to_json())
         if rejection is None:
             return False
+        if forecast is not None:
+            self._fitting.foretold(record.trial_id, record.spec.knobs)
         self._screening.rejections.add(rejection)
         self._refuse(record, rejection)
         return True
@@ -231,18 +273,21 @@ class Agenda:
 
     def _next_unfinished(self) -> TrialRecord | None:
         """A trial of an earlier run that this device can run."""
-        while self._unfinished:
+        while self._unfinished and self._is_ready(self._unfinished[0].spec):
             record = self._unfinished.popleft()
-            ruled_out = record.is_trial and self._is_ruled_out(record)
-            if not ruled_out and not self._is_rejected(record):
+            if not self._is_refused(record, by_order=record.is_trial):
                 return record
         return None
 
     def _next_baseline(self) -> TrialRecord | None:
         while self._baselines:
-            spec = self._baselines.popleft()
-            if self._ledger.get(spec.trial_id) is None:
-                return self._ledger.add(spec, {})
+            spec = self._baselines[0]
+            known = self._ledger.get(spec.trial_id) is not None
+            if not known and not self._is_ready(spec):
+                return None
+            self._baselines.popleft()
+            if not known and not self._is_rejected(record := self._ledger.add(spec, {})):
+                return record
         return None
 
     def _queue_baseline(self, configuration: Mapping[str, Any]) -> None:

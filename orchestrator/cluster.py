@@ -7,17 +7,21 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.config import ResourcesConfig
+from orchestrator.config import ResourcesConfig, SweepConfig
+from orchestrator.exclusions import surviving
 from orchestrator.host_shape import HostShape, host_shape
+from orchestrator.host_starts import Sharing
 from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
 from trainables.errors import InputError
+from trainables.knobs import needs_ranks
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5  # whether the first host is up, or nobody waits for it any more
+MOST_ON_A_GPU = 8  # trials: they take turns on its cores, and each has a context of its own
 _TOO_SLOW = "timed out during startup"  # Ray's words; it raises a plain Exception with them
 
 
@@ -29,10 +33,18 @@ class Cluster:
     admission: Any  # the actor; `name` finds it from other processes
     name: str
     device: dict[str, Any]
+    sharing: Sharing = field(default_factory=Sharing)
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials may run at once, if they are small."""
+        room = self.shape.count * self.sharing.hosts_per_gpu
+        return min(room, self.sharing.trials or room)
 
 
 class HostsLeft:
-    """Says now and then that no host is left, while trials wait for one; `look` never waits."""
+    """Says now and then what became of lost hosts, and that none is left while trials wait for
+    one; `look` never waits."""
 
     def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
         self._cluster, self._say = cluster, say
@@ -45,20 +57,22 @@ class HostsLeft:
         if time.monotonic() < self._next:
             return
         if self._asked is None:
-            self._asked = self._cluster.admission.counts.remote()
+            self._asked = self._cluster.admission.standing.remote()
         if not ray.wait([self._asked], timeout=0)[0]:
             return
-        up, _, waiting = ray.get(self._asked)
+        standing = ray.get(self._asked)
         self._asked, self._next = None, time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
-        if waiting and not up:
+        for trouble in standing.troubles:
+            self._say(f"warning: {trouble}")
+        if standing.waiting and not standing.up:
             shape = self._cluster.shape
             self._say(
-                f"No host is left and {waiting} trials wait for one: Ray has no room for "
+                f"No host is left and {standing.waiting} trials wait for one: Ray has no room for "
                 f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs now. They go on when a node joins."
             )
 
 
-def start_ray(address: str | None) -> None:
+def start_ray(address: str | None, *, dashboard: bool = False) -> None:
     """Joins the cluster at `address` (None: one that runs here, else a local one is started).
 
     Raises InputError if nothing answers at the address.
@@ -73,7 +87,7 @@ def start_ray(address: str | None) -> None:
             namespace="sweep",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            include_dashboard=False if address in (None, "local") else None,
+            include_dashboard=dashboard if address in (None, "local") else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -87,6 +101,16 @@ def start_ray(address: str | None) -> None:
         raise InputError(
             f"Ray did not start ({_TOO_SLOW}): the machine is busy. Run the command again."
         ) from error
+
+
+def needs_dashboard(config: SweepConfig) -> bool:
+    """Whether the sweep has trials of several workers.
+
+    Ray Train asks the dashboard whether its controller still lives; without one, the placement
+    group of a controller that was killed is never given back.
+    """
+    chosen = surviving(config.space, config.exclude, ("workers", "zero_stage"))
+    return any(needs_ranks(configuration) for configuration in chosen)
 
 
 def _leave_signals_alone() -> None:
@@ -119,9 +143,22 @@ def open_hosts(
         trials=trials,
     )
     name = f"admission-{uuid.uuid4().hex[:12]}"
-    admission = start_admission(name, shape, provenance=provenance)
+    sharing = _sharing(resources, shape)
+    admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
     device = _first_host(admission.open.remote(), shape, say, signals)
-    return Cluster(shape, admission, name, device)
+    return Cluster(shape, admission, name, device, sharing)
+
+
+def _sharing(resources: ResourcesConfig, shape: HostShape) -> Sharing:
+    """Trials share GPUs unless the space says what each trial gets of them."""
+    shared = shape.gpus == 1 and resources.gpus_per_trial is None
+    shared = shared and resources.placement == "shared"
+    return Sharing(
+        hosts_per_gpu=MOST_ON_A_GPU if shared else 1,
+        gpu_memory_bytes=resources.gpu_memory,
+        accelerator_type=resources.accelerator_type,
+        trials=resources.concurrent_trials,
+    )
 
 
 def _first_host(

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.capacity import accelerator_type, parsed_size, size
 from orchestrator.exclusions import Rule, leaves_nothing, parse_rules, render_rules
 from orchestrator.given import complete
 from orchestrator.grammar import parse_space, render
@@ -75,11 +76,21 @@ class LimitsConfig:
 
 @dataclass(frozen=True)
 class ResourcesConfig:
-    """What a trial is given; None: decided from the cluster."""
+    """What a trial is given, and what there is; None: decided from the cluster.
+
+    `gpus`, `gpu_memory` (bytes, of each) and `accelerator_type` (Ray's name for it) describe GPUs,
+    here or, for a plan, elsewhere. `memory`: bytes that a trial may take where there is no GPU.
+    `placement`: whether trials that are small enough share a device, or each has one alone.
+    """
 
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     concurrent_trials: int | None = None
+    gpus: int | None = None
+    gpu_memory: int | None = None
+    memory: int | None = None
+    accelerator_type: str | None = None
+    placement: Literal["shared", "exclusive"] = "shared"
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ def to_mapping(config: SweepConfig) -> dict[str, Any]:
         "budget": asdict(config.budget),
         "search": _search_value(config.search),
         "scheduler": _scheduler_value(config.scheduler),
-        "resources": asdict(config.resources),
+        "resources": _resources_value(config.resources),
         "execution": asdict(config.execution),
         "limits": asdict(config.limits),
     }
@@ -177,6 +188,15 @@ def _search_value(search: SearchConfig) -> dict[str, Any]:
     if given["reference"]:
         value["reference"] = dict(given["reference"])
     return value
+
+
+def _resources_value(resources: ResourcesConfig) -> dict[str, Any]:
+    """What describes the hardware is left out where nothing does."""
+    value = asdict(resources)
+    return {n: v for n, v in value.items() if v is not None or n not in _HARDWARE}
+
+
+_HARDWARE = ("gpus", "gpu_memory", "memory", "accelerator_type")
 
 
 def _scheduler_value(scheduler: SchedulerConfig) -> Any:
@@ -330,8 +350,20 @@ def _read_resources(value: object) -> ResourcesConfig:
         "cpus_per_trial": Setting(above(0), None),
         "gpus_per_trial": Setting(at_least(0), None),
         "concurrent_trials": Setting(whole(1), None),
+        "gpus": Setting(whole(1), None),
+        "gpu_memory": Setting(size, None),
+        "memory": Setting(size, None),
+        "accelerator_type": Setting(accelerator_type, None),
+        "placement": Setting(one_of("shared", "exclusive"), ResourcesConfig.placement),
     }
-    return ResourcesConfig(**read_settings(value, "resources", table))
+    settings = read_settings(value, "resources", table)
+    if settings["placement"] == "exclusive" and 0 < (settings["gpus_per_trial"] or 0) < 1:
+        raise InputError(
+            f"resources.placement: exclusive gives each trial a GPU alone, and "
+            f"gpus_per_trial: {settings['gpus_per_trial']} a part of one. Remove one of the two."
+        )
+    sizes = {name: parsed_size(settings[name]) for name in ("gpu_memory", "memory")}
+    return ResourcesConfig(**{**settings, **sizes})
 
 
 def _read_execution(value: object) -> ExecutionConfig:

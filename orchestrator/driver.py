@@ -7,9 +7,11 @@ earlier start.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.beaten_models import discard_beaten_models
 from orchestrator.config import SweepConfig
 from orchestrator.interrupts import InterruptedAgain, NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
@@ -37,6 +39,8 @@ class Driver:
     address: str | None
     tracking_uri: str | None
     resume_command: str
+    predicts: bool = True
+    _predictions: Any = field(default=None, init=False)
     _search: Any = field(default=None, init=False)  # there is none before hosts are up
     _signals: NotedSignals = field(default_factory=NotedSignals, init=False)
 
@@ -51,7 +55,7 @@ class Driver:
         """Runs what is left to run and writes the report; needs the lease and a settled folder."""
         import ray
 
-        from orchestrator.cluster import start_ray
+        from orchestrator.cluster import needs_dashboard, start_ray
         from orchestrator.mlflow_tracker import tracking_command
         from orchestrator.terminal import SweepDisplay
 
@@ -59,9 +63,10 @@ class Driver:
         clock = SweepClock(self.run, self.config.limits)
         display = SweepDisplay()
         ledger = self._ledger(display, retry_failed=retry_failed)
+        self._start_predicting(display)
         display.message("Starting Ray and its hosts ...")
         with self._signals:
-            start_ray(self.address)
+            start_ray(self.address, dashboard=needs_dashboard(self.config))
             self._signals.take()  # Ray has put a handler of its own in place
             self._signals.check()
             tracker = self._open_tracker(display)
@@ -74,6 +79,7 @@ class Driver:
             at_once = isinstance(error, InterruptedAgain)
         finally:
             display.stop()
+            self._stop_predicting()
             clock.keep()
             ray.shutdown()
             ledger.discard_leftovers()
@@ -130,6 +136,7 @@ class Driver:
             signals=self._signals,
         )
         self.planner.device = cluster.device
+        self._forecast(cluster.device)
         ledger.provenance = provenance | {key: str(value) for key, value in cluster.device.items()}
 
         def rejected(record: TrialRecord) -> None:
@@ -147,6 +154,37 @@ class Driver:
             say=display.message,
         )
 
+    def _start_predicting(self, display: Any) -> None:
+        """Its imports overlap with Ray's start."""
+        from orchestrator.predictions import Predictions
+
+        if self.predicts:
+            cache = self.run.predictions_folder
+            self._predictions = Predictions(cache=cache, warn=display.message)
+            self._predictions.start()
+
+    def _forecast(self, device: Mapping[str, Any]) -> None:
+        """From here on trials are held against what the cluster has."""
+        import ray
+
+        from orchestrator.capacity import cluster_capacity
+        from orchestrator.forecast import Forecaster
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        capacity = cluster_capacity(self.config.resources, device, nodes)
+        if self._predictions is not None:
+            self.planner.forecaster = Forecaster(
+                self._predictions,
+                capacity=capacity,
+                device=str(device["device_type"]),
+            )
+
+    def _stop_predicting(self) -> None:
+        if self.planner.forecaster is not None:
+            self.planner.forecaster.close()
+        if self._predictions is not None:
+            self._predictions.close()
+
     def _score_reports(self, sweep: Any, display: Any) -> None:
         """The report split; the sweep has ended only if all that is due on it was scored."""
         from orchestrator.runner import score_reports
@@ -154,6 +192,9 @@ class Driver:
         display.message("Scoring the report split ...")
         due = _worth_reporting(self.run, sweep.ledger, self.config.objective)
         score_reports(sweep, due, say=display.message)
+        removed = discard_beaten_models(self.run, keep={record.trial_id for record in due})
+        if removed is not None:
+            display.message(removed)
         remember(self.run, guesses=self._guesses(), out_of_hours=sweep.agenda.ended_early)
         if all(record.folder.report_score() for record in due) and not sweep.agenda.gave_up:
             done = sweep.ledger.count(*_DONE)
@@ -247,7 +288,8 @@ def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialR
     from orchestrator.pareto import front
 
     results = read_trials(run)
-    chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *front(results)]}
+    fronts = [*front(results), *front(results, cost="train_flops")]
+    chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *fronts]}
     return [ledger.records[trial_id] for trial_id in chosen]
 
 

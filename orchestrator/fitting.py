@@ -46,6 +46,7 @@ class Fitting:
         self._tables = _Tables(sorted(set(varied) - FREE))
         self._alike: dict[Any, dict[str, _Verdict]] = defaultdict(dict)  # by kind of need
         self._risks: dict[str, float] = {}  # of the launches since there is a budget for them
+        self._predicted: dict[Any, dict[str, Need]] = defaultdict(dict)  # not to fit
         self._refusals = self._contradicted = 0
 
     def launched(self, trial_id: str, knobs: Knobs) -> None:
@@ -68,9 +69,15 @@ class Fitting:
         if trial_id in self._risks:
             self._risks[trial_id] = 0.0 if fits else 1.0
 
-    def rules_out(self, knobs: Knobs) -> str | None:
+    def foretold(self, trial_id: str, knobs: Knobs) -> None:
+        """A trial is predicted not to fit; it has not run."""
+        need = Need.of(knobs)
+        self._predicted[need.kind][trial_id] = need
+
+    def rules_out(self, knobs: Knobs, *, foretold: bool = True) -> str | None:
         """A trial that did not fit and that needs no more memory than this would; None: none.
 
+        `foretold`: one that is predicted not to fit will do.
         A refusal that a larger configuration's success contradicts rules nothing out, and where
         there are many of those, memory does not follow the order here and none does.
         """
@@ -80,7 +87,8 @@ class Fitting:
         for trial_id, told in self._alike.get(need.kind, {}).items():
             if not (told.fits or told.contradicted) and need.is_at_least(told.need):
                 return trial_id
-        return None
+        predicted = self._predicted.get(need.kind, {}) if foretold else {}
+        return next((name for name, less in predicted.items() if need.is_at_least(less)), None)
 
     def odds(self, knobs: Knobs) -> float:
         """The predicted chance to fit, between 0 and 1."""

@@ -1,55 +1,37 @@
 """Admission: the one place that decides which trial runs on which host.
 
 Hosts (trainables/host.py) are Ray actors that hold the accelerator. As many as the cluster has
-room for are started with the sweep and kept; a trial is given a free host that already holds its
-base where there is one. First come, first served, but for this: a host that comes free goes to a
-trial that waits for its base, past the first in line, at most PASSED_OVER_AT_MOST times.
+room for are started with the sweep and kept; where trials may share a GPU, more are started on it
+when one would, and for a trial of several workers (`orchestrator.gang`) as many end for as long as
+it runs. Who is next and where it goes: `orchestrator.placement`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.host_shape import HostShape
+from orchestrator.host_starts import HostStarts, Sharing, draining_nodes, host_gone
+from orchestrator.placement import Device, Need, Place, Placing, Slot, next_start
 
 BRING_UP_ATTEMPTS = 3
-PASSED_OVER_AT_MOST = 3  # then the first in line gets the next host, whatever it holds
+NOBODY = ""  # in a slot that is kept for a gang
+SECONDS_FOR_A_GANG = 2.0  # that its places are kept for the next one
 SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are about to be taken away
 
 
-@dataclass(eq=False)
-class _Slot:
-    """One host: its actor and node, the base it holds, the trial it runs."""
+@dataclass(frozen=True)
+class Standing:
+    """How hosts and trials stand, and what went wrong since it was asked before."""
 
-    actor: Any
-    node_id: str = ""
-    base_key: str | None = None
-    trial_id: str | None = None
-    idle_since: int = 0
-    leaving: bool = False  # its node is being taken away
-
-    @property
-    def free(self) -> bool:
-        return self.trial_id is None and not self.leaving
-
-
-@dataclass(eq=False)
-class _Place:
-    """A trial's place in line, and how often another one went past it."""
-
-    trial_id: str
-    base_key: str
-    given: asyncio.Future[_Slot | None]
-    passed_over: int = 0
-
-    def answer(self, slot: _Slot | None) -> None:
-        if not self.given.done():
-            self.given.set_result(slot)
+    up: int
+    starting: int
+    waiting: int
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,54 +44,70 @@ class Admission:
 
     shape: HostShape
     provenance: dict[str, str]
-    _ready: list[_Slot] = field(default_factory=list)
-    _waiting: deque[_Place] = field(default_factory=deque)
+    sharing: Sharing = field(default_factory=Sharing)
+    _devices: list[Device] = field(default_factory=list)
+    _line: list[Place] = field(default_factory=list)
+    _expecting: list[Place] = field(default_factory=list)
     _starting: set[asyncio.Task[None]] = field(default_factory=set)
     _watching: set[asyncio.Task[None]] = field(default_factory=set)
+    _troubles: list[str] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+    _calling: set[asyncio.Task[None]] = field(default_factory=set)
+    _gangs: list[Slot] = field(default_factory=list)
+    _vacant: list[Slot] = field(default_factory=list)  # a gang has left them
+    _owed: int = 0  # hosts that were called off for a gang
     _clock: int = 0
     _ending: bool = False
-    _description: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._starts = self._host_starts()
 
     async def open(self) -> dict[str, Any]:
         """Starts all hosts; returns the first one's description of its device."""
         for _ in range(self.shape.count):
             self._start_host()
-        while self._description is None:
+        while self._starts.description is None:
             done, _ = await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         self._keep(self._leave_draining_nodes())
-        return self._description
+        return self._starts.description
 
-    async def acquire(self, trial_id: str, base_key: str) -> Any:
-        """A free host for the trial, waiting in line for one; `release` gives it back.
+    async def acquire(self, trial_id: str, base_key: str, need: Need | None = None) -> Any:
+        """A host for the trial, with room for what it needs, waiting in line for one.
 
-        None once the sweep ends (see `interrupt`).
+        `release` gives it back. None once the sweep ends (see `interrupt`).
         """
+        place = Place(trial_id, base_key, need or Need())
         while not self._ending:
-            slot = await self._take(trial_id, base_key)
+            slot = await self._wait_for_slot(place)
             if slot is None:
                 return None
-            if await self._answers(slot):
+            if await self._is_handed_over(slot, place.need):
                 slot.base_key = base_key
                 return slot.actor
             self.replace(trial_id)  # it died while nobody looked; that is no fault of the trial
         return None
 
-    def release(self, trial_id: str) -> None:
-        """The trial has left its host, which is free for the next; unknown trials are ignored."""
-        for slot in [slot for slot in self._ready if slot.trial_id == trial_id]:
-            slot.trial_id = None
-            self._clock += 1
-            slot.idle_since = self._clock
-            if slot.leaving:
-                self._replace(slot)
+    def release(self, trial_id: str, held_bytes: int | None = None) -> None:
+        """The trial has left its host, which is free for the next and holds `held_bytes` of its
+        device (None: as before); unknown trials are ignored."""
+        for slot in self._slots_of(trial_id):
+            if held_bytes is not None:
+                slot.held_bytes = held_bytes
+            self._set_free(slot)
         self._serve()
 
     def replace(self, trial_id: str) -> None:
-        """The trial's host is of no use any more: it is ended, and another started in its place."""
-        for slot in [slot for slot in self._ready if slot.trial_id == trial_id]:
+        """The trial's host is of no use any more: it is ended, and another started in its place.
+
+        A trial that waits for a host waits no longer.
+        """
+        for place in [place for place in self._awaiting() if place.trial_id == trial_id]:
+            place.answer(None)
+        for slot in self._slots_of(trial_id):
             self._replace(slot)
+        self._serve()
 
     async def interrupt(self) -> None:
         """The sweep ends: running trials save a checkpoint and leave; none is given a host.
@@ -117,9 +115,9 @@ class Admission:
         Returns when all checkpoints are written.
         """
         self._ending = True
-        while self._waiting:
-            self._waiting.popleft().answer(None)
-        busy = [self._interrupted(slot) for slot in self._ready if slot.trial_id is not None]
+        for place in self._awaiting():
+            place.answer(None)
+        busy = [self._interrupted(slot) for slot in self._up() if slot.trial_id is not None]
         await asyncio.gather(*busy, return_exceptions=True)
 
     def is_ending(self) -> bool:
@@ -132,31 +130,155 @@ class Admission:
 
     def counts(self) -> tuple[int, int, int]:
         """How many hosts are up, how many are being started, and how many wait for one."""
-        return len(self._ready), len(self._starting), len(self._waiting)
+        return len(self._up()), len(self._starting), len(self._line)
 
-    def _replace(self, slot: _Slot) -> None:
-        self._ready.remove(slot)
-        self._end(slot)
-        self._start_host()
+    def running(self) -> int:
+        """How many trials have a host, or one that is being started for them."""
+        slots = [slot for device in self._devices for slot in device.running]
+        return len({slot.trial_id for slot in slots} - {NOBODY})
 
-    def _end(self, slot: _Slot) -> None:
-        import ray
+    def standing(self) -> Standing:
+        """How all stands; each trouble is told once."""
+        troubles, self._troubles = tuple(self._troubles), []
+        return Standing(*self.counts(), troubles=troubles)
 
-        ray.kill(slot.actor)
+    def _host_starts(self) -> HostStarts:
+        return HostStarts(self.shape, self.sharing, self.provenance)
+
+    def _up(self) -> list[Slot]:
+        slots = [slot for device in self._devices for slot in device.slots]
+        return [slot for slot in (*slots, *self._gangs) if slot.actor is not None]
+
+    def _slots_of(self, trial_id: str) -> list[Slot]:
+        return [slot for slot in self._up() if slot.trial_id == trial_id]
+
+    def _awaiting(self) -> list[Place]:
+        """Those in line, and those for whom a host is being started."""
+        return [*self._line, *self._expecting]
+
+    async def _wait_for_slot(self, place: Place) -> Slot | None:
+        """A host, marked as the trial's; None if the sweep ends meanwhile."""
+        is_new = place.given is None
+        place.given = asyncio.get_running_loop().create_future()
+        self._line.insert(len(self._line) if is_new else 0, place)
+        if not self._devices and not self._starting:  # the last one died, and its successor too
+            self._start_host()
+        self._serve()
+        try:
+            slot: Slot | None = await place.given
+            return slot
+        finally:
+            if place in self._line:  # whoever waited has given up
+                self._line.remove(place)
+
+    def _serve(self) -> None:
+        """Gives hosts to those that wait, while there are any for them."""
+        self._hand_on()
+        while not self._is_full():
+            found = next_start(self._line, self._devices, growing=bool(self._starting))
+            if found is None:
+                return
+            place, placing = found
+            self._line.remove(place)
+            if not place.given.done():
+                self._place(place, placing)
+
+    def _is_full(self) -> bool:
+        most = self.sharing.trials
+        return most is not None and self.running() >= most
+
+    def _place(self, place: Place, placing: Placing) -> None:
+        if placing.members:
+            self._place_gang(place, placing)
+            return
+        for slot in placing.giving_way:
+            if placing.device.is_node:
+                self._starts.forget_base(slot)
+            else:
+                self._starts.end(slot)
+        slot = placing.slot or Slot(placing.device)
+        slot.trial_id, slot.need = place.trial_id, place.need
+        if placing.slot is not None:
+            place.answer(slot)
+            return
+        placing.device.slots.append(slot)
+        self._expecting.append(place)
+        self._start(self._bring_up_for(slot, place))
+
+    def _place_gang(self, place: Place, placing: Placing) -> None:
+        """Its workers take the places of idle hosts, which end; those on their way are called off,
+        lest they take what is meant for the workers. All are started again after it."""
+        for slot in placing.giving_way:
+            self._starts.end(slot)
+        for task in self._calling:
+            task.cancel()
+            self._owed += 1
+        self._start_gang(place, placing.members)
+
+    def _start_gang(self, place: Place, members: tuple[Slot, ...]) -> None:
+        for member in members:
+            self._starts.lend(member, place.trial_id, place.need)
+        actor = self._starts.start_gang(place.need)
+        gang = Slot(Device(), actor, trial_id=place.trial_id, members=members)
+        self._gangs.append(gang)
+        place.answer(gang)
+
+    def _disband(self, gang: Slot) -> None:
+        """Its places are kept for a gang that is first in line, as one that has lost a worker and
+        comes again at once; then hosts are started there."""
+        self._gangs.remove(gang)
+        self._starts.end_gang(gang)
+        for member in gang.members:
+            member.trial_id = NOBODY
+        self._vacant += gang.members
+        self._keep(self._refill(gang.members))
+
+    def _hand_on(self) -> None:
+        """Vacant places go to the first in line, if it is a gang that they are enough for."""
+        while self._line and 0 < self._line[0].need.workers <= len(self._vacant):
+            place = self._line.pop(0)
+            if not place.given.done():
+                workers = place.need.workers
+                members, self._vacant = tuple(self._vacant[:workers]), self._vacant[workers:]
+                self._start_gang(place, members)
+
+    async def _refill(self, members: tuple[Slot, ...]) -> None:
+        await asyncio.sleep(SECONDS_FOR_A_GANG)
+        left = [member for member in members if member in self._vacant]
+        for member in left:
+            self._vacant.remove(member)
+            member.device.slots.remove(member)
+            if member.device in self._devices and not member.device.slots:
+                self._devices.remove(member.device)
+        hosts = len(left)
+        if not self._gangs:
+            hosts, self._owed = hosts + self._owed, 0
+        for _ in range(hosts):
+            self._start_host()
 
     def _start_host(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._bring_up())
+        task = self._start(self._bring_up())
+        self._calling.add(task)
+        task.add_done_callback(self._calling.discard)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._host_came_up_or_not)
+        return task
 
     def _host_came_up_or_not(self, task: asyncio.Task[None]) -> None:
-        """When the last hope for a host is gone, those that wait are told so."""
+        """What is lost is said; with the last hope for a host, those that wait are told so."""
         self._starting.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is None or self._ready or self._starting:
+        if error is None:
             return
-        while self._waiting:
-            place = self._waiting.popleft()
+        left = len(self._up())
+        self._say(f"A host could not be started ({_first_line(error)}): {left} are left.")
+        if self._up() or self._starting:
+            return
+        while self._line:
+            place = self._line.pop(0)
             if not place.given.done():
                 place.given.set_exception(error)
 
@@ -164,25 +286,61 @@ class Admission:
         """A host, once Ray has found a place for it; one whose node dies meanwhile is retried."""
         for attempt in range(BRING_UP_ATTEMPTS):
             try:
-                slot = await self._new_slot()
+                slot = await self._starts.first()
             except host_gone():
                 if attempt == BRING_UP_ATTEMPTS - 1:
                     raise
             else:
-                self._ready.append(slot)
-                self._keep(self._notice_death(slot))
-                self._serve()
+                self._came_up(slot)
                 return
 
-    async def _new_slot(self) -> _Slot:
-        from trainables.host import Host
+    async def _bring_up_for(self, slot: Slot, place: Place) -> None:
+        """A further host on a device that a trial is to share; without it the trial waits on."""
+        try:
+            await self._starts.bring_up(slot)
+        finally:
+            self._expecting.remove(place)
+            if slot.actor is None:
+                self._did_not_come_up(slot, place)
+        if place.given.done():  # whoever waited has given up
+            self._set_free(slot)
+        self._came_up(slot)
+        place.answer(slot)
 
-        shape = self.shape
-        actor = Host.options(num_cpus=shape.cpus, num_gpus=shape.gpus).remote(self.provenance)
-        description = await actor.warm_up.remote()
-        if self._description is None:
-            self._description = description
-        return _Slot(actor, node_id=await actor.node_id.remote())
+    def _did_not_come_up(self, slot: Slot, place: Place) -> None:
+        device = slot.device
+        device.slots.remove(slot)
+        device.most_hosts = max(1, len(device.slots))
+        if not place.given.done():
+            self._line.insert(0, place)
+        self._serve()
+
+    def _came_up(self, slot: Slot) -> None:
+        if slot.device not in self._devices:
+            self._devices.append(slot.device)
+        self._keep(self._notice_death(slot))
+        self._serve()
+
+    def _set_free(self, slot: Slot) -> None:
+        if slot.leaving or slot.members:
+            self._replace(slot)
+            return
+        slot.trial_id = None
+        self._clock += 1
+        slot.idle_since = self._clock
+
+    def _replace(self, slot: Slot) -> None:
+        """Another host is started unless the device still has one."""
+        if slot.members:
+            self._disband(slot)
+            return
+        device = slot.device
+        self._starts.end(slot)
+        if any(other.actor is not None for other in device.slots) and not device.is_node:
+            return
+        if not device.is_node or not device.slots:
+            self._devices.remove(device)
+        self._start_host()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Lets something run beside; the loop alone would forget it."""
@@ -190,94 +348,64 @@ class Admission:
         self._watching.add(task)
         task.add_done_callback(self._watching.discard)
 
-    async def _notice_death(self, slot: _Slot) -> None:
+    async def _notice_death(self, slot: Slot) -> None:
         """Replaces a host that dies while it is free; a trial's proxy sees to its own."""
         try:
-            await slot.actor.until_death.remote()
+            await self._starts.until_death(slot)
         except host_gone():
-            if slot in self._ready and slot.trial_id is None:
+            if slot in self._up() and slot.trial_id is None:
                 self._replace(slot)
 
     async def _leave_draining_nodes(self) -> None:
-        """Moves trials off nodes that are about to be taken away, while there is time to save."""
+        """Moves trials off nodes that are about to be taken away, while there is time to save.
+
+        That Ray can't be asked for them is said; it is asked again.
+        """
         while True:
-            draining = await asyncio.to_thread(draining_nodes)
-            for slot in [slot for slot in self._ready if slot.node_id in draining]:
-                if slot.trial_id is None:
-                    self._replace(slot)
-                elif not slot.leaving:
-                    slot.leaving = True
-                    self._keep(self._interrupted(slot))
+            look = asyncio.get_running_loop().create_task(asyncio.to_thread(draining_nodes))
+            await asyncio.wait([look])
+            error = look.exception()
+            if error is None:
+                self._leave(look.result())
+            else:
+                self._say(
+                    "Whether nodes are about to be taken away can't be seen now "
+                    f"({_first_line(error)}); trials on such a node go back to their checkpoint."
+                )
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
-    async def _interrupted(self, slot: _Slot) -> None:
-        with contextlib.suppress(*host_gone()):  # whoever waits for its events is told as well
-            await slot.actor.interrupt.remote()
+    def _leave(self, draining: set[str]) -> None:
+        for slot in [slot for slot in self._up() if slot.node_id in draining]:  # no gangs
+            slot.device.leaving = True
+            if slot.trial_id is None:
+                self._replace(slot)
+            elif not slot.leaving:
+                slot.leaving = True
+                self._keep(self._interrupted(slot))
 
-    async def _answers(self, slot: _Slot) -> bool:
+    async def _interrupted(self, slot: Slot) -> None:
+        with contextlib.suppress(*host_gone()):  # whoever waits for its events is told as well
+            await self._starts.interrupt(slot)
+
+    async def _is_handed_over(self, slot: Slot, need: Need) -> bool:
         """Whether the host lives; its node may have been lost a moment ago."""
+        if slot.members:
+            return True  # it comes up by and by; whoever starts the trial there waits for it
         try:
-            await slot.actor.ping.remote()
+            await self._starts.hand_over(slot, need)
         except host_gone():
             return False
         return True
 
-    async def _take(self, trial_id: str, base_key: str) -> _Slot | None:
-        """A free host, marked as the trial's; None if the sweep ends meanwhile."""
-        if not self._ready and not self._starting:  # the last one died, and so did its successor
-            self._start_host()
-        free = [slot for slot in self._ready if slot.free]
-        if not free or self._waiting:
-            return await self._wait_in_line(trial_id, base_key)
-        slot = self._best(free, base_key)
-        slot.trial_id = trial_id
-        return slot
-
-    async def _wait_in_line(self, trial_id: str, base_key: str) -> _Slot | None:
-        future: asyncio.Future[_Slot | None] = asyncio.get_running_loop().create_future()
-        place = _Place(trial_id, base_key, future)
-        self._waiting.append(place)
-        try:
-            return await future
-        finally:
-            if place in self._waiting:  # whoever waited has given up
-                self._waiting.remove(place)
-
-    def _serve(self) -> None:
-        """Gives free hosts to those that wait."""
-        while self._waiting:
-            free = [slot for slot in self._ready if slot.free]
-            if not free:
-                return
-            place = self._next_in_line({slot.base_key for slot in free})
-            self._waiting.remove(place)
-            if not place.given.done():
-                slot = self._best(free, place.base_key)
-                slot.trial_id = place.trial_id
-                place.answer(slot)
-
-    def _next_in_line(self, bases: set[str | None]) -> _Place:
-        first = self._waiting[0]
-        if first.passed_over >= PASSED_OVER_AT_MOST:
-            return first
-        chosen = next((place for place in self._waiting if place.base_key in bases), first)
-        first.passed_over += chosen is not first
-        return chosen
-
-    @staticmethod
-    def _best(free: list[_Slot], base_key: str) -> _Slot:
-        """A host with the base; else one without any; else the one idle for longest."""
-        return min(
-            free,
-            key=lambda slot: (
-                slot.base_key != base_key,
-                slot.base_key is not None,
-                slot.idle_since,
-            ),
-        )
+    def _say(self, trouble: str) -> None:
+        if trouble not in self._said:
+            self._said.add(trouble)
+            self._troubles.append(trouble)
 
 
-def start_admission(name: str, shape: HostShape, *, provenance: dict[str, str]) -> Any:
+def start_admission(
+    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: Sharing | None = None
+) -> Any:
     """Admission as a Ray actor that takes no CPU of its own and is found by its name.
 
     It lives on the head node: without that there is no cluster, while others come and go.
@@ -287,18 +415,9 @@ def start_admission(name: str, shape: HostShape, *, provenance: dict[str, str]) 
     actor = ray.remote(Admission).options(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
-    return actor.remote(shape, provenance)
+    return actor.remote(shape, provenance, sharing or Sharing())
 
 
-def host_gone() -> tuple[type[Exception], ...]:
-    """What Ray raises for a call to a host that is no more, or that it ended for its memory."""
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
-
-    return (RayActorError, NodeDiedError, OutOfMemoryError)
-
-
-def draining_nodes() -> set[str]:
-    """Ids of the nodes that take no more work because they are about to be taken away."""
-    from ray._private.state import state  # the only place where Ray says so to programs
-
-    return set(state.get_draining_nodes())
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

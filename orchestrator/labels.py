@@ -16,6 +16,8 @@ TITLES = {
     "train_loss": "train loss",
     "train_peak_memory_bytes": "training peak memory",
     "eval_peak_memory_bytes": "evaluation peak memory",
+    "train_flops": "train FLOPs",
+    "eval_flops": "evaluation FLOPs",
 }
 MISSING = "–"
 
@@ -24,12 +26,14 @@ def trial_label(knobs: Mapping[str, Any]) -> str:
     """What tells one trial from another in a line: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
 
     Knobs that the configuration does not have are left out; an untrained baseline reads
-    'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit.
+    'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit; 'full z3
+    w4' is full fine-tuning under ZeRO-3 on four workers.
     """
     parts = [model_name(knobs), quantization_name(knobs)]
     method = str(knobs.get("method", "lora"))
     if method != "lora":
         parts.append(method)
+    parts += _team_label(knobs)
     if "rank" in knobs:
         parts.append(f"r{knobs['rank']}")
     if "alpha" in knobs:
@@ -39,6 +43,12 @@ def trial_label(knobs: Mapping[str, Any]) -> str:
     if "batch_size" in knobs:
         parts.append(_batch_label(knobs))
     return " ".join(part for part in parts if part)
+
+
+def _team_label(knobs: Mapping[str, Any]) -> list[str]:
+    """['z3', 'w4']: ZeRO-3 on four workers; nothing for one worker alone."""
+    stage, workers = knobs.get("zero_stage", 0), knobs.get("workers", 1)
+    return ([f"z{stage}"] if stage else []) + ([f"w{workers}"] if workers > 1 else [])
 
 
 def _batch_label(knobs: Mapping[str, Any]) -> str:
@@ -84,6 +94,25 @@ def bytes_text(count: float | None) -> str:
         return MISSING
     mebibytes = count / 2**20
     return f"{mebibytes:.1f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
+
+
+def flops_text(count: float | None) -> str:
+    """FLOPs with three digits: '3.2 TFLOP'."""
+    if count is None:
+        return MISSING
+    units = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP")
+    place = 0
+    while count >= 999.5 and place < len(units) - 1:
+        count, place = count / 1000, place + 1
+    return f"{count:.3g} {units[place]}"
+
+
+def byte_seconds_text(count: float | None) -> str:
+    """Memory times time with three digits: '0.355 MiB·h', from 1 GiB·h on '3.42 GiB·h'."""
+    if count is None:
+        return MISSING
+    hours = count / 2**20 / 3600
+    return f"{hours:.3g} MiB·h" if hours < 1000 else f"{hours / 1024:.3g} GiB·h"
 
 
 def seconds_text(seconds: float | None) -> str:

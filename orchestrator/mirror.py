@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.cost_metrics import cost_metrics
+from orchestrator.costs import TRAIN_FLOPS
 from orchestrator.labels import trial_label
 from orchestrator.pareto import front
 from orchestrator.results import read_config, read_predictions, read_trials
@@ -46,6 +48,9 @@ OF_THE_BEST = (
     "eval_loss",
     "train_peak_memory_bytes",
     "eval_peak_memory_bytes",
+    "train_flops",
+    "eval_flops",
+    "device_seconds",
 )
 
 
@@ -113,18 +118,25 @@ def end_sweep(
     run: RunFolder, tracker: Tracker, *, state: Literal["finished", "interrupted"]
 ) -> None:
     """Ends the parent run with the best trial's metrics and the report; the adapters of the
-    Pareto front go to their trials' runs."""
+    Pareto fronts go to their trials' runs."""
     results = read_trials(run, is_driven=False)
     config, _ = read_config(run)
     best = next(iter(ranked(results, objective(config))), None)
     metrics = best.metrics if best else {}
-    files = (run.report_file, run.results_file, run.flips_file, run.pareto_file, run.sweep_file)
+    files = (
+        run.report_file,
+        run.results_file,
+        run.flips_file,
+        run.pareto_file,
+        run.flops_file,
+        run.sweep_file,
+    )
     tracker.close(
         SweepEnd(
             state,
             metrics={f"best_{name}": metrics[name] for name in OF_THE_BEST if name in metrics},
             artifacts=[file for file in files if file.is_file()],
-            adapters=_adapters(front(results)),
+            adapters=_adapters([*front(results), *front(results, cost=TRAIN_FLOPS)]),
         )
     )
 
@@ -174,13 +186,15 @@ def _start(folder: TrialFolder) -> RunStart:
 def _end(folder: TrialFolder) -> RunEnd:
     summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
     facts = summary.get("facts") or {}
+    metrics = _numbers(summary.get("metrics") or {})
+    costs = cost_metrics(metrics, folder.prediction())
     asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
     return RunEnd(
         _start(folder),
         state=summary["state"],
         reason=summary.get("reason") or "",
         history=[_event(event) for event in summary.get("history", ())],
-        metrics={**_numbers(summary.get("metrics") or {}), **_report_metrics(folder)},
+        metrics={**metrics, **costs, **_report_metrics(folder)},
         tags=_flat({**(summary.get("provenance") or {}), **facts, **asked}),
         artifacts=_artifacts(folder),
         tables=_tables(folder),

@@ -47,7 +47,7 @@ MIRRORED = "mirrored"  # the tag with the digest of all that an ended trial's ru
 ADAPTER = "adapter"  # the artifact folder of a trial's adapter, and the tag with its digest
 RUNS_PER_PAGE = 1000
 LONGEST_VALUE = 5000  # characters of a parameter or tag; MLflow takes 6000 and 8000
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # opens at its runs
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not GenAI
 ENVIRONMENT = {  # unless the user has set them
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds until a silent server is given up
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated "create run" would make two

@@ -43,14 +43,14 @@ def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
     FigureCanvasAgg(figure)
     finished, baselines = candidates(results), _baselines(results)
     unit = 2**30 if max(item.metrics[COST] for item in finished) >= 2**30 else 2**20
-    axes, strip = _axes(figure, strip=bool(baselines))
-    style = _style([*finished, *baselines])
-    _draw_front(axes, front(results), unit=unit)
+    axes, strip = new_axes(figure, strip=bool(baselines))
+    style = style_of([*finished, *baselines])
+    draw_front(axes, front(results), unit=unit)
     _draw_trials(axes, finished, style=style, unit=unit)
     if strip is not None:
         _draw_baselines(strip, baselines, style=style)
-    axes.set_ylim(*_value_limits([*finished, *baselines]))
-    _extend_front(axes, front(results), unit=unit)
+    axes.set_ylim(*value_limits([*finished, *baselines]))
+    extend_front(axes, front(results), unit=unit)
     _words(figure, axes, results, name=name, unit=unit)
     draw_legend(axes, [*finished, *baselines], style=style)
     label_front(figure, axes, front(results), finished, unit=unit)
@@ -65,7 +65,8 @@ def _baselines(results: Sequence[TrialResult]) -> list[TrialResult]:
     ]
 
 
-def _axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
+def new_axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
+    """Axes for EmAcc, with room around them for words, and a strip on their left or None."""
     place = {"left": 0.085, "right": 0.80, "top": 0.86, "bottom": 0.16}
     if not strip:
         axes = figure.add_subplot()
@@ -87,7 +88,7 @@ def _axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
     return axes, both[0] if strip else None
 
 
-def _style(results: Sequence[TrialResult]) -> Style:
+def style_of(results: Sequence[TrialResult]) -> Style:
     """The same quantization has the same colour in every sweep, where it is one of ours."""
     others = {quantization_name(item.knobs) for item in results}.difference(KNOWN)
     quantizations = [*KNOWN, *sorted(others)]
@@ -109,9 +110,11 @@ def _percent(item: TrialResult) -> float:
     return 100 * item.metrics[VALUE]
 
 
-def _draw_front(axes: Any, members: Sequence[TrialResult], *, unit: int) -> None:
+def draw_front(
+    axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
+) -> None:
     """A step: between two members the cheaper one is still the best that fits."""
-    costs = [item.metrics[COST] / unit for item in members]
+    costs = [item.metrics[cost] / unit for item in members]
     axes.step(costs, [_percent(item) for item in members], where="post", color=INK, linewidth=1.4)
     axes.plot(costs, [_percent(item) for item in members], "o", color="none", markersize=13,
               markeredgecolor=INK, markeredgewidth=1.1, zorder=4)  # fmt: skip
@@ -125,7 +128,7 @@ def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit:
     axes.margins(x=0.09, y=0.08)
 
 
-def _value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
+def value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
     """Room for every interval; zero is shown where it is near."""
     bounds = [bound for item in items for bound in (_percent(item), *_interval(item))]
     room = 0.08 * max(1.0, max(bounds) - min(bounds))
@@ -133,10 +136,12 @@ def _value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
     return (-0.4 * room if low < 0.25 * max(bounds) else low), max(bounds) + room
 
 
-def _extend_front(axes: Any, members: Sequence[TrialResult], *, unit: int) -> None:
-    """More memory than the last member's buys nothing that was seen: a dotted line says so."""
+def extend_front(
+    axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
+) -> None:
+    """More than the last member's cost buys nothing that was seen: a dotted line says so."""
     right = axes.get_xlim()[1]
-    axes.hlines(_percent(members[-1]), members[-1].metrics[COST] / unit, right, color=INK,
+    axes.hlines(_percent(members[-1]), members[-1].metrics[cost] / unit, right, color=INK,
                 linewidth=1.1, linestyles=(0, (1, 2.5)))  # fmt: skip
     axes.set_xlim(right=right)
 

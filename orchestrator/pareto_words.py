@@ -1,4 +1,4 @@
-"""What is written into pareto.png: the legend and the labels of the front's members."""
+"""What is written into pareto.png and flops.png: the legend, the labels of the front's members."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def label_front(
     members: Sequence[TrialResult],
     all_drawn: Sequence[TrialResult],
     *,
-    unit: int,
+    unit: int = 1,
+    cost: str = COST,
 ) -> None:
     """Each label at the first place around its point where it hides nothing; else none."""
     from matplotlib.patheffects import withStroke
@@ -56,14 +57,14 @@ def label_front(
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     centres = {
-        key.trial_id: axes.transData.transform((key.metrics[COST] / unit, 100 * key.metrics[VALUE]))
+        key.trial_id: axes.transData.transform((key.metrics[cost] / unit, 100 * key.metrics[VALUE]))
         for key in all_drawn
     }
     ring = 7 * figure.dpi / 72  # pixels that another point and its ring take around them
     room = axes.bbox.padded(4)
     taken: list[Any] = []
     for item in _spread(members):
-        at = (item.metrics[COST] / unit, 100 * item.metrics[VALUE])
+        at = (item.metrics[cost] / unit, 100 * item.metrics[VALUE])
         others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
             text = axes.annotate(_front_label(item), at, offset, textcoords="offset points",

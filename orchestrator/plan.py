@@ -14,7 +14,10 @@ from typing import Any
 
 from orchestrator.config import SchedulerConfig, SweepConfig
 from orchestrator.exclusions import surviving
+from orchestrator.forecast import Forecast, Forecaster
+from orchestrator.ledger import TrialRecord
 from orchestrator.space import Constant, Question, Range, Space, questions
+from trainables.combinations import impossible
 from trainables.errors import InputError
 from trainables.identity import task_identity
 from trainables.knobs import KNOBS, canonical
@@ -57,6 +60,7 @@ class Planner:
     config: SweepConfig
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
+    forecaster: Forecaster | None = None  # None: memory rules nothing out
     _tasks: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
         default_factory=dict
     )
@@ -121,7 +125,37 @@ class Planner:
         return self._task(self._completed(configuration))[1]
 
     def rejection(self, spec: TrialSpec) -> str | None:
-        """Why this trial can't run on this device, or None."""
+        """Why this trial can't run on this device, or None; waits for its forecast."""
+        forecast = self.forecast(spec)
+        return self._kind_rejection(spec) or (forecast.refusal if forecast else None)
+
+    def known_rejection(self, spec: TrialSpec) -> str | None:
+        """As `rejection`, of what is known now: never waits, asks for no forecast."""
+        forecast = self.forecaster.known(spec) if self.forecaster else None
+        return self._kind_rejection(spec) or (forecast.refusal if forecast else None)
+
+    def is_ready(self, spec: TrialSpec) -> bool:
+        """Whether `rejection` would answer at once; if not, its forecast is asked for."""
+        if self.forecaster is None or self._kind_rejection(spec) is not None:
+            return True
+        return self.forecaster.is_ready(spec)
+
+    def forecast(self, spec: TrialSpec) -> Forecast | None:
+        """What the trial will need; None where it isn't predicted, or can't run anyway."""
+        if self.forecaster is None or self._kind_rejection(spec) is not None:
+            return None
+        return self.forecaster.of(spec)
+
+    def learn(self, record: TrialRecord) -> None:
+        """What a trial took, if it has finished, corrects the forecasts of its kind."""
+        if self.forecaster is not None:
+            self.forecaster.correction.learn(record)
+
+    def _kind_rejection(self, spec: TrialSpec) -> str | None:
+        """Why a device of this kind can't run the trial, however large it is, or None."""
+        reason = impossible(spec.knobs)
+        if reason is not None:
+            return reason
         if (
             spec.knobs.get("optimizer") == "paged_adamw_8bit"
             and self.device["device_type"] != "cuda"

@@ -14,10 +14,12 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from orchestrator.hosts import host_gone
+from orchestrator.host_starts import host_gone
 from orchestrator.objective import OBJECTIVES
+from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.host import LOADING_TAKES, Failure, Interruption
+from trainables.knobs import needs_ranks
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event
 
@@ -35,7 +37,9 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     rungs that a trial can be stopped at and with the last result, which is `done`.
 
     `config["limits"]`: `trial_seconds`, of the trial's own time; `silent_seconds` without a sign
-    of life, after which its host is killed. Either may be None.
+    of life, after which its host is killed. Either may be None. `config["exclusive"]`: it gets a
+    device alone, else a share of one of the size that its prediction says. If that is not enough,
+    it is tried once more with a device alone before it counts as infeasible.
     """
 
     _host: Any = None
@@ -77,6 +81,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._limits = config["limits"]
         self._host = None
         self._losses = 0
+        self._outgrew_its_share = False
         self._units = self._step = 0
         self._judged: dict[str, float] = {}
 
@@ -99,7 +104,8 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
 
     def _start(self) -> list[Event] | Failure | Interruption:
         config = self._config
-        self._host = ray.get(self._admission.acquire.remote(self._trial_id, config["base_key"]))
+        call = self._admission.acquire.remote(self._trial_id, config["base_key"], self._need())
+        self._host = ray.get(call)
         if self._host is None:
             return Interruption()
         silent = self._limits["silent_seconds"]
@@ -112,6 +118,16 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         except NotWaitedForError:
             return Interruption()
         return started
+
+    def _need(self) -> Need:
+        if self._outgrew_its_share:
+            return Need()
+        knobs = self._folder.spec().knobs
+        return Need.of(
+            self._folder.prediction(),
+            exclusive=self._config.get("exclusive", False),
+            workers=int(knobs.get("workers", 1)) if needs_ranks(knobs) else 0,
+        )
 
     def _sweep_ends(self) -> bool:
         ends: bool = ray.get(self._admission.is_ending.remote())
@@ -143,6 +159,10 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     def _instead_of_an_event(self, told: Failure | Interruption) -> dict[str, Any] | None:
         if isinstance(told, Failure) and told.taken_over and self._losses < HOST_LOSSES_ALLOWED:
             self._losses += 1  # by a host of a sweep that is dead or has lost its lease
+            self._close()
+            return None
+        if isinstance(told, Failure) and told.share_bytes and not self._outgrew_its_share:
+            self._outgrew_its_share = True  # it may still fit the device, alone
             self._close()
             return None
         if isinstance(told, Failure):
@@ -192,7 +212,8 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if host is None:
             return
         try:
-            ray.get(host.close.remote(discard=discard))
+            held_bytes = ray.get(host.close.remote(discard=discard))
         except host_gone():
             ray.get(self._admission.replace.remote(self._trial_id))
-        ray.get(self._admission.release.remote(self._trial_id))
+        else:
+            ray.get(self._admission.release.remote(self._trial_id, held_bytes))

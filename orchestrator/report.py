@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator import report_costs as costs
 from orchestrator import report_findings as findings
 from orchestrator import report_flips
 from orchestrator import report_tables as tables
+from orchestrator.costs import TRAIN_FLOPS
 from orchestrator.pareto import candidates
 from orchestrator.progress import (
     is_over,
@@ -49,6 +51,7 @@ def build_report(
     score = "em_acc" if metric.endswith("loss") else metric
     best = next(iter(ranked(results, metric)), None)
     picture = run.pareto_file if candidates(results) else None
+    curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
     sections = [
         _progress(run, results, config),
         headline(
@@ -57,11 +60,14 @@ def build_report(
         findings.differences(results, metric=score),
         tables.best_trials(results, metric=metric),
         tables.pareto_front(results, picture=picture),
+        *costs.flops(results, picture=curves),
+        costs.spent(results, metric=metric),
         tables.cells(results, metric=metric),
         tables.baselines(results),
         report_flips.flips(report_flips.find_pairs(results), run.flips_file),
         findings.what_mattered(results, metric=metric),
         findings.not_finished(results),
+        costs.prediction_error(results),
         findings.facts(results),
         findings.provenance(results),
         _paths(run),
@@ -78,13 +84,16 @@ def write_report(
     *,
     is_driven: bool | None = None,
 ) -> Report:
-    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png."""
+    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
+    counted its FLOPs flops.png too."""
+    from orchestrator.flops_plot import plot_flops
     from orchestrator.pareto_plot import plot
 
     results = read_trials(run, is_driven=is_driven)
     write_results(run, results)
     report_flips.write_flips(run, report_flips.find_pairs(results))
     plot(run, results)
+    plot_flops(run, results)
     report = build_report(run, guesses, is_driven=is_driven)
     run.write_text(run.report_file, report.markdown())
     return report
@@ -123,13 +132,15 @@ def _paths(run: RunFolder) -> Section:
         ("all trials", run.results_file),
         ("what quantization changed", run.flips_file),
         ("Pareto plot", run.pareto_file),
+        ("EmAcc against FLOPs", run.flops_file),
         ("trial folders", run.path / "trials"),
         ("MLflow database", run.tracking_database),
     ]
     rows = [(what, str(path)) for what, path in paths]
     store = f"sqlite:///{Path(run.tracking_database).resolve()}"
     browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
-    return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse)])
+    ask = shlex.join(["python", "-m", "orchestrator.ask", str(run.path), "--gpu-memory", "12GiB"])
+    return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])
 
 
 def _warnings(texts: Sequence[str]) -> list[Section]:

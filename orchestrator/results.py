@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cost_metrics import cost_metrics
 from orchestrator.lease import is_alive, read_lease
 from orchestrator.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
@@ -120,6 +121,7 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     summary = _mapping(folder, folder.summary_file, warnings)
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
+    prediction = _mapping(folder, folder.prediction_file, warnings)
     warnings += [_not_scored(file) for file in folder.damaged_files()]
     source = summary or progress
     return TrialResult(
@@ -142,6 +144,7 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
         warnings=tuple(warnings),
         model_digest=str(spec.get("model_digest") or ""),
         task_identity=_as_mapping(spec.get("task_identity")),
+        costs=cost_metrics(_numbers(source.get("metrics")), prediction),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cost_metrics import PREDICTED
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
 from trainables.knobs import KNOBS
@@ -25,6 +26,15 @@ METRICS = (
     "train_peak_memory_bytes",
     "eval_peak_memory_bytes",
     "process_peak_memory_bytes",
+    "allocated_peak_memory_bytes",
+    "reserved_peak_memory_bytes",
+    "device_peak_memory_bytes",
+    *PREDICTED,
+    "train_flops",
+    "eval_flops",
+    "device_seconds",
+    "device_shared",
+    "memory_byte_seconds",
     "examples_per_second",
     "tokens_seen",
 )
@@ -36,8 +46,8 @@ def write_results(run: RunFolder, results: Sequence[TrialResult] | None = None) 
     """Writes results.csv: a row per trial and baseline, absent values empty, floats exact.
 
     Columns: trial_id, role, state, reason; context and evidence of what was asked; every knob by
-    its name; the metrics on the selection split; the same as report_* on the report split; how far
-    it came; seconds_*.
+    its name; the metrics on the selection split, with what was predicted and what it cost
+    (docs/cost.md); report_* on the report split; how far it came; seconds_*.
     """
     rows = [_flat(result) for result in (read_trials(run) if results is None else results)]
     text = io.StringIO()
@@ -58,6 +68,7 @@ def _flat(result: TrialResult) -> dict[str, Any]:
         "evidence": result.evidence,
         **result.knobs,
         **result.metrics,
+        **result.costs,
         **{f"report_{name}": value for name, value in result.report_metrics.items()},
         "report_questions": result.report_count or None,
         "step": result.step,

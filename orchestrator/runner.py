@@ -25,11 +25,12 @@ from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
 from orchestrator.exclusions import surviving
-from orchestrator.hosts import host_gone
+from orchestrator.host_starts import host_gone
 from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.objective import OBJECTIVES
+from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
@@ -85,7 +86,7 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
                 search_alg=AgendaSearcher(sweep),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=sweep.cluster.shape.count + look_ahead(sweep),
+                max_concurrent_trials=sweep.cluster.most_trials + look_ahead(sweep),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
@@ -145,13 +146,14 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(metric="objective", mode="max")
         self._sweep = sweep
+        self._ahead = look_ahead(sweep)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it into snapshots that are never read
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         sweep = self._sweep
-        record = sweep.agenda.next()
+        record = sweep.agenda.next() if self._has_room() else None
         if record is None:
             return str(Searcher.FINISHED) if sweep.agenda.over else None
         for watcher in sweep.watchers:
@@ -164,7 +166,17 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "admission": sweep.cluster.name,
             "objective": sweep.config.objective,
             "limits": trial_limits(sweep.config.limits),
+            "exclusive": sweep.config.resources.placement == "exclusive",
         }
+
+    def _has_room(self) -> bool:
+        """Where trials share GPUs, how many fit depends on which: one at a time is tried."""
+        cluster = self._sweep.cluster
+        if cluster.sharing.hosts_per_gpu == 1:
+            return True
+        running: int = ray.get(cluster.admission.running.remote())
+        wanted = max(cluster.shape.count, running + 1) + self._ahead
+        return self._sweep.ledger.count(RUNNING) < wanted
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -284,7 +296,8 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     place, admission = f"{record.trial_id}/report", sweep.cluster.admission
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_TAKES
-    host = ray.get(admission.acquire.remote(place, record.spec.base_key))
+    need = Need.of(record.folder.prediction())
+    host = ray.get(admission.acquire.remote(place, record.spec.base_key, need))
     gone: tuple[type[Exception], ...] = (*host_gone(), SilentError)
     try:
         call = host.score_report.remote(str(record.folder.path), silent)

@@ -16,6 +16,7 @@ from orchestrator.fitting import Fitting
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner
 from orchestrator.search import Proposal, Search
+from trainables.spec import TrialSpec
 
 ASKS_BEFORE_FALLING_BACK = 20
 _POOL = 200  # configurations among which the likeliest to fit is taken
@@ -26,7 +27,8 @@ class Screening:
     """`answer` tells the study the result of a trial that it asked for again.
 
     `rejections` holds the reasons for which the device has ruled out a trial by now: for each,
-    one is let through, so that it is said; the others only where nothing else is left.
+    one is let through, so that it is said; the others only where nothing else is left. Whether
+    memory rules a proposal out is told here only of what has been predicted by now.
     """
 
     planner: Planner
@@ -46,6 +48,10 @@ class Screening:
             if self._is_known_not_to_fit(configuration):
                 yield suggestion
 
+    def has_been_said(self, spec: TrialSpec) -> bool:
+        """Whether the trial can't run, for a reason that another one was refused for."""
+        return self.planner.known_rejection(spec) in self.rejections
+
     def _sampled(self) -> Proposal | None:
         """The search's own next proposal, if it soon has one that is worth a try."""
         ordered = self.search.is_ordered
@@ -63,7 +69,7 @@ class Screening:
             self.answer(proposal, known)
         elif proposal.is_given or self.search.is_ordered:
             return True
-        elif self.fitting.rules_out(spec.knobs) or self.planner.rejection(spec) in self.rejections:
+        elif self.fitting.rules_out(spec.knobs) or self.has_been_said(spec):
             self.search.tell(proposal, "worst")
         elif self.fitting.worth_a_try(self.fitting.odds(spec.knobs)):
             return True
@@ -89,7 +95,7 @@ class Screening:
         spec = self.planner.spec(configuration)
         return bool(
             self.ledger.get(spec.trial_id)
-            or self.planner.rejection(spec)
+            or self.planner.known_rejection(spec)
             or self.fitting.rules_out(spec.knobs)
         )
 

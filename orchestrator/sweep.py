@@ -17,6 +17,7 @@ from trainables.storage import StorageError
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
+    from orchestrator.plan import Planner
 
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -60,8 +61,10 @@ def _sweep(given: argparse.Namespace) -> int:
     run = _run_folder(given)
     planner = Planner(config)
     if given.dry_run:
-        print(describe(planner, run))
+        print(describe(planner, run), flush=True)
         planner.prepare(ask_the_hub=False)
+        if not given.no_predict:
+            _predict(planner, run)
         return FINISHED
     driver = Driver(
         run=run,
@@ -70,6 +73,7 @@ def _sweep(given: argparse.Namespace) -> int:
         address=given.address,
         tracking_uri=given.tracking_uri,
         resume_command=resume_command(given),
+        predicts=not given.no_predict,
     )
     refuse_another_space(run, config)
     ended = has_ended(run, config) and not given.retry_failed
@@ -82,6 +86,29 @@ def _sweep(given: argparse.Namespace) -> int:
             return _EXIT_CODES[driver.show()]
         settle(lease.run, config, planner.contents())
         return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
+
+
+def _predict(planner: Planner, run: RunFolder) -> None:
+    """Prints what trials will need, as it becomes known; writes nothing."""
+    from orchestrator.dry_run_predictions import predicted_lines
+    from orchestrator.forecast import Forecaster, known_config
+    from orchestrator.planned_device import planned_device
+    from orchestrator.predictions import Predictions
+
+    device = planned_device(planner.config.resources)
+    planner.device = device.facts
+    cache = run.predictions_folder if run.predictions_folder.is_dir() else None
+    predictions = Predictions(cache=cache, warn=print, offline=True)
+    kind = device.capacity.device_type
+    forecaster = Forecaster(
+        predictions, capacity=device.capacity, device=kind, model_config=known_config
+    )
+    try:
+        storage = run.path.parent
+        for line in predicted_lines(planner, device, forecaster, storage=storage):
+            print(line, flush=True)
+    finally:
+        forecaster.close()
 
 
 def _load(given: argparse.Namespace) -> SweepConfig:
@@ -118,6 +145,8 @@ def resume_command(given: argparse.Namespace) -> str:
         value = getattr(given, option)
         if value is not None and value != _parser().get_default(option):
             words += [f"--{option.replace('_', '-')}", redact(str(value))]
+    if given.no_predict:
+        words.append("--no-predict")
     for override in given.set:
         words += ["--set", redact(override)]
     return shlex.join(words)
@@ -179,6 +208,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would run, and run nothing"
+    )
+    parser.add_argument(
+        "--no-predict",
+        action="store_true",
+        help="predict no trial's memory and FLOPs: what does not fit shows when it runs",
     )
     parser.add_argument(
         "--retry-failed", action="store_true", help="give failed trials another chance"

@@ -21,7 +21,8 @@ class TrialResult:
 
     `metrics` are on the selection split (the whole of it once finished), `report_metrics` on
     `report_count` questions of the report split. While a trial is not done its metrics are the
-    last that it wrote.
+    last that it wrote. `costs`: what follows from them and from its prediction
+    (`costs.cost_metrics`).
     """
 
     folder: TrialFolder
@@ -43,6 +44,7 @@ class TrialResult:
     warnings: tuple[str, ...] = ()
     model_digest: str = ""
     task_identity: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def trial_id(self) -> str:

@@ -22,6 +22,8 @@ LIGHT = (
     "trainables.storage",
     "trainables.checks",
     "trainables.knobs",
+    "trainables.combinations",
+    "trainables.ranks",
     "trainables.methods",
     "trainables.quantization",
     "trainables.model_folder",
@@ -33,7 +35,7 @@ LIGHT = (
 ALLOWED_IN = {
     "mlflow": {"mlflow_tracker.py"},
     "optuna": {"search.py", "study_file.py"},
-    "deepspeed": {"engine.py"},
+    "deepspeed": {"sharded.py"},
 }
 
 

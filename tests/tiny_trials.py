@@ -110,7 +110,8 @@ _DATA: dict[Any, Any] = {}
 
 def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:
     """Equal to 1e-6 but for what a clock or the process decides."""
-    measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes"}
+    measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes",
+                "device_seconds"}  # fmt: skip
     assert [(e.kind, e.step, e.units) for e in events] == [
         (e.kind, e.step, e.units) for e in expected
     ]

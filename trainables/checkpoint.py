@@ -1,9 +1,10 @@
-"""Checkpoints of a trial: safetensors and JSON, never a pickle; whole or not there.
+"""Checkpoints of a trial: safetensors and JSON; whole or not there.
 
     checkpoints/step-00000040/{tensors.safetensors, state.json}
 
-`state.json` carries the sha256 of the tensors' file and is sealed for its trial and step, so a
-torn, altered or swapped checkpoint is seen as one and the one before it is taken.
+`state.json` carries the sha256 of every other file and is sealed for its trial and step, so a
+torn, altered or swapped checkpoint is seen as one and the one before it is taken. Only what ZeRO
+splits over workers lies there as DeepSpeed writes it (`trainables.sharded`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from trainables.storage import storage_errors
 
 KEPT = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
+_PREFIX = "step-"
 
 
 @dataclass(frozen=True)
@@ -42,30 +44,52 @@ def save(folder: Path, checkpoint: Checkpoint, *, guard: Guard = unguarded) -> P
     Those of later steps go: they are of a training that could not be gone on with. Raises
     StorageError and then leaves nothing half written, or what `guard` raises (see run_folder.py).
     """
-    place = folder / f"step-{checkpoint.step:08d}"
+    place = place_of(folder, checkpoint.step)
     beside = half_written(place)
-    later = [other for other in _places(folder) if other.name > place.name]
     with storage_errors(place, SafetensorError):
         try:
             beside.mkdir(parents=True)
-            _write(beside, checkpoint, seal=_seal(place))
-            sync(beside)
-            guard()
-            shutil.rmtree(place, ignore_errors=True)
-            beside.replace(place)
-            sync(folder)
+            digests = _write_tensors(beside, checkpoint.tensors)
+            commit(beside, place, state=checkpoint.state, digests=digests, guard=guard)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def commit(
+    beside: Path,
+    place: Path,
+    *,
+    state: Mapping[str, Any],
+    digests: Mapping[str, str | None],
+    guard: Guard,
+) -> None:
+    """Makes the folder `beside` the checkpoint at `place`; `digests`: of all files that it holds,
+    which are on the disk already. Other checkpoints than the last KEPT, and later ones, go."""
+    folder = place.parent
+    later = [other for other in places(folder) if other.name > place.name]
+    step = int(place.name.removeprefix(_PREFIX))
+    whole = {"step": step, "files": dict(digests), "state": state}
+    (beside / _STATE).write_text(json.dumps(sealed(whole, place=_seal(place))))
+    sync(beside / _STATE)
+    sync(beside)
+    guard()
+    shutil.rmtree(place, ignore_errors=True)
+    beside.replace(place)
+    sync(folder)
     for other in later:
         shutil.rmtree(other, ignore_errors=True)
-    for old in _places(folder)[KEPT:]:
+    for old in places(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    return place
+
+
+def place_of(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:08d}"
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that reads back as it was written, on the CPU; None without one."""
-    for place in _places(folder):
+    for place in places(folder):
         state = _read_state(place)
         if state is not None:
             tensors = _read_tensors(place)
@@ -76,21 +100,39 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
 def load_latest_state(folder: Path) -> Mapping[str, Any] | None:
     """The state of what `load_latest` would load; its tensors are checked and not loaded."""
-    states = (_read_state(place) for place in _places(folder))
+    states = (_read_state(place) for place in places(folder))
     return next((state["state"] for state in states if state is not None), None)
 
 
-def _write(place: Path, checkpoint: Checkpoint, *, seal: str) -> None:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
+def places(folder: Path) -> list[Path]:
+    """Where checkpoints lie, the newest first, sound or not."""
+    return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
+
+
+def manifest(place: Path) -> dict[str, Any] | None:
+    """What was sealed at `place`: step, files (digests by name) and state.
+
+    None where it is not as it was written, or where the files that lie there are not just those
+    that it names. Their content is not read.
+    """
+    try:
+        sealed_there = unsealed((place / _STATE).read_bytes(), place=_seal(place))
+    except (OSError, DamagedError):
+        return None
+    return sealed_there if set(sealed_there["files"]) == files_in(place) else None
+
+
+def files_in(place: Path) -> set[str]:
+    """Names, relative to `place`, of all that lies below it but the seal itself."""
+    below = (item for item in place.rglob("*") if item.is_symlink() or not item.is_dir())
+    return {str(item.relative_to(place)) for item in below} - {_STATE}
+
+
+def _write_tensors(place: Path, given: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in given.items()}
     save_file(_apart(tensors), place / _TENSORS)
     sync(place / _TENSORS)
-    state = {
-        "step": checkpoint.step,
-        "files": {_TENSORS: digest(place / _TENSORS)},
-        "state": checkpoint.state,
-    }
-    (place / _STATE).write_text(json.dumps(sealed(state, place=seal)))
-    sync(place / _STATE)
+    return {_TENSORS: digest(place / _TENSORS)}
 
 
 def _seal(place: Path) -> str:
@@ -112,16 +154,14 @@ def _once(tensor: torch.Tensor, seen: set[int]) -> torch.Tensor:
     return tensor
 
 
-def _places(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
-
-
 def _read_state(place: Path) -> dict[str, Any] | None:
-    """None where the state or the tensors are not as they were written."""
+    """None where the state or a file is not as it was written."""
+    state = manifest(place)
+    if state is None:
+        return None
     try:
-        state = unsealed((place / _STATE).read_bytes(), place=_seal(place))
-        whole = state["files"][_TENSORS] == digest(place / _TENSORS)
-    except (OSError, DamagedError):
+        whole = all(digest(place / name) == noted for name, noted in state["files"].items())
+    except OSError:
         return None
     return state if whole else None
 

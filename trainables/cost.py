@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ class TensorPeak:
     they must hold the greatest batch. What lives elsewhere (the optimizer's state, during an
     evaluation) counts only `with_everything`, which is for training on CUDA; on a CPU
     `measure_training` makes that state inside its stretch.
+
+    `device_peaks`, empty on a CPU, are diagnostics by name, in bytes: what torch's allocator gave
+    out and what it held for itself (allocated, reserved), and what all users of the device
+    together took when a stretch had ended (device; what nvidia-smi shows).
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class TensorPeak:
         self._device = device
         self._with_everything = with_everything
         self.bytes = at_least
+        self.device_peaks: dict[str, int] = {}
 
     @contextmanager
     def over(self, *, representative: bool) -> Iterator[None]:
@@ -50,10 +55,11 @@ class TensorPeak:
             yield
             peak = torch.cuda.max_memory_allocated(self._device)
             self._raise_to(peak if self._with_everything else peak - elsewhere)
+            self.device_peaks = greatest(self.device_peaks, _device_bytes(self._device))
         elif representative:
-            with _allocator_events() as events:
+            with allocator_events() as events:
                 yield
-            self._raise_to(self._model_bytes + _highest(events))
+            self._raise_to(self._model_bytes + highest_sum(events))
         else:
             yield
 
@@ -87,6 +93,11 @@ def measure_training(
         set_rng_states(states, engine.device)
 
 
+def greatest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The greater of two numbers of each name; a name that only one has keeps its number."""
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
+
+
 def reset_process_peak() -> None:
     """Makes `process_peak_memory_bytes` start again; does nothing where that can't be done."""
     if os.access(_CLEAR_REFS, os.W_OK):
@@ -107,9 +118,19 @@ def process_peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _device_bytes(device: torch.device) -> dict[str, int]:
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "allocated_peak_memory_bytes": torch.cuda.max_memory_allocated(device),
+        "reserved_peak_memory_bytes": torch.cuda.max_memory_reserved(device),
+        "device_peak_memory_bytes": total - free,
+    }
+
+
 @contextmanager
-def _allocator_events() -> Iterator[list[int]]:
-    """Bytes allocated (or, negative, freed) inside, in order; filled in at the end."""
+def allocator_events() -> Iterator[list[int]]:
+    """Bytes that a CPU's allocator gave out (or, negative, took back) inside, in order; filled in
+    at the end."""
     changes: list[int] = []
     activities = [torch.profiler.ProfilerActivity.CPU]
     profile = torch.profiler.profile(activities=activities, profile_memory=True)
@@ -120,7 +141,8 @@ def _allocator_events() -> Iterator[list[int]]:
     changes.extend(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
 
 
-def _highest(changes: Iterable[int]) -> int:
+def highest_sum(changes: Iterable[int]) -> int:
+    """The most that was given out at once, beginning at 0."""
     now = highest = 0
     for change in changes:
         now += change

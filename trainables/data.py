@@ -68,6 +68,10 @@ class Batch:
     attention_mask: torch.Tensor
     labels: torch.Tensor
 
+    def silent(self) -> Batch:
+        """The same input with nothing to be learnt from it: its summed loss is 0."""
+        return Batch(self.input_ids, self.attention_mask, torch.full_like(self.labels, IGNORED))
+
 
 @dataclass(frozen=True)
 class TrialData:

@@ -1,19 +1,30 @@
-"""One device: the loss, gradients, the optimizer's step, and what of them a checkpoint holds."""
+"""One device: the loss, gradients, the optimizer's step, and what of them a checkpoint holds.
+
+Several devices: `trainables.sharded`, with the same methods.
+"""
 
 from __future__ import annotations
 
 import gc
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from trainables import checkpoint
 from trainables.data import IGNORED, Batch
+from trainables.methods import Method
 from trainables.models import Base
+from trainables.run_folder import TrialFolder
+from trainables.team import Alone, Team
+
+if TYPE_CHECKING:
+    from trainables.sharded import ShardedEngine
 
 Knobs = Mapping[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -25,35 +36,59 @@ _FAILED_ALLOCATIONS = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
-_MODEL, _OPTIMIZER, _RNG = "model.", "optimizer.", "rng."
+_MODEL, _OPTIMIZER, _RNG, _RNG_OF = "model.", "optimizer.", "rng.", "rng-of."
 
 
 class DoesNotFitError(MemoryError):
     """The trial can't run on this device: its memory or its kind."""
 
 
-class Engine:
-    """A model in training on one device, with its optimizer, schedule and loss scaler."""
+def make_engine(
+    model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
+) -> Engine | ShardedEngine:
+    """What trains `model` as `knobs` say, with the other workers of the team if there are any.
 
-    def __init__(self, model: Any, base: Base, knobs: Knobs, *, total_steps: int) -> None:
+    Raises ValueError where the trial's workers are not those of the team.
+    """
+    if int(knobs.get("workers", 1)) != team.size:
+        raise ValueError(f"the trial has {knobs.get('workers', 1)} workers, the team {team.size}")
+    if knobs.get("zero_stage", 0):
+        from trainables.sharded import ShardedEngine
+
+        return ShardedEngine(model, base, knobs, total_steps=total_steps, team=team)
+    return Engine(model, base, knobs, total_steps=total_steps, team=team)
+
+
+class Engine:
+    """A model in training, with its optimizer, schedule and loss scaler; whole on each worker.
+
+    Several workers add up their gradients before each step, and so stay equal.
+    """
+
+    def __init__(
+        self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team | None = None
+    ) -> None:
         self.model = model
         self.device = base.device
+        self._team = team or Alone()
         self._base = base
         self._knobs = knobs
         self._total_steps = total_steps
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._trained = list(self.parameters.values())
-        self.optimizer = _optimizer(self._trained, knobs, base.device)
+        self.optimizer = make_optimizer(self._trained, knobs, base.device)
         self._scaler = torch.amp.GradScaler(
             base.device.type, enabled=base.compute_dtype == torch.float16
         )
 
-    def accumulate(self, batch: Batch, *, completion_tokens: int) -> float:
+    def accumulate(self, batch: Batch, *, completion_tokens: int, is_last: bool = True) -> float:
         """Adds a micro-batch's gradients; returns its loss, summed over completion tokens.
 
         `completion_tokens` are those of the whole accumulated batch: the gradients add up to
-        those of the mean loss over all of them.
+        those of the mean loss over all of them. `is_last`: of that batch; workers that share it
+        add up their gradients then.
         """
+        del is_last  # there is one worker here
         loss = summed_loss(self.model, batch, self._base)
         scaled: Any = self._scaler.scale(loss / completion_tokens)
         scaled.backward()
@@ -63,6 +98,7 @@ class Engine:
         """Clips the gradients and takes the optimizer's step number `step`, from 0."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
+        self._team.add_up(self._trained)
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self._trained, self._knobs["max_gradient_norm"])
         self._scaler.step(self.optimizer)
@@ -75,13 +111,52 @@ class Engine:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the optimizer's step number `step`, from 0."""
-        factor = schedule_factor(
-            self._knobs["schedule"],
-            step=step,
-            total_steps=self._total_steps,
-            warmup=self._knobs["warmup"],
-        )
-        return float(self._knobs["learning_rate"]) * factor
+        return learning_rate(self._knobs, step=step, total_steps=self._total_steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Nothing of its own: `cost.measure_training` and a GPU's allocator know."""
+        return 0
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self._trained)
+
+    def save(self, folder: TrialFolder, *, step: int, progress: Mapping[str, Any]) -> None:
+        """A checkpoint of now, with `progress` (JSON) in it; see checkpoint.save."""
+        state = {"engine": self.state(), "progress": progress}
+        tensors = self.tensors() | self._others_rng()
+        if self._team.rank == 0:
+            made = checkpoint.Checkpoint(step=step, state=state, tensors=tensors)
+            checkpoint.save(folder.checkpoints_folder, made, guard=folder.guard)
+        self._team.wait()
+
+    def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
+        """Goes back to the newest sound checkpoint; its `progress`, or None without one."""
+        last = checkpoint.load_latest(folder.checkpoints_folder)
+        self._team.check_same("last checkpoint", None if last is None else last.step)
+        if last is None:
+            return None
+        own = self._team.rank
+        tensors = last.tensors if own == 0 else {**last.tensors, **_moved(last.tensors, own)}
+        self.restore(tensors, last.state["engine"])
+        progress: Mapping[str, Any] = last.state["progress"]
+        return progress
+
+    def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
+        """Writes what was trained: an adapter, or a model with its tokenizer."""
+        if self._team.rank != 0:
+            return
+        if not method.makes_model:
+            folder.write_adapter(lambda place: method.save(self.model, place))
+            return
+
+        def save(place: Path) -> None:
+            method.save(self.model, place)
+            tokenizer.save_pretrained(place)
+
+        folder.write_model(save)
 
     def tensors(self) -> Tensors:
         """All tensors that a checkpoint needs, by name."""
@@ -113,6 +188,17 @@ class Engine:
             self._scaler.load_state_dict(state["scaler"])
         set_rng_states(_under(_RNG, tensors), self.device)
 
+    def _others_rng(self) -> Tensors:
+        """The generators' states of the workers but the first."""
+        found: Tensors = {}
+        for name, state in rng_states(self.device).items():
+            for rank, other in enumerate(self._team.gathered(bytes(state.tolist()))):
+                if rank > 0:
+                    found[f"{_RNG_OF}{rank}.{name}"] = torch.frombuffer(
+                        bytearray(other), dtype=torch.uint8
+                    )
+        return found
+
     def _optimizer_states(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Each parameter's, as it is: in bitsandbytes' `state_dict` tensors are nested deeper."""
         for index, parameter in enumerate(self._trained):
@@ -140,7 +226,10 @@ class Engine:
         if not isinstance(optimizer, Optimizer8bit):
             return {}
         parameter = self._trained[index]
-        optimizer.init_state(optimizer.param_groups[0], parameter, 0, index)
+        for number, group in enumerate(optimizer.param_groups):
+            for place, member in enumerate(group["params"]):
+                if member is parameter:
+                    optimizer.init_state(group, parameter, number, place)
         return dict(optimizer.state[parameter])
 
 
@@ -195,6 +284,14 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def learning_rate(knobs: Knobs, *, step: int, total_steps: int) -> float:
+    """The learning rate of the optimizer's step number `step`, from 0."""
+    factor = schedule_factor(
+        knobs["schedule"], step=step, total_steps=total_steps, warmup=knobs["warmup"]
+    )
+    return float(knobs["learning_rate"]) * factor
+
+
 def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float) -> float:
     """The share of the learning rate at optimizer step `step`, from 0; that of transformers.
 
@@ -211,6 +308,22 @@ def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     return 1.0
+
+
+def parameter_groups(
+    parameters: Sequence[torch.nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """An optimizer's groups: biases and the scales of norms do not decay, as in transformers'
+    Trainer."""
+    decaying = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
+    others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+    return [group for group in (decaying, others) if group["params"]]
+
+
+def draw_apart(seed: int, *, rank: int) -> None:
+    """Workers that began alike draw differently from now on; the first goes on as it was."""
+    if rank > 0:
+        torch.manual_seed(seed * 1_000_003 + rank)
 
 
 def rng_states(device: torch.device) -> Tensors:
@@ -241,22 +354,27 @@ def _logits(model: Any, batch: Batch, base: Base, positions: torch.Tensor) -> to
     return whole[:, positions]
 
 
-def _optimizer(
+def make_optimizer(
     parameters: list[torch.nn.Parameter], knobs: Knobs, device: torch.device
 ) -> torch.optim.Optimizer:
-    rate, decay = knobs["learning_rate"], knobs["weight_decay"]
+    rate, groups = knobs["learning_rate"], parameter_groups(parameters, knobs["weight_decay"])
     if knobs["optimizer"] == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr=rate, fused=True)
     if knobs["optimizer"] == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.SGD(groups, lr=rate, fused=True)
     if device.type != "cuda":
         raise DoesNotFitError(
             "optimizer: paged_adamw_8bit needs a CUDA device; this trial is on a CPU. Use adamw."
         )
     from bitsandbytes.optim import PagedAdamW8bit
 
-    paged: torch.optim.Optimizer = PagedAdamW8bit(parameters, lr=rate, weight_decay=decay)
+    paged: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=rate)
     return paged
+
+
+def _moved(tensors: Mapping[str, torch.Tensor], rank: int) -> Tensors:
+    """The generators' states of the worker `rank`, by the names of the first's."""
+    return {f"{_RNG}{n}": state for n, state in _under(f"{_RNG_OF}{rank}.", tensors).items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:

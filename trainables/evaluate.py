@@ -22,6 +22,7 @@ from trainables.fitting import Fitting
 from trainables.models import Base
 from trainables.spec import Execution
 from trainables.tasks.task import Example, Task
+from trainables.work import Generation, Pass, batch_pass
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Evaluation:
 
     `metrics`: eval_loss (mean over completion tokens), what the task measures (em_acc,
     em_acc_strict, ...) and em_acc_questions, how many were asked. `predictions`: a row per
-    question, in the data's order.
+    question, in the data's order. `work`: the batches that ran, less those that did not fit.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
+    work: tuple[Pass | Generation, ...] = ()
 
 
 def evaluate(
@@ -55,20 +57,21 @@ def evaluate(
     """
     one_batch = functools.partial(_one_batch, peak, after_batch)
 
-    def attempt(rows: int) -> tuple[float, list[str]]:
+    def attempt(rows: int) -> tuple[float, list[str], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
-            loss = _mean_loss(model, base, encoded, fitting, one_batch)
-            return loss, _completions(model, base, encoded, fitting, one_batch)
+            loss, passes = _mean_loss(model, base, encoded, fitting, one_batch)
+            texts, generations = _completions(model, base, encoded, fitting, one_batch)
+            return loss, texts, (*passes, *generations)
 
-    loss, completions = Fitting(execution.eval_batch_size).fit(attempt)
+    loss, completions, work = Fitting(execution.eval_batch_size).fit(attempt)
     rows = [
         _row(task, example, text)
         for example, text in zip(encoded.examples, completions, strict=True)
     ]
     scores = [row["scores"] for row in rows]
     metrics = {"eval_loss": loss, **task.metrics(scores), "em_acc_questions": float(len(rows))}
-    return Evaluation(metrics, [_flat(row) for row in rows])
+    return Evaluation(metrics, [_flat(row) for row in rows], work)
 
 
 class EndOfLine:
@@ -95,6 +98,9 @@ def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]
     """Indices in batches, the longest first; of equal lengths the first comes first."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+
+_Work = tuple[Pass | Generation, ...]
 
 
 class _OneBatch(Protocol):
@@ -125,7 +131,7 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
 
 def _mean_loss(
     model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
-) -> float:
+) -> tuple[float, list[Pass]]:
     lengths = [encoded.length(index) for index in range(len(encoded))]
     total = 0.0
     batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
@@ -133,21 +139,24 @@ def _mean_loss(
         with one_batch(representative=number == 0):
             batch = collate(encoded, indices, pad_token=base.pad_token)
             total += summed_loss(model, batch, base).item()
-    return total / sum(map(len, encoded.completions))
+    passes = [batch_pass(encoded, indices) for indices in batches]
+    return total / sum(map(len, encoded.completions)), passes
 
 
 def _completions(
     model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
-) -> list[str]:
+) -> tuple[list[str], list[Generation]]:
     texts = [""] * len(encoded)
+    work = []
     for number, indices in enumerate(_generation_batches(base, encoded, execution)):
         with one_batch(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(_room(base, prompt, execution) for prompt in prompts)
-            written = _generate(model, base, prompts, room)
+            written, generation = _generate(model, base, prompts, room)
+        work.append(generation)
         for index, text in zip(indices, written, strict=True):
             texts[index] = text
-    return texts
+    return texts, work
 
 
 def _generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
@@ -169,7 +178,7 @@ def _room(base: Base, prompt: Sequence[int], execution: Execution) -> int:
 
 def _generate(
     model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[str]:
+) -> tuple[list[str], Generation]:
     length = max(map(len, prompts))
     ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -180,7 +189,8 @@ def _generate(
         stopping_criteria=[EndOfLine(base)],
     )
     texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
-    return [_first_line(text) for text in texts]
+    new_tokens = written.shape[1] - length
+    return [_first_line(text) for text in texts], Generation(len(prompts), length, new_tokens)
 
 
 def _first_line(text: str) -> str:

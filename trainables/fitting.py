@@ -1,10 +1,11 @@
-"""Fitting: how many rows run through a model at once, halved where they are more than fit."""
+"""Fitting: how many rows run through a model at once, as many as are foretold to fit, halved
+where they are more than do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trainables.engine import OUT_OF_MEMORY, free_memory, memory_errors
 
@@ -13,6 +14,12 @@ Result = TypeVar("Result")
 
 def nothing() -> None:
     """There is nothing to undo."""
+
+
+def foretold_rows(prediction: Mapping[str, Any] | None, *, most: int) -> int:
+    """With how many rows at once to begin: those of a trial's prediction, else `most`."""
+    told = (prediction or {}).get("micro_batch")
+    return min(told, most) if isinstance(told, int) and told >= 1 else most
 
 
 @dataclass

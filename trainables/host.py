@@ -31,12 +31,13 @@ LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be 
 class Failure:
     """Why a trial can't go on; infeasible: it doesn't fit the device it was tried on.
 
-    No fault of the trial's: its folder can't be written (storage), or another process has taken
-    it over.
+    `share_bytes`: it was given a share of a device, and that was not enough. No fault of the
+    trial's: its folder can't be written (storage), or another process has taken it over.
     """
 
     reason: str
     infeasible: bool = False
+    share_bytes: int | None = None
     storage: bool = False
     taken_over: bool = False
 
@@ -62,6 +63,8 @@ class HostProcess:
         self._watch: Watch | None = None
         self._interrupted = threading.Event()
         self._stepping = threading.Lock()  # held while the running trial computes
+        self._share_bytes: int | None = None
+        self._device_shared = False
         self.loads = 0
 
     def warm_up(self) -> dict[str, Any]:
@@ -111,13 +114,31 @@ class HostProcess:
                 return Failure("no trial is running on this host")
             return self._next(self._running)
 
-    def close(self, *, discard: bool = False) -> None:
-        """Ends the running trial, if any; it saves a checkpoint first.
+    def close(self, *, discard: bool = False) -> int:
+        """Ends the running trial, if any; it saves a checkpoint first. Returns `held_bytes`.
 
         Discard: the trial has ended for good; nothing is saved and its checkpoints go.
         """
         with self._stepping:
             self._leave(discard=discard)
+            return self.held_bytes()
+
+    def held_bytes(self) -> int:
+        """What the host takes of its device's memory while no trial runs on it.
+
+        On a GPU the process's own part too; on a CPU the base alone.
+        """
+        if self._device == "cpu":
+            return 0 if self._base is None else int(self._base.weight_bytes)
+        from trainables.device_share import held_on_gpu
+
+        return held_on_gpu()
+
+    def forget_base(self) -> None:
+        """The base's memory is wanted for something else; nothing happens to a running trial."""
+        if self._running is None:
+            self._base = None
+            gc.collect()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def interrupt(self) -> None:
@@ -129,6 +150,19 @@ class HostProcess:
         self._interrupted.set()
         with self._stepping:
             self._leave()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def take_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
+        """What the next trial may take of the device (None: all that is there).
+
+        On a GPU torch refuses to allocate more, so that a trial which needs more fails alone.
+        `device_shared`: others may compute on the device meanwhile.
+        """
+        self._share_bytes, self._device_shared = share_bytes, device_shared
+        if self._device != "cpu":
+            from trainables.device_share import limit_gpu
+
+            limit_gpu(share_bytes)
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
@@ -213,19 +247,27 @@ class HostProcess:
         return history
 
     def _trial(self) -> Any:
+        """What the folder describes, on a base and with data that lie ready now."""
         from trainables.data import load_data
         from trainables.engine import memory_errors
         from trainables.identity import check_model
         from trainables.trial import Trial
 
         assert self._folder is not None
+        began = time.perf_counter()
         spec = self._folder.spec()
         check_model(spec)
         with memory_errors():
             base = self._base_for(spec)
         data = load_data(spec, base, self._data_cache)
         return Trial(
-            spec=spec, base=base, folder=self._folder, data=data, provenance=self._provenance
+            spec=spec,
+            base=base,
+            folder=self._folder,
+            data=data,
+            provenance=self._provenance,
+            device_shared=self._device_shared,
+            load_seconds=time.perf_counter() - began,
         )
 
     def _base_for(self, spec: TrialSpec) -> Any:
@@ -245,12 +287,7 @@ class HostProcess:
         self._running = None
         self._base = None  # a trial that broke off may have left its marks on it
         self._log_error(error)
-        failure = Failure(
-            _reason(error),
-            infeasible=_does_not_fit(error),
-            storage=storage_error_in(error) is not None,
-            taken_over=any(isinstance(told, TakenOverError) for told in _chain(error)),
-        )
+        failure = failure_of(error, share_bytes=self._share_bytes)
         for told in _chain(error):
             traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
         free_memory()
@@ -264,17 +301,35 @@ class HostProcess:
 
     def _log(self, event: Event) -> None:
         assert self._folder is not None
-        numbers = " ".join(f"{name}={value:.6g}" for name, value in event.metrics.items())
-        clock = time.strftime("%H:%M:%S")
-        self._folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
-        if event.kind == "progress":
-            self._folder.append_told(event.step)
-        self._folder.write_progress(event.to_json() | {"state": "running", "updated": time.time()})
+        write_down(self._folder, event)
 
 
-def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
-    """What is left of a trial that another host has finished: its last event."""
-    yield Event(
+def write_down(folder: TrialFolder, event: Event) -> None:
+    """Into the trial's log, its progress, and what it has told of."""
+    numbers = " ".join(f"{name}={value:.6g}" for name, value in event.metrics.items())
+    clock = time.strftime("%H:%M:%S")
+    folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
+    if event.kind == "progress":
+        folder.append_told(event.step)
+    folder.write_progress(event.to_json() | {"state": "running", "updated": time.time()})
+
+
+def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
+    """What whoever runs a trial is told of an error that ended it."""
+    does_not_fit = _does_not_fit(error)
+    share = share_bytes if does_not_fit else None
+    return Failure(
+        _reason(error) if share is None else _too_small(share, error),
+        infeasible=does_not_fit,
+        share_bytes=share,
+        storage=storage_error_in(error) is not None,
+        taken_over=any(isinstance(told, TakenOverError) for told in _chain(error)),
+    )
+
+
+def finished_event(summary: Mapping[str, Any]) -> Event:
+    """The last event of a trial that has finished, from its summary."""
+    return Event(
         kind="finished",
         step=summary["step"],
         units=summary["units"],
@@ -282,6 +337,11 @@ def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
         fraction=1.0,
         seconds=summary["seconds"]["total"],
     )
+
+
+def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
+    """What is left of a trial that another host has finished: its last event."""
+    yield finished_event(summary)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -296,6 +356,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _reason(error: Exception) -> str:
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0] if first else ''}".rstrip(": ")
+
+
+def _too_small(share_bytes: int, error: Exception) -> str:
+    share = f"{share_bytes / (1 << 30):.2f} GiB"
+    return f"needs more than its share of the device, {share} ({_reason(error)})"
 
 
 def _does_not_fit(error: Exception) -> bool:

@@ -12,18 +12,23 @@ from trainables.sealed import DamagedError
 from trainables.spec import Event
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
+from trainables.work import rates_of
 
 
 def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
     """The baseline: the whole selection split, then the report split, with no training."""
     reset_process_peak()
-    progress = Progress(attempts=1, fraction=1.0)
+    progress = Progress(fraction=1.0)
+    rates = rates_of(trial.folder.prediction())
+    progress.begin_attempt(trial, can_count=rates is not None)
     peak = TensorPeak(trial.base.model, trial.base.device)
     with memory_errors(), progress.timed("eval_seconds"):
         evaluation = _judge_split(trial, trial.base.model, "selection", peak)
-        _score_report(trial, trial.base.model)
+        report, _ = _score_report(trial, trial.base.model)
+    progress.count(rates, evaluation=(*evaluation.work, *report.work))
     progress.eval_peak_memory_bytes = peak.bytes
-    metrics = evaluation.metrics | progress.memory_metrics()
+    progress.see_device(peak)
+    metrics = evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
     yield progress.event("rung", metrics, fraction=1.0, system=trial.sample())
     yield finish(trial, progress)
 
@@ -36,18 +41,20 @@ def score_report(trial: Trial) -> dict[str, Any]:
     """
     method = trial.method
     damaged = trial.folder.damaged_adapter()
+    if trial.folder.model_was_removed:
+        damaged = [trial.folder.model_folder]
     if damaged:
         trial.folder.discard_result()
         raise DamagedError(f"{damaged[0]} is damaged or gone; the next start trains it again")
-    model = method.load(trial.base.model, trial.folder.adapter_folder)
+    model = method.load(trial.base.model, trial.result_folder)
     try:
         with memory_errors():
-            return _score_report(trial, model)
+            return _score_report(trial, model)[1]
     finally:
         method.detach(model)
 
 
-def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
+def _score_report(trial: Trial, model: Any) -> tuple[Evaluation, dict[str, Any]]:
     peak = TensorPeak(model, trial.base.device)
     evaluation = _judge_split(trial, model, "report", peak)
     metrics = evaluation.metrics
@@ -55,7 +62,7 @@ def _score_report(trial: Trial, model: Any) -> dict[str, Any]:
     facts = dict(trial.data.task.facts("report"))
     score = {"split": "report", "metrics": metrics, "count": count, "facts": facts}
     trial.folder.write_report_score(score)
-    return score
+    return evaluation, score
 
 
 def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Evaluation:

@@ -19,19 +19,38 @@ from trainables.quantization import QUANTIZATIONS
 
 @dataclass(frozen=True)
 class Knob:
-    """One setting: `check` says what is wrong with a value, `convert` makes it canonical."""
+    """One setting: `check` says what is wrong with a value, `convert` makes it canonical.
+
+    `unsaid`: its default is not written down, so that the configurations, and with them the ids,
+    of trials from before there was such a knob stay what they were.
+    """
 
     default: Any
     check: Check
     convert: Callable[[Any], Any]
     read_by: Callable[[Mapping[str, Any]], bool]
+    unsaid: bool = False
+
+    def is_written(self, given: Mapping[str, Any], value: Any) -> bool:
+        """Whether a canonical configuration made of `given` holds it with this value."""
+        return self.read_by(given) and not (self.unsaid and value == self.default)
 
 
 def step_examples(knobs: Mapping[str, Any]) -> int:
-    """How many examples one optimizer step is over; expects canonical knobs of a trained trial."""
+    """How many examples one optimizer step is over, all workers together; expects canonical knobs
+    of a trained trial."""
     if knobs["batch_size"] == AUTO:
         return int(knobs["effective_batch_size"])
-    return int(knobs["batch_size"]) * int(knobs["gradient_accumulation"])
+    of_one = int(knobs["batch_size"]) * int(knobs["gradient_accumulation"])
+    return of_one * int(knobs.get("workers", 1))
+
+
+def needs_ranks(knobs: Mapping[str, Any]) -> bool:
+    """Whether the trial runs under DeepSpeed, as `trainables.ranks` does, and not on a host alone.
+
+    One worker with a ZeRO stage does too: alone it shards nothing, but it can offload.
+    """
+    return int(knobs.get("workers", 1)) > 1 or int(knobs.get("zero_stage", 0)) > 0
 
 
 def check(name: str, value: Any) -> str | None:
@@ -49,7 +68,7 @@ def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
     given = {
         name: knob.convert(configuration.get(name, knob.default)) for name, knob in KNOBS.items()
     }
-    return {name: value for name, value in given.items() if KNOBS[name].read_by(given)}
+    return {name: value for name, value in given.items() if KNOBS[name].is_written(given, value)}
 
 
 def _always(configuration: Mapping[str, Any]) -> bool:
@@ -75,6 +94,11 @@ def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
         return field in {item.name for item in dataclasses.fields(method)}
 
     return read_by
+
+
+def _zero_stage(value: Any) -> str | None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value in ZERO_STAGES
+    return None if fits else f"got {value!r}; needs 0 (none), 2 or 3."
 
 
 def _double(configuration: Mapping[str, Any]) -> bool:
@@ -110,6 +134,9 @@ OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 TARGETS = ("answer", "program")
+ZERO_STAGES = (0, 2, 3)  # 0: every worker holds all; 2: gradients, optimizer split; 3: weights too
+NO_OFFLOAD = "none"
+OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states lie
 
 KNOBS: dict[str, Knob] = {
     "model": Knob(None, _text, str, _always),
@@ -121,6 +148,9 @@ KNOBS: dict[str, Knob] = {
     "alpha": Knob(16, above(0), float, _field_of("alpha")),
     "dropout": Knob(0.0, within(0, 0.99), float, _field_of("dropout")),
     "target_modules": Knob("all-linear", _modules, _as_modules, _field_of("target_modules")),
+    "workers": Knob(1, whole(1), int, _trained, unsaid=True),
+    "zero_stage": Knob(0, _zero_stage, int, _trained, unsaid=True),
+    "offload": Knob(NO_OFFLOAD, one_of(*OFFLOADS), str, _trained, unsaid=True),
     "learning_rate": Knob(2e-4, above(0), float, _trained),
     "batch_size": Knob(8, _batch_size, _as_batch_size, _trained),
     "gradient_accumulation": Knob(1, whole(1), int, _explicit_batch),

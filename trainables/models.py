@@ -116,8 +116,10 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
 
 
 def stored_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor a model keeps: parameters, buffers and the quantization's state."""
-    yield from model.named_parameters()
+    """Every tensor a model keeps: parameters, buffers and the quantization's state; of a parameter
+    that ZeRO has split, this worker's part."""
+    for name, parameter in model.named_parameters():
+        yield name, getattr(parameter, "ds_tensor", parameter)
     yield from model.named_buffers()
     for name, module in model.named_modules():
         for part, tensor in _quantization_state(module):
@@ -134,9 +136,14 @@ def describe_device() -> dict[str, str | int | bool]:
     """The accelerator (or the CPU) and the versions that a result depends on."""
     facts: dict[str, str | int | bool] = {"cpu_threads": torch.get_num_threads()}
     facts |= _describe_cuda() if torch.cuda.is_available() else _describe_cpu()
+    return facts | {f"{package}_version": found for package, found in package_versions().items()}
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
     from importlib.metadata import version
 
-    return facts | {f"{package}_version": version(package) for package in _PACKAGES}
+    return {package: version(package) for package in _PACKAGES}
 
 
 def resolve_compute_dtype(compute_dtype: str, device: str) -> str:

@@ -31,6 +31,8 @@ class Workload:
     accumulated: bool = False
     eval_batch_size: int = 32
     eval_sequence_length: int | None = None  # by default that of training
+    eval_prompt_length: int | None = None  # by default the rest of such a row
+    eval_completion_tokens: int | None = None  # by default as many as in training
     eval_logit_positions: int | None = None
     new_tokens: int = 32
 
@@ -40,8 +42,13 @@ class Workload:
 
     @property
     def prompt_length(self) -> int:
-        """The longest prompt: the longest row without its completion."""
-        return max(1, self.eval_length - self.completion_tokens)
+        """The longest prompt; if it isn't given, the longest row without its completion."""
+        return self.eval_prompt_length or max(1, self.eval_length - self.eval_completions)
+
+    @property
+    def eval_completions(self) -> int:
+        """Completion tokens of a row that is judged."""
+        return self.eval_completion_tokens or self.completion_tokens
 
     @property
     def positions(self) -> int:
@@ -50,7 +57,7 @@ class Workload:
 
     @property
     def eval_positions(self) -> int:
-        most = min(self.eval_length - 1, self.eval_batch_size * self.completion_tokens)
+        most = min(self.eval_length - 1, self.eval_batch_size * self.eval_completions)
         return min(self.eval_logit_positions or most, most)
 
 
@@ -117,3 +124,28 @@ class Prediction:
         rates = {name: FlopRates(**value[name]) for name in ("training", "forward")}
         depths = tuple(value["depths"])
         return cls(**{**value, **rates, "terms": terms, "depths": depths})
+
+
+@dataclass(frozen=True)
+class TrialPrediction:
+    """A trial as planned: its largest batches, what they need, and the FLOPs of all of it.
+
+    `knows_lengths`: the work is that of the task's real token lengths; else every row was taken
+    to be as long as it may be.
+    """
+
+    workload: Workload
+    prediction: Prediction
+    train_flops: float
+    eval_flops: float
+    knows_lengths: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialPrediction:
+        """What `to_json` wrote; raises KeyError or TypeError if it is not one."""
+        workload = Workload(**value["workload"])
+        prediction = Prediction.from_json(value["prediction"])
+        return cls(**{**value, "workload": workload, "prediction": prediction})

@@ -2,7 +2,7 @@
 
     STORAGE/mlflow.db
     STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, study.db, driver.lock}
-    STORAGE/NAME/trials/TRIAL_ID/{spec.json, summary.json, predictions.jsonl, ...}
+    STORAGE/NAME/trials/TRIAL_ID/{spec.json, prediction.json, summary.json, predictions.jsonl, ...}
 
 A file is written beside its place and moved there, so a reader sees the old one or the new one.
 `summary.json` is a trial's last file: where it can be read, the trial is done. Every JSON file is
@@ -68,8 +68,17 @@ class RunFolder:
         return self.path / "pareto.png"
 
     @property
+    def flops_file(self) -> Path:
+        return self.path / "flops.png"
+
+    @property
     def study_file(self) -> Path:
         return self.path / "study.db"
+
+    @property
+    def predictions_folder(self) -> Path:
+        """What simulations found out, by shape: a cache that may be removed."""
+        return self.path / "predictions"
 
     @property
     def lock_file(self) -> Path:
@@ -169,6 +178,10 @@ class TrialFolder:
         return self.path / "summary.json"
 
     @property
+    def prediction_file(self) -> Path:
+        return self.path / "prediction.json"
+
+    @property
     def progress_file(self) -> Path:
         return self.path / "progress.json"
 
@@ -179,6 +192,16 @@ class TrialFolder:
     @property
     def adapter_folder(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def model_folder(self) -> Path:
+        """What full fine-tuning made: a model of transformers, with its tokenizer."""
+        return self.path / "model"
+
+    @property
+    def removed_model_file(self) -> Path:
+        """Says that the model was removed on purpose (see `discard_model`)."""
+        return self.path / "model_removed.json"
 
     @property
     def checkpoints_folder(self) -> Path:
@@ -216,11 +239,19 @@ class TrialFolder:
         return spec, suggestion
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Also notes the digests of the predictions and the adapter that lie there now."""
+        """Also notes the digests of the predictions and the adapter or model that lie there now."""
         self._write(self.summary_file, {**summary, FILES: self._digests("selection")})
 
     def summary(self) -> Json | None:
         return self._read_or_none(self.summary_file)
+
+    def write_prediction(self, prediction: Mapping[str, Any]) -> None:
+        """What the driver's simulation says of the trial, before it is launched."""
+        self._write(self.prediction_file, prediction)
+
+    def prediction(self) -> Json | None:
+        """None where nothing was predicted, or where the file is damaged."""
+        return self._read_or_none(self.prediction_file)
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """What a trial that is not done has reached, for `orchestrator.status`."""
@@ -242,7 +273,7 @@ class TrialFolder:
 
     def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> str:
         """Returns the sha256 of what it has written."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        lines = prediction_lines(rows)
         write_bytes(self.predictions_file(split), lines, guard=self.guard)
         return hashlib.sha256(lines).hexdigest()
 
@@ -272,27 +303,36 @@ class TrialFolder:
         return not self.damaged_files()
 
     def damaged_adapter(self) -> list[Path]:
-        """As `damaged_files`, of the adapter."""
+        """As `damaged_files`, of the adapter or model; a model that was removed is not damaged."""
+        folders = ("adapter/",) if self.model_was_removed else ("adapter/", "model/")
         noted = self._noted(self.summary_file)
-        return self.damaged_files(name for name in noted if name.startswith("adapter/"))
+        return self.damaged_files(name for name in noted if name.startswith(folders))
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
         """`save` writes the adapter into the folder that it is given; whole or not there.
 
         Durable once it returns; raises StorageError.
         """
-        beside = half_written(self.adapter_folder)
-        with storage_errors(self.adapter_folder):
-            try:
-                save(beside)
-                for written in (*beside.rglob("*"), beside):
-                    sync(written)
-                self.guard()
-                shutil.rmtree(self.adapter_folder, ignore_errors=True)
-                beside.replace(self.adapter_folder)
-                sync(self.path)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+        self._write_folder(self.adapter_folder, save)
+
+    def write_model(self, save: Callable[[Path], None]) -> None:
+        """As `write_adapter`, of a whole model."""
+        self._write_folder(self.model_folder, save)
+        self.removed_model_file.unlink(missing_ok=True)
+
+    @property
+    def model_was_removed(self) -> bool:
+        return self._read_or_none(self.removed_model_file) is not None
+
+    def discard_model(self, reason: str) -> int:
+        """Removes the model that full fine-tuning made, and notes why; returns its bytes."""
+        self.guard()
+        files = [file for file in self.model_folder.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        self._write(self.removed_model_file, {"reason": reason, "bytes": size})
+        with storage_errors(self.model_folder):
+            shutil.rmtree(self.model_folder)
+        return size
 
     def append_log(self, line: str) -> None:
         self._append(self.log_file, line)
@@ -320,13 +360,27 @@ class TrialFolder:
     def discard_result(self) -> None:
         """Forgets how the trial ended, so that it runs again from its last checkpoint."""
         self.guard()
-        for file in (self.summary_file, self.report_score_file):
+        for file in (self.summary_file, self.report_score_file, self.removed_model_file):
             with storage_errors(file):
                 file.unlink(missing_ok=True)
 
     def discard_checkpoints(self) -> None:
         self.guard()
         shutil.rmtree(self.checkpoints_folder, ignore_errors=True)
+
+    def _write_folder(self, place: Path, save: Callable[[Path], None]) -> None:
+        beside = half_written(place)
+        with storage_errors(place):
+            try:
+                save(beside)
+                for written in (*beside.rglob("*"), beside):
+                    sync(written)
+                self.guard()
+                shutil.rmtree(place, ignore_errors=True)
+                beside.replace(place)
+                sync(self.path)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
 
     @property
     def _told_file(self) -> Path:
@@ -354,8 +408,9 @@ class TrialFolder:
         return {name: item for name, item in value.items() if name != FILES}
 
     def _digests(self, split: str) -> dict[str, str | None]:
-        adapter = sorted(self.adapter_folder.glob("*")) if split == "selection" else []
-        files = [self.predictions_file(split), *adapter]
+        folders = (self.adapter_folder, self.model_folder) if split == "selection" else ()
+        trained = [file for folder in folders for file in sorted(folder.glob("*"))]
+        files = [self.predictions_file(split), *trained]
         return {str(file.relative_to(self.path)): digest(file) for file in files if file.is_file()}
 
     def _noted(self, file: Path) -> Json:
@@ -364,6 +419,11 @@ class TrialFolder:
         except (FileNotFoundError, IsADirectoryError, DamagedError):
             return {}
         return noted if isinstance(noted, dict) else {}
+
+
+def prediction_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """What a file of predictions holds."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def digest(file: Path) -> str | None:

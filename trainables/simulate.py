@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.models import quiet
-from trainables.prediction import FlopRates, Prediction, Term, Workload
-from trainables.simulate_depth import simulate_any_depth
+from trainables.models import quiet, warm_imports
+from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.simulate_depth import model_config, simulate_any_depth
 from trainables.simulate_device import DEVICES
 from trainables.simulate_step import EVAL_PHASES, TRAIN_PHASES, Measured
+from trainables.spec import TrialSpec
+from trainables.work import total_flops
+from trainables.workload import TokenLengths, assumed_splits, planned_work
 
 VERSION = 1  # of what is predicted: another one makes cached predictions void
 
@@ -82,42 +85,85 @@ def digest(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def predict_trial(
+    spec: TrialSpec,
+    config: Mapping[str, Any],
+    *,
+    lengths: TokenLengths,
+    device: str = "cpu",
+    cache: Path | None = None,
+    micro_batch: int | None = None,
+    eval_batch: int | None = None,
+    assume_lengths: bool = False,
+) -> TrialPrediction:
+    """What a trial needs and all that it computes, from the token lengths of its own task.
+
+    `micro_batch` and `eval_batch`: rows at once, where they are not the spec's. Where its task
+    can't be tokenized, or isn't to be (`assume_lengths`), rows are as long as they may be. Raises
+    InputError for a device or a model that can't be simulated.
+    """
+    positions = getattr(model_config(config), "max_position_embeddings", None)
+    splits, known = assumed_splits(spec, positions=positions), False
+    if not assume_lengths:
+        with contextlib.suppress(InputError, OSError, ValueError):
+            splits, known = lengths.splits(spec, positions=positions), True
+    work = planned_work(
+        spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
+    )
+    prediction = predict(config, spec.knobs, work.workload, device=device, cache=cache)
+    return TrialPrediction(
+        workload=work.workload,
+        prediction=prediction,
+        train_flops=total_flops(work.training, prediction.training),
+        eval_flops=total_flops(work.evaluation, prediction.forward),
+        knows_lengths=known,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Answers requests, a JSON object a line: {"id", "config", "knobs", "workload", "device"}.
+    """Answers requests, a JSON object a line: {"id", "config", "knobs", "workload", "device"}, or
+    {"id", "config", "trial", "device"} with a trial's spec, and what else `predict_trial` takes.
 
     Each answer is a line too: {"id", "prediction"} or {"id", "error"}. Ends with its input.
     """
     parser = argparse.ArgumentParser(prog="python -m trainables.simulate", description=__doc__)
     parser.add_argument("--cache", type=Path, help="folder of predictions to read and write")
     cache = parser.parse_args(arguments).cache
+    warm_imports()
     for answer in answers(sys.stdin, cache=cache):
         print(answer, flush=True)
 
 
 def answers(lines: Iterable[str], *, cache: Path | None) -> Iterator[str]:
     """An answer per request that is not blank, in order; nothing else is printed meanwhile."""
+    tokenized = TokenLengths(cache)
     for line in lines:
         if line.strip():
             with contextlib.redirect_stdout(sys.stderr):
-                answer = _answer(line, cache)
+                answer = _answer(line, cache, tokenized)
             yield json.dumps(answer)
 
 
-def _answer(line: str, cache: Path | None) -> dict[str, Any]:
+def _answer(line: str, cache: Path | None, lengths: TokenLengths) -> dict[str, Any]:
     name = None
     try:
         request = json.loads(line)
-        name = request.get("id")
-        prediction = predict(
-            request["config"],
-            request["knobs"],
-            Workload(**request["workload"]),
-            device=request.get("device", "cpu"),
-            cache=cache,
-        )
+        name = request.pop("id", None)
+        found = _predicted(request, cache, lengths)
     except Exception as error:  # noqa: BLE001  # a boundary: the next request is not to blame
         return {"id": name, "error": f"{type(error).__name__}: {error}"}
-    return {"id": name, "prediction": prediction.to_json()}
+    return {"id": name, "prediction": found.to_json()}
+
+
+def _predicted(
+    request: dict[str, Any], cache: Path | None, lengths: TokenLengths
+) -> Prediction | TrialPrediction:
+    if "trial" in request:
+        spec = TrialSpec.from_json(request.pop("trial"))
+        return predict_trial(spec, lengths=lengths, cache=cache, **request)
+    workload = Workload(**request["workload"])
+    device = request.get("device", "cpu")
+    return predict(request["config"], request["knobs"], workload, device=device, cache=cache)
 
 
 @functools.cache
@@ -204,7 +250,7 @@ def _rates(
     return FlopRates(
         token=flops.get(f"{kind}.token", 0) / (rows * length),
         pair=flops.get(f"{kind}.pair", 0) / (rows * length**2),
-        logit=flops.get(f"{kind}.logit", 0) / (rows * positions),
+        logit=flops.get(f"{kind}.logit", 0) / max(1, rows * positions),
     )
 
 

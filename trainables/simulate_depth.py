@@ -28,7 +28,7 @@ def simulate_any_depth(
 
     Raises InputError for a model that transformers doesn't know.
     """
-    whole = _model_config(config)
+    whole = model_config(config)
     depth = int(whole.num_hidden_layers)
     parts = (EVALUATION,) if knobs["method"] == "untrained" else PARTS
 
@@ -44,7 +44,8 @@ def simulate_any_depth(
     return at(depth), (depth,)
 
 
-def _model_config(config: Mapping[str, Any]) -> Any:
+def model_config(config: Mapping[str, Any]) -> Any:
+    """transformers' own of a config.json; raises InputError for one that it doesn't know."""
     from transformers import AutoConfig
 
     given = {name: value for name, value in config.items() if name != "quantization_config"}

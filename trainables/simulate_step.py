@@ -153,7 +153,7 @@ class _Simulation:
         """A batch's loss, the pass over its prompts and the last step of its answers."""
         work = self._workload
         batch = _batch(work.eval_batch_size, work.eval_length)
-        count = work.eval_batch_size * work.completion_tokens
+        count = work.eval_batch_size * work.eval_completions
         live = self._live(batch, work.eval_positions, count)
         self._model.eval()
         mixed = self._base.compute_dtype != torch.float32

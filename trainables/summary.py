@@ -30,6 +30,9 @@ def _summary(trial: Trial, progress: Progress) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for event in progress.history:
         metrics |= event["metrics"]
+    for name in ("train_flops", "eval_flops"):  # an attempt that could not count voids them
+        metrics.pop(name, None)
+    metrics |= progress.cost_metrics()
     return {
         "trial_id": trial.spec.trial_id,
         "role": trial.spec.role,
@@ -70,7 +73,18 @@ def _facts(trial: Trial, progress: Progress) -> dict[str, Any]:
     if trains:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
         facts |= _batch_facts(trial.spec.knobs, progress)
+        facts |= _trained_facts(trial.spec.knobs, progress)
     return facts
+
+
+def _trained_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """How much was trained, by how many, and what it takes to keep."""
+    return {
+        "workers": knobs.get("workers", 1),
+        "trainable_parameters": progress.trainable_parameters,
+        "checkpoint_bytes": progress.checkpoint_bytes,
+        "save_seconds": progress.save_seconds,
+    }
 
 
 def _batch_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

@@ -10,31 +10,36 @@ import dataclasses
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from trainables import checkpoint
-from trainables.checkpoint import Checkpoint
 from trainables.cost import TensorPeak, measure_training, reset_process_peak
-from trainables.data import collate, fixed_subset, training_order
+from trainables.data import Batch, collate, fixed_subset, training_order
 from trainables.engine import (
     Engine,
+    draw_apart,
     less_activation_memory,
+    make_engine,
     memory_errors,
     rng_states,
     set_rng_states,
 )
 from trainables.evaluate import Evaluation, evaluate
-from trainables.fitting import Fitting
+from trainables.fitting import Fitting, foretold_rows
 from trainables.judge import judge_untrained
 from trainables.knobs import AUTO, step_examples
 from trainables.run_folder import digest
 from trainables.spec import Event
 from trainables.storage import storage_errors
 from trainables.summary import finish
+from trainables.team import share
 from trainables.trial import Progress, Trial
 from trainables.watch import Interrupted
+from trainables.work import batch_pass, rates_of
+
+if TYPE_CHECKING:
+    from trainables.sharded import ShardedEngine
 
 
 class TrainingFailedError(RuntimeError):
@@ -56,13 +61,17 @@ def train(trial: Trial) -> Generator[Event, None, None]:
     if not method.trains:
         yield from judge_untrained(trial)
         return
-    model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"])
+    model = method.attach(
+        trial.base.model, seed=trial.spec.knobs["seed"], spends_base=trial.spends_base
+    )
+    draw_apart(trial.spec.knobs["seed"], rank=trial.team.rank)
     wanted = trial.spec.knobs["gradient_checkpointing"]
     try:
         with memory_errors(), less_activation_memory(model, wanted=wanted):
             yield from _Training(trial, model).events()
     finally:
-        method.detach(model).eval()
+        if not trial.spends_base:
+            method.detach(model).eval()
 
 
 class _Training:
@@ -74,10 +83,12 @@ class _Training:
         self._knobs = trial.spec.knobs
         self._budget = trial.spec.budget
         self._data = trial.data.split("train")
+        self._team = trial.team
         self._step_examples = step_examples(self._knobs)
         self._fitting = self._new_fitting()
         self._engine = self._new_engine()
         self._progress = Progress()
+        self._rates = rates_of(trial.folder.prediction())
         self._saved_step: int | None = None
         self._told: frozenset[int] = frozenset()
         self._last_event = self._last_save = time.monotonic()
@@ -97,25 +108,28 @@ class _Training:
             if self._saved_step != self._progress.step and self._progress.step > 0:
                 self._save()
             raise
-        yield self._finish()
+        finished = self._finish()
+        self._team.wait()
+        yield finished
 
     def _begin(self) -> None:
         reset_process_peak()
         self._model.train()
-        last = checkpoint.load_latest(self._trial.folder.checkpoints_folder)
+        last = self._engine.load_latest(self._trial.folder)
         if last is not None:
-            self._engine.restore(last.tensors, last.state["engine"])
-            self._progress = Progress(**last.state["progress"])
-            self._saved_step = last.step
+            self._progress = Progress.restored(last)
+            self._saved_step = self._progress.step
             self._fitting.rows = self._progress.executed_batch_size or self._fitting.rows
-        self._progress.attempts += 1
-        self._told = self._trial.folder.told(after=self._progress.step)
+        self._progress.begin_attempt(self._trial, can_count=self._rates is not None)
+        told = sorted(self._trial.folder.told(after=self._progress.step))
+        self._told = frozenset(self._team.agreed(told))
+        self._progress.trainable_parameters = self._engine.trainable_parameters
         device = self._trial.base.device
         seen = self._progress.train_peak_memory_bytes
         self._train_peak = TensorPeak(self._model, device, at_least=seen, with_everything=True)
         seen = self._progress.eval_peak_memory_bytes
         self._eval_peak = TensorPeak(self._model, device, at_least=seen)
-        if last is None and device.type == "cpu":
+        if last is None and device.type == "cpu" and isinstance(self._engine, Engine):
             with self._progress.timed("other_seconds"):
                 self._measure()
 
@@ -126,7 +140,8 @@ class _Training:
             indices = self._longest_batch(rows)
             longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
             accumulated = rows < self._step_examples
-            spent = self._new_engine()
+            base, steps = self._trial.base, self._total_steps
+            spent = Engine(self._model, base, self._knobs, total_steps=steps, team=self._team)
             measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
 
         self._fitting.fit(attempt)
@@ -137,7 +152,7 @@ class _Training:
         stop = min(progress.units + self._step_examples, self._budget.train_examples)
         chosen = self._order(progress.units, stop)
         tokens = sum(len(self._data.completions[index]) for index in chosen)
-        loss = self._accumulate(chosen, tokens)
+        loss = self._team.total(self._accumulate(chosen, tokens))
         self._check_finite(loss)
         with self._train_peak.over(representative=False):
             self._engine.step(progress.step)
@@ -147,26 +162,42 @@ class _Training:
         progress.tokens_seen += sum(self._data.length(index) for index in chosen)
         progress.loss_sum += loss
         progress.loss_tokens += tokens
+        size = self._team.size  # of every worker: what they all do is the trial's
+        shares = [_split(chosen[rank::size], self._fitting.rows) for rank in range(size)]
+        batches = [batch for share_of_one in shares for batch in share_of_one]
+        progress.count(self._rates, training=[batch_pass(self._data, batch) for batch in batches])
         progress.executed_batch_size = self._fitting.rows
         progress.executed_gradient_accumulation = math.ceil(
-            self._step_examples / self._fitting.rows
+            self._step_examples / (self._fitting.rows * self._team.size)
         )
 
     def _accumulate(self, chosen: list[int], tokens: int) -> float:
         """Makes a step's gradients, in as many micro-batches as it takes; its summed loss."""
-        engine, pad = self._engine, self._trial.base.pad_token
+        engine = self._engine
         states = rng_states(engine.device)
 
         def attempt(rows: int) -> float:
+            mine = share(chosen, self._team, rows=rows)
             with self._train_peak.over(representative=False):
-                batches = (collate(self._data, of, pad_token=pad) for of in _split(chosen, rows))
-                return sum(engine.accumulate(batch, completion_tokens=tokens) for batch in batches)
+                return sum(
+                    engine.accumulate(
+                        self._batch(of, instead=chosen[:1]),
+                        completion_tokens=tokens,
+                        is_last=number == len(mine),
+                    )
+                    for number, of in enumerate(mine, start=1)
+                )
 
         def undo() -> None:
             engine.drop_gradients()
             set_rng_states(states, engine.device)
 
         return self._fitting.fit(attempt, undo=undo)
+
+    def _batch(self, indices: list[int], *, instead: list[int]) -> Batch:
+        """A worker for which no example is left computes on another's, which counts nothing."""
+        batch = collate(self._data, indices or instead, pad_token=self._trial.base.pad_token)
+        return batch if indices else batch.silent()
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
@@ -196,7 +227,8 @@ class _Training:
         event = None
         if self._is_time_to_tell():
             event = self._tell("progress", self._training_metrics(), fraction=seen)
-        if time.monotonic() - self._last_save >= execution.checkpoint_seconds:
+        seconds = time.monotonic() - self._last_save
+        if self._team.agreed(seconds >= execution.checkpoint_seconds):
             self._save()
         return event
 
@@ -208,7 +240,8 @@ class _Training:
         if self._told and step <= max(self._told):
             return step in self._told
         seconds = time.monotonic() - self._last_event
-        return seconds >= self._trial.spec.execution.progress_seconds
+        is_time = seconds >= self._trial.spec.execution.progress_seconds
+        return bool(self._team.agreed(is_time))
 
     def _judge(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
@@ -217,8 +250,9 @@ class _Training:
         metrics = self._training_metrics()
         progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
-        progress.eval_peak_memory_bytes = self._eval_peak.bytes
-        metrics |= evaluation.metrics | progress.memory_metrics()
+        progress.eval_peak_memory_bytes = int(self._team.highest(self._eval_peak.bytes))
+        progress.see_device(self._train_peak, self._eval_peak)
+        metrics |= evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
         event = self._tell("rung", metrics, fraction=fraction)
         self._save()
         return event
@@ -230,7 +264,7 @@ class _Training:
             budget = self._budget
             asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
             encoded = encoded.subset(asked)
-        return evaluate(
+        evaluation = evaluate(
             self._model,
             trial.base,
             task=trial.data.task,
@@ -239,11 +273,14 @@ class _Training:
             peak=self._eval_peak,
             after_batch=trial.heartbeat,
         )
+        self._progress.count(self._rates, evaluation=evaluation.work * self._team.size)
+        return evaluation
 
     def _training_metrics(self) -> dict[str, float]:
         """Of the time since the last event; the next one starts anew."""
         progress = self._progress
-        progress.train_peak_memory_bytes = self._train_peak.bytes
+        peak = max(self._train_peak.bytes, self._engine.peak_bytes)
+        progress.train_peak_memory_bytes = int(self._team.highest(peak))
         metrics = {
             "train_loss": progress.loss_sum / max(1, progress.loss_tokens),
             "learning_rate_now": self._engine.learning_rate(progress.step - 1),
@@ -257,49 +294,57 @@ class _Training:
         return metrics
 
     def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
-        now = self._trial.sample()
+        metrics, now = self._team.agreed(dict(metrics)), self._trial.sample()
         event = self._progress.event(kind, metrics, fraction=fraction, system=now)
         self._last_event = time.monotonic()
         return event
 
     def _save(self) -> None:
         progress = self._progress
+        progress.hold()
         with progress.timed("other_seconds"):
-            state = {"engine": self._engine.state(), "progress": dataclasses.asdict(progress)}
-            made = Checkpoint(step=progress.step, state=state, tensors=self._engine.tensors())
-            folder = self._trial.folder
-            checkpoint.save(folder.checkpoints_folder, made, guard=folder.guard)
+            self._engine.save(
+                self._trial.folder, step=progress.step, progress=dataclasses.asdict(progress)
+            )
         self._saved_step = progress.step
         self._last_save = time.monotonic()
 
     def _finish(self) -> Event:
-        trial = self._trial
+        trial, progress = self._trial, self._progress
         self._keep_predictions()
-        with (
-            self._progress.timed("other_seconds"),
-            storage_errors(trial.folder.adapter_folder, SafetensorError),
-        ):
-            trial.folder.write_adapter(lambda folder: trial.method.save(self._model, folder))
-        return finish(trial, self._progress)
+        started = time.perf_counter()
+        with progress.timed("other_seconds"), storage_errors(trial.result_folder, SafetensorError):
+            self._engine.export(trial.method, trial.folder, trial.base.tokenizer)
+        progress.save_seconds = time.perf_counter() - started
+        written = (file for file in trial.result_folder.rglob("*") if file.is_file())
+        progress.checkpoint_bytes = sum(file.stat().st_size for file in written)
+        return finish(trial, progress)
 
     def _keep_predictions(self) -> None:
         """They were damaged if the trial went on from a checkpoint behind its last rung: again."""
         folder, progress = self._trial.folder, self._progress
-        if digest(folder.predictions_file()) == progress.predictions_sha256:
+        is_there = digest(folder.predictions_file()) == progress.predictions_sha256
+        if self._team.agreed(is_there):
             return
         with progress.timed("eval_seconds"):
             folder.write_predictions(self._evaluate(whole=True).predictions)
 
-    def _new_engine(self) -> Engine:
-        total_steps = math.ceil(self._budget.train_examples / self._step_examples)
-        return Engine(self._model, self._trial.base, self._knobs, total_steps=total_steps)
+    def _new_engine(self) -> Engine | ShardedEngine:
+        base, steps = self._trial.base, self._total_steps
+        return make_engine(self._model, base, self._knobs, total_steps=steps, team=self._team)
+
+    @property
+    def _total_steps(self) -> int:
+        return math.ceil(self._budget.train_examples / self._step_examples)
 
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
 
     def _new_fitting(self) -> Fitting:
         automatic = self._knobs["batch_size"] == AUTO
-        rows = self._step_examples if automatic else self._knobs["batch_size"]
+        rows = self._knobs["batch_size"]
+        if automatic:
+            rows = foretold_rows(self._trial.folder.prediction(), most=self._step_examples)
         return Fitting(rows, may_shrink=automatic)
 
     def _longest_batch(self, rows: int) -> list[int]:

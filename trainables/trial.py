@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trainables import checkpoint
-from trainables.cost import process_peak_memory_bytes
+from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.data import TrialData
-from trainables.methods import LoRA, Untrained, make_method
+from trainables.methods import AnyMethod, make_method
 from trainables.models import Base
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event, TrialSpec
+from trainables.team import Alone, Team
+from trainables.work import Generation, Pass, WorkRates, total_flops
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Trial:
 
     `heartbeat` is called after every optimizer step and every batch of an evaluation; it may
     raise Interrupted. `sample` is asked once per event what the machine is doing (`Event.system`).
+    `device_shared`: other trials may compute on its device meanwhile. `load_seconds`: what this
+    attempt held the device for before it began, while its base and its data were loaded.
+    `team`: the workers that train it together. `spends_base`: no other trial borrows the base.
     """
 
     spec: TrialSpec
@@ -32,17 +38,36 @@ class Trial:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     heartbeat: Callable[[], None] = lambda: None
     sample: Callable[[], Mapping[str, float]] = dict
+    device_shared: bool = False
+    load_seconds: float = 0.0
+    team: Team = field(default_factory=Alone)
+    spends_base: bool = False
 
     @property
-    def method(self) -> LoRA | Untrained:
+    def devices(self) -> int:
+        """How many devices it holds at once: one for each of its workers."""
+        return int(self.spec.knobs.get("workers", 1))
+
+    @property
+    def method(self) -> AnyMethod:
         return make_method(self.spec.knobs)
+
+    @property
+    def result_folder(self) -> Path:
+        """What it has trained: an adapter, or a whole model."""
+        folder = self.folder
+        return folder.model_folder if self.method.makes_model else folder.adapter_folder
 
 
 @dataclass
 class Progress:
     """How far a trial has come: what a checkpoint says besides tensors. JSON both ways.
 
-    `loss_sum` and `loss_tokens` are of the time since the last event.
+    `loss_sum` and `loss_tokens` are of the time since the last event. `train_flops` and
+    `eval_flops` are None where a part of the work ran without a prediction to count it by.
+    `device_seconds` is the time that its attempts held the device, loading, training, evaluation,
+    saving and the waits between them, times its devices. What an attempt did after its last
+    checkpoint counts in nothing.
     """
 
     step: int = 0
@@ -57,16 +82,75 @@ class Progress:
     train_peak_memory_bytes: int = 0
     eval_peak_memory_bytes: int = 0
     process_peak_memory_bytes: int = 0
+    device_peaks: dict[str, int] = field(default_factory=dict)  # see `TensorPeak.device_peaks`
+    train_flops: float | None = None
+    eval_flops: float | None = None
+    device_seconds: float = 0.0
+    device_shared: bool = False  # in any of its attempts
     attempts: int = 0
     executed_batch_size: int = 0  # examples at once, as of the last optimizer step
     executed_gradient_accumulation: int = 0
     first_step_time: float = 0.0  # Unix; when its first optimizer step was done
     predictions_sha256: str = ""  # of the last rung
+    trainable_parameters: int = 0
+    checkpoint_bytes: int = 0  # of the adapter or model that it ended with
+    save_seconds: float = 0.0  # what writing that took
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._held_since = time.perf_counter()
+        self._devices = 1
+
+    @classmethod
+    def restored(cls, written: Mapping[str, Any]) -> Progress:
+        """What a checkpoint says, also one from before the device's time was kept."""
+        progress = cls(**written)
+        if "device_seconds" not in written:
+            progress.device_seconds = progress.seconds
+        return progress
 
     @property
     def seconds(self) -> float:
         return self.train_seconds + self.eval_seconds + self.other_seconds
+
+    def begin_attempt(self, trial: Trial, *, can_count: bool) -> None:
+        """Another attempt begins now; `can_count`: there are rates to count its FLOPs by.
+
+        One that goes on from work that nobody counted counts none.
+        """
+        is_new = self.attempts == 0
+        self.attempts += 1
+        self._devices = trial.devices
+        self.device_seconds += trial.load_seconds * trial.devices
+        self.device_shared |= trial.device_shared
+        if not can_count:
+            self.train_flops = self.eval_flops = None
+        elif is_new:
+            self.train_flops = self.eval_flops = 0.0
+
+    def hold(self) -> None:
+        """Adds the time since the attempt began, or since this was last called."""
+        now = time.perf_counter()
+        self.device_seconds += (now - self._held_since) * self._devices
+        self._held_since = now
+
+    def see_device(self, *peaks: TensorPeak) -> None:
+        """Raises the device's peaks to those that `peaks` have seen."""
+        for peak in peaks:
+            self.device_peaks = greatest(self.device_peaks, peak.device_peaks)
+
+    def count(
+        self,
+        rates: WorkRates | None,
+        *,
+        training: Iterable[Pass] = (),
+        evaluation: Iterable[Pass | Generation] = (),
+    ) -> None:
+        """Adds the FLOPs of work that is done."""
+        if rates is None or self.train_flops is None or self.eval_flops is None:
+            return
+        self.train_flops += total_flops(training, rates.training)
+        self.eval_flops += total_flops(evaluation, rates.forward)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -97,12 +181,23 @@ class Progress:
         return event
 
     def memory_metrics(self) -> dict[str, float]:
-        """The peaks of evaluation and of the process; the process is asked now."""
+        """The peaks of evaluation, of the process and of a GPU; the process is asked now."""
         now = process_peak_memory_bytes()
         self.process_peak_memory_bytes = max(self.process_peak_memory_bytes, now)
         return {
             "eval_peak_memory_bytes": float(self.eval_peak_memory_bytes),
             "process_peak_memory_bytes": float(self.process_peak_memory_bytes),
+            **{name: float(value) for name, value in self.device_peaks.items()},
+        }
+
+    def cost_metrics(self) -> dict[str, float]:
+        """FLOPs so far, where they are counted, and how the device was held until now."""
+        self.hold()
+        counted = {"train_flops": self.train_flops, "eval_flops": self.eval_flops}
+        return {
+            **{name: flops for name, flops in counted.items() if flops is not None},
+            "device_seconds": self.device_seconds,
+            "device_shared": float(self.device_shared),
         }
 
 
@@ -114,4 +209,4 @@ def resumed_history(folder: TrialFolder) -> list[Event]:
 def last_progress(folder: TrialFolder) -> Progress:
     """What the folder's last checkpoint says; the beginning if there is none."""
     state = checkpoint.load_latest_state(folder.checkpoints_folder)
-    return Progress() if state is None else Progress(**state["progress"])
+    return Progress() if state is None else Progress.restored(state["progress"])

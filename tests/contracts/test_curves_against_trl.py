@@ -1,8 +1,9 @@
-"""Every row of QUANTIZATIONS: a trial's curve is that of TRL's SFTTrainer with the same settings.
+"""A trial's curve is that of TRL's SFTTrainer with the same settings: for LoRA on every row of
+QUANTIZATIONS, and for full fine-tuning.
 
-Both train on a base that `load_base` loaded, from the same initial adapter, on the same tokens in
-the same order; batches, padding, losses, gradients, clipping, schedule and optimizer are each one's
-own. TRL makes the adapter of a quantized base bfloat16; it is given ours, which is float32.
+Both train on a base that `load_base` loaded, from the same initial parameters, on the same tokens
+in the same order; batches, padding, losses, gradients, clipping, schedule and optimizer are each
+one's own. TRL makes the adapter of a quantized base bfloat16; it is given ours, which is float32.
 """
 
 from __future__ import annotations
@@ -56,6 +57,18 @@ def test_the_curve_is_that_of_trl(quantization: str, tiny_llama: Path, tmp_path:
     spec = make_spec(
         tiny_llama, quantization=quantization, budget=BUDGET, execution=IN_ONE_BATCH, **KNOBS
     )
+    _compare(spec, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_curve_of_full_fine_tuning_is_that_of_trl(tiny_llama: Path, tmp_path: Path) -> None:
+    knobs = {**KNOBS, "learning_rate": 2e-3, "max_gradient_norm": 7.0}
+    spec = make_spec(tiny_llama, method="full", budget=BUDGET, execution=IN_ONE_BATCH, **knobs)
+    _compare(spec, tmp_path)
+
+
+def _compare(spec: TrialSpec, tmp_path: Path) -> None:
+    quantization = spec.knobs["quantization"]
     trial = make_trial(spec, tmp_path / "ours")
     ours = _ours(list(train(trial)))
     theirs, gradient_norms = _theirs(trial, tmp_path / "theirs")
@@ -64,7 +77,7 @@ def test_the_curve_is_that_of_trl(quantization: str, tiny_llama: Path, tmp_path:
     assert ours.learning_rate == pytest.approx(theirs.learning_rate, rel=1e-6)
     difference = ours.eval_loss[EVALUATED_AT] - theirs.eval_loss[EVALUATED_AT]
     assert abs(difference) < EVAL_TOLERANCE.get(quantization, TOLERANCE)
-    limit = KNOBS["max_gradient_norm"]
+    limit = spec.knobs["max_gradient_norm"]
     assert min(gradient_norms) < limit < max(gradient_norms)
     assert ours.train_loss[STEPS] < 0.8 * ours.train_loss[1]
 

@@ -1,4 +1,5 @@
-"""Every row of QUANTIZATIONS: a trial that was interrupted has the curve of one that was not.
+"""Every row of QUANTIZATIONS, and full fine-tuning: a trial that was interrupted has the curve of
+one that was not.
 
 Losses, rates and what evaluations say, to 1e-6, with all that has a state: dropout, a moving rate,
 the optimizer's moments, several micro-batches per step and a second epoch.
@@ -60,6 +61,17 @@ def test_interrupted_over_and_over_a_trial_has_the_same_curve(
     quantization: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     spec = _spec(tiny_llama, quantization)
+    whole = run(spec, tmp_path / "whole")
+    place = tmp_path / "0"
+    for number, interruption in enumerate(INTERRUPTIONS, start=1):
+        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(_to_its_end(spec, place), whole)
+
+
+def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, method="full", budget=BUDGET, gradient_checkpointing=True, **KNOBS)
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):

@@ -69,6 +69,10 @@ def test_training_lowers_the_loss_and_is_measured(
     assert metrics["train_peak_memory_bytes"] > 0
     assert metrics["eval_peak_memory_bytes"] > 0
     assert metrics["process_peak_memory_bytes"] > 0
+    allocated, reserved, device = (
+        metrics[f"{name}_peak_memory_bytes"] for name in ("allocated", "reserved", "device")
+    )
+    assert metrics["train_peak_memory_bytes"] <= allocated <= reserved < device
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

@@ -36,16 +36,21 @@ def add_trial(
     metrics: Mapping[str, float] | None = None,
     rungs: Mapping[float, float] | None = None,
     report_right: Sequence[int] | None = None,
+    prediction: Mapping[str, Any] | None = None,
     **knobs: Any,
 ) -> TrialFolder:
     """A trial that is done; `right` holds 0 or 1 per question, em_acc follows from it.
 
-    `rungs` maps a fraction of the budget to the EmAcc seen there.
+    `rungs` maps a fraction of the budget to the EmAcc seen there; where the metrics say
+    train_flops, rungs say their part of it.
     """
     spec = new_spec(role=role, **knobs)
     folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
+    if prediction is not None:
+        folder.write_prediction(prediction)
     measured = _measured(right) | dict(metrics or {})
+    flops = measured.get("train_flops")
     if right is not None:
         folder.write_predictions(question_rows(right))
     folder.write_summary(
@@ -60,7 +65,7 @@ def add_trial(
             "units": 800,
             "fraction": 1.0 if state == FINISHED else 0.25,
             "seconds": {"load": 1.0, "train": 8.0, "eval": 2.0, "total": 11.0},
-            "history": [_rung(fraction, value) for fraction, value in (rungs or {}).items()],
+            "history": [_rung(part, value, flops) for part, value in (rungs or {}).items()],
             "facts": {
                 "selection": {"context": "evidence", "evidence": "gold"},
                 "train_prompts_cut": 3,
@@ -125,6 +130,7 @@ def _measured(right: Sequence[int] | None) -> dict[str, float]:
     }
 
 
-def _rung(fraction: float, em_acc: float) -> dict[str, Any]:
+def _rung(fraction: float, em_acc: float, flops: float | None) -> dict[str, Any]:
     metrics = {"em_acc": em_acc, "eval_loss": 2.0 - em_acc, "em_acc_questions": 100.0}
+    metrics |= {} if flops is None else {"train_flops": fraction * flops}
     return Event("rung", int(100 * fraction), int(800 * fraction), metrics, fraction, 3.0).to_json()

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster import start_ray
+from orchestrator.cluster import needs_dashboard, start_ray
+from orchestrator.config import from_mapping
 from orchestrator.interrupts import NotedSignals
+from tests.orchestrator.tiny_sweep import mapping
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +35,21 @@ def test_sigterm_while_ray_starts_breaks_nothing_off(monkeypatch: pytest.MonkeyP
     with NotedSignals() as signals:
         start_ray("local")
     assert signals.asked
+
+
+@pytest.mark.parametrize(
+    ("method", "exclude", "needed"),
+    [
+        ({"lora": {"rank": 2}}, [], False),
+        ({"full": {"workers": 1}}, [], False),
+        ({"full": {"workers": [1, 2]}}, [], True),
+        ({"full": {"zero_stage": 3}}, [], True),
+        ({"full": {"workers": [1, 2]}}, [{"workers": 2}], False),
+    ],
+)
+def test_only_a_space_with_trials_of_several_workers_has_ray_s_dashboard(
+    method: dict[str, object], exclude: list[object], needed: bool
+) -> None:
+    space = {"model": "a-model", "method": [method], "batch_size": 4}
+    config = from_mapping(mapping(space=space, exclude=exclude))
+    assert needs_dashboard(config) is needed

@@ -3,55 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import ActorDiedError
 
 from orchestrator.host_shape import HostShape, host_shape
-from orchestrator.hosts import PASSED_OVER_AT_MOST, Admission
+from orchestrator.host_starts import HostStarts, Sharing
+from orchestrator.hosts import Admission
+from orchestrator.placement import FRAGMENTATION, PASSED_OVER_AT_MOST, Device, Need, Slot
 from trainables.errors import InputError
+
+
+class StubStarts(HostStarts):
+    """Hosts that are names and come up at once; a GPU that may be shared has 100 bytes."""
+
+    def __init__(self, shape: HostShape, sharing: Sharing) -> None:
+        super().__init__(shape, sharing, {})
+        self.started = 0
+        self.failures: list[Exception] = []
+        self.ended: list[str] = []
+        self.dead: list[str] = []
+        self.interrupted: list[str] = []
+        self.shares: list[int | None] = []
+        self.gangs: list[str] = []
+        self.stuck = False
+
+    async def bring_up(self, slot: Slot) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        if self.stuck:
+            await asyncio.Event().wait()
+        if self.failures:
+            raise self.failures.pop()
+        self.started += 1
+        slot.actor = f"host {self.started}"
+        self.description = self.description or {"device": "a test's"}
+        return {"device_memory_bytes": 100} if self.sharing.hosts_per_gpu > 1 else {}
+
+    def end(self, slot: Slot) -> None:
+        self.ended.append(slot.actor)
+        slot.device.slots.remove(slot)
+
+    async def hand_over(self, slot: Slot, need: Need) -> None:
+        await asyncio.sleep(0)
+        if slot.actor in self.dead:
+            raise ActorDiedError
+        self.shares.append(slot.device.share_bytes(need))
+
+    def lend(self, slot: Slot, trial_id: str, need: Need) -> None:
+        slot.actor, slot.trial_id = None, trial_id
+        slot.need = Need(exclusive=True)
+
+    def start_gang(self, need: Need) -> str:
+        self.gangs.append(f"gang of {need.workers}")
+        return self.gangs[-1]
+
+    def end_gang(self, gang: Slot) -> None:
+        """Its workers are none."""
+
+    async def interrupt(self, slot: Slot) -> None:
+        self.interrupted.append(slot.actor)
+
+    async def until_death(self, slot: Slot) -> None:
+        await asyncio.Event().wait()
+
+    def _reserve(self) -> Device:
+        return Device(most_hosts=self.sharing.hosts_per_gpu)
 
 
 class StubHosts(Admission):
     """Admission whose hosts are names: what decides who gets one is all that is left of it."""
 
-    def __init__(self, shape: HostShape, provenance: dict[str, str]) -> None:
-        super().__init__(shape, provenance)
-        self.started = 0
-        self.broken = False
-        self.ended: list[str] = []
-        self.dead: list[str] = []
-        self.interrupted: list[str] = []
+    starts: StubStarts
 
-    async def _bring_up(self) -> None:
-        from orchestrator.hosts import _Slot
+    def _host_starts(self) -> HostStarts:
+        self.starts = StubStarts(self.shape, self.sharing)
+        return self.starts
 
-        if self.broken:
-            raise RuntimeError("no accelerator")
-        self.started += 1
-        self._description = self._description or {"device": "a test's"}
-        self._ready.append(_Slot(f"host {self.started}"))
-        self._serve()
+    @property
+    def broken(self) -> bool:
+        return bool(self.starts.failures)
 
-    def _end(self, slot: Any) -> None:
-        self.ended.append(slot.actor)
+    @broken.setter
+    def broken(self, value: bool) -> None:
+        self.starts.failures = [RuntimeError("no accelerator")] * (9 if value else 0)
 
-    async def _answers(self, slot: Any) -> bool:
-        await asyncio.sleep(0)
-        return slot.actor not in self.dead
 
-    async def _interrupted(self, slot: Any) -> None:
-        self.interrupted.append(slot.actor)
-
-    async def _leave_draining_nodes(self) -> None:
-        """None."""
+@pytest.fixture(autouse=True)
+def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.hosts.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_FOR_A_GANG", 0)
 
 
 def hosts(count: int) -> StubHosts:
-    return StubHosts(HostShape(1, 0, count), {})
+    return StubHosts(HostShape(1, 1, count), {})
+
+
+def shared_gpus(count: int, *, trials: int | None = None) -> StubHosts:
+    return StubHosts(HostShape(1, 1, count), {}, Sharing(hosts_per_gpu=8, trials=trials))
+
+
+def bytes_(count: int) -> Need:
+    """A need for which so many bytes are set apart."""
+    return Need(math.floor(count / (1 + FRAGMENTATION)))
+
+
+ALONE = Need(10, exclusive=True)
 
 
 def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -177,7 +238,7 @@ def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
         admission.replace("one")
         admission.release("one")
         assert await waiting != lost
-        assert admission.started == 2
+        assert admission.starts.started == 2
 
     told(story)
 
@@ -189,7 +250,7 @@ def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
         admission.replace("nobody")
         admission.release("nobody")
         await settled()
-        assert admission.started == 1
+        assert admission.starts.started == 1
 
     told(story)
 
@@ -257,9 +318,9 @@ def test_a_free_host_that_has_died_is_not_given_out() -> None:
         await admission.open()
         first = await admission.acquire("one", "a")
         admission.release("one")
-        admission.dead.append(first)
+        admission.starts.dead.append(first)
         assert await admission.acquire("two", "a") != first
-        assert admission.started == 2
+        assert admission.starts.started == 2
 
     told(story)
 
@@ -276,7 +337,7 @@ def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_starts() 
         late = asyncio.create_task(admission.acquire("four", "a"))
         await settled()
         await admission.interrupt()
-        assert running in admission.interrupted
+        assert running in admission.starts.interrupted
         assert await late is None
         assert await admission.acquire("five", "a") is None
         assert admission.is_ending()
@@ -292,13 +353,243 @@ def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_more() ->
         admission = hosts(2)
         await admission.open()
         busy = await admission.acquire("one", "a")
-        (slot,) = [each for each in admission._ready if each.trial_id == "one"]
-        slot.leaving = True
+        (slot,) = [each for each in admission._up() if each.trial_id == "one"]
+        slot.node_id = "going"
+        admission._leave({"going"})
         admission.release("one")
         await settled()
-        assert admission.ended == [busy]
-        assert busy not in [each.actor for each in admission._ready]
-        assert admission.started == 3
+        assert admission.starts.interrupted == [busy]
+        assert admission.starts.ended == [busy]
+        assert busy not in [each.actor for each in admission._up()]
+        assert admission.starts.started == 3
+
+    told(story)
+
+
+def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_starved() -> None:
+    async def story() -> None:
+        admission = shared_gpus(2)
+        await admission.open()
+        await settled()
+        small = [f"small {number}" for number in range(4)]
+        for name in small:
+            await admission.acquire(name, "a", bytes_(40))
+        assert admission.starts.started == 4
+        assert [len(device.running) for device in admission._devices] == [2, 2]
+        alone = asyncio.create_task(admission.acquire("alone", "a", ALONE))
+        await settled()
+        late = [asyncio.create_task(admission.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
+        await settled()
+        held = [device for device in admission._devices if device in admission._line[0].holds]
+        on_it = [slot.trial_id for device in held for slot in device.slots]
+        others = [name for name in small if name not in on_it]
+        admission.release(on_it[0] or "", 5)
+        await settled()
+        assert not alone.done() and not late[0].done()  # there is room, and it is held back
+        admission.release(others[0], 5)
+        await settled()
+        assert late[0].done() and not late[1].done()  # on the other device nobody is held back
+        admission.release(on_it[1] or "", 5)
+        await settled()
+        assert alone.done()
+        assert [slot.trial_id for device in held for slot in device.slots] == ["alone"]
+
+    told(story)
+
+
+def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_hosts_come_back() -> None:
+    async def story() -> None:
+        admission = hosts(4)
+        await admission.open()
+        await settled()
+        order: list[str] = []
+
+        async def run(name: str, need: Need) -> None:
+            await admission.acquire(name, "a", need)
+            order.append(name)
+            await settled()
+            admission.release(name)
+
+        trials = [(f"one {number}", Need()) for number in range(20)]
+        trials.insert(6, ("four", Need(workers=4)))
+        await asyncio.gather(*[run(name, need) for name, need in trials])
+        assert order.index("four") <= 6 + PASSED_OVER_AT_MOST
+        await settled()
+        assert admission.counts() == (4, 0, 0)
+        assert len(admission.starts.gangs) == 1
+
+    told(story)
+
+
+def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_takes_them_over() -> None:
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        await settled()
+        await admission.acquire("gang", "a", Need(workers=2))
+        await admission.acquire("beside", "a")
+        second = asyncio.create_task(admission.acquire("second", "a", Need(workers=2)))
+        last = asyncio.create_task(admission.acquire("last", "a"))
+        await settled()
+        assert not second.done() and not last.done()
+        assert admission.running() == 2
+        before = admission.starts.started
+        admission.release("gang")
+        await settled()
+        assert second.done() and not last.done()
+        assert admission.starts.started == before
+        admission.release("second")
+        await settled()
+        assert last.done()
+        admission.release("beside")
+        admission.release("last")
+        assert admission.counts() == (3, 0, 0)
+
+    told(story)
+
+
+def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        await settled()
+        for name in ("one", "two", "three"):
+            await admission.acquire(name, "a")
+        admission.starts.stuck = True  # Ray has no room for another one
+        admission.replace("three")
+        waiting = asyncio.create_task(admission.acquire("gang", "a", Need(workers=2)))
+        admission.release("one")
+        admission.release("two")
+        await waiting
+        await settled()
+        assert admission.counts() == (1, 0, 0)  # the gang
+        admission.starts.stuck = False
+        admission.release("gang")
+        await settled()
+        assert admission.counts() == (3, 0, 0)
+
+    told(story)
+
+
+def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alone() -> None:
+    async def story() -> None:
+        admission = shared_gpus(1)
+        await admission.open()
+        await admission.acquire("one", "a", Need(30))
+        share = math.ceil(30 * (1 + FRAGMENTATION))
+        waiting = asyncio.create_task(admission.acquire("two", "a", Need()))
+        await settled()
+        assert not waiting.done()
+        admission.release("one")
+        await waiting
+        assert admission.starts.shares == [share, None]
+
+    told(story)
+
+
+def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_waiting() -> None:
+    async def story() -> None:
+        admission = shared_gpus(1)
+        await admission.open()
+        await admission.acquire("one", "a", bytes_(30))
+        admission.starts.failures = [RuntimeError("no room for a context")]
+        waiting = asyncio.create_task(admission.acquire("two", "a", bytes_(30)))
+        await settled()
+        assert not waiting.done()
+        (trouble,) = admission.standing().troubles
+        assert "no room for a context" in trouble and "1 are left" in trouble
+        assert admission.standing().troubles == ()
+        admission.release("one")
+        await waiting
+
+    told(story)
+
+
+def test_a_shared_gpu_keeps_its_other_host_when_one_dies_and_is_given_up_with_the_last() -> None:
+    async def story() -> None:
+        admission = shared_gpus(1)
+        await admission.open()
+        for name in ("one", "two"):
+            await admission.acquire(name, "a", bytes_(30))
+        (device,) = admission._devices
+        admission.replace("one")
+        await settled()
+        assert (admission.starts.started, admission._devices) == (2, [device])
+        admission.replace("two")
+        await settled()
+        assert admission.starts.started == 3
+        assert admission._devices != [device]
+
+    told(story)
+
+
+def test_no_more_trials_run_than_the_space_says() -> None:
+    async def story() -> None:
+        admission = shared_gpus(1, trials=2)
+        await admission.open()
+        for name in ("one", "two"):
+            await admission.acquire(name, "a", bytes_(10))
+        waiting = asyncio.create_task(admission.acquire("three", "a", bytes_(10)))
+        await settled()
+        assert not waiting.done()
+        admission.release("one")
+        await waiting
+
+    told(story)
+
+
+def test_who_waits_and_is_gone_for_good_waits_no_longer() -> None:
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        await admission.acquire("one", "a")
+        waiting = asyncio.create_task(admission.acquire("two", "a"))
+        await settled()
+        admission.replace("two")  # its proxy broke
+        assert await waiting is None
+        admission.release("one")
+        assert [slot.trial_id for slot in admission._up()] == [None]
+
+    told(story)
+
+
+def test_lost_capacity_is_said_once_with_the_reason() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        await settled()
+        await admission.acquire("one", "a")
+        admission.broken = True
+        admission.replace("one")
+        await settled()
+        (trouble,) = admission.standing().troubles
+        assert "no accelerator" in trouble and "1 are left" in trouble
+        assert admission.standing().troubles == ()
+
+    told(story)
+
+
+def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[None] = []
+
+    def look() -> set[str]:
+        looks.append(None)
+        if len(looks) < 3:
+            raise RuntimeError("the head node is busy")
+        return set()
+
+    monkeypatch.setattr("orchestrator.hosts.draining_nodes", look)
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_BETWEEN_LOOKS", 0.001)
+
+    async def story() -> None:
+        admission = hosts(1)
+        await admission.open()
+        while len(looks) < 5:
+            await asyncio.sleep(0.01)
+        (trouble,) = admission.standing().troubles
+        assert "the head node is busy" in trouble
 
     told(story)
 

@@ -170,6 +170,18 @@ def test_a_named_prompt_stays_a_name_and_a_file_becomes_a_path(tmp_path: Path) -
     assert resolve_path("absent/mine.txt") == "absent/mine.txt"
 
 
+def test_a_pair_that_no_machine_can_run_is_rejected_with_its_reason() -> None:
+    planner = tiny_sweep.planner(config())
+    for quantization in ("int8", "nf4", "fp4"):
+        spec = planner.spec({**one(), "method": "full", "quantization": quantization})
+        reason = planner.rejection(spec)
+        assert reason is not None and f"{quantization} weights are codes" in reason
+    split = {**one(), "quantization": "nf4", "zero_stage": 3, "workers": 2}
+    assert "zero_stage 3 splits every weight" in str(planner.rejection(planner.spec(split)))
+    assert planner.rejection(planner.spec({**one(), "method": "full"})) is None
+
+
 def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
-    assert set(spec.knobs) == set(KNOBS) - {"double_quantization", "effective_batch_size"}
+    written = {name for name, knob in KNOBS.items() if not knob.unsaid}
+    assert set(spec.knobs) == written - {"double_quantization", "effective_batch_size"}

@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_llama(tmp_path_factory.mktemp("model"))
 
 
-def open_proxy(run: RunFolder, model: Path, *, rank: int, **limits: float) -> Any:
+def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **limits: float) -> Any:
     """The proxy of one trial that saves a checkpoint at every step."""
     from orchestrator.plan import Planner
     from orchestrator.proxy import TrialProxy
@@ -55,6 +55,7 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, **limits: float) -> An
     budget = {"train_examples": 96, "eval_examples": 4, "seed": 3}
     settings = from_mapping(tiny_sweep.mapping(str(model), execution=execution, budget=budget))
     knobs = {"model": str(model), "prompt": "statements", "sequence_length": 256, "rank": rank}
+    knobs["workers"] = workers
     spec = Planner(settings, device=dict(tiny_sweep.CPU)).spec(knobs)
     folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
@@ -207,6 +208,25 @@ def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
     ray.get(admission.release.remote("the next"))
 
 
+def test_a_trial_that_outgrows_its_share_has_one_more_try_with_the_device_alone(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=11)
+    proxy._folder.write_prediction({"device_memory_bytes": 1 << 20})
+    assert proxy._need().memory_bytes == 1 << 20
+    first = next_event(proxy)
+    ray.get(proxy._host.__ray_call__.remote(out_of_memory_from_now_on))
+    again = proxy.step()
+    assert again["history"][-1]["step"] == first["event"]["step"]
+    assert proxy._need().memory_bytes is None
+    ray.get(proxy._host.__ray_call__.remote(out_of_memory_from_now_on))
+    last = proxy.step()
+    assert last["failure"]["infeasible"]
+    assert "more than its share of the device, 3.00 GiB" in last["failure"]["reason"]
+
+
 def test_when_the_sweep_ends_running_and_waiting_trials_leave_and_none_is_started(
     admission: Any, model: Path, tmp_path: Path
 ) -> None:
@@ -237,4 +257,16 @@ def hang_from_now_on(host: Any) -> None:
 
 def a_collective_that_never_returns() -> Iterator[Any]:
     time.sleep(600)
+    yield
+
+
+def out_of_memory_from_now_on(host: Any) -> None:
+    """Its trial's next event needs more than its share."""
+    host._running.close()
+    host._running = more_than_there_is()
+    host._share_bytes = 3 << 30
+
+
+def more_than_there_is() -> Iterator[Any]:
+    raise MemoryError
     yield

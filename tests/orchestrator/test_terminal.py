@@ -50,6 +50,8 @@ def test_labels_tell_trials_apart_in_a_line() -> None:
     assert trial_label(base) == "Llama nf4+dq untrained"
     automatic = canonical({"model": "small", "batch_size": "auto", "effective_batch_size": 32})
     assert trial_label(automatic) == "small none r8 a16 lr2.0e-04 b32auto"
+    team = canonical({"model": "small", "method": "full", "zero_stage": 3, "workers": 4})
+    assert trial_label(team) == "small none full z3 w4 lr2.0e-04 b8x1"
     assert (bytes_text(2**26), bytes_text(3 * 2**29)) == ("64.0 MiB", "1.50 GiB")
     assert [seconds_text(s) for s in (8.2, 250, 7500)] == ["8 s", "4 min 10 s", "2 h 05 min"]
 

@@ -13,6 +13,7 @@ import torch
 from tests.tiny_trials import BUDGET, make_spec, run, shared_base
 from trainables import cost, train
 from trainables.cost import TensorPeak
+from trainables.trial import Progress
 
 MEBIBYTE = 1 << 20
 
@@ -102,6 +103,19 @@ def test_the_process_peak_starts_again_when_reset() -> None:
     del block
     cost.reset_process_peak()
     assert cost.process_peak_memory_bytes() < high - 200 * MEBIBYTE
+
+
+def test_what_a_device_has_seen_is_kept_through_attempts_and_told_at_rungs(
+    peak: TensorPeak,
+) -> None:
+    progress = Progress(device_peaks={"reserved_peak_memory_bytes": 7})
+    assert peak.device_peaks == {}  # on a CPU
+    progress.see_device(peak)
+    peak.device_peaks = {"reserved_peak_memory_bytes": 5, "allocated_peak_memory_bytes": 3}
+    progress.see_device(peak)
+    told = progress.memory_metrics()
+    assert told["reserved_peak_memory_bytes"] == 7.0
+    assert told["allocated_peak_memory_bytes"] == 3.0
 
 
 def _train_peak(spec: Any, folder: Path) -> float:

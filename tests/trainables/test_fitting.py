@@ -17,7 +17,7 @@ import torch
 
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables import engine
-from trainables.fitting import Fitting
+from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
 from trainables.spec import Budget, Event
 from trainables.train import train
@@ -34,6 +34,39 @@ def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
     assert fitting.fit(_at_most(3, tried)) == 2
     assert fitting.fit(_at_most(3, tried)) == 2
     assert tried == [13, 7, 4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "rows"),
+    [
+        ({"micro_batch": 5}, 5),
+        ({"micro_batch": 99}, 13),
+        ({"micro_batch": None}, 13),
+        ({"micro_batch": 0}, 13),
+        ({"micro_batch": "many"}, 13),
+        ({}, 13),
+        (None, 13),
+    ],
+    ids=repr,
+)
+def test_it_begins_with_as_many_rows_as_are_foretold_to_fit(prediction: Any, rows: int) -> None:
+    assert foretold_rows(prediction, most=13) == rows
+
+
+def test_a_trial_begins_with_the_rows_of_its_prediction_and_is_the_same_curve(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, **SIX)
+    whole = run(spec, tmp_path / "whole")
+    trial = make_trial(spec, tmp_path / "foretold")
+    trial.folder.write_prediction({"micro_batch": 4})
+    events = list(train(trial))
+    assert {event.metrics["executed_batch_size"] for event in events} == {4.0}
+    assert [event.units for event in events] == [event.units for event in whole]
+    losses = [
+        [e.metrics["eval_loss"] for e in told if e.kind == "rung"] for told in (events, whole)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_what_did_not_fit_is_undone_before_it_is_tried_again() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, make_spec
 from trainables import engine
+from trainables.device_share import CONTEXT_BYTES, share_fraction
 from trainables.host import Failure, HostProcess, Interruption
 from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event, TrialSpec
@@ -243,3 +244,54 @@ def _until(reached: Callable[[], bool]) -> None:
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_does_not_fit_a_share_is_told_with_the_share(
+    host: HostProcess, tmp_path: Path
+) -> None:
+    def too_much() -> Generator[Event, None, None]:
+        raise MemoryError("no more")
+        yield
+
+    for share, reason in ((3 << 30, "its share of the device, 3.00 GiB (MemoryError"), (None, "")):
+        host.take_share(share, device_shared=True)
+        running(host, too_much(), tmp_path)
+        failure = host.next()
+        assert isinstance(failure, Failure)
+        assert failure.infeasible
+        assert failure.share_bytes == share
+        assert reason in failure.reason
+    host.take_share(None, device_shared=False)
+
+
+def test_a_host_says_what_it_holds_and_can_give_it_up(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path
+) -> None:
+    place = prepared(make_spec(tiny_llama, rank=3), tmp_path)
+    host.start(str(place.path))
+    assert host._base is not None
+    weight_bytes = host._base.weight_bytes
+    host.forget_base()
+    assert host.held_bytes() == weight_bytes  # a trial runs on it
+    assert host.close() == weight_bytes > 0
+    host.forget_base()
+    assert host.held_bytes() == 0
+
+
+def test_a_trial_is_told_whether_it_shares_its_device(
+    host: HostProcess, tiny_llama: Path, tmp_path: Path
+) -> None:
+    for shared in (True, False):
+        host.take_share(None, device_shared=shared)
+        host._folder = prepared(make_spec(tiny_llama, rank=3), tmp_path)
+        assert host._trial().device_shared is shared
+
+
+@pytest.mark.parametrize(
+    ("share_bytes", "fraction"),
+    [(None, 1.0), (CONTEXT_BYTES + (8 << 30), 0.5), (1, 0.0), (99 << 30, 1.0)],
+)
+def test_a_share_is_a_fraction_for_the_allocator_without_the_context(
+    share_bytes: int | None, fraction: float
+) -> None:
+    assert share_fraction(share_bytes, 16 << 30) == fraction

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainables.knobs import AUTO, KNOBS, canonical, check, step_examples
+from trainables.knobs import AUTO, KNOBS, canonical, check, needs_ranks, step_examples
 from trainables.methods import METHODS
 from trainables.quantization import QUANTIZATIONS
 
@@ -20,6 +20,9 @@ WRONG: dict[str, list[Any]] = {
     "alpha": [0, -1, "16", True, float("nan"), float("inf")],
     "dropout": [-0.1, 1.0, True],
     "target_modules": [[], [1], 3, {"a": 1}],
+    "workers": [0, 1.5, "4", True],
+    "zero_stage": [1, 4, "3", True, None],
+    "offload": ["nvme", None],
     "learning_rate": [0, -1e-3, "1e-3", float("nan")],
     "batch_size": [0, 2.0, "automatic", True, None],
     "gradient_accumulation": [0, 1.5, "auto"],
@@ -65,7 +68,7 @@ def test_canonical_settles_once_and_for_all(method: str, quantization: str) -> N
     assert canonical(knobs) == knobs
     assert [*knobs] == [name for name in KNOBS if name in knobs]
     for name, row in KNOBS.items():
-        assert (name in knobs) == row.read_by({**given})
+        assert (name in knobs) == (row.read_by({**given}) and not row.unsaid)
 
 
 @pytest.mark.parametrize("knob", KNOBS)
@@ -73,7 +76,9 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
     given = {"model": "here", "method": "untrained", "quantization": "none"}
     if knob in canonical(given):
         return
-    other = next(value for value in (True, 0.5, 5, "sgd", "linear") if check(knob, value) is None)
+    other = next(
+        value for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu") if check(knob, value) is None
+    )
     assert canonical({**given, knob: other}) == canonical(given)
 
 
@@ -108,6 +113,36 @@ def test_the_knobs_of_an_explicit_batch_size_are_what_they_were() -> None:
         "schedule", "warmup", "weight_decay", "max_gradient_norm", "gradient_checkpointing",
         "sequence_length", "prompt", "target", "seed",
     ]  # fmt: skip
+
+
+def test_what_is_said_of_workers_is_kept_and_one_alone_says_nothing() -> None:
+    alone = {"model": "m", "method": "full"}
+    assert canonical({**alone, "workers": 1, "zero_stage": 0, "offload": "none"}) == canonical(
+        alone
+    )
+    team = canonical({**alone, "workers": 4, "zero_stage": 3, "offload": "cpu"})
+    assert (team["workers"], team["zero_stage"], team["offload"]) == (4, 3, "cpu")
+
+
+def test_a_step_is_over_the_batches_of_all_workers() -> None:
+    given = {"model": "m", "batch_size": 2, "gradient_accumulation": 3}
+    assert step_examples(canonical(given)) == 6
+    assert step_examples(canonical({**given, "workers": 4})) == 24
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({}, False),
+        ({"workers": 1, "zero_stage": 0}, False),
+        ({"workers": 2}, True),
+        ({"zero_stage": 3}, True),
+    ],
+)
+def test_several_workers_or_a_zero_stage_need_ranks(knobs: dict[str, Any], expected: bool) -> None:
+    for method in ("full", "lora"):
+        assert needs_ranks(canonical({"model": "m", "method": method, **knobs})) is expected
+    assert not needs_ranks(canonical({"model": "m", "method": "untrained", **knobs}))
 
 
 def test_a_wrong_batch_size_is_told_what_it_may_be() -> None:

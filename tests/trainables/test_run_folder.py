@@ -50,11 +50,15 @@ def test_what_is_written_is_read_back(run: RunFolder) -> None:
     assert json.loads(trial.spec_file.read_text())["suggestion"] == {"rank": 4}
     trial.write_report_score({"split": "report"})
     assert trial.report_score() == {"split": "report"}
+    trial.write_prediction({"train_memory_bytes": 5})
+    assert trial.prediction() == {"train_memory_bytes": 5}
+    assert trial.prediction_file.name == "prediction.json"
 
 
 def test_what_was_never_written_is_none(run: RunFolder) -> None:
     trial = run.trial("0123")
     assert run.state() is trial.summary() is trial.progress() is trial.report_score() is None
+    assert trial.prediction() is None
     assert not trial.done
     assert [*run.trials()] == []
 

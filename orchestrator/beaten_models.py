@@ -1,0 +1,25 @@
+"""Models of full fine-tuning take gigabytes each: those of beaten trials go when a sweep ends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from orchestrator.labels import bytes_text
+from trainables.run_folder import RunFolder
+
+BEATEN = "beaten: neither the best nor on the Pareto front when the sweep ended"
+
+
+def discard_beaten_models(run: RunFolder, *, keep: Collection[str]) -> str | None:
+    """Removes the models of finished trials but those in `keep`; what it did, in words, if
+    anything. Their results, predictions and curves stay; adapters, which are small, do too.
+    """
+    beaten = [
+        folder
+        for folder in run.trials()
+        if folder.trial_id not in keep and folder.model_folder.is_dir() and folder.done
+    ]
+    if not beaten:
+        return None
+    freed = sum(folder.discard_model(BEATEN) for folder in beaten)
+    return f"Removed the models of {len(beaten)} beaten trials ({bytes_text(freed)})."

@@ -1,0 +1,121 @@
+"""What a trial cost in memory, FLOPs and time, predicted and measured. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.labels import quantization_name
+from orchestrator.trial_result import TrialResult
+
+TRAIN_FLOPS = "train_flops"
+MEASURED = {  # what a prediction is compared with
+    "predicted_train_memory_bytes": "train_peak_memory_bytes",
+    "predicted_eval_memory_bytes": "eval_peak_memory_bytes",
+    "predicted_train_flops": "train_flops",
+    "predicted_eval_flops": "eval_flops",
+}
+
+
+@dataclass(frozen=True)
+class PredictionError:
+    """How far predictions of one kind of trial lay from what was measured, as shares of that.
+
+    `median` and `high`, the 95th percentile, are of distances; `under` is the farthest below, 0
+    where none was.
+    """
+
+    count: int
+    median: float
+    high: float
+    under: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A rung at which a trial had an EmAcc, with the FLOPs it had trained until then."""
+
+    trial: TrialResult
+    fraction: float
+    flops: float
+    em_acc: float
+    questions: int
+
+
+def prediction_errors(
+    results: Sequence[TrialResult], column: str
+) -> dict[tuple[str, str], PredictionError]:
+    """The errors of a column of MEASURED by method and quantization, of those that finished.
+
+    What was stopped has not run its largest batches, maybe, and not all of its FLOPs.
+    """
+    errors: dict[tuple[str, str], list[float]] = {}
+    for item in results:
+        measured, planned = item.metrics.get(MEASURED[column]), item.costs.get(column)
+        if item.finished and measured and planned is not None:
+            kind = (str(item.knobs.get("method", "?")), quantization_name(item.knobs))
+            errors.setdefault(kind, []).append(planned / measured - 1)
+    return {kind: error_of(found) for kind, found in sorted(errors.items())}
+
+
+def error_of(errors: Sequence[float]) -> PredictionError:
+    """The summary of at least one error, each a share of what was measured."""
+    distances = sorted(map(abs, errors))
+    return PredictionError(
+        count=len(distances),
+        median=_quantile(distances, 0.5),
+        high=_quantile(distances, 0.95),
+        under=min(0.0, *errors),
+    )
+
+
+def learning_curve(trial: TrialResult) -> list[Reached]:
+    """The trial's rungs that say EmAcc and train FLOPs, in order."""
+    return [
+        Reached(
+            trial,
+            fraction=event.fraction,
+            flops=event.metrics[TRAIN_FLOPS],
+            em_acc=event.metrics["em_acc"],
+            questions=int(event.metrics.get("em_acc_questions", 0)),
+        )
+        for event in trial.history
+        if event.kind == "rung" and {TRAIN_FLOPS, "em_acc"} <= event.metrics.keys()
+    ]
+
+
+def first_to_reach(results: Iterable[TrialResult], em_acc: float) -> Reached | None:
+    """The rung that had at least this EmAcc after the fewest train FLOPs, of trials in any state;
+    None if there is none. Of equal ones the more accurate."""
+    rungs = (rung for item in results if item.is_trial for rung in learning_curve(item))
+    reached = (rung for rung in rungs if rung.em_acc >= em_acc)
+    return min(reached, key=lambda rung: (rung.flops, -rung.em_acc), default=None)
+
+
+def has_device_alone(trial: TrialResult) -> bool:
+    """Whether no other trial computed on its device; what does not say so does not count."""
+    return trial.metrics.get("device_shared") == 0
+
+
+def speed_ranks(results: Iterable[TrialResult]) -> dict[str, int]:
+    """The place of each trial by examples per second, by its id, from 1.
+
+    Only among trials that had the device alone, and only among those on devices of one name.
+    """
+    places: dict[str, int] = {}
+    by_device: dict[str, list[TrialResult]] = {}
+    for item in results:
+        if has_device_alone(item) and "examples_per_second" in item.metrics:
+            by_device.setdefault(str(item.provenance.get("device", "")), []).append(item)
+    for items in by_device.values():
+        order = sorted(items, key=lambda item: -item.metrics["examples_per_second"])
+        places |= {item.trial_id: place for place, item in enumerate(order, start=1)}
+    return places
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Between the two nearest of an ordered sample in proportion, as numpy's default."""
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])

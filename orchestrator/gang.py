@@ -1,0 +1,278 @@
+"""Gang: a trial that several workers train together, behind the interface of a host.
+
+Ray Train starts the workers, joins them by torch.distributed and ends them all when one dies. The
+front is an actor on the head node: it takes a trial's events from rank 0 and says what comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from trainables.host import Failure, Interruption, finished_event, write_down
+from trainables.run_folder import TrialFolder
+from trainables.spec import FINISHED, Event
+
+if TYPE_CHECKING:
+    from trainables.gang_member import Decision
+
+LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interrupted
+_TRAIN_FOLDER = "ray_train"  # Train's own files, in the trial's folder while it runs
+_TRAIN_SETTINGS = {  # read by Ray Train (ray/train/v2/_internal/constants.py)
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # the cluster may have to grow
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # it would start the workers anew by itself
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many workers, and what each is given; `device_type`: cpu or cuda."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    device_type: str = "cpu"
+    accelerator_type: str | None = None
+
+
+class GangProcess:
+    """What the front does. `start`, `next`, `close` as a host's, one at a time; rank 0 calls the
+    methods of `trainables.gang_member.Front`, and every rank waits in `until_death`."""
+
+    def __init__(self, layout: Layout, provenance: Mapping[str, str]) -> None:
+        self._layout, self._provenance = layout, dict(provenance)
+        self._told: queue.Queue[list[Event] | Event | Failure | Interruption | None] = queue.Queue()
+        self._decisions: queue.Queue[Decision] = queue.Queue()
+        self._interrupted = threading.Event()
+        self._failure: Failure | None = None
+        self._fit: threading.Thread | None = None
+        self._finished: Event | None = None
+
+    def start(
+        self, folder: str, silent_seconds: float | None = None
+    ) -> list[Event] | Failure | Interruption:
+        """Starts the workers; returns the events of the checkpoint that they go on from."""
+        self._folder = TrialFolder(Path(folder))
+        summary = self._folder.summary()
+        if summary is not None and summary.get("state") == FINISHED:
+            self._finished = finished_event(summary)
+            return [Event.from_json(event) for event in summary["history"]]
+        if self._interrupted.is_set():
+            return Interruption()
+        me = ray.get_runtime_context().current_actor
+        given = {
+            "front": me,
+            "folder": str(self._folder.path.resolve()),
+            "provenance": self._provenance,
+            "silent_seconds": silent_seconds,
+        }
+        self._fit = threading.Thread(target=self._run, args=(given,), daemon=True)
+        self._fit.start()
+        started: list[Event] | Failure | Interruption = self._hear()
+        return started
+
+    def next(self) -> Event | Failure | Interruption:
+        """The trial's next event."""
+        if self._finished is not None:
+            return self._finished
+        if self._fit is None:
+            return Failure("no trial is running here")
+        self._decisions.put("go on")
+        event: Event | Failure | Interruption = self._hear()
+        return event
+
+    def close(self, *, discard: bool = False) -> int:
+        """Ends the trial, if one runs, and its workers; it saves a checkpoint first.
+
+        Discard: the trial has ended for good; nothing is saved and its checkpoints go.
+        """
+        if self._fit is not None:
+            self._decisions.put("discard" if discard else "close")
+            self._fit.join()
+        return 0
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def interrupt(self) -> None:
+        """The trial leaves after its current optimizer step, or batch of an evaluation.
+
+        Returns when its checkpoint is written.
+        """
+        self._interrupted.set()
+        if self._fit is not None:
+            self._fit.join()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def ping(self) -> None:
+        """Returns if the process lives."""
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def until_death(self) -> None:
+        """Never returns: whoever waits for it is told by Ray when the process has died."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
+    def until_interrupted(self) -> None:
+        self._interrupted.wait()
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def began(self, history: list[Event]) -> Decision:
+        self._told.put(history)
+        return self._decided()
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def event(self, event: Event) -> Decision:
+        write_down(self._folder, event)
+        self._told.put(event)
+        return self._decided()
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def finished(self, event: Event) -> None:
+        write_down(self._folder, event)
+        self._told.put(event)
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def interrupted(self) -> None:
+        self._told.put(Interruption())
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+
+    def _decided(self) -> Decision:
+        """What whoever asks for events wants next; an interruption decides too."""
+        while not self._interrupted.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._decisions.get(timeout=LOOKS_EVERY_SECONDS)
+        self._told.put(Interruption())
+        return "close"
+
+    def _hear(self) -> Any:
+        """What the workers tell next. Without them this process ends, as a host would that dies."""
+        told = self._told.get()
+        if told is None:
+            os._exit(1)
+        return told
+
+    def _run(self, given: dict[str, Any]) -> None:
+        """Runs the workers to their end; what they can't tell themselves is told here."""
+        from ray.train import TrainingFailedError
+
+        try:
+            _train(given, self._layout)
+        except TrainingFailedError as error:
+            self._told.put(self._failure or _failure_of_train(error))
+        finally:
+            shutil.rmtree(self._folder.path / _TRAIN_FOLDER, ignore_errors=True)
+            self._told.put(self._failure)  # for whoever still waits
+
+
+def gang_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
+    """A front as a Ray actor on the head node, which takes no CPU of its own."""
+    groups = {"control": 2, "ranks": layout.workers + 1, "watch": layout.workers + 3}
+    actor = ray.remote(concurrency_groups=groups)(GangProcess).options(
+        num_cpus=0, resources={"node:__internal_head__": 0.001}
+    )
+    return actor.remote(layout, provenance)
+
+
+def _train(given: dict[str, Any], layout: Layout) -> None:
+    os.environ.update(_TRAIN_SETTINGS)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": layout.cpus, "GPU": layout.gpus}
+    TorchTrainer(
+        _work,
+        train_loop_config=given,
+        torch_config=TorchConfig(backend="nccl" if layout.device_type == "cuda" else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=layout.workers,
+            use_gpu=layout.gpus > 0,
+            resources_per_worker={name: each for name, each in resources.items() if each},
+            accelerator_type=layout.accelerator_type,
+        ),
+        run_config=RunConfig(
+            name=_TRAIN_FOLDER,
+            storage_path=str(Path(given["folder"])),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+def _work(given: dict[str, Any]) -> None:
+    """What each worker does, in a process of its own."""
+    from trainables.gang_member import train_as_member
+
+    interrupted = threading.Event()
+    front = given["front"]
+    threading.Thread(target=_die_with, args=(front,), daemon=True).start()
+    threading.Thread(target=_hear, args=(front, interrupted), daemon=True).start()
+    train_as_member(
+        Path(given["folder"]),
+        _Calls(front),
+        provenance=given["provenance"],
+        silent_seconds=given["silent_seconds"],
+        interrupted=interrupted,
+    )
+
+
+def _die_with(front: Any) -> None:
+    """A worker without its front would keep its device for ever: Ray Train does not see to it."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(front.until_death.remote())
+    os._exit(1)
+
+
+def _hear(front: Any, interrupted: threading.Event) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(front.until_interrupted.remote())
+        interrupted.set()
+
+
+class _Calls:
+    """`trainables.gang_member.Front`, in the front's process."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    def began(self, history: list[Event]) -> Decision:
+        decision: Decision = ray.get(self._front.began.remote(history))
+        return decision
+
+    def event(self, event: Event) -> Decision:
+        decision: Decision = ray.get(self._front.event.remote(event))
+        return decision
+
+    def finished(self, event: Event) -> None:
+        ray.get(self._front.finished.remote(event))
+
+    def interrupted(self) -> None:
+        ray.get(self._front.interrupted.remote())
+
+    def failed(self, failure: Failure) -> None:
+        ray.get(self._front.failed.remote(failure))
+
+
+def _failure_of_train(error: Any) -> Failure | None:
+    """None where a worker is gone: the trial goes on elsewhere from its checkpoint."""
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+    from ray.train.v2.api.exceptions import PreemptionError
+
+    gone = (WorkerHealthCheckFailedError, PreemptionError)
+    found: list[Exception] = [*getattr(error, "worker_failures", {}).values()] or [error]
+    if any(isinstance(each, gone) or "gloo" in str(each) for each in found):
+        return None
+    lines = str(found[0]).strip().splitlines() or [type(found[0]).__name__]
+    return Failure(f"Ray Train: {lines[0]}")

@@ -1,0 +1,87 @@
+"""Lines of Python that load what a trial has trained, with transformers and peft alone. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.quantization import QUANTIZATIONS
+from trainables.run_folder import TrialFolder
+from trainables.spec import TrialSpec
+
+
+def loading_lines(folder: TrialFolder) -> list[str]:
+    """Code that makes `model` and `tokenizer` of a finished trial, to be run anywhere.
+
+    Raises FileNotFoundError, or DamagedError, if the trial's spec can't be read.
+    """
+    spec = folder.spec()
+    is_whole = spec.knobs["method"] == "full"
+    trained = (folder.model_folder if is_whole else folder.adapter_folder).resolve()
+    source = str(trained) if is_whole else spec.model_source or str(spec.knobs["model"])
+    base = _model_lines(spec, source, revision=None if is_whole else spec.revision or None)
+    attach = f"model = PeftModel.from_pretrained(model, {_quoted(str(trained))}).eval()"
+    repacks = _repacks(folder, spec.knobs)
+    return [
+        "import torch",
+        *(["from bitsandbytes.nn import Linear4bit"] if repacks else []),
+        *([] if is_whole else ["from peft import PeftModel"]),
+        f"from transformers import {', '.join(_names(spec.knobs))}",
+        "",
+        *base,
+        *(_UNPACKED if repacks else []),
+        *(["model.eval()"] if is_whole else [attach]),
+        _tokenizer_line(spec),
+    ]
+
+
+_UNPACKED = (
+    "for module in model.modules():  # a CPU with AVX512-BF16 repacks 4-bit weights otherwise",
+    "    if isinstance(module, Linear4bit):",
+    "        module.support_avx512bf16_for_cpu = False",
+)
+
+
+def _repacks(folder: TrialFolder, knobs: Mapping[str, Any]) -> bool:
+    """Whether the lines must keep bitsandbytes from repacking, as `trainables.models` does."""
+    device = ((folder.summary() or {}).get("provenance") or {}).get("device_type")
+    return device == "cpu" and "load_in_4bit" in QUANTIZATIONS[knobs["quantization"]].loader
+
+
+def _names(knobs: Mapping[str, Any]) -> list[str]:
+    quantized = ["BitsAndBytesConfig"] if QUANTIZATIONS[knobs["quantization"]].loader else []
+    return ["AutoModelForCausalLM", "AutoTokenizer", *quantized]
+
+
+def _model_lines(spec: TrialSpec, source: str, *, revision: str | None) -> list[str]:
+    dtype = f"torch.{spec.knobs['compute_dtype']}"
+    given = [_quoted(source), *([f"revision={_quoted(revision)}"] if revision else [])]
+    given += [f"dtype={dtype}", *_quantization(spec.knobs, dtype), 'device_map="auto"']
+    return [
+        "model = AutoModelForCausalLM.from_pretrained(",
+        *(f"    {item}," for item in given),
+        ")",
+    ]
+
+
+def _quantization(knobs: Mapping[str, Any], dtype: str) -> list[str]:
+    loader = QUANTIZATIONS[knobs["quantization"]].loader
+    if not loader:
+        return []
+    given = [f"{name}={_quoted(value)}" for name, value in loader.items()]
+    if "load_in_4bit" in loader:
+        double = bool(knobs.get("double_quantization", False))
+        given += [f"bnb_4bit_use_double_quant={double}", f"bnb_4bit_compute_dtype={dtype}"]
+    lines = "".join(f"        {item},\n" for item in given)
+    return [f"quantization_config=BitsAndBytesConfig(\n{lines}    )"]
+
+
+def _tokenizer_line(spec: TrialSpec) -> str:
+    source = spec.model_source or str(spec.knobs["model"])
+    revision = f", revision={_quoted(spec.revision)}" if spec.revision else ""
+    return f"tokenizer = AutoTokenizer.from_pretrained({_quoted(source)}{revision})"
+
+
+def _quoted(value: object) -> str:
+    """As Python writes it: names and paths come from files, and are never more than text here."""
+    return repr(value)

@@ -1,0 +1,202 @@
+"""What the report says of cost: FLOPs, memory times time, speed, and how well it was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.costs import (
+    MEASURED,
+    TRAIN_FLOPS,
+    PredictionError,
+    Reached,
+    first_to_reach,
+    has_device_alone,
+    learning_curve,
+    prediction_errors,
+    speed_ranks,
+)
+from orchestrator.labels import (
+    MISSING,
+    byte_seconds_text,
+    bytes_text,
+    flops_text,
+    percent_text,
+    seconds_text,
+    title,
+)
+from orchestrator.pareto import COST, front
+from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
+from orchestrator.report_headline import score_text
+from orchestrator.trial_result import TrialResult, ranked
+
+SHOWN = 10  # trials in the table of costs; results.csv has all
+LEVELS = 6  # at most, of EmAcc to be reached
+UNCOUNTED = (
+    "No finished trial counted its FLOPs: they are counted from its prediction, and it had none."
+)
+
+
+def flops(results: Sequence[TrialResult], *, picture: Path | None) -> list[Section]:
+    """The front of EmAcc against train FLOPs, with the picture if it is drawn, and what it took to
+    reach some levels of EmAcc."""
+    heading = f"Pareto front: EmAcc against {title(TRAIN_FLOPS)}"
+    members = front(results, cost=TRAIN_FLOPS)
+    if not members:
+        return [Section(heading, [Paragraph(UNCOUNTED)])]
+    headers = ["trial", "configuration", title(TRAIN_FLOPS), "EmAcc (95%)", "train memory"]
+    rows = [
+        (
+            item.trial_id,
+            item.label,
+            flops_text(item.metrics[TRAIN_FLOPS]),
+            score_text(item.metrics["em_acc"], item.count()),
+            bytes_text(item.metrics.get(COST)),
+        )
+        for item in members
+    ]
+    blocks: list[Block] = [Table(headers, rows, words=2)]
+    if picture is not None:
+        caption = f"EmAcc against {title(TRAIN_FLOPS)}, rung by rung"
+        blocks.append(Picture(picture.name, str(picture), caption))
+    return [Section(heading, blocks), _to_reach(results)]
+
+
+def spent(results: Sequence[TrialResult], *, metric: str) -> Section:
+    """FLOPs, time and memory times time of the best finished trials; speed where it may be told."""
+    heading = "What the best trials cost"
+    order = ranked(results, metric)[:SHOWN]
+    if not order:
+        return Section(heading, [Paragraph("No trial has finished.")])
+    places = speed_ranks(item for item in results if item.is_trial and item.finished)
+    headers = ["trial", "configuration", "EmAcc", title(TRAIN_FLOPS), "eval FLOPs",
+               "device time", "memory x time", "examples/s"]  # fmt: skip
+    rows = [(*_spent_row(item), _speed(item, places)) for item in order]
+    return Section(heading, [Table(headers, rows, words=2), Paragraph(_how_spent(order, places))])
+
+
+def prediction_error(results: Sequence[TrialResult]) -> Section:
+    """How far predictions lay from measurements, by method and quantization."""
+    heading = "How well it was predicted"
+    train, evaluation = (prediction_errors(results, f"predicted_{name}_memory_bytes")
+                         for name in ("train", "eval"))  # fmt: skip
+    kinds = sorted({*train, *evaluation})
+    if not kinds:
+        return Section(heading, [Paragraph("No finished trial had a prediction.")])
+    of_each = ("median", "95th", "under")
+    headers = ["method", "quantization", "trials", *(f"train {name}" for name in of_each),
+               *(f"eval {name}" for name in of_each)]  # fmt: skip
+    rows = [
+        (
+            *kind,
+            str(max(found.count for found in (train.get(kind), evaluation.get(kind)) if found)),
+            *_error_cells(train.get(kind)),
+            *_error_cells(evaluation.get(kind)),
+        )
+        for kind in kinds
+    ]
+    how = (
+        "Predicted against measured peak memory of finished trials: the median and the 95th "
+        "percentile of the distance, and the farthest that a prediction was too low."
+    )
+    blocks: list[Block] = [Table(headers, rows, words=2), Paragraph(how)]
+    return Section(heading, [*blocks, *_flops_errors(results)])
+
+
+def _to_reach(results: Sequence[TrialResult]) -> Section:
+    """For some levels of EmAcc the rung that was there after the fewest train FLOPs."""
+    heading = "Train FLOPs to reach an EmAcc"
+    rungs = [rung for item in results if item.is_trial for rung in learning_curve(item)]
+    levels = _levels(max((rung.em_acc for rung in rungs), default=0.0))
+    found = [(level, first_to_reach(results, level)) for level in levels]
+    rows = [_reached_row(level, rung) for level, rung in found if rung is not None]
+    if not rows:
+        return Section(heading, [Paragraph("No rung has any question right.")])
+    headers = ["EmAcc", "trial", "configuration", "which", title(TRAIN_FLOPS), "of its budget",
+               "EmAcc there (95%)"]  # fmt: skip
+    how = (
+        "The first rung of any trial, stopped ones too, that has so much. Inner rungs ask few "
+        "questions: the interval says how far luck may reach."
+    )
+    return Section(heading, [Table(headers, rows, words=4), Paragraph(how)])
+
+
+def _levels(best: float) -> list[float]:
+    """Round levels of EmAcc up to the best, at most LEVELS of them."""
+    for step in (0.01, 0.02, 0.05, 0.1, 0.2):
+        count = int(best / step + 1e-9)
+        if count <= LEVELS:
+            return [round(step * number, 2) for number in range(1, count + 1)]
+    return []
+
+
+def _reached_row(level: float, rung: Reached) -> tuple[str, ...]:
+    return (
+        f"{100 * level:.0f}%",
+        rung.trial.trial_id,
+        rung.trial.label,
+        rung.trial.state,
+        flops_text(rung.flops),
+        f"{100 * rung.fraction:.3g}%",
+        score_text(rung.em_acc, rung.questions),
+    )
+
+
+def _spent_row(item: TrialResult) -> tuple[str, ...]:
+    return (
+        item.trial_id,
+        item.label,
+        percent_text(item.metrics.get("em_acc")),
+        flops_text(item.metrics.get(TRAIN_FLOPS)),
+        flops_text(item.metrics.get("eval_flops")),
+        seconds_text(item.metrics.get("device_seconds")),
+        byte_seconds_text(item.costs.get("memory_byte_seconds")),
+    )
+
+
+def _speed(item: TrialResult, places: dict[str, int]) -> str:
+    if item.trial_id in places:
+        return f"{item.metrics['examples_per_second']:.3g} (#{places[item.trial_id]})"
+    return "shared" if item.metrics.get("device_shared") else MISSING
+
+
+def _how_spent(order: Sequence[TrialResult], places: dict[str, int]) -> str:
+    text = (
+        "Memory x time is the peak of a trial's tensors times the time that it held its device, "
+        "loading and pauses counted in."
+    )
+    alone = sum(map(has_device_alone, order))
+    if alone == len(order):
+        return f"{text} Speed is ranked among the {len(places)} trials, each alone on its device."
+    return f"{text} Speed is ranked only among trials that are known to have had the device alone."
+
+
+def _error_cells(error: PredictionError | None) -> tuple[str, str, str]:
+    if error is None:
+        return MISSING, MISSING, MISSING
+    under = _share(error.under) if error.under else "none"
+    return _share(error.median), _share(error.high), under
+
+
+def _flops_errors(results: Sequence[TrialResult]) -> list[Block]:
+    """One sentence over all kinds."""
+    found = {
+        measured: prediction_errors(results, column).values()
+        for column, measured in MEASURED.items()
+        if measured.endswith("_flops")
+    }
+    words = [
+        f"{title(name)} by {_share(max(error.high for error in errors))}"
+        for name, errors in found.items()
+        if errors
+    ]
+    if not words:
+        return []
+    text = f"FLOPs done differ from those planned: {', '.join(words)}"
+    why = "95th percentile of the worst kind; how long answers get is not known before"
+    return [Paragraph(f"{text} ({why}).")]
+
+
+def _share(value: float) -> str:
+    percent = round(100 * value, 2 if abs(value) < 0.1 else 0) + 0.0  # no "-0.00"
+    return f"{percent:.2f}%" if abs(percent) < 10 else f"{percent:.0f}%"

@@ -1,0 +1,26 @@
+"""A process's share of a GPU: what goes beyond it is refused by torch, and only that."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainables.device_share import CONTEXT_BYTES, held_on_gpu, limit_gpu
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+MEBIBYTE = 1 << 20
+
+
+def test_what_exceeds_the_share_fails_and_what_does_not_is_untouched() -> None:
+    before = held_on_gpu()
+    limit_gpu(before + 256 * MEBIBYTE)
+    try:
+        within = torch.zeros(128 * MEBIBYTE, dtype=torch.uint8, device="cuda")
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.zeros(512 * MEBIBYTE, dtype=torch.uint8, device="cuda")
+        assert int(within.sum()) == 0
+        assert held_on_gpu() >= CONTEXT_BYTES + 128 * MEBIBYTE
+    finally:
+        limit_gpu(None)
+    assert torch.zeros(512 * MEBIBYTE, dtype=torch.uint8, device="cuda").numel() > 0

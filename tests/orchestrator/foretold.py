@@ -1,0 +1,82 @@
+"""Predictions for tests that start no simulation: memory in a line over the rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.capacity import CPU, Capacity
+from orchestrator.correction import Correction
+from orchestrator.forecast import Forecaster
+from orchestrator.plan import Planner
+from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, Workload
+
+MEBIBYTE = 1 << 20
+MODEL = 100 * MEBIBYTE  # with 16 bits; a quarter of it in 4
+ROW = 50 * MEBIBYTE  # of a micro-batch; a tenth with checkpointing
+EVAL_ROW = 10 * MEBIBYTE
+RATES = FlopRates(token=6.0, pair=1.0, logit=2.0)
+
+
+class LinearPredictions:
+    """100 MiB (25 in 4 bits) and 50 (5) more per row; a quarter as much per row of rank 16.
+
+    `asked` are all requests, in order.
+    """
+
+    def __init__(self, *, known: bool = True) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+        self.closed = False
+        self._known = known
+
+    def of(self, request: Mapping[str, Any]) -> TrialPrediction | None:
+        self.asked.append(request)
+        return told(request) if self._known else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def told(request: Mapping[str, Any]) -> TrialPrediction:
+    knobs = request["trial"]["knobs"]
+    rows, eval_rows = request["micro_batch"] or 0, request["eval_batch"]
+    model = MODEL if knobs["quantization"] in ("none", "int8") else MODEL // 4
+    each = ROW // 10 if knobs.get("gradient_checkpointing") else ROW
+    train = 0 if knobs["method"] == "untrained" else model + rows * each
+    judged = model + eval_rows * EVAL_ROW
+    prediction = Prediction(
+        train_memory_bytes=train,
+        eval_memory_bytes=judged,
+        base_memory_bytes=model,
+        device_memory_bytes=max(train, judged + MEBIBYTE),
+        phases={"loss": train, "eval_loss": judged},
+        terms={"optimizer_state": Term(MEBIBYTE, "a test's")},
+        train_flops_per_step=1e9,
+        train_flops_per_token=1e6,
+        eval_flops_per_batch=1e8,
+        training=RATES,
+        forward=RATES,
+        depths=(2,),
+    )
+    workload = Workload(batch_size=max(1, rows), sequence_length=64, eval_batch_size=eval_rows)
+    return TrialPrediction(workload, prediction, train_flops=3e12, eval_flops=1e12)
+
+
+def forecaster(
+    available: int | None, predictions: LinearPredictions | None = None, *, devices: int = 1
+) -> Forecaster:
+    """On a CPU with so many bytes for a trial; None: nobody knows how many."""
+    capacity = None if available is None else Capacity(available, CPU, "a test's", devices)
+    return Forecaster(
+        predictions or LinearPredictions(),
+        capacity=capacity,
+        device=CPU,
+        model_config=lambda spec: {"model_type": "llama"},
+        correction=Correction(),
+    )
+
+
+def with_memory(planner: Planner, available: int | None) -> Planner:
+    """A planner that refuses what needs more bytes."""
+    planner.forecaster = forecaster(available)
+    return planner

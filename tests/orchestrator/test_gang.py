@@ -1,0 +1,137 @@
+"""Trials of several workers on a real Ray: two processes train a tiny model on the CPU together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+import ray
+
+from orchestrator.host_shape import HostShape
+from orchestrator.hosts import start_admission
+from tests.orchestrator import tiny_sweep
+from tests.orchestrator.test_proxy import next_event, open_proxy
+from tests.tiny_models import make_llama
+from trainables.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def admission() -> Iterator[Any]:
+    environment = {"PYTHONPATH": str(tiny_sweep.REPOSITORY), "OMP_NUM_THREADS": "1"}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        namespace="sweep",
+        include_dashboard=True,  # see cluster.start_ray
+        log_to_driver=False,
+        runtime_env={"env_vars": environment},
+    )
+    actor = start_admission("admission", HostShape(1, 0, 2), provenance={})
+    ray.get(actor.open.remote())
+    until(lambda: ray.get(actor.counts.remote()) == (2, 0, 0))
+    yield actor
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_llama(tmp_path_factory.mktemp("model"))
+
+
+def test_a_worker_that_dies_ends_the_attempt_and_the_trial_goes_on_to_its_end(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    proxy = open_proxy(run, model, rank=2, workers=2)
+    first = next_event(proxy)
+    killed = time.monotonic()
+    event = proxy._host.next.remote()
+    os.kill(workers()[1].pid, signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayActorError):
+        while True:  # what it told before
+            ray.get(event, timeout=60)
+            event = proxy._host.next.remote()
+    until(lambda: not workers())
+    seconds = time.monotonic() - killed
+    print(f"the attempt had ended after {seconds:.1f} s")
+    assert seconds < 60
+    again = proxy.step()
+    assert again["history"][-1]["step"] >= first["event"]["step"]
+    assert proxy._losses == 1
+    results = [again]
+    while not results[-1]["done"]:
+        results.append(proxy.step())
+    assert results[-1].get("event", results[-1])["kind"] == "finished"
+    (summary,) = tiny_sweep.summaries(run.path).values()
+    assert summary["attempts"] == 2
+    rungs = [event["fraction"] for event in summary["history"] if event["kind"] == "rung"]
+    assert rungs == [0.25, 0.5, 1.0]
+    assert not (proxy._folder.path / "ray_train").exists()
+    hosts_are_back(admission)
+
+
+def test_one_that_is_stopped_frees_its_workers_within_five_seconds(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=3, workers=2)
+    next_event(proxy)
+    assert len(workers()) == 2
+    proxy._folder.write_summary({"state": "stopped"})  # as the driver does before it goes on
+    began = time.monotonic()
+    proxy.cleanup()
+    until(lambda: not workers())
+    seconds = time.monotonic() - began
+    print(f"two workers were freed after {seconds:.1f} s")
+    assert seconds < 5
+    assert not (proxy._folder.path / "checkpoints").exists()
+    hosts_are_back(admission)
+
+
+def test_an_interruption_saves_and_a_front_that_is_killed_leaves_no_worker(
+    admission: Any, model: Path, tmp_path: Path
+) -> None:
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=4, workers=2)
+    last = next_event(proxy)
+    ray.get(admission.interrupt.remote())
+    saved = sorted(proxy._folder.checkpoints_folder.glob("step-*"))
+    assert int(saved[-1].name[5:]) >= last["event"]["step"]
+    assert proxy.step() == {"interrupted": True, "units": proxy._units, "done": True}
+    assert not workers()
+    ray.get(admission.reopen.remote())
+    history = proxy.step()["history"]
+    assert history[-1]["step"] >= last["event"]["step"]
+    ray.get(admission.replace.remote(proxy._trial_id))  # as of one that hangs
+    until(lambda: not workers())
+    hosts_are_back(admission)
+
+
+def hosts_are_back(admission: Any) -> None:
+    until(lambda: ray.get(admission.counts.remote()) == (2, 0, 0))
+
+
+def workers() -> list[Any]:
+    """The processes of Ray Train's workers that this test has started."""
+    below = psutil.Process().children(recursive=True)
+    return [each for each in below if "RayTrainWorker" in name_of(each)]
+
+
+def name_of(process: Any) -> str:
+    try:
+        return str(process.cmdline()[0])
+    except (psutil.Error, IndexError):
+        return ""
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,72 @@
+"""Ranks: several processes that train one LoRA trial train what one does, or end with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_trials import make_spec, run
+from tests.trainables.rank_team import log, run_ranks, run_team
+from trainables.run_folder import TrialFolder
+from trainables.spec import Budget, Event, TrialSpec
+from trainables.trial import resumed_history
+
+pytestmark = pytest.mark.slow
+
+BUDGET = Budget(train_examples=14, eval_examples=3, rungs=(0.5, 1.0))  # steps 2 and 4
+TOLERANCE = 1e-4
+
+
+def test_lora_on_two_workers_has_the_curve_of_one(tiny_llama: Path, tmp_path: Path) -> None:
+    alone = run(_spec(tiny_llama, quantization="nf4"), tmp_path / "alone")
+    spec = _spec(tiny_llama, quantization="nf4", workers=2, batch_size=2)
+    folder, (first, _) = run_team(spec, tmp_path)
+    _assert_same(first, alone)
+    assert {file.suffix for file in folder.adapter_folder.iterdir()} >= {".safetensors"}
+
+
+def test_lora_under_zero_3_that_leaves_and_comes_back_has_the_curve_of_one(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed", reason="ZeRO is DeepSpeed's")
+    alone = run(_spec(tiny_llama), tmp_path / "alone")
+    spec = _spec(tiny_llama, workers=2, batch_size=2, zero_stage=3)
+    folder, _ = run_team(spec, tmp_path, "--leave-at", "3")
+    history = resumed_history(folder)
+    assert [event.step for event in history] == [1, 2, 3]
+    for file in tmp_path.glob("rank-*.jsonl"):
+        file.unlink()
+    folder, (first, _) = run_team(spec, tmp_path)
+    _assert_same(history + first, alone)
+    assert folder.is_sound() and (folder.adapter_folder / "adapter_model.safetensors").exists()
+    assert not folder.checkpoints_folder.exists()
+
+
+def test_ranks_that_have_not_got_the_same_trial_all_end_with_the_reason(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = _spec(tiny_llama, workers=2, batch_size=2)
+    other = replace(spec, knobs={**spec.knobs, "learning_rate": 1e-5})
+    arguments = []
+    for rank, each in enumerate((spec, other)):
+        place = TrialFolder(tmp_path / each.trial_id)
+        place.write_spec(each, suggestion={})
+        arguments.append([str(place.path), str(tmp_path / f"rank-{rank}.jsonl")])
+    codes = run_ranks(arguments, tmp_path)
+    assert codes == [1, 1], log(tmp_path)
+    assert log(tmp_path).count("DisagreementError: the trial: workers 1 differ from worker 0") == 2
+
+
+def _spec(model: Path, **knobs: Any) -> TrialSpec:
+    return make_spec(model, budget=BUDGET, **knobs)
+
+
+def _assert_same(found: list[Event], expected: list[Event]) -> None:
+    told = [(event.kind, event.step, event.units) for event in found]
+    assert told == [(event.kind, event.step, event.units) for event in expected]
+    for event, other in zip(found, expected, strict=True):
+        for name in {"train_loss", "eval_loss", "learning_rate_now"} & set(other.metrics):
+            assert event.metrics[name] == pytest.approx(other.metrics[name], abs=TOLERANCE), name

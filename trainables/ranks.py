@@ -1,0 +1,141 @@
+"""Ranks: one trial trained by several processes together, which torch.distributed has joined.
+
+Every rank runs the training loop on its share of each batch; all are judged on the same questions.
+Rank 0 leads: its clock counts and it writes the trial's folder, but for the shards of checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainables.run_folder import TrialFolder, prediction_lines
+from trainables.spec import Event, TrialSpec
+
+
+def train_on_ranks(
+    folder: Path,
+    *,
+    provenance: Mapping[str, Any],
+    heartbeat: Callable[[], None] = lambda: None,
+    sample: Callable[[], Mapping[str, float]] = dict,
+) -> Generator[Event, str | None, None]:
+    """`train` of the trial in `folder`, run by all ranks of the default process group together.
+
+    Every rank yields the same events in the same order (but for `seconds` and `system`), each
+    after all ranks have written what belongs to it. Closing it, or throwing into it at an event,
+    on all ranks means what it means for `train`; a heartbeat that raises Interrupted on one rank
+    interrupts all. `folder` must be the same storage for all ranks.
+
+    Raises DisagreementError if the ranks have not got the same trial, model, data or packages, and
+    what `train` raises; a rank that dies in between leaves the others waiting, so whoever started
+    them must end them.
+    """
+    device = _device()
+    team = _joined(device)
+    place = _own_folder(TrialFolder(folder), team)
+    spec = place.spec()
+    trial = _trial(spec, place, device=device, team=team)
+    trial = replace(
+        trial, provenance=provenance, sample=sample, heartbeat=_together(heartbeat, team)
+    )
+    from trainables.train import train
+
+    yield from train(trial)
+
+
+class FollowerFolder(TrialFolder):
+    """The trial's folder as ranks behind the first have it: the leader writes, they read."""
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """The leader's."""
+
+    def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> str:
+        return hashlib.sha256(prediction_lines(rows)).hexdigest()
+
+    def discard_checkpoints(self) -> None:
+        """The leader does."""
+
+
+def _device() -> Any:
+    """This rank's; DeepSpeed must be told that there is no GPU before it is imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _joined(device: Any) -> Any:
+    from trainables.team import Ranks
+
+    return Ranks.joined(device)
+
+
+def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
+    from trainables.fence import take_over
+
+    if team.rank == 0:
+        taken = take_over(folder)
+        team.wait()
+        return taken
+    team.wait()
+    return FollowerFolder(folder.path)
+
+
+def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> Any:
+    from trainables.data import load_data
+    from trainables.identity import check_model
+    from trainables.trial import Trial
+
+    team.check_same("the trial", _identity(spec, team))
+    check_model(spec)
+    base = _base(spec, device)
+    team.check_same("the tokenizer", base.tokenizer_digest)
+    data = load_data(spec, base, {})
+    return Trial(spec=spec, base=base, folder=folder, data=data, team=team, spends_base=True)
+
+
+def _identity(spec: TrialSpec, team: Any) -> dict[str, Any]:
+    """What all ranks must have alike; their number is that of the spec's workers."""
+    from trainables.models import package_versions
+    from trainables.team import DisagreementError
+
+    workers = spec.knobs.get("workers", 1)
+    if workers != team.size:
+        raise DisagreementError(f"the trial asks for {workers} workers, and {team.size} have come")
+    return {"spec": spec.to_json(), "packages": package_versions()}
+
+
+def _together(heartbeat: Callable[[], None], team: Any) -> Callable[[], None]:
+    """All ranks leave at the same beat, or none."""
+    from trainables.watch import Interrupted
+
+    def beat() -> None:
+        is_asked = False
+        try:
+            heartbeat()
+        except Interrupted:
+            is_asked = True
+        if team.highest(float(is_asked)):
+            raise Interrupted
+
+    return beat
+
+
+def _base(spec: TrialSpec, device: Any) -> Any:
+    """On the CPU at first where it may be split: it may be larger than one device."""
+    from trainables.models import load_base
+
+    if not spec.knobs.get("zero_stage", 0):
+        return load_base(spec, device=str(device))
+    base = load_base(spec, device="cpu")
+    line_ends, blanks = base.line_ends.to(device), base.blanks.to(device)
+    return replace(base, device=device, line_ends=line_ends, blanks=blanks)

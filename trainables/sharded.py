@@ -1,0 +1,308 @@
+"""Sharded: training under DeepSpeed's ZeRO, driven through accelerate, each worker with its part.
+
+Stage 2 splits gradients and optimizer states over the workers, stage 3 the weights too
+(Rajbhandari et al. 2020). It has the methods of `engine.Engine`, which all workers call together.
+
+A checkpoint is what DeepSpeed writes, pickles among it, and it would unpickle whatever it finds.
+So it is read from the run's own folder only, and only if the files there are those of the manifest
+that this run has sealed, each with the content that it had (see checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trainables import checkpoint
+from trainables.cost import allocator_events, highest_sum
+from trainables.data import Batch
+from trainables.engine import (
+    Knobs,
+    learning_rate,
+    make_optimizer,
+    rng_states,
+    set_rng_states,
+    summed_loss,
+)
+from trainables.knobs import NO_OFFLOAD
+from trainables.methods import Method
+from trainables.models import Base, tensor_bytes
+from trainables.run_folder import TrialFolder, digest, half_written, sync
+from trainables.storage import storage_errors
+from trainables.team import DisagreementError, Team
+
+SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint
+BUCKET = 50_000_000  # numbers that are sent at once, at most; DeepSpeed's own default takes 2 GB
+_MODEL_FILE_BYTES = "5GB"  # of each file of the model that a trial ends with
+
+
+class ShardedEngine:
+    """A model in training whose parts lie on the workers of a team; it keeps the model for good."""
+
+    def __init__(
+        self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
+    ) -> None:
+        self.model = model
+        self.device = base.device
+        self._base = base
+        self._knobs = knobs
+        self._total_steps = total_steps
+        self._team = team
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.trainable_parameters = sum(parameter.numel() for parameter in trained)
+        self._trained = trained
+        self._recording = _Recording(model) if base.device.type == "cpu" else None
+        self._deepspeed = _prepared(model, base, knobs, trained, team)
+        self._place: Path | None = None  # of the checkpoint of the last step, if there is one
+
+    def accumulate(self, batch: Batch, *, completion_tokens: int, is_last: bool = True) -> float:
+        """As `Engine.accumulate`; DeepSpeed takes the mean over workers, so each counts `size`
+        times."""
+        if self._recording is not None:
+            self._recording.go_on()
+        self._deepspeed.set_gradient_accumulation_boundary(is_last)
+        loss = summed_loss(self._deepspeed, batch, self._base)
+        self._deepspeed.backward(loss * (self._team.size / completion_tokens))
+        return loss.item()
+
+    def step(self, step: int) -> None:
+        """Clips the gradients and takes the optimizer's step number `step`, from 0."""
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self._deepspeed.step()
+        self._place = None
+        if self._recording is not None:
+            self._recording.step_done()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that this worker's tensors took at once, as a CPU's first steps show; on
+        a GPU its allocator knows."""
+        return 0 if self._recording is None else self._recording.peak_bytes
+
+    def drop_gradients(self) -> None:
+        """Forgets what `accumulate` has added since the last step."""
+        self._deepspeed.optimizer.zero_grad()
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of the optimizer's step number `step`, from 0."""
+        return learning_rate(self._knobs, step=step, total_steps=self._total_steps)
+
+    def save(self, folder: TrialFolder, *, step: int, progress: Mapping[str, Any]) -> None:
+        """A checkpoint of now, with the leader's `progress` (JSON) in it; whole or not there."""
+        place = checkpoint.place_of(folder.checkpoints_folder, step)
+        beside = Path(self._team.agreed(str(half_written(place))))
+        with storage_errors(place):
+            try:
+                self._write(beside)
+                digests = self._digests(beside, sorted(checkpoint.files_in(beside)))
+                if self._team.rank == 0:
+                    state = {"progress": progress, "workers": self._team.size}
+                    checkpoint.commit(
+                        beside, place, state=state, digests=digests, guard=folder.guard
+                    )
+                self._team.wait()
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        self._place = place
+
+    def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
+        """Goes back to the newest sound checkpoint of all workers; its `progress`, or None."""
+        for name in self._team.agreed(
+            [p.name for p in checkpoint.places(folder.checkpoints_folder)]
+        ):
+            place = folder.checkpoints_folder / name
+            found = sound(place, self._team)
+            if found is not None:
+                if self._recording is not None:  # earlier attempts have measured
+                    self._recording.give_up()
+                self._read(place)
+                progress: Mapping[str, Any] = found["state"]["progress"]
+                return progress
+        return None
+
+    def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
+        """Writes what was trained, whole: DeepSpeed's zero_to_fp32 puts a model together from the
+        checkpoint of the last step; adapters are gathered."""
+        if not method.makes_model:
+            self._export_adapter(method, folder)
+        elif self._place is None:
+            raise ValueError("a model is put together from a checkpoint, and there is none")
+        elif self._team.rank == 0:
+            place = self._place
+            folder.write_model(lambda beside: self._consolidate(place, beside, tokenizer))
+        self._team.wait()
+
+    def _write(self, beside: Path) -> None:
+        if self._team.rank == 0:
+            beside.mkdir(parents=True)
+        self._team.wait()
+        self._deepspeed.save_checkpoint(
+            str(beside), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
+        )
+        file = beside / SHARDS / _rng_file(self._team.rank)
+        save_file(rng_states(self.device), file)
+        self._team.wait()
+
+    def _digests(self, place: Path, names: list[str]) -> dict[str, str | None]:
+        """Of all files, which are on the disk then; each worker reads its share of them."""
+        own = names[self._team.rank :: self._team.size]
+        for name in own:
+            sync(place / name)
+        mine = {name: digest(place / name) for name in own}
+        found: dict[str, str | None] = {}
+        for rank in range(self._team.size):
+            for name in names[rank :: self._team.size]:
+                told = (mine.get(name) or "").ljust(64).encode()
+                found[name] = self._team.gathered(told)[rank].decode().strip() or None
+        return found
+
+    def _read(self, place: Path) -> None:
+        loaded, _ = self._deepspeed.load_checkpoint(
+            str(place), tag=SHARDS, load_module_strict=False, load_lr_scheduler_states=False
+        )
+        if loaded is None:
+            raise DisagreementError(f"{place}: DeepSpeed does not find its shards there")
+        states = load_file(place / SHARDS / _rng_file(self._team.rank))
+        set_rng_states(states, self.device)
+        self._place = place
+
+    def _export_adapter(self, method: Method, folder: TrialFolder) -> None:
+        import deepspeed
+
+        is_split = self._knobs["zero_stage"] == 3
+        with deepspeed.zero.GatheredParameters(self._trained, enabled=is_split):
+            if self._team.rank == 0:
+                folder.write_adapter(lambda place: method.save(self.model, place))
+
+    def _consolidate(self, place: Path, folder: Path, tokenizer: Any) -> None:
+        from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
+
+        convert_zero_checkpoint_to_fp32_state_dict(
+            str(place),
+            str(folder),
+            max_shard_size=_MODEL_FILE_BYTES,
+            safe_serialization=True,
+            tag=SHARDS,
+        )
+        self.model.config.save_pretrained(folder)
+        self.model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def sound(place: Path, team: Team) -> dict[str, Any] | None:
+    """The manifest of a checkpoint that this run has written and nobody has touched since, for as
+    many workers as there are now; None of any other, which DeepSpeed must not read.
+
+    The workers share the reading of its files.
+    """
+    found = team.agreed(checkpoint.manifest(place))
+    if found is None or found["state"].get("workers") != team.size:
+        return None
+    team.check_same(f"{place}: its files", sorted(checkpoint.files_in(place)))
+    own = sorted(found["files"])[team.rank :: team.size]
+    bad = sum(digest(place / name) != found["files"][name] for name in own)
+    return None if team.total(bad) else dict(found)
+
+
+class _Recording:
+    """A CPU's memory from before DeepSpeed takes the model over two optimizer steps, whatever is
+    done between them: in the second one the optimizer's state is there from the beginning.
+
+    DeepSpeed takes the model for good, so the longest batch can't be tried first as on one device:
+    what counts is the batches of these steps.
+    """
+
+    STEPS = 2
+
+    def __init__(self, model: Any) -> None:
+        self.peak_bytes = 0
+        self._now = tensor_bytes(model)
+        self._steps = 0
+        self._open: ExitStack | None = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        if self._open is None and self._steps < self.STEPS:
+            self._open = ExitStack()
+            self._changes = self._open.enter_context(allocator_events())
+
+    def give_up(self) -> None:
+        self._steps = self.STEPS
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def step_done(self) -> None:
+        if self._open is None:
+            return
+        self._open.close()
+        self._open = None
+        self._steps += 1
+        self.peak_bytes = max(self.peak_bytes, self._now + highest_sum(self._changes))
+        self._now += sum(self._changes)
+
+
+def _rng_file(rank: int) -> str:
+    return f"rng-{rank}.safetensors"
+
+
+def _prepared(
+    model: Any, base: Base, knobs: Knobs, trained: list[torch.nn.Parameter], team: Team
+) -> Any:
+    """DeepSpeed's engine around the model."""
+    import deepspeed
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate.utils import DeepSpeedPlugin  # type: ignore[import-untyped]
+
+    if base.device.type == "cpu":
+        _compile_nothing()
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # joins what is there
+    optimizer = make_optimizer(trained, knobs, base.device)  # while parameters have their shapes
+    numbers = sum(parameter.numel() for parameter in trained)
+    config = _configuration(base, knobs, team, bucket=min(numbers, BUCKET))
+    if knobs["zero_stage"] == 3:  # before the device sees the model, which may be larger
+        deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
+    plugin = DeepSpeedPlugin(hf_ds_config=config)
+    accelerator = Accelerator(deepspeed_plugin=plugin)
+    accelerator.prepare(model, optimizer)
+    return accelerator.deepspeed_engine_wrapped.engine
+
+
+def _compile_nothing() -> None:
+    """On a CPU DeepSpeed would compile collectives over shared memory, which only its inference
+    uses: minutes at the first use, a compiler and a lock that a killed process leaves behind."""
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _configuration(base: Base, knobs: Knobs, team: Team, *, bucket: int) -> dict[str, Any]:
+    """DeepSpeed's. Weights stay float32; products run in the compute dtype, as on one device."""
+    zero: dict[str, Any] = {
+        "stage": knobs["zero_stage"],
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "stage3_prefetch_bucket_size": bucket,
+    }
+    if knobs.get("offload", NO_OFFLOAD) != NO_OFFLOAD:
+        zero["offload_optimizer"] = {"device": knobs["offload"], "pin_memory": False}
+    mixed = base.compute_dtype != torch.float32
+    autocast = {"enabled": mixed, "dtype": str(base.compute_dtype).removeprefix("torch.")}
+    return {
+        "train_micro_batch_size_per_gpu": knobs["batch_size"],
+        "gradient_accumulation_steps": 1,  # `accumulate` says where a step ends
+        "train_batch_size": knobs["batch_size"] * team.size,
+        "gradient_clipping": knobs["max_gradient_norm"],
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's own runs on a CPU too, with no compiler
+        **({"torch_autocast": autocast} if mixed else {}),
+        "steps_per_print": 2**62,
+    }

@@ -1,0 +1,167 @@
+"""Team: the workers that train one trial together, and what they must agree on.
+
+A worker alone is a team too, so that there is one training loop. Every method is called by all
+workers at the same place of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+class DisagreementError(RuntimeError):
+    """The workers of one trial have not got the same trial."""
+
+
+class Team(Protocol):
+    """`rank` of `size` workers; rank 0 leads: its clock counts, it writes the folder."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def total(self, value: float) -> float:
+        """The sum of all workers' values."""
+
+    def highest(self, value: float) -> float:
+        """The greatest of all workers' values."""
+
+    def agreed(self, value: Any) -> Any:
+        """The leader's value; JSON."""
+
+    def gathered(self, value: bytes) -> list[bytes]:
+        """All workers' values, by rank; they must be of one length."""
+
+    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Puts the sum over all workers in the place of each parameter's gradient."""
+
+    def check_same(self, what: str, value: Any) -> None:
+        """Raises DisagreementError, on all workers, if their values (JSON) are not equal."""
+
+    def wait(self) -> None:
+        """Returns when all workers have come here."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One worker: nobody to wait for, nothing to agree on."""
+
+    rank: int = 0
+    size: int = 1
+
+    def total(self, value: float) -> float:
+        return value
+
+    def highest(self, value: float) -> float:
+        return value
+
+    def agreed(self, value: Any) -> Any:
+        return value
+
+    def gathered(self, value: bytes) -> list[bytes]:
+        return [value]
+
+    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """They are the sum already."""
+
+    def check_same(self, what: str, value: Any) -> None:
+        """There is only one."""
+
+    def wait(self) -> None:
+        """Nobody else is there."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of torch.distributed's default group; `device`: where its tensors must lie."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @classmethod
+    def joined(cls, device: torch.device) -> Ranks:
+        """The group that this process has joined; raises ValueError if it has joined none."""
+        import torch.distributed as dist
+
+        return cls(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+
+    def total(self, value: float) -> float:
+        import torch.distributed as dist
+
+        return self._reduced(value, dist.ReduceOp.SUM)
+
+    def highest(self, value: float) -> float:
+        import torch.distributed as dist
+
+        return self._reduced(value, dist.ReduceOp.MAX)
+
+    def agreed(self, value: Any) -> Any:
+        import json
+
+        import torch.distributed as dist
+
+        text = json.dumps(value).encode() if self.rank == 0 else b""
+        length = torch.tensor([len(text)], device=self.device)
+        dist.broadcast(length, src=0)
+        content = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if self.rank == 0:
+            content.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(content, src=0)
+        return json.loads(bytes(content.cpu().tolist()))
+
+    def gathered(self, value: bytes) -> list[bytes]:
+        import torch.distributed as dist
+
+        mine = torch.frombuffer(bytearray(value), dtype=torch.uint8).to(self.device)
+        found = [torch.zeros_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine)
+        return [bytes(part.cpu().tolist()) for part in found]
+
+    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        import torch.distributed as dist
+
+        for parameter in parameters:
+            if parameter.grad is None:  # on the others it may not be
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+
+    def check_same(self, what: str, value: Any) -> None:
+        import hashlib
+        import json
+
+        own = hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()
+        found = self.gathered(own)
+        others = [rank for rank, digest in enumerate(found) if digest != found[0]]
+        if others:
+            raise DisagreementError(
+                f"{what}: workers {', '.join(map(str, others))} differ from worker 0. All of them "
+                "must see the same run folder, model, data and package versions."
+            )
+
+    def wait(self) -> None:
+        self.total(0.0)  # a barrier that names no device, which NCCL would ask for
+
+    def _reduced(self, value: float, operation: Any) -> float:
+        import torch.distributed as dist
+
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=operation)
+        return float(tensor)
+
+
+def share(indices: Sequence[int], team: Team, *, rows: int) -> list[list[int]]:
+    """The worker's micro-batches of at most `rows` out of an optimizer step's examples, in order.
+
+    All workers get the same number of them, for each calls the others within; where there are
+    too few examples, the last ones are empty.
+    """
+    mine = list(indices[team.rank :: team.size])
+    most = -(-len(indices) // team.size)
+    return [mine[at : at + rows] for at in range(0, most, rows)]

@@ -1,0 +1,264 @@
+"""What a trial will run, from the real token lengths of its task: its largest batches, and all of
+them.
+
+Batches are those of the training loop and of the evaluation. Lengths are what it takes: rows stand
+for tokens by their lengths alone, so they are kept on disk in a few kilobytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.data import encode, fixed_subset, training_order
+from trainables.errors import InputError
+from trainables.evaluate import length_sorted
+from trainables.knobs import AUTO, step_examples
+from trainables.methods import METHODS
+from trainables.prediction import Workload
+from trainables.run_folder import write_json
+from trainables.spec import TRIAL, TrialSpec
+from trainables.tasks import make_task
+from trainables.work import Generation, Pass, batch_pass
+
+_ASSUMED_COMPLETION = 16  # tokens, where nothing can be tokenized
+_KEPT = 16  # splits, in memory
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples of a split as a range of their length for each prompt and completion."""
+
+    prompts: tuple[range, ...]
+    completions: tuple[range, ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[Sequence[int]]) -> Rows:
+        return cls(tuple(range(p) for p, _ in lengths), tuple(range(c) for _, c in lengths))
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def length(self, index: int) -> int:
+        return len(self.prompts[index]) + len(self.completions[index])
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """The largest batches of a trial, and every batch that it will run."""
+
+    workload: Workload
+    training: tuple[Pass, ...]
+    evaluation: tuple[Pass | Generation, ...]
+
+
+def planned_work(
+    spec: TrialSpec,
+    splits: Mapping[str, Rows],
+    *,
+    micro_batch: int | None = None,
+    eval_batch: int | None = None,
+    positions: int | None = None,
+) -> PlannedWork:
+    """The work of a trial on `splits` of its task.
+
+    `micro_batch` and `eval_batch`: rows at once, where they are not the spec's. `positions`: how
+    many the model knows. An answer is taken to be as long as the right one when FLOPs are meant,
+    and as long as it may be when memory is.
+    """
+    eval_rows = eval_batch or spec.execution.eval_batch_size
+    training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
+    evaluation = tuple(_evaluations(spec, splits, eval_rows))
+    largest = max(training, key=lambda one: one.rows * one.length, default=Pass(1, 1, 1))
+    loss, answers = _largest_evaluation(spec, splits, eval_rows)
+    room = spec.execution.max_new_tokens
+    left = room if positions is None else max(1, positions - answers.prompt)
+    workload = Workload(
+        batch_size=largest.rows,
+        sequence_length=largest.length,
+        completion_tokens=_longest_completion(splits["train"]) if training else 1,
+        logit_positions=max((one.positions for one in training), default=1),
+        accumulated=bool(training) and largest.rows < _of_a_step(spec),
+        eval_batch_size=loss.rows,
+        eval_sequence_length=loss.length,
+        eval_prompt_length=answers.prompt,
+        eval_completion_tokens=_longest_completion(splits["selection"]),
+        eval_logit_positions=loss.positions,
+        new_tokens=min(room, left),
+    )
+    return PlannedWork(workload, training, evaluation)
+
+
+class TokenLengths:
+    """Splits of tasks by length, each tokenized once; kept in the folder `cache`, if given."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self._known: dict[str, Rows] = {}
+
+    def splits(self, spec: TrialSpec, *, positions: int | None) -> dict[str, Rows]:
+        """Those that the trial reads. Raises InputError for bad data, OSError where there is no
+        tokenizer."""
+        limit = int(spec.knobs["sequence_length"])
+        limit = min(limit, positions or limit)
+        names = ("train", "selection") if spec.role == TRIAL else ("selection", "report")
+        return {name: self._split(spec, name, limit) for name in names}
+
+    def _split(self, spec: TrialSpec, name: str, limit: int) -> Rows:
+        key = _key(spec, name, limit)
+        if key not in self._known:
+            lengths = self._read(key)
+            if lengths is None:
+                lengths = _tokenized(spec, name, limit)
+                self._write(key, lengths)
+            self._known[key] = Rows.of(lengths)
+        for unused in list(self._known)[:-_KEPT]:
+            del self._known[unused]
+        return self._known[key]
+
+    def _read(self, key: str) -> list[list[int]] | None:
+        if self._cache is None:
+            return None
+        try:
+            lengths = json.loads((self._cache / f"{key}.json").read_text())["lengths"]
+            return [[int(prompt), int(completion)] for prompt, completion in lengths]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not there, or a damaged file, which is written anew
+
+    def _write(self, key: str, lengths: list[list[int]]) -> None:
+        if self._cache is not None:
+            write_json(self._cache / f"{key}.json", {"lengths": lengths})
+
+
+def assumed_splits(spec: TrialSpec, *, positions: int | None) -> dict[str, Rows]:
+    """Splits whose rows are all as long as they may be, where nothing can be tokenized."""
+    limit = int(spec.knobs["sequence_length"])
+    limit = min(limit, positions or limit)
+    row = [limit - _ASSUMED_COMPLETION, _ASSUMED_COMPLETION]
+    trained = Rows.of([row] * max(1, spec.budget.train_examples))
+    return {
+        "train": trained,
+        "selection": Rows.of([row] * max(1, spec.budget.eval_examples)),
+        "report": Rows.of([]),
+    }
+
+
+def _trains(spec: TrialSpec) -> bool:
+    return METHODS[spec.knobs["method"]].trains
+
+
+def _of_a_step(spec: TrialSpec) -> int:
+    """Examples of an optimizer step on one worker."""
+    return -(-step_examples(spec.knobs) // int(spec.knobs.get("workers", 1)))
+
+
+def _training(spec: TrialSpec, rows: Rows, micro_batch: int | None) -> Iterator[Pass]:
+    knobs = spec.knobs
+    given = step_examples(knobs) if knobs["batch_size"] == AUTO else int(knobs["batch_size"])
+    at_once = micro_batch or given
+    total, each = spec.budget.train_examples, step_examples(knobs)
+    order = training_order(len(rows), seed=knobs["seed"], start=0, stop=total)
+    for step in range(0, total, each):
+        chosen = order[step : step + each]
+        for at in range(0, len(chosen), at_once):
+            yield batch_pass(rows, chosen[at : at + at_once])
+
+
+def _evaluations(
+    spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
+) -> Iterator[Pass | Generation]:
+    if not _trains(spec):
+        for name in ("selection", "report"):
+            yield from _evaluation(spec, splits[name], range(len(splits[name])), at_once)
+        return
+    rows = splits["selection"]
+    for fraction in _judged(spec):
+        whole = fraction == max(spec.budget.rungs)
+        asked: Sequence[int] = range(len(rows))
+        if not whole:
+            asked = fixed_subset(len(rows), spec.budget.eval_examples, seed=spec.budget.seed)
+        yield from _evaluation(spec, rows, asked, at_once)
+
+
+def _judged(spec: TrialSpec) -> list[float]:
+    """The rungs that are judged: of those that one optimizer step reaches together, the last."""
+    each, total = step_examples(spec.knobs), spec.budget.train_examples
+    steps = {math.ceil(rung * total / each - 1e-9): rung for rung in sorted(spec.budget.rungs)}
+    return list(steps.values())
+
+
+def _evaluation(
+    spec: TrialSpec, rows: Rows, asked: Sequence[int], at_once: int
+) -> Iterator[Pass | Generation]:
+    for batch in _batches([rows.length(index) for index in asked], asked, at_once):
+        yield batch_pass(rows, batch)
+    for batch in _batches([len(rows.prompts[index]) for index in asked], asked, at_once):
+        written = max(len(rows.completions[index]) for index in batch)
+        yield Generation(
+            rows=len(batch),
+            prompt=max(len(rows.prompts[index]) for index in batch),
+            new_tokens=min(written, spec.execution.max_new_tokens),
+        )
+
+
+def _batches(lengths: Sequence[int], asked: Sequence[int], at_once: int) -> Iterator[list[int]]:
+    for batch in length_sorted(lengths, batch_size=at_once):
+        yield [asked[at] for at in batch]
+
+
+def _largest_evaluation(
+    spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
+) -> tuple[Pass, Generation]:
+    """The batch of the loss with the most positions and length of any, and that of the answers."""
+    judged = [splits[name] for name in ("selection", "report") if name in splits]
+    done = [
+        one
+        for rows in judged[: 1 if _trains(spec) else None]
+        for one in _evaluation(spec, rows, range(len(rows)), at_once)
+    ]
+    losses = [one for one in done if isinstance(one, Pass)]
+    answers = [one for one in done if isinstance(one, Generation)]
+    longest = max(losses, key=lambda one: one.rows * one.length)
+    widest = max(one.positions for one in losses)
+    return (
+        Pass(longest.rows, longest.length, widest),
+        max(answers, key=lambda one: one.rows * one.prompt),
+    )
+
+
+def _longest_completion(rows: Rows) -> int:
+    return max(map(len, rows.completions))
+
+
+def _key(spec: TrialSpec, split: str, limit: int) -> str:
+    """Equal for what is tokenized alike."""
+    read = [spec.knobs[name] for name in ("prompt", "target")]
+    model = [spec.model_digest, spec.model_source, spec.revision]
+    parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
+    text = json.dumps([*parts, split, limit], sort_keys=True, default=str)
+    return "lengths-" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenized(spec: TrialSpec, split: str, limit: int) -> list[list[int]]:
+    knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
+    task = make_task(spec.task, {**knobs, **spec.task_options})
+    examples = task.load(split)
+    if not examples:
+        raise InputError(f"{spec.task}: the {split} split is empty.")
+    tokenizer = _tokenizer(spec.model_source, spec.revision)
+    encoded = encode(task, examples, tokenizer, sequence_length=limit)
+    pairs = zip(encoded.prompts, encoded.completions, strict=True)
+    return [[len(prompt), len(completion)] for prompt, completion in pairs]
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(source: str, revision: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, revision=revision or None, trust_remote_code=False)
