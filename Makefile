@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup sweep test test-slow test-gpu chaos benchmark check format base-models ci clean
+.PHONY: help setup sweep test test-slow test-gpu chaos cluster-test benchmark check format base-models ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 
 chaos: $(READY) ## break a sweep on purpose, 20 drawn rounds (CHAOS_ROUNDS, CHAOS_SEED)
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s tests/chaos
+
+cluster-test: $(READY) ## ray up, sweeps, lost hosts and ray down on three test hosts (root, sshd, rsync)
+	$(BIN)/python -m pytest -s tests/cluster
 
 benchmark: $(READY) ## what a sweep costs besides training, against plain Ray Tune
 	$(BIN)/python -m benchmarks.overhead

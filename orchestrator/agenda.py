@@ -114,7 +114,8 @@ class Agenda:
         """A trial reached the state in its record; the study is told."""
         if record.is_trial and record.state == INFEASIBLE:
             self._fitting.learn(record.trial_id, record.spec.knobs, fits=False)
-        self._planner.learn(record)
+        if self._planner.learn(record):
+            self._fitting.forget_foretold()
         self._settle(record)
 
     def _settle(self, record: TrialRecord) -> None:
@@ -252,7 +253,7 @@ class Agenda:
 
     def _is_ruled_out(self, record: TrialRecord) -> bool:
         """Whether less than this did not fit; its result is then written and told."""
-        smaller = self._fitting.rules_out(record.spec.knobs)
+        smaller = self._fitting.rules_out(record.spec.knobs, foretold=False)
         if smaller is not None:
             self._refuse(record, f"needs at least the memory of {smaller}, which did not fit")
         return smaller is not None

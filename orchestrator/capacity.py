@@ -87,11 +87,13 @@ def cluster_capacity(
     if kind != CUDA:
         return _of_cpus(resources, device, nodes)
     devices = int(resources.gpus or max(1.0, sum(node.get("GPU", 0) for node in nodes)))
+    part = min(1.0, resources.gpus_per_trial or 1.0)
     if resources.gpu_memory is not None:
-        return Capacity(resources.gpu_memory, CUDA, "resources.gpu_memory", devices)
+        given = int(resources.gpu_memory * part)
+        return Capacity(given, CUDA, "resources.gpu_memory", devices)
     has = device.get("device_memory_bytes")
     name = str(device.get("device", "the GPU"))
-    return None if has is None else Capacity(int(has), CUDA, name, devices)
+    return None if has is None else Capacity(int(has * part), CUDA, name, devices)
 
 
 def planned_capacity(resources: ResourcesConfig, *, memory_bytes: int) -> Capacity:
@@ -99,7 +101,9 @@ def planned_capacity(resources: ResourcesConfig, *, memory_bytes: int) -> Capaci
     has `memory_bytes`."""
     if resources.gpu_memory is not None:
         devices = int(resources.gpus or 1)
-        return Capacity(resources.gpu_memory, CUDA, "resources.gpu_memory", devices)
+        part = min(1.0, resources.gpus_per_trial or 1.0)
+        given = int(resources.gpu_memory * part)
+        return Capacity(given, CUDA, "resources.gpu_memory", devices)
     if resources.gpus:
         raise InputError(
             "resources.gpus: how much memory has each? Give resources.gpu_memory, as 40GiB."

@@ -6,13 +6,14 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.autoscaled import nodes_that_may_come
 from orchestrator.config import ResourcesConfig, SweepConfig
 from orchestrator.exclusions import surviving
-from orchestrator.host_shape import HostShape, host_shape
+from orchestrator.host_shape import HostShape, host_shape, one_accelerator
 from orchestrator.host_starts import Sharing
 from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
@@ -134,7 +135,11 @@ def open_hosts(
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    coming = nodes_that_may_come()
+    if coming:
+        say(f"The cluster's autoscaler may start {len(coming)} more nodes.")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + coming
+    resources, nodes = _of_one_type(resources, nodes, say)
     shape = host_shape(
         nodes,
         cpus=resources.cpus_per_trial,
@@ -147,6 +152,18 @@ def open_hosts(
     admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
     device = _first_host(admission.open.remote(), shape, say, signals)
     return Cluster(shape, admission, name, device, sharing)
+
+
+def _of_one_type(
+    resources: ResourcesConfig, nodes: list[Mapping[str, float]], say: Callable[[str], None]
+) -> tuple[ResourcesConfig, list[Mapping[str, float]]]:
+    """One type of GPU per sweep, unless the space has chosen one: its memory decides what fits."""
+    if resources.accelerator_type is not None:
+        return resources, nodes
+    left, kind = one_accelerator(nodes)
+    if kind is not None:
+        say(f"There are several types of GPU; this sweep uses {kind} (resources.accelerator_type).")
+    return replace(resources, accelerator_type=kind), left
 
 
 def _sharing(resources: ResourcesConfig, shape: HostShape) -> Sharing:

@@ -1,7 +1,7 @@
 """Correction: what finished trials took, against what was predicted, corrects later predictions.
 
-Trials of one kind (method, quantization, device) are compared. The numbers lie in the trial
-directories, so a sweep that is resumed has them again. LIGHT.
+Trials of one kind (model, method, quantization, workers, device) are compared. The numbers lie in
+the trial directories, so a sweep that is resumed has them again. LIGHT.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Correction:
 
 def kind_of(knobs: Mapping[str, Any], device: str) -> Kind:
     """Trials of one kind are off by alike."""
-    names = ("method", "quantization", "zero_stage")
+    names = ("model", "method", "quantization", "zero_stage", "workers", "offload")
     return (*(str(knobs.get(name, 0)) for name in names), device)
 
 

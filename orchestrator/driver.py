@@ -7,7 +7,7 @@ earlier start.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -69,6 +69,7 @@ class Driver:
             start_ray(self.address, dashboard=needs_dashboard(self.config))
             self._signals.take()  # Ray has put a handler of its own in place
             self._signals.check()
+            self._check_storage()
             tracker = self._open_tracker(display)
         outcome: Outcome = "interrupted"
         at_once = False
@@ -167,10 +168,13 @@ class Driver:
         """From here on trials are held against what the cluster has."""
         import ray
 
+        from orchestrator.autoscaled import nodes_that_may_come
         from orchestrator.capacity import cluster_capacity
         from orchestrator.forecast import Forecaster
+        from orchestrator.host_shape import one_accelerator
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes, _ = one_accelerator([*nodes, *nodes_that_may_come()])
         capacity = cluster_capacity(self.config.resources, device, nodes)
         if self._predictions is not None:
             self.planner.forecaster = Forecaster(
@@ -192,7 +196,7 @@ class Driver:
         display.message("Scoring the report split ...")
         due = _worth_reporting(self.run, sweep.ledger, self.config.objective)
         score_reports(sweep, due, say=display.message)
-        removed = discard_beaten_models(self.run, keep={record.trial_id for record in due})
+        removed = discard_beaten_models(self.run, keep=_worth_keeping(self.run, due))
         if removed is not None:
             display.message(removed)
         remember(self.run, guesses=self._guesses(), out_of_hours=sweep.agenda.ended_early)
@@ -238,6 +242,14 @@ class Driver:
         if hours_are_over(read_state(self.run), self.config.limits):
             print(out_of_hours(self.config.limits, resume_command=self.resume_command))
 
+    def _check_storage(self) -> None:
+        """Refuses storage that a node does not share, and a SQLite store on shared storage."""
+        from orchestrator.shared_storage import check_storage, refuse_shared_sqlite
+
+        storage = self.run.path.parent
+        is_shared = check_storage(storage)
+        refuse_shared_sqlite(self._uri, shared_folder=storage if is_shared else None)
+
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
         from orchestrator.held_tracker import HeldTracker
@@ -265,9 +277,11 @@ class Driver:
 
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
+        from orchestrator.shared_storage import refuse_shared_sqlite
         from orchestrator.terminal import SweepDisplay
 
         if read_state(self.run).get("tracked_in") != redact(self._uri):
+            refuse_shared_sqlite(self._uri)
             tracker = self._open_tracker(SweepDisplay())
             self._close_tracker(tracker, "finished")
 
@@ -291,6 +305,15 @@ def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialR
     fronts = [*front(results), *front(results, cost="train_flops")]
     chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *fronts]}
     return [ledger.records[trial_id] for trial_id in chosen]
+
+
+def _worth_keeping(run: RunFolder, due: Iterable[TrialRecord]) -> set[str]:
+    """Whose models may still be asked for, with any limits of memory and FLOPs."""
+    from orchestrator.pareto import unbeaten
+
+    return {record.trial_id for record in due} | {
+        item.trial_id for item in unbeaten(read_trials(run))
+    }
 
 
 def _best(run: RunFolder, metric: str) -> TrialResult | None:

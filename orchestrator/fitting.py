@@ -74,6 +74,10 @@ class Fitting:
         need = Need.of(knobs)
         self._predicted[need.kind][trial_id] = need
 
+    def forget_foretold(self) -> None:
+        """What was predicted not to fit is predicted anew."""
+        self._predicted.clear()
+
     def rules_out(self, knobs: Knobs, *, foretold: bool = True) -> str | None:
         """A trial that did not fit and that needs no more memory than this would; None: none.
 

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.capacity import Capacity, in_words
+from orchestrator.capacity import CUDA, Capacity, in_words
 from orchestrator.correction import Correction
+from orchestrator.ledger import TrialRecord
 from orchestrator.model_config import model_config
 from orchestrator.sharding import sharded_train_bytes
 from trainables.combinations import impossible
@@ -133,6 +134,16 @@ class Forecaster:
         asked = self._asked.get(spec.trial_id)
         return asked.result() if asked is not None and asked.done() else None
 
+    def learn(self, record: TrialRecord) -> bool:
+        """What a trial took, if it has finished; forecasts that this changes are made anew."""
+        knobs = record.spec.knobs
+        before = self.correction.factors(knobs, self._device)
+        self.correction.learn(record)
+        changed = self.correction.factors(knobs, self._device) != before
+        if changed:
+            self._asked = {name: made for name, made in self._asked.items() if not made.done()}
+        return changed
+
     def close(self) -> None:
         """Ends what is being made; nothing is forecast any more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -143,6 +154,8 @@ class Forecaster:
         if config is None:
             return None
         forecast = self._shrunk(spec, config)
+        if forecast is not None and (too_many := self._too_many_workers(spec)):
+            return replace(forecast, refusal=too_many)
         if forecast is None or self._fits(forecast):
             return forecast
         return replace(forecast, refusal=self._refusal(spec, forecast, config))
@@ -217,6 +230,18 @@ class Forecaster:
         """Whether it fits, or what does not is the training."""
         most = forecast.train_memory_bytes + _constants(forecast.told)
         return self._fits(forecast) or forecast.device_memory_bytes <= most
+
+    def _too_many_workers(self, spec: TrialSpec) -> str | None:
+        """Each takes a GPU of its own, and Ray would wait for what never comes."""
+        workers = int(spec.knobs.get("workers", 1))
+        if self._capacity is None or self._capacity.device_type != CUDA:
+            return None
+        if workers <= self._capacity.devices:
+            return None
+        return (
+            f"asks for {workers} workers with a GPU each; the cluster has, or can grow to, "
+            f"{self._capacity.devices}. Use workers <= {self._capacity.devices}."
+        )
 
     def _refusal(self, spec: TrialSpec, forecast: Forecast, config: Mapping[str, Any]) -> str:
         assert self._capacity is not None

@@ -25,6 +25,7 @@ from trainables.spec import FINISHED, Event
 if TYPE_CHECKING:
     from trainables.gang_member import Decision
 
+SECONDS_TO_ABORT = 30.0  # what Ray Train is given to end its workers
 LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interrupted
 _TRAIN_FOLDER = "ray_train"  # Train's own files, in the trial's folder while it runs
 _TRAIN_SETTINGS = {  # read by Ray Train (ray/train/v2/_internal/constants.py)
@@ -59,6 +60,7 @@ class GangProcess:
         self._failure: Failure | None = None
         self._fit: threading.Thread | None = None
         self._finished: Event | None = None
+        self._controller: Any = None
 
     def start(
         self, folder: str, silent_seconds: float | None = None
@@ -114,6 +116,19 @@ class GangProcess:
             self._fit.join()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def abandon(self) -> None:
+        """Ends the workers, wherever they are, and then this process.
+
+        Killed instead, it would take Train's controller with it, which alone gives back what Ray
+        has reserved for the workers.
+        """
+        if self._fit is not None and self._fit.is_alive() and self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(self._controller.abort.remote(), timeout=SECONDS_TO_ABORT)
+            self._fit.join(SECONDS_TO_ABORT)
+        os._exit(0)
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
         """Returns if the process lives."""
 
@@ -125,6 +140,11 @@ class GangProcess:
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def until_interrupted(self) -> None:
         self._interrupted.wait()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def controlled_by(self, controller: Any) -> None:
+        """Train's controller, which has just been started for this trial."""
+        self._controller = controller
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def began(self, history: list[Event]) -> Decision:
@@ -171,6 +191,8 @@ class GangProcess:
 
         try:
             _train(given, self._layout)
+        except ray.exceptions.RayError:  # the controller is gone
+            self._told.put(self._failure)
         except TrainingFailedError as error:
             self._told.put(self._failure or _failure_of_train(error))
         finally:
@@ -179,10 +201,17 @@ class GangProcess:
 
 
 def gang_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
-    """A front as a Ray actor on the head node, which takes no CPU of its own."""
-    groups = {"control": 2, "ranks": layout.workers + 1, "watch": layout.workers + 3}
+    """A front as a Ray actor on the head node, which takes no CPU of its own.
+
+    What Ray Train leaves behind to clean up after a controller that dies asks for the cluster by
+    its address, which it has to be told where several run on one machine.
+    """
+    address = ray.get_runtime_context().gcs_address
+    groups = {"control": 4, "ranks": layout.workers + 1, "watch": layout.workers + 3}
     actor = ray.remote(concurrency_groups=groups)(GangProcess).options(
-        num_cpus=0, resources={"node:__internal_head__": 0.001}
+        num_cpus=0,
+        resources={"node:__internal_head__": 0.001},
+        runtime_env={"env_vars": {"RAY_ADDRESS": address}},
     )
     return actor.remote(layout, provenance)
 
@@ -207,8 +236,20 @@ def _train(given: dict[str, Any], layout: Layout) -> None:
             name=_TRAIN_FOLDER,
             storage_path=str(Path(given["folder"])),
             failure_config=FailureConfig(max_failures=0),
+            callbacks=[_controller_callback(given["front"])],
         ),
     ).fit()
+
+
+def _controller_callback(front: Any) -> Any:
+    """Tells the front of the controller, in whose process it is called."""
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class TellsOfItself(ControllerCallback):  # type: ignore[misc]  # Ray carries no types
+        def after_controller_start(self, train_run_context: Any) -> None:
+            ray.get(front.controlled_by.remote(ray.get_runtime_context().current_actor))
+
+    return TellsOfItself()
 
 
 def _work(given: dict[str, Any]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.errors import InputError
 
 CPU_HOST_MEMORY_BYTES = 1 << 30  # a host's process with its imports, before it loads a model
+_TYPE = "accelerator_type:"  # begins Ray's names of a node's kinds of GPU
 _ROUNDING = 1e-9  # 1.0 // 0.2 is 4
 
 
@@ -44,6 +46,23 @@ def host_shape(
         raise InputError(_no_room(nodes, each_cpus, each_gpus))
     wanted = min(room, trials) if count is None else min(room, count)
     return HostShape(each_cpus, each_gpus, max(1, wanted))
+
+
+def one_accelerator(
+    nodes: Sequence[Mapping[str, float]],
+) -> tuple[list[Mapping[str, float]], str | None]:
+    """The nodes with the type of GPU that there are most of, and its name, if there are several
+    types; else all nodes and None. What fits one type does not tell of another.
+    """
+    gpus: Counter[str] = Counter()
+    for node in nodes:
+        for name in node:
+            if name.startswith(_TYPE):
+                gpus[name] += int(node.get("GPU", 0))
+    if len(gpus) < 2:
+        return list(nodes), None
+    chosen = max(sorted(gpus), key=lambda name: gpus[name])
+    return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
 
 
 def _cpus_each(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:

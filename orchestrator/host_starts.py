@@ -82,7 +82,8 @@ class HostStarts:
     async def hand_over(self, slot: Slot, need: Need) -> None:
         """Tells a host what the trial that comes may take; raises what Ray does for a dead one."""
         device = slot.device
-        share = None if device.is_node else device.share_bytes(need)
+        is_divided = device.is_part or device.most_hosts > 1
+        share = device.share_bytes(need) if is_divided and not device.is_node else None
         if share is None and device.is_part:
             share = device.capacity_bytes
         await slot.actor.take_share.remote(share, device_shared=device.is_shared(need))
@@ -120,9 +121,7 @@ class HostStarts:
         return gang_actor(layout, dict(self.provenance))
 
     def end_gang(self, gang: Slot) -> None:
-        import ray
-
-        ray.kill(gang.actor)
+        gang.actor.abandon.remote()
 
     def _actor(self, device: Device) -> Any:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

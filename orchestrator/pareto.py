@@ -8,6 +8,7 @@ from itertools import groupby
 from orchestrator.trial_result import TrialResult
 
 COST, VALUE = "train_peak_memory_bytes", "em_acc"
+COSTS = ("train_peak_memory_bytes", "eval_peak_memory_bytes", "train_flops")
 
 
 def front(
@@ -41,3 +42,25 @@ def candidates(
     return [
         item for item in results if item.is_trial and item.finished and names <= item.metrics.keys()
     ]
+
+
+def unbeaten(
+    results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS, value: str = VALUE
+) -> list[TrialResult]:
+    """The finished trials that no other one beats: worth no less at no more of any cost, and better
+    in one of them. One that lacks a number is beaten by none.
+    """
+    finished = [item for item in results if item.is_trial and item.finished]
+    whole = [item for item in finished if {*costs, value} <= item.metrics.keys()]
+    points = {item.trial_id: _point(item, costs, value) for item in whole}
+    beaten = {
+        name
+        for name, point in points.items()
+        if any(other != point and all(map(float.__ge__, other, point)) for other in points.values())
+    }
+    return [item for item in finished if item.trial_id not in beaten]
+
+
+def _point(result: TrialResult, costs: Sequence[str], value: str) -> tuple[float, ...]:
+    """More is better in all of them."""
+    return (float(result.metrics[value]), *(-float(result.metrics[cost]) for cost in costs))

@@ -146,10 +146,10 @@ class Planner:
             return None
         return self.forecaster.of(spec)
 
-    def learn(self, record: TrialRecord) -> None:
-        """What a trial took, if it has finished, corrects the forecasts of its kind."""
-        if self.forecaster is not None:
-            self.forecaster.correction.learn(record)
+    def learn(self, record: TrialRecord) -> bool:
+        """What a trial took, if it has finished, corrects the forecasts of its kind; whether it
+        changes them."""
+        return self.forecaster is not None and self.forecaster.learn(record)
 
     def _kind_rejection(self, spec: TrialSpec) -> str | None:
         """Why a device of this kind can't run the trial, however large it is, or None."""

@@ -24,13 +24,14 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
 _COMMAND = (sys.executable, "-m", "trainables.simulate")
 _LEAVES_WITHIN_SECONDS = 2.0
+ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
 
 
 class Predictions:
     """Answers about trials, each kept once it is known.
 
     `start` returns at once: the process imports in the background. `of` waits for its answer and
-    may be called from any thread; None: it can't be predicted. `warn` is told why, once.
+    may be called from any thread; None: it can't be predicted. `warn` is told each reason once.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Predictions:
         self._errors: Any = None
         self._asking = threading.Lock()
         self._over = False
-        self._warned = False
+        self._said: set[str] = set()
 
     def start(self) -> None:
         """Starts the process, unless it was already."""
@@ -94,6 +95,9 @@ class Predictions:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
+        too_late = threading.Timer(ANSWERS_WITHIN_SECONDS, process.kill)
+        too_late.daemon = True
+        too_late.start()
         try:
             process.stdin.write(request + "\n")
             process.stdin.flush()
@@ -101,6 +105,8 @@ class Predictions:
             told = json.loads(line) if line else None
         except (OSError, ValueError):
             told = None
+        finally:
+            too_late.cancel()
         if told is None:
             self._end(f"the process that predicts has ended: {self._last_words()}")
             return None
@@ -115,8 +121,8 @@ class Predictions:
         self.close()
 
     def _say(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
+        if reason not in self._said:
+            self._said.add(reason)
             self._warn(f"warning: {reason}")
 
     def _last_words(self) -> str:

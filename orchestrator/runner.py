@@ -83,7 +83,7 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
         tune.Tuner(
             tune.with_resources(TrialProxy, _next_to_no_resources()),
             tune_config=tune.TuneConfig(
-                search_alg=AgendaSearcher(sweep),
+                search_alg=AgendaSearcher(sweep, look=callback.look),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=sweep.cluster.most_trials + look_ahead(sweep),
@@ -143,15 +143,17 @@ def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
 class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     """Tune's view of the Agenda."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, *, look: Callable[[], None] = lambda: None) -> None:
         super().__init__(metric="objective", mode="max")
         self._sweep = sweep
+        self._look = look  # while Tune has no trial at all it asks for one, and for nothing else
         self._ahead = look_ahead(sweep)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it into snapshots that are never read
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._look()
         sweep = self._sweep
         record = sweep.agenda.next() if self._has_room() else None
         if record is None:
@@ -210,7 +212,11 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return {}  # see AgendaSearcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Several times a second: is it time to end?"""
+        """Several times a second."""
+        self.look()
+
+    def look(self) -> None:
+        """Is it time to end?"""
         sweep = self._sweep
         sweep.clock.tick()
         self._hosts_left.look()

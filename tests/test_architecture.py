@@ -72,7 +72,16 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
     assert found <= ALLOWED_IN[package]
 
 
-@pytest.mark.parametrize("module", ["orchestrator.sweep", "orchestrator.report", *LIGHT])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "orchestrator.sweep",
+        "orchestrator.report",
+        "orchestrator.ask",
+        "orchestrator.doctor",
+        *LIGHT,
+    ],
+)
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(

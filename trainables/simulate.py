@@ -111,11 +111,12 @@ def predict_trial(
         spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
     )
     prediction = predict(config, spec.knobs, work.workload, device=device, cache=cache)
+    workers = int(spec.knobs.get("workers", 1))  # each of them answers all questions
     return TrialPrediction(
         workload=work.workload,
         prediction=prediction,
         train_flops=total_flops(work.training, prediction.training),
-        eval_flops=total_flops(work.evaluation, prediction.forward),
+        eval_flops=total_flops(work.evaluation, prediction.forward) * workers,
         knows_lengths=known,
     )
 

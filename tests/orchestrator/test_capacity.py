@@ -17,7 +17,7 @@ from orchestrator.capacity import (
     size,
 )
 from orchestrator.config import ResourcesConfig, from_mapping, to_mapping
-from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES
+from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, one_accelerator
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 
@@ -103,3 +103,19 @@ def test_a_plan_is_for_what_the_space_names_else_for_this_machine() -> None:
     assert (here.bytes, here.device_type) == (3 * GIBIBYTE, CPU)
     with pytest.raises(InputError, match=r"resources\.gpus: how much memory has each"):
         planned_capacity(ResourcesConfig(gpus=4), memory_bytes=0)
+
+
+def test_a_trial_with_a_part_of_a_gpu_may_take_that_part_of_its_memory() -> None:
+    half = ResourcesConfig(gpus_per_trial=0.5)
+    found = cluster_capacity(half, A100, [{"GPU": 1.0}])
+    assert found is not None and found.bytes == 21 * GIBIBYTE
+    planned = ResourcesConfig(gpus_per_trial=0.5, gpus=1, gpu_memory=40 * GIBIBYTE)
+    assert planned_capacity(planned, memory_bytes=0).bytes == 20 * GIBIBYTE
+
+
+def test_a_sweep_keeps_to_the_type_of_gpu_that_there_is_most_of() -> None:
+    t4, a100 = "accelerator_type:T4", "accelerator_type:A100"
+    nodes = [{"CPU": 2.0}, {"GPU": 1.0, t4: 1.0}, {"GPU": 4.0, a100: 1.0}, {"GPU": 1.0, t4: 1.0}]
+    assert one_accelerator(nodes) == ([nodes[2]], "A100")
+    assert one_accelerator(nodes[:2]) == (nodes[:2], None)
+    assert one_accelerator([]) == ([], None)

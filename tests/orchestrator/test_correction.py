@@ -44,7 +44,7 @@ def _event(summary: Any) -> Any:
 
 
 def factors(correction: Correction, device: str = "cpu", **knobs: Any) -> tuple[float, float]:
-    found = correction.factors(canonical({"model": "a", **knobs}), device)
+    found = correction.factors(canonical({"model": "base_models/small", **knobs}), device)
     return found.train, found.evaluation
 
 
@@ -63,6 +63,7 @@ def test_one_that_took_more_raises_the_predictions_of_its_kind_only(run: RunFold
     assert factors(correction) == (1.1, 1.2)
     assert factors(correction, rank=64) == (1.1, 1.2)
     assert factors(correction, quantization="nf4") == (1.0, 1.0)
+    assert factors(correction, model="base_models/large") == (1.0, 1.0)
     assert factors(correction, "cuda") == (1.0, 1.0)
 
 

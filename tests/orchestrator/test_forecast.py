@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.forecast import Forecast
+from orchestrator.capacity import CUDA, Capacity
+from orchestrator.forecast import Forecast, Forecaster
 from orchestrator.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster
@@ -112,6 +113,17 @@ def test_more_workers_are_what_would_fit_full_fine_tuning() -> None:
     ) in str(refusal)
 
 
+def test_more_workers_than_there_are_gpus_are_refused() -> None:
+    gpus = Capacity(10**12, CUDA, "a test's", devices=2)
+    forecasts = Forecaster(
+        LinearPredictions(), capacity=gpus, device=CUDA, model_config=lambda spec: {}
+    )
+    found = forecasts.of(spec(method="full", workers=4, batch_size=1))
+    assert found is not None and "Use workers <= 2" in str(found.refusal)
+    fitting = forecasts.of(spec(method="full", workers=2, batch_size=1))
+    assert fitting is not None and fitting.refusal is None
+
+
 def test_finished_trials_correct_the_forecasts_made_from_then_on(tmp_path: Any) -> None:
     forecasts = forecaster(310 * MEBIBYTE)
     first = forecasts.of(spec(batch_size=4))
@@ -121,7 +133,9 @@ def test_finished_trials_correct_the_forecasts_made_from_then_on(tmp_path: Any) 
     peaks = {"train_peak_memory_bytes": 330.0 * MEBIBYTE, "executed_batch_size": 4.0}
     record = TrialRecord(spec(batch_size=4), folder, FINISHED)
     record.history = [Event("finished", 1, 4, peaks, 1.0)]
-    forecasts.correction.learn(record)
+    assert forecasts.learn(record)
+    assert not forecasts.learn(record)  # nothing new
+    assert forecasts.known(spec(batch_size=4)) is None  # it is made anew
     later = forecasts.of(spec(batch_size=4, learning_rate=1e-5))
     assert later is not None
     assert later.train_memory_bytes == 330 * MEBIBYTE

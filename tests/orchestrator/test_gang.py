@@ -16,7 +16,7 @@ import ray
 from orchestrator.host_shape import HostShape
 from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.test_proxy import next_event, open_proxy
+from tests.orchestrator.test_proxy import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama
 from trainables.run_folder import RunFolder
 
@@ -95,7 +95,7 @@ def test_one_that_is_stopped_frees_its_workers_within_five_seconds(
     hosts_are_back(admission)
 
 
-def test_an_interruption_saves_and_a_front_that_is_killed_leaves_no_worker(
+def test_an_interruption_saves_and_a_front_that_dies_or_hangs_leaves_no_worker(
     admission: Any, model: Path, tmp_path: Path
 ) -> None:
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=4, workers=2)
@@ -108,6 +108,9 @@ def test_an_interruption_saves_and_a_front_that_is_killed_leaves_no_worker(
     ray.get(admission.reopen.remote())
     history = proxy.step()["history"]
     assert history[-1]["step"] >= last["event"]["step"]
+    kill_host(proxy)
+    assert "history" in proxy.step()
+    assert proxy._losses == 1
     ray.get(admission.replace.remote(proxy._trial_id))  # as of one that hangs
     until(lambda: not workers())
     hosts_are_back(admission)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pareto import COST, VALUE, front
+from orchestrator.pareto import COST, COSTS, VALUE, front, unbeaten
 from orchestrator.pareto_plot import caption, plot
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
@@ -79,3 +80,19 @@ def test_trials_without_baselines_and_of_unknown_quantization_are_drawn(tmp_path
     add_trial(run, right=outcomes(0), quantization="nf4", double_quantization=True,
               metrics={COST: 7 * 2**30})  # fmt: skip
     assert plot(run) is not None
+
+
+def test_one_that_is_on_no_front_of_two_may_still_be_beaten_by_none() -> None:
+    def costing(name: str, value: float, *costs: float) -> TrialResult:
+        made = trial(name, costs[0], value)
+        return replace(made, metrics={VALUE: value, **dict(zip(COSTS, costs, strict=True))})
+
+    results = [
+        costing("cheap", 0.70, 20, 9, 1),
+        costing("small", 0.70, 5, 9, 10),
+        costing("between", 0.65, 6, 9, 2),
+        costing("beaten", 0.65, 6, 9, 3),
+        costing("beaten too", 0.60, 20, 9, 10),
+        trial("lacks FLOPs", 99, 0.1),
+    ]
+    assert names(unbeaten(results)) == ["cheap", "small", "between", "lacks FLOPs"]

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cluster import Cluster
 from orchestrator.config import LimitsConfig
 from orchestrator.host_shape import HostShape
+from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.limits import SweepClock
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum
@@ -177,6 +178,16 @@ def test_a_trial_over_its_hours_is_stopped_with_the_reason(running: Running) -> 
     read = Ledger(running.ledger.run).records[running.record.trial_id]
     assert (read.state, read.reason) == (STOPPED, "limits.trial_hours: over")
     assert read.history == [event]
+
+
+def test_ctrl_c_is_heard_while_tune_only_asks_for_a_trial(running: Running) -> None:
+    signals = NotedSignals()
+    callback = SweepCallback(running.sweep, None, signals=signals)
+    searcher = AgendaSearcher(running.sweep, look=callback.look)
+    assert isinstance(searcher.suggest("one"), dict)
+    signals.asked = True
+    searcher.suggest("two")
+    assert running.sweep.agenda.end_reason == "interrupted"
 
 
 def test_when_the_hours_are_used_up_nothing_new_starts_and_running_trials_are_told(

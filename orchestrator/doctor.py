@@ -1,0 +1,145 @@
+"""python -m orchestrator.doctor: is this cluster, or this cluster file, fit for sweeps?
+
+Without --cluster it looks at a running cluster, or starts a local Ray where there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.sweep import DEFAULT_SPACE
+from trainables.errors import InputError
+from trainables.run_folder import RunFolder
+
+FINE, SOMETHING_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _look_at_file(given) if given.cluster else _look_at_cluster(given)
+    except InputError as error:
+        for message in error.messages:
+            print(f"error: {message}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _look_at_file(given: argparse.Namespace) -> int:
+    from orchestrator.config import load_config
+    from orchestrator.doctor_cluster_file import check_cluster_file
+
+    resources = load_config(_space_file(given.space)).resources if given.space else None
+    try:
+        check_cluster_file(given.cluster, resources)
+    except InputError as error:
+        print(f"{given.cluster} is not ready:\n")
+        for message in error.messages:
+            print(f"  {message.removeprefix(f'{given.cluster}: ')}")
+        print(f"\n{len(error.messages)} to mend.")
+        return SOMETHING_FAILED
+    print(f"{given.cluster}: nothing wrong was found.")
+    return FINE
+
+
+def _look_at_cluster(given: argparse.Namespace) -> int:
+    import ray
+
+    from orchestrator.cluster import start_ray
+    from orchestrator.doctor_checks import CHECKS, Patient
+    from orchestrator.doctor_findings import all_passed, table
+    from orchestrator.doctor_sweep import check_sweep
+    from orchestrator.every_node import alive_nodes
+
+    began = time.monotonic()
+    models, uses_deepspeed = _needs(given.space or DEFAULT_SPACE)
+    storage = Path(given.storage).expanduser().resolve()
+    print("Joining the cluster, or starting a local Ray ...", flush=True)
+    start_ray(given.address)
+    try:
+        findings = []
+        checks = dict(CHECKS) if given.no_sweep else {**CHECKS, "sweep": check_sweep}
+        for place, (name, check) in enumerate(checks.items(), start=1):
+            say = _progress(f"[{place}/{len(checks)}] {name}")
+            say("...")
+            uri = _tracking_uri(given, storage)
+            patient = Patient(alive_nodes(), storage, uri, models, uses_deepspeed, say)
+            findings.append(check(patient))
+    finally:
+        ray.shutdown()
+    print(f"\n{table(findings)}\n")
+    fine = all_passed(findings)
+    verdict = "Fit for sweeps" if fine else "Not fit for sweeps yet"
+    print(f"{verdict} ({time.monotonic() - began:.0f} s).")
+    return FINE if fine else SOMETHING_FAILED
+
+
+def _progress(name: str) -> Callable[[str], None]:
+    """One line per piece of news: it may go to a log as well as to a screen."""
+    return lambda news: print(f"{name} {news}", flush=True)
+
+
+def _needs(space: str) -> tuple[list[str], bool]:
+    """The models that the space names, in its order, and whether DeepSpeed shards any trial."""
+    from orchestrator.config import load_config
+    from orchestrator.exclusions import cells, surviving
+
+    config = load_config(_space_file(space))
+    models = list(dict.fromkeys(str(cell.model) for cell in cells(config.space)))
+    stages = surviving(config.space, config.exclude, ("zero_stage",))
+    return models, any(each.get("zero_stage") for each in stages)
+
+
+def _space_file(given: str) -> Path:
+    """The file as given, or the shipped one by that path from any working directory."""
+    shipped = Path(__file__).resolve().parent.parent / given
+    return shipped if not Path(given).exists() and shipped.exists() else Path(given)
+
+
+def _tracking_uri(given: argparse.Namespace, storage: Path) -> str:
+    """Where a sweep with these options would track."""
+    own = f"sqlite:///{RunFolder(storage / 'any').tracking_database}"
+    return str(given.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.doctor",
+        description=(
+            "Look at a running cluster (nodes, GPUs, versions, storage, MLflow, models, DeepSpeed "
+            "and a short trial on every node), or at a cluster file before `ray up`. Each failure "
+            "is shown with what mends it."
+        ),
+        epilog="exit codes: 0 fit; 1 something failed; 2 bad input; 130 interrupted",
+    )
+    parser.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="check this cluster file and nothing else"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="Ray cluster to look at: auto, local or an address (default: as for sweeps)",
+    )
+    parser.add_argument(
+        "--storage", default="runs", metavar="DIR", help="where runs would lie (default: runs)"
+    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow server or store")
+    parser.add_argument(
+        "--space",
+        metavar="SPACE.yaml",
+        help="look for this sweep's models, and whether a node type has what its trials ask for",
+    )
+    parser.add_argument("--no-sweep", action="store_true", help="leave the short trials out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

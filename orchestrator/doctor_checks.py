@@ -1,0 +1,214 @@
+"""The doctor's checks of a running cluster: each looks at every node and returns a Finding."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.autoscaled import nodes_that_may_come
+from orchestrator.doctor_findings import Finding
+from orchestrator.doctor_node import (
+    node_deepspeed,
+    node_devices,
+    node_models,
+    node_reaches,
+    node_versions,
+)
+from orchestrator.every_node import Answer, Node, on_every_node
+from orchestrator.shared_storage import look_at_storage, refuse_shared_sqlite, unshared
+from orchestrator.sqlite_store import sqlite_file
+from trainables.errors import InputError
+
+Say = Callable[[str], None]
+_SAME = "Bring all nodes to one version: run `ray up` again with the cluster's file."
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is looked at, for a space: its models, as it names them, and whether DeepSpeed shards
+    any of its trials."""
+
+    nodes: Sequence[Node]
+    storage: Path
+    tracking_uri: str
+    models: Sequence[str]
+    uses_deepspeed: bool = False
+    say: Say = lambda line: None
+
+    def ask(self, work: Callable[..., Any], *arguments: Any, seconds: float = 120) -> list[Answer]:
+        return on_every_node(self.nodes, work, *arguments, seconds=seconds, say=self.say)
+
+
+def check_nodes(patient: Patient) -> Finding:
+    """How many there are, with what; those that died are named."""
+    import ray
+
+    lines = [f"{node.name} ({node.cpus:g} CPUs, {node.gpus:g} GPUs)" for node in patient.nodes]
+    dead = [node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]]
+    said = f"{len(lines)} up: {', '.join(lines)}"
+    if dead:
+        said += f"; gone since the cluster's start: {', '.join(sorted(set(dead)))}"
+    may_come = nodes_that_may_come()
+    if may_come:
+        said += f"; the autoscaler may start {len(may_come)} more, which are not looked at now"
+    room = any(node.cpus >= 1 for node in patient.nodes) or bool(may_come)
+    mend = "No node has a CPU for trials now: see that workers join, or that an autoscaler runs."
+    return Finding("nodes", room, said, mend)
+
+
+def check_gpus(patient: Patient) -> Finding:
+    """Whether Ray counts the GPUs that each node's system has."""
+    answers = patient.ask(node_devices)
+    wrong = [
+        f"{each.node.name}: Ray counts {each.node.gpus:g}, its system has {each.value}"
+        for each in answers
+        if not each.error and each.value != each.node.gpus
+    ]
+    mend = (
+        "Look at nvidia-smi on that node. Without a driver install one; else `ray start` saw other "
+        "GPUs (CUDA_VISIBLE_DEVICES, --num-gpus): start Ray there again."
+    )
+    said = _mute(answers) or "; ".join(wrong)
+    if said:
+        return Finding("GPUs", False, said, mend)
+    have = [f"{node.name} {node.gpus:g}" for node in patient.nodes if node.gpus]
+    return Finding("GPUs", True, ", ".join(have) or "none now: trials run on CPUs")
+
+
+def check_versions(patient: Patient) -> Finding:
+    """Equal versions of Python, of every package and of the project on all nodes."""
+    answers = patient.ask(node_versions)
+    said = _mute(answers) or "; ".join(differing(answers))
+    if said:
+        return Finding("versions", False, said, _SAME)
+    own: Mapping[str, str] = answers[0].value
+    shown = ", ".join(f"{name} {own[name]}" for name in ("python", "ray", "torch", "transformers"))
+    return Finding("versions", True, f"equal on all nodes: {shown}, ...")
+
+
+def differing(answers: Sequence[Answer]) -> Iterator[str]:
+    """What most nodes do not have, by package and node."""
+    for package in answers[0].value:
+        versions = {each.node.name: each.value.get(package, "none") for each in answers}
+        usual = Counter(versions.values()).most_common(1)[0][0]
+        others = [f"{name} has {has}" for name, has in versions.items() if has != usual]
+        if others:
+            yield f"{package}: {', '.join(others)}, the others {usual}"
+
+
+def check_shared_storage(patient: Patient) -> Finding:
+    """Whether every node reads and writes the storage folder, and it is the same one."""
+    storage = patient.storage
+    try:
+        views = look_at_storage(storage, patient.nodes)
+    except OSError as error:
+        mend = "Give --storage a folder that you may write."
+        return Finding("storage", False, f"{storage}: {error.strerror} here", mend)
+    said = unshared(storage, views)
+    if said:
+        reason, _, mend = said.partition("). ")
+        return Finding("storage", False, f"{reason})", mend)
+    elsewhere = sum(not view.same_machine for view in views)
+    said = f"{storage}: one folder, written and read by every node"
+    return Finding("storage", True, f"{said}; {elsewhere} of {len(views)} are on other machines")
+
+
+def check_mlflow(patient: Patient) -> Finding:
+    """Whether the tracking store is to be had from here, and lies where SQLite may lie."""
+    uri = patient.tracking_uri
+    if uri.startswith(("http://", "https://")):
+        why = node_reaches(f"{uri.rstrip('/')}/health")
+        mend = "Start it on the head: bash clusters/serve_mlflow.sh STORAGE/mlflow-artifacts"
+        return Finding("MLflow", not why, f"{uri}: {why or 'answers'}", mend)
+    database = sqlite_file(uri)
+    if database is None:
+        return Finding("MLflow", None, f"{uri.partition(':')[0]} store: not looked at")
+    shared = patient.storage if _is_on_several_machines(patient) else None
+    try:
+        refuse_shared_sqlite(uri, shared_folder=shared)
+    except InputError as error:
+        reason, _, mend = error.messages[0].partition(" Use ")
+        return Finding("MLflow", False, reason, f"Use {mend}")
+    folder = next(parent for parent in database.parents if parent.exists())
+    fine = os.access(folder, os.W_OK)
+    return Finding("MLflow", fine, f"{uri}: on this machine's disk", f"Let {folder} be written.")
+
+
+def check_models(patient: Patient) -> Finding:
+    """Whether every node has each model, from its own disk or from the hub, and the same one."""
+    if not patient.models:
+        return Finding("models", None, "the space names none")
+    answers = patient.ask(node_models, list(patient.models), seconds=240)
+    said = _mute(answers) or "; ".join(_absent(answers) or differing(answers))
+    mend = (
+        "For the hub: network, and a token for gated models (HF_TOKEN, or file_mounts of "
+        "~/.cache/huggingface/token). Offline: a local folder, or a snapshot in every node's cache."
+    )
+    if said:
+        return Finding("models", False, said, mend)
+    names = ", ".join(Path(name).name if "/" not in name else name for name in patient.models)
+    return Finding("models", True, f"every node has {names}")
+
+
+def check_deepspeed(patient: Patient) -> Finding:
+    """Whether DeepSpeed's optimizers can be built where they are needed."""
+    answers = patient.ask(node_deepspeed, seconds=180)
+    mute = _mute(answers)
+    if mute:
+        return Finding("DeepSpeed", False, mute, "See that node's logs.")
+    if not any(each.value["version"] for each in answers):
+        passed = False if patient.uses_deepspeed else None
+        said = "not installed; only trials with a zero_stage use it"
+        return Finding("DeepSpeed", passed, said, "Install deepspeed on every node.")
+    wrong = [fault for each in answers for fault in _op_faults(each)]
+    if wrong and not patient.uses_deepspeed:
+        said = f"{'; '.join(wrong)}: this space does not need it"
+        return Finding("DeepSpeed", None, said)
+    mend = "Install g++ and ninja on that node, and on GPU nodes the CUDA toolkit (nvcc)."
+    versions = {each.value["version"] for each in answers}
+    return Finding(
+        "DeepSpeed", not wrong, "; ".join(wrong) or f"{versions.pop()}: its ops can be built", mend
+    )
+
+
+def _op_faults(answer: Answer) -> Iterator[str]:
+    name, found = answer.node.name, answer.value
+    if not found["version"]:
+        yield f"{name}: not installed"
+        return
+    yield from (f"{name}: no {tool}" for tool in found["lacks"])
+    wanted = ("cpu_adam", "fused_adam") if answer.node.gpus else ("cpu_adam",)
+    yield from (f"{name}: {op} can't be built" for op in wanted if not found["ops"].get(op))
+
+
+def _absent(answers: Sequence[Answer]) -> list[str]:
+    return [
+        f"{each.node.name}: {found[1:]}"
+        for each in answers
+        for found in each.value.values()
+        if found.startswith("!")
+    ]
+
+
+def _mute(answers: Sequence[Answer]) -> str:
+    """Nodes on which the check itself failed."""
+    return "; ".join(f"{each.node.name}: {each.error}" for each in answers if each.error)
+
+
+def _is_on_several_machines(patient: Patient) -> bool:
+    return len({node.name.partition("/")[0] for node in patient.nodes}) > 1
+
+
+CHECKS: Mapping[str, Callable[[Patient], Finding]] = {
+    "nodes": check_nodes,
+    "GPUs": check_gpus,
+    "versions": check_versions,
+    "storage": check_shared_storage,
+    "MLflow": check_mlflow,
+    "models": check_models,
+    "DeepSpeed": check_deepspeed,
+}

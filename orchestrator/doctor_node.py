@@ -1,0 +1,123 @@
+"""What the doctor runs on a node: these functions only look, and return plain values. LIGHT."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "deepspeed",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "mlflow",
+    "optuna",
+)
+PROJECT = ("orchestrator", "trainables")
+_REPORT_SECONDS = 90
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def node_versions() -> dict[str, str]:
+    """Python's and each package's version ("none" where it is not installed), and the project's
+    own, as a digest of its code."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return {**found, "the project": _project_digest()}
+
+
+def node_devices() -> int:
+    """How many NVIDIA devices the node's system has, whatever Ray was told."""
+    return len([*Path("/dev").glob("nvidia[0-9]*")])
+
+
+def node_reaches(url: str) -> str:
+    """Why an HTTP server is not to be had from the node; empty if it answers."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=10):
+            return ""
+    except HTTPError as error:
+        return f"it answers with {error.code} {error.reason}"
+    except (URLError, OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def node_models(names: list[str]) -> dict[str, str]:
+    """Each model's digest as the node finds it, a local folder or the hub's, or "!" and why not."""
+    from orchestrator.plan import find_model
+    from trainables.errors import InputError
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = find_model(name).digest
+        except InputError as error:
+            found[name] = f"!{error.messages[0]}"
+    return found
+
+
+def node_deepspeed() -> dict[str, Any]:
+    """DeepSpeed's version ("" without it) and its own report on each op: can it be built here?"""
+    try:
+        installed = version("deepspeed")
+    except PackageNotFoundError:
+        return {"version": "", "ops": {}, "lacks": []}
+    lacks = [tool for tool in ("g++", "ninja") if shutil.which(tool, path=_path()) is None]
+    done = subprocess.run(
+        [sys.executable, "-m", "deepspeed.env_report", "--hide_errors_and_warnings"],
+        capture_output=True,
+        text=True,
+        timeout=_REPORT_SECONDS,
+        check=False,
+        env={**os.environ, "PATH": _path(), "NO_COLOR": "1"},
+    )
+    return {"version": installed, "ops": read_ops(done.stdout), "lacks": lacks}
+
+
+def read_ops(report: str) -> dict[str, bool]:
+    """Each op of DeepSpeed's report, and whether it is built or can be.
+
+    A line of it reads `cpu_adam ............... [NO] ....... [OKAY]`.
+    """
+    ops = {}
+    for line in _COLOUR.sub("", report).splitlines():
+        name, *rest = line.split() or [""]
+        if rest and name.replace("_", "").isalnum() and rest[-1] in ("[OKAY]", "[NO]", "[YES]"):
+            ops[name] = rest[-1] == "[OKAY]" or "[YES]" in rest
+    return ops
+
+
+def _path() -> str:
+    """The programs of this Python's environment are found too, as ninja may be one."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def _project_digest() -> str:
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in PROJECT:
+        for file in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

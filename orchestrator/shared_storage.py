@@ -1,0 +1,157 @@
+"""Whether the storage folder is one folder for all machines: found out, not assumed. LIGHT.
+
+A folder of one machine looks fine on every other one, where it is another folder: trials would
+fail there, or be trained again after the head has gone. So a file is written here and read on each
+other machine, and the other way round. SQLite's locks do not hold on network storage: a database
+that lies there is damaged sooner or later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.every_node import Node, alive_nodes, on_every_node
+from orchestrator.lease import this_place
+from orchestrator.sqlite_store import sqlite_file
+from trainables.errors import InputError
+
+MOUNTS = Path("/proc/self/mounts")
+NETWORK_FILESYSTEMS = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "lustre", "gpfs", "beegfs",
+    "glusterfs", "afs", "pvfs2", "orangefs", "wekafs", "fuse.sshfs", "fuse.glusterfs",
+    "fuse.ceph-fuse", "fuse.s3fs", "fuse.gcsfuse", "fuse.mount-s3", "fuse.juicefs", "fuse.rclone",
+)  # fmt: skip
+_OURS = "driver"
+
+
+@dataclass(frozen=True)
+class StorageView:
+    """The storage as one node sees it. `fault` is empty where it reads ours and we read its."""
+
+    node: Node
+    same_machine: bool  # as this process: nothing is proved by its seeing the folder
+    fault: str = ""
+
+
+def look_at_storage(storage: Path, nodes: Sequence[Node]) -> list[StorageView]:
+    """Writes a file here and one on every node, and reads each where it was not written.
+
+    Nothing stays. Raises OSError if this process can't write there.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    place, word = storage / f".seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
+    place.mkdir()
+    try:
+        (place / _OURS).write_text(word)
+        answers = on_every_node(nodes, look_from_a_node, str(place), word)
+        return [
+            StorageView(
+                each.node,
+                same_machine=bool(each.value) and each.value["place"] == this_place(),
+                fault=each.error or each.value["fault"] or _unread(place, each.value["file"], word),
+            )
+            for each in answers
+        ]
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def look_from_a_node(place: str, word: str) -> dict[str, object]:
+    """Runs on a node: what it sees at the place, and the file that it has written there."""
+    folder, name = Path(place), uuid.uuid4().hex
+    fault = ""
+    try:
+        if (folder / _OURS).read_text() != word:
+            fault = "it reads another file there"
+        else:
+            (folder / name).write_text(word)
+    except FileNotFoundError:
+        fault = "it is another folder there, or none"
+    except OSError as error:
+        fault = f"{error.strerror} there"
+    return {"place": this_place(), "fault": fault, "file": name}
+
+
+def unshared(storage: Path, views: Sequence[StorageView]) -> str:
+    """Why the storage is not one for all of these nodes; empty if it is."""
+    without = [view for view in views if view.fault]
+    if not without:
+        return ""
+    told = "; ".join(f"{view.node.name}: {view.fault}" for view in without)
+    return (
+        f"{storage} is not shared by all nodes ({told}). Give --storage a folder that every node "
+        "mounts at this path (NFS, EFS, Filestore), or leave those nodes out."
+    )
+
+
+def check_storage(storage: Path) -> bool:
+    """Refuses a storage folder that some node of the running cluster does not share.
+
+    Returns whether other machines see it, so that SQLite must not lie there. Costs nothing on one
+    node. Raises InputError with the reason.
+    """
+    nodes = alive_nodes()
+    if len(nodes) == 1:
+        return False
+    views = look_at_storage(storage, nodes)
+    reason = unshared(storage, views)
+    if reason:
+        raise InputError(f"--storage: {reason}")
+    return any(not view.same_machine for view in views)
+
+
+def network_filesystem(path: Path, mounts: str | None = None) -> str:
+    """The kind of network storage that a path lies on, as "nfs4"; empty for a disk.
+
+    `mounts` are the lines of /proc/mounts (by default this process's own; elsewhere than on Linux
+    none are known, and every path counts as a disk's).
+    """
+    if mounts is None:
+        mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
+    real, best, kind = Path(os.path.realpath(path)), Path(), ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].replace("\\040", " "))
+        inside = real.is_relative_to(point)
+        if inside and (not kind or len(point.parts) >= len(best.parts)):
+            best, kind = point, fields[2]
+    return kind if kind in NETWORK_FILESYSTEMS else ""
+
+
+def refuse_shared_sqlite(
+    uri: str, *, shared_folder: Path | None = None, mounts: str | None = None
+) -> None:
+    """Raises InputError for a SQLite store on network storage or below `shared_folder`.
+
+    `shared_folder`: the storage, where `check_storage` has found that other machines see it. Any
+    other kind of store is left alone.
+    """
+    database = sqlite_file(uri)
+    if database is None:
+        return
+    network = network_filesystem(database.parent, mounts)
+    is_below = shared_folder is not None and Path(os.path.realpath(database)).is_relative_to(
+        os.path.realpath(shared_folder)
+    )
+    if network or is_below:
+        lies = f"{network} storage" if network else f"{shared_folder}, which other machines share"
+        raise InputError(
+            f"--tracking-uri: {uri}: the database lies on {lies}; SQLite is damaged there sooner "
+            "or later. Use an MLflow server (--tracking-uri http://HEAD:5000), or a SQLite on this "
+            "machine's own disk."
+        )
+
+
+def _unread(place: Path, name: str, word: str) -> str:
+    """Why this process does not see what the node wrote; empty if it does."""
+    try:
+        return "" if (place / name).read_text() == word else "what it writes differs here"
+    except OSError as error:
+        return f"what it writes is not here ({error.strerror})"
