@@ -140,6 +140,7 @@ def test_a_template_reaches_nothing_but_the_questions_fields(marker: Path, tmp_p
     assert "class '" not in task.prompt(task.load("train")[0]).text
 
 
+@pytest.mark.slow
 def test_pickled_weights_are_refused_without_a_flag(
     marker: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +269,7 @@ def test_a_link_out_of_the_run_is_refused_and_not_followed(tmp_path: Path, place
     assert before == {file: file.read_bytes() for file in outside.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_holds_no_pickle(llama: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     for seed in (1, 2):

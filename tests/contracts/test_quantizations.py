@@ -64,6 +64,7 @@ def test_a_base_is_given_back_as_it_was_loaded(
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_nothing_of_a_trial_stays_in_memory(
     quantization: str, tiny_llama: Path, tmp_path: Path

@@ -172,7 +172,8 @@ def test_an_unknown_option_ends_with_2() -> None:
 
 def test_a_dry_run_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
-    assert main([str(file), "--storage", str(tmp_path / "runs"), "--dry-run"]) == 0
+    given = [str(file), "--storage", str(tmp_path / "runs"), "--dry-run", "--no-predict"]
+    assert main(given) == 0
     assert "4 trials of 4 configurations" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 
@@ -203,14 +204,14 @@ class _InterruptedImport:
     """Ctrl-C while a module is imported."""
 
     def find_spec(self, name: str, *more: object) -> None:
-        if name == "orchestrator.cluster":
+        if name == "orchestrator.driver":
             raise KeyboardInterrupt
 
 
 def test_ctrl_c_while_the_program_loads_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "orchestrator.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "orchestrator.driver", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_InterruptedImport(), *sys.meta_path])
     assert main(["x.yaml"]) == 130
     assert "Resume with: python -m orchestrator.sweep x.yaml" in capsys.readouterr().err
@@ -230,7 +231,8 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_line_that_resumes_holds_no_password() -> None:
     uri = "https://somebody:marker-secret@tracking.example:5000"
     given = Namespace(space="x.yaml", name=None, storage="runs", tracking_uri=uri, trials=3)
-    given.address, given.set = None, ["data.train=https://a/b?token=marker-secret"]
+    given.address, given.no_predict = None, False
+    given.set = ["data.train=https://a/b?token=marker-secret"]
     line = resume_command(given)
     assert "marker-secret" not in line
     assert "--trials 3" in line and "--tracking-uri" in line

@@ -48,6 +48,7 @@ def _track(run: RunFolder, uri: str) -> int:
     return main([str(run.path), "--tracking-uri", uri])
 
 
+@pytest.mark.slow
 def test_it_equals_what_was_written_while_the_sweep_ran(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

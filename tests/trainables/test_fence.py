@@ -120,6 +120,7 @@ def test_a_write_that_has_been_allowed_comes_before_the_other_begins_or_never(
     assert checkpoint.load_latest(place.checkpoints_folder) is None
 
 
+@pytest.mark.slow
 def test_a_host_that_was_taken_over_stops_and_the_trial_is_as_if_it_never_was(
     place: TrialFolder, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def _write_until_taken_over(folder: Path, ready: str, result: str) -> None:
         Path(result).write_text(type(error).__name__)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_writing_all_the_time_is_stopped(
     place: TrialFolder, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_where_all_fits_at_once_a_step_is_one_batch(tiny_llama: Path, tmp_path: 
     assert_same_curve(events, run(explicit, tmp_path / "explicit"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_what_does_not_fit_leaves_no_trace_in_the_curve(
     quantization: str, tiny_llama: Path, tmp_path: Path
@@ -116,6 +117,7 @@ def test_what_does_not_fit_leaves_no_trace_in_the_curve(
     assert_same_curve(shrunk, run(expected, tmp_path / "explicit"))
 
 
+@pytest.mark.slow
 def test_the_curve_is_that_of_every_other_micro_batch_within_rounding(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +132,7 @@ def test_the_curve_is_that_of_every_other_micro_batch_within_rounding(
                 assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_a_step_in_the_middle_that_does_not_fit_is_done_again(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_step_in_the_middle_that_does_not_fit_is_done_again(
         assert event.metrics["tokens_seen"] == other.metrics["tokens_seen"]
 
 
+@pytest.mark.slow
 def test_a_resumed_trial_goes_on_with_what_fitted(tiny_llama: Path, tmp_path: Path) -> None:
     spec = make_spec(tiny_llama, budget=LONG, dropout=0.2, **SIX)
     with _memory_for(rows=3):
@@ -174,6 +178,7 @@ def test_what_was_asked_for_and_what_was_done_is_in_the_summary(
     assert (summary["metrics"][TOLD[0]], summary["metrics"][TOLD[1]]) == (2.0, 3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("knobs", "rows"), [({"batch_size": 4}, 3), (SIX, 0)])
 def test_an_explicit_batch_size_never_shrinks_and_no_size_below_one_row(
     knobs: dict[str, Any], rows: int, tiny_llama: Path, tmp_path: Path
@@ -185,6 +190,7 @@ def test_an_explicit_batch_size_never_shrinks_and_no_size_below_one_row(
     assert not any("lora" in name for name, _ in model.named_modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", [{"batch_size": 4}, SIX])
 def test_a_host_calls_what_does_not_fit_infeasible(
     knobs: dict[str, Any], tiny_llama: Path, tmp_path: Path

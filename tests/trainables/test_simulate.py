@@ -76,6 +76,7 @@ def _check(index: int, folder: Path) -> None:
     assert max(map(abs, found.errors)) < 0.02, found
 
 
+@pytest.mark.slow
 def test_flops_are_the_same_for_every_quantization() -> None:
     dense = small()
     for quantization in QUANTIZATIONS:

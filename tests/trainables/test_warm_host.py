@@ -76,6 +76,7 @@ def counts(host: HostProcess, monkeypatch: pytest.MonkeyPatch) -> Counts:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_the_second_trial_does_not_load_quantize_tokenize_or_import_again(
     quantization: str, host: HostProcess, counts: Counts, tiny_llama: Path, tmp_path: Path
@@ -91,6 +92,7 @@ def test_the_second_trial_does_not_load_quantize_tokenize_or_import_again(
     assert set(sys.modules) == modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("knobs", "tokenizes"),
     [
@@ -114,6 +116,7 @@ def test_only_another_length_or_prompt_or_split_is_tokenized_again(
     assert (told["tokenized"] > 0) == tokenizes
 
 
+@pytest.mark.slow
 def test_a_host_that_changes_its_base_keeps_its_tokenized_data(
     host: HostProcess, counts: Counts, tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +198,7 @@ ENDS = (finished, stopped, failed)
 End = Callable[[HostProcess, TrialSpec, Path], None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_the_next_trial_gets_a_base_that_equals_a_freshly_loaded_one(
