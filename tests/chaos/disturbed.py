@@ -64,7 +64,7 @@ class Place:
             for folder in self.begun(since)
             if not (folder / "summary.json").exists()
             and written(folder / "worker.log") > written(folder / "owner.json")
-            and logged_steps((folder / "worker.log").read_text())  # it is opened before
+            and any(logged_steps((folder / "worker.log").read_text()))  # a baseline does none
         ]
 
     def summaries(self) -> dict[str, dict[str, Any]]:
