@@ -231,7 +231,7 @@ class _Recording:
     def go_on(self) -> None:
         if self._open is None and self._steps < self.STEPS:
             self._open = ExitStack()
-            self._changes = self._open.enter_context(allocator_events())
+            self._events = self._open.enter_context(allocator_events())
 
     def give_up(self) -> None:
         self._steps = self.STEPS
@@ -245,8 +245,8 @@ class _Recording:
         self._open.close()
         self._open = None
         self._steps += 1
-        self.peak_bytes = max(self.peak_bytes, self._now + highest_sum(self._changes))
-        self._now += sum(self._changes)
+        self.peak_bytes = max(self.peak_bytes, self._now + highest_sum(self._events))
+        self._now += sum(event.changed_bytes for event in self._events)
 
 
 def _rng_file(rank: int) -> str:

@@ -50,6 +50,19 @@ def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_c
     assert peak.bytes == highest
 
 
+def test_what_an_earlier_stretch_made_and_only_now_goes_does_not_lower_the_peak(
+    peak: TensorPeak, tiny_llama: Path
+) -> None:
+    weights = shared_base(make_spec(tiny_llama)).weight_bytes
+    with peak.over(representative=True):
+        left_over = torch.empty(MEBIBYTE, dtype=torch.uint8)
+    with peak.over(representative=True):
+        del left_over
+        blocks = [torch.empty(2 * MEBIBYTE, dtype=torch.uint8)]
+        del blocks
+    assert peak.bytes == weights + 2 * MEBIBYTE
+
+
 def test_what_a_four_bit_layer_allocates_inside_its_kernel_is_seen() -> None:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
