@@ -28,13 +28,17 @@ _TOO_SLOW = "timed out during startup"  # Ray's words; it raises a plain Excepti
 
 @dataclass(frozen=True)
 class Cluster:
-    """The sweep's place on Ray: its admission actor, and the first host's device."""
+    """The sweep's place on Ray: its admission actor, and the first host's device.
+
+    `nodes` are the resources of the nodes that it may use, those that may still come among them.
+    """
 
     shape: HostShape
     admission: Any  # the actor; `name` finds it from other processes
     name: str
     device: dict[str, Any]
     sharing: Sharing = field(default_factory=Sharing)
+    nodes: tuple[Mapping[str, float], ...] = ()
 
     @property
     def most_trials(self) -> int:
@@ -151,17 +155,16 @@ def open_hosts(
     sharing = _sharing(resources, shape)
     admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
     device = _first_host(admission.open.remote(), shape, say, signals)
-    return Cluster(shape, admission, name, device, sharing)
+    return Cluster(shape, admission, name, device, sharing, tuple(nodes))
 
 
 def _of_one_type(
     resources: ResourcesConfig, nodes: list[Mapping[str, float]], say: Callable[[str], None]
 ) -> tuple[ResourcesConfig, list[Mapping[str, float]]]:
     """One type of GPU per sweep, unless the space has chosen one: its memory decides what fits."""
-    if resources.accelerator_type is not None:
-        return resources, nodes
-    left, kind = one_accelerator(nodes)
-    if kind is not None:
+    wanted = resources.accelerator_type
+    left, kind = one_accelerator(nodes, wanted)
+    if kind != wanted:
         say(f"There are several types of GPU; this sweep uses {kind} (resources.accelerator_type).")
     return replace(resources, accelerator_type=kind), left
 

@@ -60,11 +60,13 @@ def prediction_errors(
 
 def error_of(errors: Sequence[float]) -> PredictionError:
     """The summary of at least one error, each a share of what was measured."""
-    distances = sorted(map(abs, errors))
+    import numpy
+
+    median, high = numpy.quantile(numpy.abs(errors), [0.5, 0.95])
     return PredictionError(
-        count=len(distances),
-        median=_quantile(distances, 0.5),
-        high=_quantile(distances, 0.95),
+        count=len(errors),
+        median=float(median),
+        high=float(high),
         under=min(0.0, *errors),
     )
 
@@ -111,11 +113,3 @@ def speed_ranks(results: Iterable[TrialResult]) -> dict[str, int]:
         order = sorted(items, key=lambda item: -item.metrics["examples_per_second"])
         places |= {item.trial_id: place for place, item in enumerate(order, start=1)}
     return places
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Between the two nearest of an ordered sample in proportion, as numpy's default."""
-    at = share * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (at - low) * (ordered[high] - ordered[low])

@@ -7,9 +7,9 @@ earlier start.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.beaten_models import discard_beaten_models
 from orchestrator.config import SweepConfig
@@ -24,6 +24,9 @@ from orchestrator.tracking import redact
 from orchestrator.trial_result import TrialResult, ranked
 from trainables.run_folder import RunFolder
 from trainables.spec import FAILED, FINISHED, INFEASIBLE, STOPPED
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import Cluster
 
 Outcome = Literal["finished", "nothing", "interrupted"]
 _DONE = (FINISHED, STOPPED, FAILED)
@@ -137,7 +140,7 @@ class Driver:
             signals=self._signals,
         )
         self.planner.device = cluster.device
-        self._forecast(cluster.device)
+        self._forecast(cluster)
         ledger.provenance = provenance | {key: str(value) for key, value in cluster.device.items()}
 
         def rejected(record: TrialRecord) -> None:
@@ -164,18 +167,13 @@ class Driver:
             self._predictions = Predictions(cache=cache, warn=display.message)
             self._predictions.start()
 
-    def _forecast(self, device: Mapping[str, Any]) -> None:
+    def _forecast(self, cluster: Cluster) -> None:
         """From here on trials are held against what the cluster has."""
-        import ray
-
-        from orchestrator.autoscaled import nodes_that_may_come
         from orchestrator.capacity import cluster_capacity
         from orchestrator.forecast import Forecaster
-        from orchestrator.host_shape import one_accelerator
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes, _ = one_accelerator([*nodes, *nodes_that_may_come()])
-        capacity = cluster_capacity(self.config.resources, device, nodes)
+        device = cluster.device
+        capacity = cluster_capacity(self.config.resources, device, cluster.nodes)
         if self._predictions is not None:
             self.planner.forecaster = Forecaster(
                 self._predictions,
@@ -194,9 +192,11 @@ class Driver:
         from orchestrator.runner import score_reports
 
         display.message("Scoring the report split ...")
-        due = _worth_reporting(self.run, sweep.ledger, self.config.objective)
+        results = read_trials(self.run)
+        chosen = _worth_reporting(results, self.config.objective)
+        due = [sweep.ledger.records[trial_id] for trial_id in chosen]
         score_reports(sweep, due, say=display.message)
-        removed = discard_beaten_models(self.run, keep=_worth_keeping(self.run, due))
+        removed = discard_beaten_models(self.run, keep=_worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
         remember(self.run, guesses=self._guesses(), out_of_hours=sweep.agenda.ended_early)
@@ -297,23 +297,19 @@ class Driver:
         return write_report(self.run, is_driven=False)
 
 
-def _worth_reporting(run: RunFolder, ledger: Ledger, metric: str) -> list[TrialRecord]:
+def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
     from orchestrator.pareto import front
 
-    results = read_trials(run)
     fronts = [*front(results), *front(results, cost="train_flops")]
-    chosen = {item.trial_id: item for item in [*ranked(results, metric)[:1], *fronts]}
-    return [ledger.records[trial_id] for trial_id in chosen]
+    return list(dict.fromkeys(item.trial_id for item in [*ranked(results, metric)[:1], *fronts]))
 
 
-def _worth_keeping(run: RunFolder, due: Iterable[TrialRecord]) -> set[str]:
+def _worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
     """Whose models may still be asked for, with any limits of memory and FLOPs."""
     from orchestrator.pareto import unbeaten
 
-    return {record.trial_id for record in due} | {
-        item.trial_id for item in unbeaten(read_trials(run))
-    }
+    return {*due, *(item.trial_id for item in unbeaten(results))}
 
 
 def _best(run: RunFolder, metric: str) -> TrialResult | None:

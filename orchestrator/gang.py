@@ -190,9 +190,8 @@ class GangProcess:
         from ray.train import TrainingFailedError
 
         try:
-            _train(given, self._layout)
-        except ray.exceptions.RayError:  # the controller is gone
-            self._told.put(self._failure)
+            with contextlib.suppress(ray.exceptions.RayError):  # the controller is gone
+                _train(given, self._layout)
         except TrainingFailedError as error:
             self._told.put(self._failure or _failure_of_train(error))
         finally:

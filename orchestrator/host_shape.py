@@ -49,19 +49,30 @@ def host_shape(
 
 
 def one_accelerator(
-    nodes: Sequence[Mapping[str, float]],
+    nodes: Sequence[Mapping[str, float]], wanted: str | None
 ) -> tuple[list[Mapping[str, float]], str | None]:
-    """The nodes with the type of GPU that there are most of, and its name, if there are several
-    types; else all nodes and None. What fits one type does not tell of another.
+    """The nodes with one type of GPU, and its name: what fits one type does not tell of another.
+
+    `wanted` (None: the type of most GPUs) names it. Where nothing is wanted and there are no
+    several types, all nodes and None. Raises InputError where Ray knows the types of its GPUs, and
+    none is the wanted one.
     """
     gpus: Counter[str] = Counter()
     for node in nodes:
         for name in node:
             if name.startswith(_TYPE):
                 gpus[name] += int(node.get("GPU", 0))
-    if len(gpus) < 2:
+    if wanted is not None and not gpus:
+        return list(nodes), wanted
+    if wanted is None and len(gpus) < 2:
         return list(nodes), None
-    chosen = max(sorted(gpus), key=lambda name: gpus[name])
+    chosen = max(sorted(gpus), key=lambda name: gpus[name]) if wanted is None else _TYPE + wanted
+    if chosen not in gpus:
+        found = ", ".join(sorted(name.removeprefix(_TYPE) for name in gpus))
+        raise InputError(
+            f"resources.accelerator_type: no node has a GPU of the type {wanted}; there are: "
+            f"{found}. Give one of these, or leave it out."
+        )
     return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
 
 

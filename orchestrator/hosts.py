@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.host_shape import HostShape
 from orchestrator.host_starts import HostStarts, Sharing, draining_nodes, host_gone
 from orchestrator.placement import Device, Need, Place, Placing, Slot, next_start
+from trainables.errors import first_line
 
 BRING_UP_ATTEMPTS = 3
 NOBODY = ""  # in a slot that is kept for a gang
@@ -274,7 +275,7 @@ class Admission:
         if error is None:
             return
         left = len(self._up())
-        self._say(f"A host could not be started ({_first_line(error)}): {left} are left.")
+        self._say(f"A host could not be started ({first_line(error)}): {left} are left.")
         if self._up() or self._starting:
             return
         while self._line:
@@ -370,7 +371,7 @@ class Admission:
             else:
                 self._say(
                     "Whether nodes are about to be taken away can't be seen now "
-                    f"({_first_line(error)}); trials on such a node go back to their checkpoint."
+                    f"({first_line(error)}); trials on such a node go back to their checkpoint."
                 )
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -416,8 +417,3 @@ def start_admission(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
     return actor.remote(shape, provenance, sharing or Sharing())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.knobs import needs_ranks
+from trainables.knobs import NO_OFFLOAD, REDUCE_BUCKET, needs_ranks
 from trainables.prediction import Prediction
 
 FLOAT32 = 4  # bytes
-REDUCE_BUCKET = 50_000_000  # numbers; `trainables.sharded.BUCKET`, which imports torch
 LIVE_PARAMETERS = 1_000_000_000  # numbers; stage3_max_live_parameters' default
 
 _HOLD_ACTIVATIONS = ("loss", "backward_of_last_block")  # before gradients of many blocks are there
@@ -37,7 +36,7 @@ def sharded_train_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int
     if stage == 0:  # every worker holds all
         return base + trained + gradients + states + activations
     bucket = min(gradients, REDUCE_BUCKET * FLOAT32)
-    stepped_on = 0 if knobs.get("offload", "none") != "none" else trained + states
+    stepped_on = 0 if knobs.get("offload", NO_OFFLOAD) != NO_OFFLOAD else trained + states
     split = (gradients + stepped_on) // workers
     if stage < 3:
         return base + trained + split + bucket + activations

@@ -17,6 +17,12 @@ class InputError(ValueError):
         super().__init__("\n".join(self.messages))
 
 
+def first_line(error: BaseException) -> str:
+    """An error in one line, as 'ValueError: what it says first'."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """' Did you mean X?' for a near miss, else ' Allowed: a, b, c.'"""
     names = sorted(allowed)

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from trainables.errors import first_line
 from trainables.fence import TakenOverError, take_over
 from trainables.run_folder import TrialFolder
 from trainables.spec import FINISHED, Event, TrialSpec
@@ -319,7 +320,7 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
     does_not_fit = _does_not_fit(error)
     share = share_bytes if does_not_fit else None
     return Failure(
-        _reason(error) if share is None else _too_small(share, error),
+        first_line(error) if share is None else _too_small(share, error),
         infeasible=does_not_fit,
         share_bytes=share,
         storage=storage_error_in(error) is not None,
@@ -353,14 +354,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _reason(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0] if first else ''}".rstrip(": ")
-
-
 def _too_small(share_bytes: int, error: Exception) -> str:
     share = f"{share_bytes / (1 << 30):.2f} GiB"
-    return f"needs more than its share of the device, {share} ({_reason(error)})"
+    return f"needs more than its share of the device, {share} ({first_line(error)})"
 
 
 def _does_not_fit(error: Exception) -> bool:

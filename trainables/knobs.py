@@ -137,6 +137,7 @@ TARGETS = ("answer", "program")
 ZERO_STAGES = (0, 2, 3)  # 0: every worker holds all; 2: gradients, optimizer split; 3: weights too
 NO_OFFLOAD = "none"
 OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states lie
+REDUCE_BUCKET = 50_000_000  # numbers that ZeRO sends at once; DeepSpeed's default takes 2 GB
 
 KNOBS: dict[str, Knob] = {
     "model": Knob(None, _text, str, _always),

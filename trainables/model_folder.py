@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import InputError
+from trainables.errors import InputError, first_line
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
@@ -54,7 +54,7 @@ def resolve_revision(model: str, revision: str = "main") -> str:
     except HFValidationError as error:
         raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
     except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = first_line(error)
     try:
         return Path(snapshot_download(model, revision=revision, local_files_only=True)).name
     except (LocalEntryNotFoundError, HFValidationError, OSError) as error:

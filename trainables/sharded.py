@@ -30,7 +30,7 @@ from trainables.engine import (
     set_rng_states,
     summed_loss,
 )
-from trainables.knobs import NO_OFFLOAD
+from trainables.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.methods import Method
 from trainables.models import Base, tensor_bytes
 from trainables.run_folder import TrialFolder, digest, half_written, sync
@@ -38,7 +38,6 @@ from trainables.storage import storage_errors
 from trainables.team import DisagreementError, Team
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint
-BUCKET = 50_000_000  # numbers that are sent at once, at most; DeepSpeed's own default takes 2 GB
 _MODEL_FILE_BYTES = "5GB"  # of each file of the model that a trial ends with
 
 
@@ -266,7 +265,7 @@ def _prepared(
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # joins what is there
     optimizer = make_optimizer(trained, knobs, base.device)  # while parameters have their shapes
     numbers = sum(parameter.numel() for parameter in trained)
-    config = _configuration(base, knobs, team, bucket=min(numbers, BUCKET))
+    config = _configuration(base, knobs, team, bucket=min(numbers, REDUCE_BUCKET))
     if knobs["zero_stage"] == 3:  # before the device sees the model, which may be larger
         deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
     plugin = DeepSpeedPlugin(hf_ds_config=config)

@@ -116,6 +116,15 @@ def test_a_trial_with_a_part_of_a_gpu_may_take_that_part_of_its_memory() -> None
 def test_a_sweep_keeps_to_the_type_of_gpu_that_there_is_most_of() -> None:
     t4, a100 = "accelerator_type:T4", "accelerator_type:A100"
     nodes = [{"CPU": 2.0}, {"GPU": 1.0, t4: 1.0}, {"GPU": 4.0, a100: 1.0}, {"GPU": 1.0, t4: 1.0}]
-    assert one_accelerator(nodes) == ([nodes[2]], "A100")
-    assert one_accelerator(nodes[:2]) == (nodes[:2], None)
-    assert one_accelerator([]) == ([], None)
+    assert one_accelerator(nodes, None) == ([nodes[2]], "A100")
+    assert one_accelerator(nodes[:2], None) == (nodes[:2], None)
+    assert one_accelerator([], None) == ([], None)
+
+
+def test_a_sweep_keeps_to_the_type_of_gpu_that_it_was_given() -> None:
+    t4, a100 = "accelerator_type:T4", "accelerator_type:A100"
+    nodes = [{"CPU": 2.0}, {"GPU": 1.0, t4: 1.0}, {"GPU": 4.0, a100: 1.0}]
+    assert one_accelerator(nodes, "T4") == ([nodes[1]], "T4")
+    assert one_accelerator([{"GPU": 2.0}], "T4") == ([{"GPU": 2.0}], "T4")  # Ray knows no type
+    with pytest.raises(InputError, match=r"accelerator_type: .* type H100; there are: A100, T4\."):
+        one_accelerator(nodes, "H100")
