@@ -146,7 +146,7 @@ def _preparation_faults(config: Config) -> Iterator[str]:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             validate_config(prepare_config(dict(config)))
     except (ValueError, RuntimeError, ValidationError, ClickException) as error:
-        said = str(error) or told.getvalue().strip()
+        said = (str(error) or told.getvalue()).strip() or type(error).__name__
         yield f"Ray can't prepare it: {said.splitlines()[0]}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -12,6 +11,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from orchestrator.provenance import code_sha256
 
 PACKAGES = (
     "ray",
@@ -27,7 +28,6 @@ PACKAGES = (
     "mlflow",
     "optuna",
 )
-PROJECT = ("orchestrator", "trainables")
 _REPORT_SECONDS = 90
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -41,7 +41,7 @@ def node_versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "none"
-    return {**found, "the project": _project_digest()}
+    return {**found, "the project": code_sha256()}
 
 
 def node_devices() -> int:
@@ -111,13 +111,3 @@ def read_ops(report: str) -> dict[str, bool]:
 def _path() -> str:
     """The programs of this Python's environment are found too, as ninja may be one."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def _project_digest() -> str:
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for folder in PROJECT:
-        for file in sorted((root / folder).rglob("*.py")):
-            digest.update(f"{file.relative_to(root)}\0".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]

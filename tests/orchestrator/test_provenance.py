@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from orchestrator.provenance import driver_provenance
+from orchestrator import provenance
+from orchestrator.provenance import code_sha256, driver_provenance
 
 
 def test_it_names_versions_and_commit() -> None:
     facts = driver_provenance()
     assert {"ray_version", "optuna_version", "mlflow_version", "python_version"} <= facts.keys()
     assert re.fullmatch("[0-9a-f]{40}|unknown", facts["git_commit"])
+    assert re.fullmatch("[0-9a-f]{12}", facts["code_sha256"])
     assert facts.get("git_dirty", "false") in ("true", "false")
 
 
@@ -30,3 +33,18 @@ def test_without_git_the_commit_is_unknown(
     facts = driver_provenance()
     assert facts["git_commit"] == "unknown"
     assert "git_dirty" not in facts
+
+
+def test_the_code_s_digest_tells_of_a_file_s_name_and_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "orchestrator" / "provenance.py"))
+    one, other = tmp_path / "trainables" / "one.py", tmp_path / "trainables" / "other.py"
+    one.parent.mkdir()
+    one.write_text("x = 1")
+    digests = [code_sha256()]
+    one.write_text("x = 2")
+    digests.append(code_sha256())
+    one.rename(other)
+    digests.append(code_sha256())
+    assert len(set(digests)) == 3
