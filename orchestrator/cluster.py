@@ -17,7 +17,9 @@ from orchestrator.host_shape import HostShape, host_shape, one_accelerator
 from orchestrator.host_starts import Sharing
 from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
+from orchestrator.weights import Weights, bring_to_nodes
 from trainables.errors import InputError
+from trainables.hub import HubAccess, HubModel
 from trainables.knobs import needs_ranks
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0
@@ -48,8 +50,8 @@ class Cluster:
 
 
 class HostsLeft:
-    """Says now and then what became of lost hosts, and that none is left while trials wait for
-    one; `look` never waits."""
+    """Says now and then what became of lost hosts, and that none is up while trials wait for one;
+    `look` never waits."""
 
     def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
         self._cluster, self._say = cluster, say
@@ -72,8 +74,9 @@ class HostsLeft:
         if standing.waiting and not standing.up:
             shape = self._cluster.shape
             self._say(
-                f"No host is left and {standing.waiting} trials wait for one: Ray has no room for "
-                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs now. They go on when a node joins."
+                f"No host is up and {standing.waiting} trials wait for one. Each host asks Ray for "
+                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs: they go on when one has started, as "
+                "soon as Ray has room or a node joins."
             )
 
 
@@ -132,10 +135,13 @@ def open_hosts(
     provenance: dict[str, str],
     say: Callable[[str], None],
     signals: NotedSignals,
+    models: tuple[HubModel, ...] = (),
 ) -> Cluster:
-    """Starts the hosts and waits for the first; says what it waits for.
+    """Brings the hub's `models` to the nodes, starts the hosts and waits for the first; says what
+    it waits for.
 
-    Raises InputError if no node has room for one, KeyboardInterrupt at a noted signal.
+    Raises InputError if no node has room for one or a model can't be had, KeyboardInterrupt at a
+    noted signal.
     """
     import ray
 
@@ -151,10 +157,12 @@ def open_hosts(
         count=resources.concurrent_trials,
         trials=trials,
     )
+    weights = Weights(models, HubAccess.of(os.environ))
+    bring_to_nodes(weights, on_gpus=shape.gpus > 0, say=say, check=signals.check)
     name = f"admission-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
     admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
-    device = _first_host(admission.open.remote(), shape, say, signals)
+    device = _first_host(admission.open.remote(weights), shape, say, signals)
     return Cluster(shape, admission, name, device, sharing, tuple(nodes))
 
 
