@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.host_shape import accelerator_types
+
+_OPTION = "--autoscaling-config="
+_HEAD = "node:__internal_head__"
 
 
 @dataclass(frozen=True)
@@ -19,28 +26,81 @@ class NodeGroup:
 def nodes_that_may_come() -> list[Mapping[str, float]]:
     """The resources of each node that the autoscaler may start beside those that run.
 
-    Empty where no autoscaler runs. Ray's second autoscaler (the default of `ray up` on a cloud, and
-    KubeRay's `version: v2`) tells of its node types; the first one does not, and counts as none.
+    Ray does not tell programs of its node types, so the head's autoscaler is looked for and the
+    file read that it was started with. Empty where no autoscaler runs on the head, as on KubeRay,
+    whose autoscaler is a container of its own.
     """
     import ray
-    from ray._private.state import state  # the only place where Ray says so to programs
 
-    config = state.get_cluster_config()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    config = _file_on_head([node for node in alive if _HEAD in node["Resources"]])
     if config is None:
         return []
-    groups = [
-        NodeGroup(group.name, dict(group.resources), int(group.max_count))
-        for group in config.node_group_configs
+    workers = [node for node in alive if _HEAD not in node["Resources"]]
+    return possible_nodes(
+        node_groups(config),
+        [node.get("Labels", {}) for node in workers],
+        most=int(config["max_workers"]),
+    )
+
+
+def node_groups(config: Mapping[str, Any]) -> list[NodeGroup]:
+    """The types of worker of a cluster's file that say what they have."""
+    kinds = {**config.get("available_node_types", {})}
+    kinds.pop(config.get("head_node_type"), None)
+    return [
+        NodeGroup(name, kind["resources"], int(kind.get("max_workers", config["max_workers"])))
+        for name, kind in kinds.items()
+        if kind.get("resources")
     ]
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return possible_nodes(groups, (node.get("Labels", {}) for node in alive))
 
 
 def possible_nodes(
-    groups: Sequence[NodeGroup], alive_labels: Iterable[Mapping[str, str]]
+    groups: Sequence[NodeGroup], workers: Sequence[Mapping[str, str]], *, most: int
 ) -> list[Mapping[str, float]]:
-    """What is left of each group when the nodes that run, known by their labels, are taken off."""
-    running = Counter(labels.get("ray.io/node-group", "") for labels in alive_labels)
+    """What is left of each group when the workers that run, known by their labels, are taken off.
+
+    There are never more than `most` workers: of the nodes with one type of GPU those with the most
+    GPUs are taken, as many as there is room for. All types together may be more.
+    """
+    running = Counter(labels.get("ray.io/node-group", "") for labels in workers)
+    left: dict[tuple[str, ...], list[Mapping[str, float]]] = {}
+    for group in groups:
+        nodes = [group.resources] * max(0, group.most - running[group.name])
+        left.setdefault(tuple(accelerator_types(group.resources)), []).extend(nodes)
+    room = max(0, most - len(workers))
     return [
-        group.resources for group in groups for _ in range(max(0, group.most - running[group.name]))
+        node
+        for nodes in left.values()
+        for node in sorted(nodes, key=lambda node: -node.get("GPU", 0))[:room]
     ]
+
+
+def autoscalers_file(gcs_address: str) -> dict[str, Any] | None:
+    """The file that this machine's autoscaler of the cluster was started with; None: there is
+    none. Runs on the head."""
+    import psutil  # type: ignore[import-untyped]  # it carries no types
+    import yaml
+
+    for process in psutil.process_iter(["cmdline"]):
+        words: Sequence[str] = process.info["cmdline"] or ()
+        files = [word.removeprefix(_OPTION) for word in words if word.startswith(_OPTION)]
+        if files and f"--gcs-address={gcs_address}" in words:
+            found: dict[str, Any] = yaml.safe_load(Path(files[0]).expanduser().read_text())
+            return found
+    return None
+
+
+def _file_on_head(heads: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    context = ray.get_runtime_context()
+    for head in heads:
+        if head["NodeID"] == context.get_node_id():
+            return autoscalers_file(context.gcs_address)
+        there = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
+        ask = ray.remote(num_cpus=0)(autoscalers_file).options(scheduling_strategy=there)
+        found: dict[str, Any] | None = ray.get(ask.remote(context.gcs_address))
+        return found
+    return None

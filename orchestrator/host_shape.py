@@ -59,9 +59,8 @@ def one_accelerator(
     """
     gpus: Counter[str] = Counter()
     for node in nodes:
-        for name in node:
-            if name.startswith(_TYPE):
-                gpus[name] += int(node.get("GPU", 0))
+        for name in accelerator_types(node):
+            gpus[name] += int(node.get("GPU", 0))
     if wanted is not None and not gpus:
         return list(nodes), wanted
     if wanted is None and len(gpus) < 2:
@@ -74,6 +73,11 @@ def one_accelerator(
             f"{found}. Give one of these, or leave it out."
         )
     return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
+
+
+def accelerator_types(resources: Mapping[str, float]) -> list[str]:
+    """Ray's names of a node's types of GPU among its resources, as "accelerator_type:T4"."""
+    return sorted(name for name in resources if name.startswith(_TYPE))
 
 
 def _cpus_each(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
