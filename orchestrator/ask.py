@@ -273,9 +273,10 @@ def _lines(best: TrialResult | None) -> list[str]:
     if best.folder.model_was_removed:
         return ["# Its model was removed from its folder: there is nothing to load."]
     try:
+        best.folder.pull_trained()
         return loading_lines(best.folder)
     except (OSError, DamagedError) as error:
-        return [f"# its spec can't be read: {error}"]
+        return [f"# it can't be read: {error}"]
 
 
 if __name__ == "__main__":

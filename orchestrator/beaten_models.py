@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from orchestrator.labels import bytes_text
-from trainables.run_folder import RunFolder
+from trainables.run_folder import RunFolder, TrialFolder
 
 BEATEN = "beaten: neither the best nor on the Pareto front when the sweep ended"
 
@@ -17,9 +17,14 @@ def discard_beaten_models(run: RunFolder, *, keep: Collection[str]) -> str | Non
     beaten = [
         folder
         for folder in run.trials()
-        if folder.trial_id not in keep and folder.model_folder.is_dir() and folder.done
+        if folder.trial_id not in keep and _has_model(folder) and folder.done
     ]
     if not beaten:
         return None
     freed = sum(folder.discard_model(BEATEN) for folder in beaten)
     return f"Removed the models of {len(beaten)} beaten trials ({bytes_text(freed)})."
+
+
+def _has_model(folder: TrialFolder) -> bool:
+    """Here, or in the bucket alone."""
+    return folder.model_folder.is_dir() or folder.model_bytes > 0

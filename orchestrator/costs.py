@@ -102,13 +102,15 @@ def has_device_alone(trial: TrialResult) -> bool:
 def speed_ranks(results: Iterable[TrialResult]) -> dict[str, int]:
     """The place of each trial by examples per second, by its id, from 1.
 
-    Only among trials that had the device alone, and only among those on devices of one name.
+    Only among trials that had the device alone, and only among those on as many devices of one
+    name.
     """
     places: dict[str, int] = {}
-    by_device: dict[str, list[TrialResult]] = {}
+    by_device: dict[tuple[str, int], list[TrialResult]] = {}
     for item in results:
         if has_device_alone(item) and "examples_per_second" in item.metrics:
-            by_device.setdefault(str(item.provenance.get("device", "")), []).append(item)
+            device = str(item.provenance.get("device", ""))
+            by_device.setdefault((device, item.knobs.get("workers", 1)), []).append(item)
     for items in by_device.values():
         order = sorted(items, key=lambda item: -item.metrics["examples_per_second"])
         places |= {item.trial_id: place for place, item in enumerate(order, start=1)}

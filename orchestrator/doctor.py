@@ -58,10 +58,11 @@ def _look_at_cluster(given: argparse.Namespace) -> int:
     from orchestrator.doctor_findings import all_passed, table
     from orchestrator.doctor_sweep import check_sweep
     from orchestrator.every_node import alive_nodes
+    from orchestrator.sweep import storage_place
 
     began = time.monotonic()
     models, uses_deepspeed = _needs(given.space or DEFAULT_SPACE)
-    storage = Path(given.storage).expanduser().resolve()
+    storage = storage_place(given.storage)
     print("Joining the cluster, or starting a local Ray ...", flush=True)
     start_ray(given.address)
     try:
@@ -104,9 +105,9 @@ def _space_file(given: str) -> Path:
     return shipped if not Path(given).exists() and shipped.exists() else Path(given)
 
 
-def _tracking_uri(given: argparse.Namespace, storage: Path) -> str:
+def _tracking_uri(given: argparse.Namespace, storage: str) -> str:
     """Where a sweep with these options would track."""
-    own = f"sqlite:///{RunFolder(storage / 'any').tracking_database}"
+    own = f"sqlite:///{RunFolder.at(f'{storage}/any').tracking_database}"
     return str(given.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
 
 

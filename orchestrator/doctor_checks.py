@@ -22,6 +22,7 @@ from orchestrator.every_node import Answer, Node, on_every_node
 from orchestrator.shared_storage import look_at_storage, refuse_shared_sqlite, unshared
 from orchestrator.sqlite_store import sqlite_file
 from trainables.errors import InputError
+from trainables.object_store import is_url
 
 Say = Callable[[str], None]
 _SAME = "Bring all nodes to one version: run `ray up` again with the cluster's file."
@@ -33,7 +34,7 @@ class Patient:
     any of its trials."""
 
     nodes: Sequence[Node]
-    storage: Path
+    storage: str  # a folder or a URL
     tracking_uri: str
     models: Sequence[str]
     uses_deepspeed: bool = False
@@ -107,7 +108,7 @@ def check_shared_storage(patient: Patient) -> Finding:
         views = look_at_storage(storage, patient.nodes)
     except OSError as error:
         mend = "Give --storage a folder that you may write."
-        return Finding("storage", False, f"{storage}: {error.strerror} here", mend)
+        return Finding("storage", False, f"{storage}: {error.strerror or error} here", mend)
     said = unshared(storage, views)
     if said:
         reason, _, mend = said.partition("). ")
@@ -127,7 +128,8 @@ def check_mlflow(patient: Patient) -> Finding:
     database = sqlite_file(uri)
     if database is None:
         return Finding("MLflow", None, f"{uri.partition(':')[0]} store: not looked at")
-    shared = patient.storage if _is_on_several_machines(patient) else None
+    is_folder = not is_url(patient.storage)
+    shared = Path(patient.storage) if is_folder and _is_on_several_machines(patient) else None
     try:
         refuse_shared_sqlite(uri, shared_folder=shared)
     except InputError as error:

@@ -6,7 +6,6 @@ the storage folder; on a node with a GPU it runs there.
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -49,13 +48,14 @@ def check_sweep(patient: Patient) -> Finding:
     able = [node for node in patient.nodes if node.cpus >= 1]
     if not able:
         return Finding("sweep", None, "no node has a CPU to spare for one")
-    place = RunFolder(patient.storage / f".doctor-{uuid.uuid4().hex[:12]}")
+    place = f"{patient.storage}/doctor-{uuid.uuid4().hex[:12]}"
     try:
         hosts = {node.node_id: _start_host(node) for node in able}
         took, faults = [], []
         for node in able:
             try:
-                seconds, device = _train(hosts[node.node_id], place, node)
+                run = RunFolder.at(f"{place}-{node.node_id[:12]}")
+                seconds, device = _train(hosts[node.node_id], run, node)
             except (RayError, RuntimeError, OSError) as error:
                 said = str(error).strip().splitlines() or [type(error).__name__]
                 faults.append(f"{node.name}: {said[-1][:300]}")
@@ -64,7 +64,8 @@ def check_sweep(patient: Patient) -> Finding:
             patient.say(f"{len(took) + len(faults)} of {len(able)} nodes")
     finally:
         _end(hosts.values())
-        shutil.rmtree(place.path, ignore_errors=True)
+        for node in able:
+            RunFolder.at(f"{place}-{node.node_id[:12]}").discard()
     if faults:
         mend = "Its reason is above; a node that does not answer may be busy with another sweep."
         return Finding("sweep", False, "; ".join(faults), mend)
@@ -82,7 +83,7 @@ def _start_host(node: Node) -> Any:
     return Host.options(num_cpus=1, num_gpus=gpus, scheduling_strategy=here).remote({})
 
 
-def _train(host: Any, place: RunFolder, node: Node) -> tuple[float, str]:
+def _train(host: Any, run: RunFolder, node: Node) -> tuple[float, str]:
     """Seconds of a trial from its start to its end, without the imports, and its device.
 
     Raises RuntimeError for a trial that fails or takes no GPU where there is one.
@@ -95,15 +96,16 @@ def _train(host: Any, place: RunFolder, node: Node) -> tuple[float, str]:
     planner = Planner(_config(), device=described)
     planner.prepare()
     spec = planner.spec(_configuration())
-    folder = RunFolder(place.path / node.node_id[:12]).trial(spec.trial_id)
+    folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
     began = time.monotonic()
-    _answered(ray.get(host.start.remote(str(folder.path)), timeout=TRIAL_SECONDS))
+    _answered(ray.get(host.start.remote(folder.place), timeout=TRIAL_SECONDS))
     while time.monotonic() - began < TRIAL_SECONDS:
         event = _answered(ray.get(host.next.remote(), timeout=TRIAL_SECONDS))
         if event.kind == "finished":
+            folder.pull()
             if folder.summary() is None:
-                raise RuntimeError(f"what it wrote to {folder.path} is not there for this process")
+                raise RuntimeError(f"what it wrote to {folder.place} is not there for this process")
             return time.monotonic() - began, str(described["device"])
     raise RuntimeError(f"the trial was not done after {TRIAL_SECONDS:.0f} s")
 

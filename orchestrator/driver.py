@@ -130,6 +130,7 @@ class Driver:
         from orchestrator.runner import Sweep
         from orchestrator.search import Search
         from orchestrator.watchers import DisplayWatcher, TrackerWatcher
+        from orchestrator.weights import hub_models
 
         provenance, trials = driver_provenance(), self.config.search.trials
         cluster = open_hosts(
@@ -138,6 +139,9 @@ class Driver:
             provenance=provenance,
             say=display.message,
             signals=self._signals,
+            models=hub_models(
+                self.planner.models.values(), allow_bin=self.config.execution.allow_bin_weights
+            ),
         )
         self.planner.device = cluster.device
         self._forecast(cluster)
@@ -247,7 +251,7 @@ class Driver:
         from orchestrator.shared_storage import check_storage, refuse_shared_sqlite
 
         storage = self.run.path.parent
-        is_shared = check_storage(storage)
+        is_shared = check_storage(storage if self.run.mirror is None else self.run.storage)
         refuse_shared_sqlite(self._uri, shared_folder=storage if is_shared else None)
 
     def _open_tracker(self, display: Any) -> Any:
@@ -278,9 +282,10 @@ class Driver:
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
         from orchestrator.shared_storage import refuse_shared_sqlite
+        from orchestrator.sqlite_store import is_lost
         from orchestrator.terminal import SweepDisplay
 
-        if read_state(self.run).get("tracked_in") != redact(self._uri):
+        if read_state(self.run).get("tracked_in") != redact(self._uri) or is_lost(self._uri):
             refuse_shared_sqlite(self._uri)
             tracker = self._open_tracker(SweepDisplay())
             self._close_tracker(tracker, "finished")

@@ -17,9 +17,9 @@ from orchestrator.capacity import CUDA, Capacity, in_words
 from orchestrator.correction import Correction
 from orchestrator.ledger import TrialRecord
 from orchestrator.model_config import model_config
-from orchestrator.sharding import sharded_train_bytes
+from orchestrator.sharding import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.combinations import impossible
-from trainables.knobs import AUTO, needs_ranks, step_examples
+from trainables.knobs import AUTO, step_examples
 from trainables.prediction import TrialPrediction
 from trainables.spec import TrialSpec
 
@@ -59,6 +59,7 @@ class Forecast:
     device_memory_bytes: int
     uncorrected_train_memory_bytes: int
     micro_batch: int | None  # examples at once; None for a baseline
+    eval_batch: int  # questions at once
     refusal: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +77,7 @@ class Forecast:
             "forward": asdict(prediction.forward),
             "device": self.device,
             "micro_batch": self.micro_batch,
+            "eval_batch": self.eval_batch,
             "knows_lengths": self.told.knows_lengths,
         }
 
@@ -203,16 +205,15 @@ class Forecaster:
         told = self._predictions.of(
             {**asked, "micro_batch": trying.micro_batch, "eval_batch": trying.eval_batch}
         )
-        return None if told is None else self._corrected(told, spec, trying.micro_batch)
+        return None if told is None else self._corrected(told, trying)
 
-    def _corrected(
-        self, told: TrialPrediction, spec: TrialSpec, micro_batch: int | None
-    ) -> Forecast:
+    def _corrected(self, told: TrialPrediction, trying: _Trying) -> Forecast:
+        spec = trying.spec
         factors = self.correction.factors(spec.knobs, self._device)
         alone = sharded_train_bytes(told.prediction, spec.knobs)
         train = round(alone * factors.train)
-        evaluation = round(told.prediction.eval_memory_bytes * factors.evaluation)
-        kept = 0 if needs_ranks(spec.knobs) else _states(told)
+        evaluation = round(sharded_eval_bytes(told.prediction, spec.knobs) * factors.evaluation)
+        kept = kept_bytes(told.prediction, spec.knobs)
         return Forecast(
             told=told,
             device=self._device,
@@ -220,7 +221,8 @@ class Forecaster:
             eval_memory_bytes=evaluation,
             device_memory_bytes=max(train, evaluation + kept) + _constants(told),
             uncorrected_train_memory_bytes=alone,
-            micro_batch=micro_batch,
+            micro_batch=trying.micro_batch,
+            eval_batch=trying.eval_batch,
         )
 
     def _fits(self, forecast: Forecast) -> bool:

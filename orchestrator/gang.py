@@ -13,24 +13,26 @@ import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from trainables.host import Failure, Interruption, finished_event, write_down
+from trainables.hub import HubAccess
 from trainables.run_folder import TrialFolder
 from trainables.spec import FINISHED, Event
 
 if TYPE_CHECKING:
     from trainables.gang_member import Decision
 
-SECONDS_TO_ABORT = 30.0  # what Ray Train is given to end its workers
+SECONDS_TO_ABORT = 120.0  # what Ray Train is given to end its workers, which may just be starting
 LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interrupted
 _TRAIN_FOLDER = "ray_train"  # Train's own files, in the trial's folder while it runs
 _TRAIN_SETTINGS = {  # read by Ray Train (ray/train/v2/_internal/constants.py)
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # the cluster may have to grow
+    # Of the wait for devices alone, begun anew for as long as the gang is wanted: while it
+    # waits the controller hears nobody, and one that is killed then leaves its request behind.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # it would start the workers anew by itself
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -39,13 +41,19 @@ _TRAIN_SETTINGS = {  # read by Ray Train (ray/train/v2/_internal/constants.py)
 
 @dataclass(frozen=True)
 class Layout:
-    """How many workers, and what each is given; `device_type`: cpu or cuda."""
+    """How many workers, and what each is given; `device_type`: cpu or cuda. `device_shared`: other
+    trials may compute on one of their devices meanwhile."""
 
     workers: int
     cpus: float
     gpus: float
     device_type: str = "cpu"
     accelerator_type: str | None = None
+    device_shared: bool = False
+
+
+class NotWantedError(Exception):
+    """The trial was ended before its workers were there."""
 
 
 class GangProcess:
@@ -57,16 +65,30 @@ class GangProcess:
         self._told: queue.Queue[list[Event] | Event | Failure | Interruption | None] = queue.Queue()
         self._decisions: queue.Queue[Decision] = queue.Queue()
         self._interrupted = threading.Event()
+        self._abandoned = threading.Event()
+        self._begun = False
         self._failure: Failure | None = None
         self._fit: threading.Thread | None = None
         self._finished: Event | None = None
         self._controller: Any = None
+        self._hub = HubAccess()
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def reach_hub(self, access: HubAccess) -> None:
+        """How the workers reach the hub; in a call, because Ray keeps what an actor or Ray Train
+        is configured with, a token too."""
+        self._hub = access
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def hub_access(self) -> HubAccess:
+        return self._hub
 
     def start(
         self, folder: str, silent_seconds: float | None = None
     ) -> list[Event] | Failure | Interruption:
         """Starts the workers; returns the events of the checkpoint that they go on from."""
-        self._folder = TrialFolder(Path(folder))
+        self._folder = TrialFolder.at(folder)
+        self._folder.pull()
         summary = self._folder.summary()
         if summary is not None and summary.get("state") == FINISHED:
             self._finished = finished_event(summary)
@@ -76,9 +98,11 @@ class GangProcess:
         me = ray.get_runtime_context().current_actor
         given = {
             "front": me,
-            "folder": str(self._folder.path.resolve()),
+            "folder": folder if self._folder.mirror else str(self._folder.path.resolve()),
+            "working_copy": str(self._folder.path.resolve()),
             "provenance": self._provenance,
             "silent_seconds": silent_seconds,
+            "device_shared": self._layout.device_shared,
         }
         self._fit = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._fit.start()
@@ -116,17 +140,25 @@ class GangProcess:
             self._fit.join()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def wait_no_longer(self) -> None:
+        """The trial leaves, as after `interrupt`, if its workers have not begun yet."""
+        if not self._begun:
+            self.interrupt()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def abandon(self) -> None:
         """Ends the workers, wherever they are, and then this process.
 
         Killed instead, it would take Train's controller with it, which alone gives back what Ray
-        has reserved for the workers.
+        has reserved for the workers, or is asked to reserve.
         """
-        if self._fit is not None and self._fit.is_alive() and self._controller is not None:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(self._controller.abort.remote(), timeout=SECONDS_TO_ABORT)
+        self._abandoned.set()
+        if self._fit is not None and self._fit.is_alive():
+            if self._controller is not None:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.get(self._controller.abort.remote(), timeout=SECONDS_TO_ABORT)
             self._fit.join(SECONDS_TO_ABORT)
-        os._exit(0)
+        ray.kill(ray.get_runtime_context().current_actor)  # Ray tells of other ends as of a crash
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def ping(self) -> None:
@@ -147,7 +179,13 @@ class GangProcess:
         self._controller = controller
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def is_wanted(self) -> bool:
+        """Whether workers are to be started, or waited for, still."""
+        return not (self._abandoned.is_set() or self._interrupted.is_set())
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def began(self, history: list[Event]) -> Decision:
+        self._begun = True
         self._told.put(history)
         return self._decided()
 
@@ -179,10 +217,15 @@ class GangProcess:
         return "close"
 
     def _hear(self) -> Any:
-        """What the workers tell next. Without them this process ends, as a host would that dies."""
+        """What the workers tell next. Without them this process ends, as a host would that dies.
+
+        After an interruption the driver may end at once: it is told when the workers have ended.
+        """
         told = self._told.get()
         if told is None:
             os._exit(1)
+        if isinstance(told, Interruption) and self._fit is not None:
+            self._fit.join()  # their checkpoint is written then
         return told
 
     def _run(self, given: dict[str, Any]) -> None:
@@ -193,10 +236,14 @@ class GangProcess:
             with contextlib.suppress(ray.exceptions.RayError):  # the controller is gone
                 _train(given, self._layout)
         except TrainingFailedError as error:
-            self._told.put(self._failure or _failure_of_train(error))
+            self._told.put(self._failure or _failure_of_train(error) or self._end_of_the_workers())
         finally:
             shutil.rmtree(self._folder.path / _TRAIN_FOLDER, ignore_errors=True)
             self._told.put(self._failure)  # for whoever still waits
+
+    def _end_of_the_workers(self) -> Interruption | None:
+        """What it means that they are gone; None: they were lost."""
+        return Interruption() if self._interrupted.is_set() else None
 
 
 def gang_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
@@ -206,13 +253,18 @@ def gang_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
     its address, which it has to be told where several run on one machine.
     """
     address = ray.get_runtime_context().gcs_address
-    groups = {"control": 4, "ranks": layout.workers + 1, "watch": layout.workers + 3}
-    actor = ray.remote(concurrency_groups=groups)(GangProcess).options(
+    actor = ray.remote(concurrency_groups=_groups(layout.workers))(GangProcess).options(
         num_cpus=0,
         resources={"node:__internal_head__": 0.001},
         runtime_env={"env_vars": {"RAY_ADDRESS": address}},
     )
     return actor.remote(layout, provenance)
+
+
+def _groups(workers: int) -> dict[str, int]:
+    """Threads for the calls that wait. Every rank waits in `until_death`; those for whom there is
+    none in `until_interrupted` get the threads of the others, which all return together."""
+    return {"control": 4, "ranks": workers + 1, "watch": workers + 3}
 
 
 def _train(given: dict[str, Any], layout: Layout) -> None:
@@ -233,7 +285,7 @@ def _train(given: dict[str, Any], layout: Layout) -> None:
         ),
         run_config=RunConfig(
             name=_TRAIN_FOLDER,
-            storage_path=str(Path(given["folder"])),
+            storage_path=given["working_copy"],
             failure_config=FailureConfig(max_failures=0),
             callbacks=[_controller_callback(given["front"])],
         ),
@@ -241,12 +293,17 @@ def _train(given: dict[str, Any], layout: Layout) -> None:
 
 
 def _controller_callback(front: Any) -> Any:
-    """Tells the front of the controller, in whose process it is called."""
+    """Tells the front of the controller, in whose process it is called, and asks before each
+    attempt to start the workers whether they are wanted."""
     from ray.train.v2._internal.execution.callback import ControllerCallback
 
     class TellsOfItself(ControllerCallback):  # type: ignore[misc]  # Ray carries no types
         def after_controller_start(self, train_run_context: Any) -> None:
             ray.get(front.controlled_by.remote(ray.get_runtime_context().current_actor))
+
+        def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+            if not ray.get(front.is_wanted.remote()):
+                raise NotWantedError
 
     return TellsOfItself()
 
@@ -257,13 +314,15 @@ def _work(given: dict[str, Any]) -> None:
 
     interrupted = threading.Event()
     front = given["front"]
+    ray.get(front.hub_access.remote()).use()
     threading.Thread(target=_die_with, args=(front,), daemon=True).start()
     threading.Thread(target=_hear, args=(front, interrupted), daemon=True).start()
     train_as_member(
-        Path(given["folder"]),
+        given["folder"],
         _Calls(front),
         provenance=given["provenance"],
         silent_seconds=given["silent_seconds"],
+        device_shared=given["device_shared"],
         interrupted=interrupted,
     )
 
@@ -306,12 +365,17 @@ class _Calls:
 
 
 def _failure_of_train(error: Any) -> Failure | None:
-    """None where a worker is gone: the trial goes on elsewhere from its checkpoint."""
+    """None where a worker is gone, or none was wanted: the trial goes on elsewhere from its
+    checkpoint. One that Ray ended because its node ran out of memory would only be ended again."""
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-    from ray.train.v2.api.exceptions import PreemptionError
+    from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
-    gone = (WorkerHealthCheckFailedError, PreemptionError)
-    found: list[Exception] = [*getattr(error, "worker_failures", {}).values()] or [error]
+    gone = (WorkerHealthCheckFailedError, PreemptionError, NotWantedError)
+    failures = [error.controller_failure] if isinstance(error, ControllerError) else [error]
+    found: list[Exception] = [*getattr(error, "worker_failures", {}).values()] or failures
+    dead = [each for each in found if isinstance(each, WorkerHealthCheckFailedError)]
+    if any(isinstance(each.health_check_failure, ray.exceptions.OutOfMemoryError) for each in dead):
+        return Failure("its node ran out of memory", infeasible=True)
     if any(isinstance(each, gone) or "gloo" in str(each) for each in found):
         return None
     lines = str(found[0]).strip().splitlines() or [type(found[0]).__name__]

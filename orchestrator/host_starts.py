@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, HostShape
 from orchestrator.placement import Device, Need, Slot
+from orchestrator.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class HostStarts:
     sharing: Sharing
     provenance: Mapping[str, str]
     description: dict[str, Any] | None = None  # of the device of the first host that came up
+    weights: Weights = field(default_factory=Weights)
     _nodes: dict[str, Device] = field(default_factory=dict)
 
     async def first(self) -> Slot:
@@ -62,6 +64,8 @@ class HostStarts:
     async def bring_up(self, slot: Slot) -> dict[str, Any]:
         """Starts the slot's host on its device; returns its description once it can train."""
         actor = self._actor(slot.device)
+        if self.weights.models:  # a node may have joined since they were brought to all
+            await actor.bring_models.remote(self.weights.models, self.weights.access)
         description: dict[str, Any] = await actor.warm_up.remote()
         self.description = self.description or description
         slot.node_id = await actor.node_id.remote()
@@ -106,19 +110,34 @@ class HostStarts:
         if slot.actor is not None:
             ray.kill(slot.actor)
         slot.actor, slot.held_bytes, slot.trial_id = None, 0, trial_id
-        slot.need = Need(need.memory_bytes, exclusive=not slot.device.is_node)
+        exclusive = need.exclusive or not slot.device.is_node
+        slot.need = Need(need.memory_bytes, exclusive=exclusive)
         self._free(slot.device)
 
-    def start_gang(self, need: Need) -> Any:
-        """The front of so many workers; it starts them when it is given the trial."""
+    def start_gang(self, need: Need, *, device_shared: bool) -> Any:
+        """The front of so many workers; it starts them when it is given the trial.
+
+        `device_shared`: others may compute on one of its devices meanwhile.
+        """
         from orchestrator.gang import Layout, gang_actor
 
         shape = self.shape
         device_type = str((self.description or {}).get("device_type", "cpu"))
         layout = Layout(
-            need.workers, shape.cpus, shape.gpus, device_type, self.sharing.accelerator_type
+            need.workers,
+            shape.cpus,
+            shape.gpus,
+            device_type,
+            self.sharing.accelerator_type,
+            device_shared,
         )
-        return gang_actor(layout, dict(self.provenance))
+        gang = gang_actor(layout, dict(self.provenance))
+        gang.reach_hub.remote(self.weights.access)
+        return gang
+
+    async def recall_gang(self, gang: Slot) -> None:
+        """Its trial comes again for other places, unless its workers have begun."""
+        await gang.actor.wait_no_longer.remote()
 
     def end_gang(self, gang: Slot) -> None:
         gang.actor.abandon.remote()
@@ -183,6 +202,13 @@ def host_gone() -> tuple[type[Exception], ...]:
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 
     return (RayActorError, NodeDiedError, OutOfMemoryError)
+
+
+def dead_nodes() -> set[str]:
+    """Ids of the nodes that were there and are gone."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
 def draining_nodes() -> set[str]:

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.host_shape import HostShape
-from orchestrator.host_starts import HostStarts, Sharing, draining_nodes, host_gone
-from orchestrator.placement import Device, Need, Place, Placing, Slot, next_start
+from orchestrator.host_starts import HostStarts, Sharing, dead_nodes, draining_nodes, host_gone
+from orchestrator.placement import Device, Need, Place, Placing, Slot, Supply, next_start
+from orchestrator.weights import Weights
 from trainables.errors import first_line
 
 BRING_UP_ATTEMPTS = 3
 NOBODY = ""  # in a slot that is kept for a gang
 SECONDS_FOR_A_GANG = 2.0  # that its places are kept for the next one
-SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are about to be taken away
+SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are gone, or about to be taken away
+SECONDS_A_HOST_IS_EXPECTED = 300.0  # for which a gang waits for it; a new node may have to start
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,22 @@ class Admission:
     _calling: set[asyncio.Task[None]] = field(default_factory=set)
     _gangs: list[Slot] = field(default_factory=list)
     _vacant: list[Slot] = field(default_factory=list)  # a gang has left them
-    _owed: int = 0  # hosts that were called off for a gang
+    _owed: list[bool] = field(default_factory=list)  # called off for a gang; whether it was late
+    _late: set[asyncio.Task[None]] = field(default_factory=set)  # starts no gang waits for any more
+    _dead_nodes: set[str] = field(default_factory=set)
     _clock: int = 0
     _ending: bool = False
 
     def __post_init__(self) -> None:
         self._starts = self._host_starts()
 
-    async def open(self) -> dict[str, Any]:
-        """Starts all hosts; returns the first one's description of its device."""
+    async def open(self, weights: Weights | None = None) -> dict[str, Any]:
+        """Starts all hosts, each once `weights` are on its node; returns the first one's
+        description of its device.
+
+        They come with this call: what an actor is made with, its token too, Ray would keep.
+        """
+        self._starts.weights = weights or self._starts.weights
         for _ in range(self.shape.count):
             self._start_host()
         while self._starts.description is None:
@@ -175,14 +184,28 @@ class Admission:
     def _serve(self) -> None:
         """Gives hosts to those that wait, while there are any for them."""
         self._hand_on()
+        self._tell_of_missing_hosts()
         while not self._is_full():
-            found = next_start(self._line, self._devices, growing=bool(self._starting))
+            found = next_start(self._line, self._devices, self._supply())
             if found is None:
                 return
             place, placing = found
             self._line.remove(place)
             if not place.given.done():
                 self._place(place, placing)
+
+    def _supply(self, *, also_coming: int = 0) -> Supply:
+        coming = len(self._calling - self._late) + also_coming
+        return Supply(coming, expected=self.shape.count)
+
+    def _tell_of_missing_hosts(self) -> None:
+        supply = self._supply(also_coming=self._owed.count(False))
+        for need in [place.need for place in self._line]:
+            if supply.is_short(self._devices, need):
+                self._say(
+                    f"A trial of {need.workers} workers waits: of the {self.shape.count} hosts of "
+                    "this sweep too few are up; trials that need fewer go on."
+                )
 
     def _is_full(self) -> bool:
         most = self.sharing.trials
@@ -213,13 +236,15 @@ class Admission:
             self._starts.end(slot)
         for task in self._calling:
             task.cancel()
-            self._owed += 1
+            self._owed.append(task in self._late)
+        self._calling.clear()
         self._start_gang(place, placing.members)
 
     def _start_gang(self, place: Place, members: tuple[Slot, ...]) -> None:
         for member in members:
             self._starts.lend(member, place.trial_id, place.need)
-        actor = self._starts.start_gang(place.need)
+        shared = any(member.device.is_shared_beside(members, place.need) for member in members)
+        actor = self._starts.start_gang(place.need, device_shared=shared)
         gang = Slot(Device(), actor, trial_id=place.trial_id, members=members)
         self._gangs.append(gang)
         place.answer(gang)
@@ -236,11 +261,12 @@ class Admission:
 
     def _hand_on(self) -> None:
         """Vacant places go to the first in line, if it is a gang that they are enough for."""
-        while self._line and 0 < self._line[0].need.workers <= len(self._vacant):
+        there = [slot for slot in self._vacant if slot.node_id not in self._dead_nodes]
+        while self._line and 0 < self._line[0].need.workers <= len(there):
             place = self._line.pop(0)
             if not place.given.done():
-                workers = place.need.workers
-                members, self._vacant = tuple(self._vacant[:workers]), self._vacant[workers:]
+                members, there = tuple(there[: place.need.workers]), there[place.need.workers :]
+                self._vacant = [slot for slot in self._vacant if slot not in members]
                 self._start_gang(place, members)
 
     async def _refill(self, members: tuple[Slot, ...]) -> None:
@@ -251,16 +277,24 @@ class Admission:
             member.device.slots.remove(member)
             if member.device in self._devices and not member.device.slots:
                 self._devices.remove(member.device)
-        hosts = len(left)
+        hosts = [False for _ in left]
         if not self._gangs:
-            hosts, self._owed = hosts + self._owed, 0
-        for _ in range(hosts):
-            self._start_host()
+            hosts, self._owed = hosts + self._owed, []
+        for is_late in hosts:
+            self._start_host(is_late=is_late)
 
-    def _start_host(self) -> None:
+    def _start_host(self, *, is_late: bool = False) -> None:
         task = self._start(self._bring_up())
         self._calling.add(task)
-        task.add_done_callback(self._calling.discard)
+        if is_late:
+            self._late.add(task)
+        loop = asyncio.get_running_loop()
+        loop.call_later(SECONDS_A_HOST_IS_EXPECTED, self._no_gang_waits_for, task)
+
+    def _no_gang_waits_for(self, task: asyncio.Task[None]) -> None:
+        if task in self._calling:
+            self._late.add(task)
+            self._serve()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -270,7 +304,9 @@ class Admission:
 
     def _host_came_up_or_not(self, task: asyncio.Task[None]) -> None:
         """What is lost is said; with the last hope for a host, those that wait are told so."""
-        self._starting.discard(task)
+        for tasks in (self._starting, self._calling, self._late):
+            tasks.discard(task)
+        self._serve()
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
@@ -292,6 +328,7 @@ class Admission:
                 if attempt == BRING_UP_ATTEMPTS - 1:
                     raise
             else:
+                self._calling -= {asyncio.current_task()}
                 self._came_up(slot)
                 return
 
@@ -358,16 +395,19 @@ class Admission:
                 self._replace(slot)
 
     async def _leave_draining_nodes(self) -> None:
-        """Moves trials off nodes that are about to be taken away, while there is time to save.
+        """Moves trials off nodes that are about to be taken away, while there is time to save, and
+        gangs off nodes that are gone.
 
         That Ray can't be asked for them is said; it is asked again.
         """
         while True:
-            look = asyncio.get_running_loop().create_task(asyncio.to_thread(draining_nodes))
+            look = asyncio.get_running_loop().create_task(asyncio.to_thread(_nodes_to_leave))
             await asyncio.wait([look])
             error = look.exception()
             if error is None:
-                self._leave(look.result())
+                draining, self._dead_nodes = look.result()
+                self._leave(draining)
+                self._leave_dead_places()
             else:
                 self._say(
                     "Whether nodes are about to be taken away can't be seen now "
@@ -383,6 +423,19 @@ class Admission:
             elif not slot.leaving:
                 slot.leaving = True
                 self._keep(self._interrupted(slot))
+
+    def _leave_dead_places(self) -> None:
+        """A gang that was given a place on a node before Ray knew that it is gone would wait for
+        it for ever and keep its other places; where it has begun, Ray Train ends it."""
+        for gang in self._gangs:
+            lost = any(member.node_id in self._dead_nodes for member in gang.members)
+            if lost and not gang.leaving:
+                gang.leaving = True
+                self._keep(self._recalled(gang))
+
+    async def _recalled(self, gang: Slot) -> None:
+        with contextlib.suppress(*host_gone()):  # as in `_interrupted`
+            await self._starts.recall_gang(gang)
 
     async def _interrupted(self, slot: Slot) -> None:
         with contextlib.suppress(*host_gone()):  # whoever waits for its events is told as well
@@ -402,6 +455,11 @@ class Admission:
         if trouble not in self._said:
             self._said.add(trouble)
             self._troubles.append(trouble)
+
+
+def _nodes_to_leave() -> tuple[set[str], set[str]]:
+    """Those that are about to be taken away, and those that are gone."""
+    return draining_nodes(), dead_nodes()
 
 
 def start_admission(

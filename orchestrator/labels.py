@@ -57,6 +57,11 @@ def _batch_label(knobs: Mapping[str, Any]) -> str:
     return f"b{knobs['batch_size']}x{knobs.get('gradient_accumulation', 1)}"
 
 
+def method_name(knobs: Mapping[str, Any]) -> str:
+    """'lora', or 'full z3 w4': full fine-tuning under ZeRO-3 on four workers."""
+    return " ".join([str(knobs.get("method", "lora")), *_team_label(knobs)])
+
+
 def model_name(knobs: Mapping[str, Any]) -> str:
     """The last part of the model's path or hub id."""
     return str(knobs.get("model") or "?").rstrip("/").split("/")[-1]

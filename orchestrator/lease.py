@@ -65,7 +65,7 @@ class Lease:
         with storage_errors(self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             if self._is_held():
-                raise InputError(_held_by(self._file))
+                raise InputError(self._refusal())
             self._take_away_stale()
             self._claim()
             self._begin()
@@ -91,7 +91,7 @@ class Lease:
         if not self._is_ours():
             raise LeaseLostError(
                 f"{self._file.parent}: this driver was silent for too long (paused, or cut off "
-                f"from its disk), and {_holder_text(self._file)} has taken the sweep over. "
+                f"from its disk), and {self._holder()} has taken the sweep over. "
                 "This one has stopped and writes nothing more."
             )
 
@@ -108,11 +108,11 @@ class Lease:
         self._judged = before = _content(self._file)
         if before is None:
             return False
-        known = _is_alive_here(_parsed(before))
+        known = is_alive_here(parsed(before))
         if known is not None:
             return known
         self._say(
-            f"{_holder_text(self._file)} held this sweep: waiting up to "
+            f"{self._holder()} held this sweep: waiting up to "
             f"{HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED:.0f} s for a sign of life from it ..."
         )
         return _changes(self._file, before)
@@ -126,15 +126,21 @@ class Lease:
             return
         if _content(aside) != self._judged:
             aside.replace(self._file)
-            raise InputError(_held_by(self._file))
+            raise InputError(self._refusal())
         aside.unlink()
+
+    def _refusal(self) -> str:
+        return held_by(str(self._file.parent), read_lease(self._file))
+
+    def _holder(self) -> str:
+        return holder_text(read_lease(self._file))
 
     def _claim(self) -> None:
         """Creates the file if and only if nobody else has just done so."""
         try:
             self._descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            raise InputError(_held_by(self._file)) from None
+            raise InputError(self._refusal()) from None
 
     def _begin(self) -> None:
         try:
@@ -159,14 +165,7 @@ class Lease:
 
     def _write(self) -> None:
         """Into our own file, wherever it lies by now: never over another driver's."""
-        own = {
-            **this_place(),
-            "pid": os.getpid(),
-            "nonce": self._nonce,
-            "taken": self._taken,
-            "heartbeat": time.time(),
-            "monotonic": time.monotonic(),
-        }
+        own = own_lease(nonce=self._nonce, taken=self._taken)
         os.pwrite(self._descriptor, json.dumps(own).encode().ljust(_FILE_BYTES), 0)
         os.fsync(self._descriptor)
 
@@ -181,7 +180,19 @@ class Lease:
 
 def read_lease(file: Path) -> dict[str, Any] | None:
     """What the lease says, or None if there is none (or it is half written or damaged)."""
-    return _parsed(_content(file))
+    return parsed(_content(file))
+
+
+def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:
+    """What the lease of this process says now."""
+    return {
+        **this_place(),
+        "pid": os.getpid(),
+        "nonce": nonce,
+        "taken": taken,
+        "heartbeat": time.time(),
+        "monotonic": time.monotonic(),
+    }
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
@@ -189,7 +200,7 @@ def is_alive(holder: dict[str, Any]) -> bool:
 
     A driver on another host is judged by its clock and ours, which may differ.
     """
-    known = _is_alive_here(holder)
+    known = is_alive_here(holder)
     return _is_fresh(time.time() - float(holder.get("heartbeat", 0))) if known is None else known
 
 
@@ -205,7 +216,8 @@ def _content(file: Path) -> bytes | None:
         return None
 
 
-def _parsed(content: bytes | None) -> dict[str, Any] | None:
+def parsed(content: bytes | None) -> dict[str, Any] | None:
+    """What a lease of this content says; None if it says nothing (half written, damaged)."""
     try:
         value = json.loads(content) if content else None
     except (ValueError, RecursionError):
@@ -220,8 +232,9 @@ def _is_moment(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value < 2**40
 
 
-def _is_alive_here(holder: dict[str, Any] | None) -> bool | None:
-    """None: a driver elsewhere, or one that has not said who it is; it must be watched."""
+def is_alive_here(holder: dict[str, Any] | None) -> bool | None:
+    """Whether this machine shows that the driver is at work. None: it is elsewhere, or has not
+    said who it is, and must be watched."""
     if holder is None or any(holder.get(name) != value for name, value in this_place().items()):
         return None
     if not _process_exists(int(holder.get("pid", -1))):
@@ -271,20 +284,22 @@ def _process_exists(pid: int) -> bool:
     return True
 
 
-def _held_by(file: Path) -> str:
+def held_by(place: str, holder: dict[str, Any] | None) -> str:
+    """Why a second driver of the sweep at `place` is refused."""
     return (
-        f"{file.parent}: {_holder_text(file)} is running this sweep{_since(file)}. "
-        f"Watch it with: python -m orchestrator.status {file.parent}  "
+        f"{place}: {holder_text(holder)} is running this sweep{_since(holder)}. "
+        f"Watch it with: python -m orchestrator.status {place}  "
         "Or wait until it ends, or give this one another --name."
     )
 
 
-def _since(file: Path) -> str:
-    taken = (read_lease(file) or {}).get("taken")
+def holder_text(holder: dict[str, Any] | None) -> str:
+    """Who holds a lease, in words."""
+    holder = holder or {}
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+
+
+def _since(holder: dict[str, Any] | None) -> str:
+    taken = (holder or {}).get("taken")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(taken)) if taken else ""
     return f" since {when}" if when else ""
-
-
-def _holder_text(file: Path) -> str:
-    holder = read_lease(file) or {}
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -252,7 +252,10 @@ def _table_row(row: Row) -> Row:
 
 
 def _adapters(results: Sequence[TrialResult]) -> dict[str, Path]:
-    folders: Iterable[TrialFolder] = (item.folder for item in results)
+    folders = [item.folder for item in results]
+    for folder in folders:
+        with _readable(folder):
+            folder.pull_trained(model=False)
     return {
         folder.trial_id: folder.adapter_folder
         for folder in folders

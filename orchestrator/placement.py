@@ -4,7 +4,8 @@ A trial asks for bytes of one device, for a device alone, or for several devices
 served, but for two things: a host that comes free goes to a trial that waits for its base, past a
 first in line that waits for a host only, at most PASSED_OVER_AT_MOST times; and a first in line
 that waits for more holds back the others on as many devices as it needs, the least busy ones.
-Nothing starves.
+Nothing starves but what needs devices that were lost: it waits until they are back, and holds
+back nobody.
 """
 
 from __future__ import annotations
@@ -110,6 +111,12 @@ class Device:
             return len(self.slots) > 1 and not need.exclusive
         return self.most_hosts > 1 and self.share_bytes(need) is not None
 
+    def is_shared_beside(self, members: Sequence[Slot], need: Need) -> bool:
+        """As `is_shared`, while a gang with this need has these places."""
+        if not self.is_node:
+            return self.is_part
+        return not need.exclusive and any(slot not in members for slot in self.slots)
+
     @property
     def running(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.trial_id is not None]
@@ -136,7 +143,7 @@ class Device:
             return [] if self.running else idle[:1]
         shares = [self.share_bytes(slot.need) for slot in self.running]
         each = self.share_bytes(Need(need.memory_bytes))
-        if None in shares or (each is None and shares):
+        if None in shares or (shares and (each is None or need.exclusive)):
             return []
         if not shares or not each or self.capacity_bytes is None:
             return idle
@@ -188,6 +195,20 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Supply:
+    """How many devices there are to be, of `expected` that the sweep is to have, when those are up
+    that are `coming`."""
+
+    coming: int = 0
+    expected: int = 0
+
+    def is_short(self, devices: Iterable[Device], need: Need) -> bool:
+        """Whether a gang can't start because devices are missing that should be there."""
+        there_are = _most_workers(devices) + self.coming
+        return there_are < min(need.workers, self.expected)
+
+
+@dataclass(frozen=True)
 class Placing:
     """Where a trial can start now: on a free host, or on one to be started (`slot` is None).
 
@@ -202,16 +223,18 @@ class Placing:
 
 
 def next_start(
-    line: Sequence[Place], devices: Sequence[Device], *, growing: bool = False
+    line: Sequence[Place], devices: Sequence[Device], supply: Supply | None = None
 ) -> tuple[Place, Placing] | None:
     """Who of those that wait starts now, and where; None: nobody can.
 
-    It counts on being asked again until it says None. `growing`: further hosts are on their way.
+    It counts on being asked again until it says None.
     """
+    supply = supply or Supply()
+    line = [place for place in line if not supply.is_short(devices, place.need)]
     if not line:
         return None
     first = line[0]
-    placing = _placing(devices, first, growing=growing)
+    placing = _placing(devices, first, growing=supply.coming > 0)
     if placing is not None:
         return _one_with_a_base(line, devices) or (first, placing)
     first.needs_room |= any(device.has_host for device in devices)
@@ -290,14 +313,18 @@ def _gang_placing(devices: Iterable[Device], need: Need, *, growing: bool) -> Pl
     """A device for each of its workers, or all there are: Ray may find the others elsewhere."""
     staying = [device for device in devices if not device.leaving]
     members = [slot for device in staying for slot in device.for_workers(need)]
-    there_are = sum(device.most_workers for device in staying)
-    wanted = need.workers if growing else min(need.workers, there_are)
+    wanted = need.workers if growing else min(need.workers, _most_workers(staying))
     if not members or len(members) < wanted:
         return None
     chosen = members[:wanted]
     on_gpus = [slot.device for slot in chosen if not slot.device.is_node]
     others = [slot for device in on_gpus for slot in device.slots if slot not in chosen]
     return Placing(chosen[0].device, None, giving_way=tuple(others), members=tuple(chosen))
+
+
+def _most_workers(devices: Iterable[Device]) -> int:
+    """How many of a gang's workers they could take if nothing ran on them."""
+    return sum(device.most_workers for device in devices if not device.leaving)
 
 
 def _held_back(first: Place, devices: Sequence[Device]) -> tuple[Device, ...]:

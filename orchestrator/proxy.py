@@ -7,7 +7,6 @@ schedulers mean what their documentation says; with `reuse_actors` one proxy ser
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +14,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from orchestrator.host_starts import host_gone
+from orchestrator.losses import Losses
 from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
@@ -22,8 +22,6 @@ from trainables.host import LOADING_TAKES, Failure, Interruption
 from trainables.knobs import needs_ranks
 from trainables.run_folder import TrialFolder
 from trainables.spec import Event
-
-HOST_LOSSES_ALLOWED = 2
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -69,18 +67,26 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
 
+    def leave(self) -> None:
+        """Its trial was stopped: nothing of it is saved, and its host is free."""
+        self._close(discard=True)
+
     def cleanup(self) -> None:
+        if not self._folder.done:
+            self._folder.pull()
         self._close(discard=self._folder.done)
 
     def _open(self, config: dict[str, Any]) -> None:
         self._config = config
         self._trial_id = config["trial_id"]
-        self._folder = TrialFolder(Path(config["folder"]))
+        self._folder = TrialFolder.at(config["folder"])
+        if not self._folder.spec_file.exists():  # written on another machine than this one
+            self._folder.pull()
         self._admission = ray.get_actor(config["admission"])
         self._objective = OBJECTIVES[config["objective"]]
         self._limits = config["limits"]
         self._host = None
-        self._losses = 0
+        self._losses = Losses()
         self._outgrew_its_share = False
         self._units = self._step = 0
         self._judged: dict[str, float] = {}
@@ -135,6 +141,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
 
     def _result(self, event: Event) -> dict[str, Any]:
         self._units, self._step = event.units, event.step
+        self._losses.reached(event.step)
         stopped = self._over_its_time(event)
         done = event.kind == "finished" or stopped is not None
         if done:
@@ -157,8 +164,8 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         return f"limits.trial_hours: its {limit / 3600:g} hours were used up at {at}"
 
     def _instead_of_an_event(self, told: Failure | Interruption) -> dict[str, Any] | None:
-        if isinstance(told, Failure) and told.taken_over and self._losses < HOST_LOSSES_ALLOWED:
-            self._losses += 1  # by a host of a sweep that is dead or has lost its lease
+        if isinstance(told, Failure) and told.taken_over and self._losses.may_go_on:
+            self._losses.add(step=self._step)  # by a host of a dead sweep, or one without its lease
             self._close()
             return None
         if isinstance(told, Failure) and told.share_bytes and not self._outgrew_its_share:
@@ -184,12 +191,12 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         ray.get(self._admission.replace.remote(self._trial_id))
         if isinstance(error, OutOfMemoryError):
             return self._failure(Failure("its node ran out of memory", infeasible=True))
-        self._losses += not (isinstance(error, RayActorError) and error.preempted)
-        if self._losses <= HOST_LOSSES_ALLOWED:
+        if not (isinstance(error, RayActorError) and error.preempted):
+            self._losses.add(step=self._step)
+        if not self._losses.is_hopeless:
             return None
-        return self._failure(
-            Failure(f"its host died {self._losses} times ({type(error).__name__})")
-        )
+        times = f"its host died {self._losses.count} times, and it got no further between them"
+        return self._failure(Failure(f"{times} ({type(error).__name__})"))
 
     def _ended_silent_host(self, error: SilentError) -> dict[str, Any]:
         self._host = None

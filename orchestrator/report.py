@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import report_costs as costs
 from orchestrator import report_findings as findings
-from orchestrator import report_flips
+from orchestrator import report_flips, report_methods
 from orchestrator import report_tables as tables
 from orchestrator.costs import TRAIN_FLOPS
 from orchestrator.pareto import candidates
@@ -23,6 +23,7 @@ from orchestrator.progress import (
     run_name,
     wanted_trials,
 )
+from orchestrator.report_batch_size import batch_sizes
 from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.report_headline import headline
 from orchestrator.results import damage, open_run, read_config, read_trials
@@ -59,9 +60,11 @@ def build_report(
         ),
         findings.differences(results, metric=score),
         tables.best_trials(results, metric=metric),
+        *report_methods.methods(results, metric=metric),
         tables.pareto_front(results, picture=picture),
         *costs.flops(results, picture=curves),
         costs.spent(results, metric=metric),
+        *batch_sizes(results),
         tables.cells(results, metric=metric),
         tables.baselines(results),
         report_flips.flips(report_flips.find_pairs(results), run.flips_file),
@@ -136,11 +139,18 @@ def _paths(run: RunFolder) -> Section:
         ("trial folders", run.path / "trials"),
         ("MLflow database", run.tracking_database),
     ]
-    rows = [(what, str(path)) for what, path in paths]
+    rows = [(what, _published(run, path)) for what, path in paths]
     store = f"sqlite:///{Path(run.tracking_database).resolve()}"
     browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
-    ask = shlex.join(["python", "-m", "orchestrator.ask", str(run.path), "--gpu-memory", "12GiB"])
+    ask = shlex.join(["python", "-m", "orchestrator.ask", run.place, "--gpu-memory", "12GiB"])
     return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])
+
+
+def _published(run: RunFolder, path: Path) -> str:
+    """Where a reader finds it: in the bucket, if that is the truth; MLflow's database is here."""
+    if run.mirror is None or not path.is_relative_to(run.path):
+        return str(path)
+    return f"{run.place}/{path.relative_to(run.path).as_posix()}"
 
 
 def _warnings(texts: Sequence[str]) -> list[Section]:

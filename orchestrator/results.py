@@ -15,15 +15,22 @@ from orchestrator.cost_metrics import cost_metrics
 from orchestrator.lease import is_alive, read_lease
 from orchestrator.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
+from trainables.object_store import is_url
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.sealed import DamagedError
 from trainables.spec import INTERRUPTED, TRIAL, Event
+from trainables.storage import StorageError
 
 Row = Mapping[str, Any]
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """The run folder at `path`; raises InputError, with near misses, if it is not one."""
+    """The run folder at `path`, or at a URL, of which a copy is fetched.
+
+    Raises InputError, with near misses, if it is not one, and StorageError.
+    """
+    if is_url(str(path)):
+        return _open_in_bucket(str(path))
     folder = Path(path)
     if _is_run(folder):
         return RunFolder(folder)
@@ -109,6 +116,22 @@ def read_predictions(
 
 def _not_scored(file: Path) -> str:
     return f"{file}: damaged or gone: not the answers that were scored; left out"
+
+
+def _open_in_bucket(url: str) -> RunFolder:
+    from orchestrator.lease_in_bucket import fetch
+
+    run = RunFolder.at(url)
+    try:
+        fetch(run)
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    if not _is_run(run.path):
+        raise InputError(
+            f"{run.place}: no run (no sweep.yaml there). Give the URL of a sweep, as "
+            "s3://BUCKET/FOLDER/NAME."
+        )
+    return run
 
 
 def _is_run(folder: Path) -> bool:

@@ -16,15 +16,36 @@ from orchestrator.differences import differences
 from orchestrator.plan import MODEL
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError
+from trainables.mirrored import Mirror
 from trainables.run_folder import RunFolder
 from trainables.sealed import DamagedError
 from trainables.spec import INFEASIBLE, TRIAL
+from trainables.storage import StorageError
 
 _HOW_TO_GO_ON = "  Give the new one another --name, or take the change back to resume."
 
 
 def make_folder(run: RunFolder) -> None:
     """Makes the run folder; raises InputError if it can't be written."""
+    _make_working_copy(run)
+    if run.mirror is not None:
+        _probe_bucket(run.place, run.mirror)
+
+
+def _probe_bucket(place: str, mirror: Mirror) -> None:
+    """An object of its own is written, read, listed and deleted."""
+    key = f"probe-{uuid.uuid4().hex}"
+    try:
+        mirror.store.put(key, b"\n")
+        seen = mirror.store.get(key) is not None and key in [x.key for x in mirror.store.list()]
+        mirror.store.delete([key])
+    except StorageError as error:
+        raise InputError(f"--storage: {error}") from error
+    if not seen:
+        raise InputError(f"--storage: {place}: what is written there can't be read back.")
+
+
+def _make_working_copy(run: RunFolder) -> None:
     probe = run.path / ".probe"
     try:
         run.path.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             watcher.trial_started(record)
         return {
             "trial_id": record.trial_id,
-            "folder": str(record.folder.path),
+            "folder": record.folder.place,
             "base_key": record.spec.base_key,
             "stratum": stratum(sweep.config, record),
             "admission": sweep.cluster.name,
@@ -237,6 +237,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         record = self._record(trial)
+        if _has_written(result):
+            record.folder.pull()
         if result.get("failure"):
             self._fail(record, result["failure"])
             return
@@ -254,6 +256,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         record = self._record(trial)
         if record.state == RUNNING:
             self._sweep.ledger.stopped(record)
+            _free_host(trial)
         self._ended(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -297,6 +300,20 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return self._sweep.ledger.records[trial.config["trial_id"]]
 
 
+def _free_host(trial: Any) -> None:
+    """Of a trial that the scheduler has stopped: Tune keeps its proxy for a next trial, which may
+    never come, while others wait for the host."""
+    proxy = trial.temporary_state.ray_actor
+    if proxy is not None:
+        proxy.leave.remote()
+
+
+def _has_written(result: Mapping[str, Any]) -> bool:
+    """Whether a host has written what the driver reads: a rung's answers, a summary, its log."""
+    kind = result["event"]["kind"] if "event" in result else ""
+    return bool(result.get("failure") or result.get("interrupted")) or kind in ("rung", "finished")
+
+
 def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     """Scores one trial on any host; returns why it failed, or nothing."""
     place, admission = f"{record.trial_id}/report", sweep.cluster.admission
@@ -306,13 +323,14 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     host = ray.get(admission.acquire.remote(place, record.spec.base_key, need))
     gone: tuple[type[Exception], ...] = (*host_gone(), SilentError)
     try:
-        call = host.score_report.remote(str(record.folder.path), silent)
+        call = host.score_report.remote(record.folder.place, silent)
         score = answer(call, record.folder, silent_seconds=allowed)
     except gone as error:
         ray.get(admission.replace.remote(place))
         return f"its host died or hung ({type(error).__name__})"
     finally:
         ray.get(admission.release.remote(place))
+    record.folder.pull()
     return score.reason if isinstance(score, Failure) else ""
 
 

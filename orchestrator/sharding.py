@@ -28,30 +28,57 @@ def sharded_train_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int
     """
     if not needs_ranks(knobs):
         return prediction.train_memory_bytes
-    workers, stage = int(knobs.get("workers", 1)), int(knobs.get("zero_stage", 0))
+    workers = int(knobs.get("workers", 1))
     base, trained, gradients, states = (
         _bytes(prediction, name) for name in ("base", "trained", "gradients", "optimizer_state")
     )
-    activations = _activations(prediction, states)
-    if stage == 0:  # every worker holds all
+    accumulated = gradients if knobs.get("gradient_accumulation", 1) > 1 else 0
+    activations = _activations(prediction, states + accumulated)
+    if not knobs.get("zero_stage", 0):  # every worker holds all
         return base + trained + gradients + states + activations
     bucket = min(gradients, REDUCE_BUCKET * FLOAT32)
     stepped_on = 0 if knobs.get("offload", NO_OFFLOAD) != NO_OFFLOAD else trained + states
     split = (gradients + stepped_on) // workers
-    if stage < 3:
-        return base + trained + split + bucket + activations
-    live = min(base + trained, LIVE_PARAMETERS * FLOAT32)
-    return (base + trained) // workers + live + split + bucket + activations
+    return _weights(base + trained, knobs) + split + bucket + activations
 
 
-def _activations(prediction: Prediction, states: int) -> int:
+def sharded_eval_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int:
+    """As `sharded_train_bytes`, while the trial is judged: all of its workers answer all questions
+    then, but with stage 3 each holds its part of the weights only."""
+    model = _bytes(prediction, "base") + _bytes(prediction, "trained")
+    return prediction.eval_memory_bytes - model + _weights(model, knobs)
+
+
+def kept_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int:
+    """What of the training stays on a worker's device while the trial is judged.
+
+    With `offload: cpu` DeepSpeed keeps the parts of the gradients on the host as well.
+    """
+    trained, gradients, states = (
+        _bytes(prediction, name) for name in ("trained", "gradients", "optimizer_state")
+    )
+    if not knobs.get("zero_stage", 0):
+        return states
+    if knobs.get("offload", NO_OFFLOAD) != NO_OFFLOAD:
+        return 0
+    return (gradients + trained + states) // int(knobs.get("workers", 1))
+
+
+def _weights(model: int, knobs: Mapping[str, Any]) -> int:
+    """Of a model of so many bytes what lies on one device: its part and what it has gathered."""
+    if knobs.get("zero_stage", 0) < 3:
+        return model
+    return model // int(knobs.get("workers", 1)) + min(model, LIVE_PARAMETERS * FLOAT32)
+
+
+def _activations(prediction: Prediction, held: int) -> int:
     """What a micro-batch keeps for its backward pass, with the largest of its temporaries.
 
-    Of one that adds to gradients these are counted too: a little too much rather than too little.
+    `held`: what lies on the device besides the model when it begins.
     """
     model = _bytes(prediction, "base") + _bytes(prediction, "trained")
     peaks = [prediction.phases[name] for name in _HOLD_ACTIVATIONS if name in prediction.phases]
-    return max(0, max(peaks, default=0) - model - states)
+    return max(0, max(peaks, default=0) - model - held)
 
 
 def _bytes(prediction: Prediction, name: str) -> int:

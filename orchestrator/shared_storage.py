@@ -1,9 +1,12 @@
-"""Whether the storage folder is one folder for all machines: found out, not assumed. LIGHT.
+"""Whether the storage is one place for all machines: found out, not assumed. LIGHT.
 
 A folder of one machine looks fine on every other one, where it is another folder: trials would
 fail there, or be trained again after the head has gone. So a file is written here and read on each
-other machine, and the other way round. SQLite's locks do not hold on network storage: a database
-that lies there is damaged sooner or later.
+other machine, and the other way round. A bucket is the same one for all that reach it: each machine
+must read, write and list it with credentials of its own.
+
+SQLite's locks do not hold on network storage: a database that lies there is damaged sooner or
+later.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from orchestrator.every_node import Node, alive_nodes, on_every_node
 from orchestrator.lease import this_place
 from orchestrator.sqlite_store import sqlite_file
 from trainables.errors import InputError
+from trainables.object_store import ObjectStore, is_url, open_store
+from trainables.storage import StorageError
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILESYSTEMS = (
@@ -38,11 +43,15 @@ class StorageView:
     fault: str = ""
 
 
-def look_at_storage(storage: Path, nodes: Sequence[Node]) -> list[StorageView]:
+def look_at_storage(storage: Path | str, nodes: Sequence[Node]) -> list[StorageView]:
     """Writes a file here and one on every node, and reads each where it was not written.
 
-    Nothing stays. Raises OSError if this process can't write there.
+    `storage` is a folder, or the URL of a bucket's. Nothing stays. Raises OSError if this process
+    can't write there.
     """
+    if is_url(str(storage)):
+        return _look_at_bucket(str(storage), nodes)
+    storage = Path(storage)
     storage.mkdir(parents=True, exist_ok=True)
     place, word = storage / f".seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
     place.mkdir()
@@ -77,32 +86,76 @@ def look_from_a_node(place: str, word: str) -> dict[str, object]:
     return {"place": this_place(), "fault": fault, "file": name}
 
 
-def unshared(storage: Path, views: Sequence[StorageView]) -> str:
+def _look_at_bucket(url: str, nodes: Sequence[Node]) -> list[StorageView]:
+    store = open_store(url)
+    place, word = f"seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
+    try:
+        store.put(f"{place}/{_OURS}", word.encode())
+        answers = on_every_node(nodes, look_at_bucket_from_a_node, url, place, word)
+        return [
+            StorageView(
+                each.node,
+                same_machine=bool(each.value) and each.value["place"] == this_place(),
+                fault=each.error or each.value["fault"],
+            )
+            for each in answers
+        ]
+    finally:
+        store.delete(item.key for item in store.list(f"{place}/"))
+
+
+def look_at_bucket_from_a_node(url: str, place: str, word: str) -> dict[str, object]:
+    """Runs on a node: whether it reads, lists and writes there, and creates only what is absent."""
+    try:
+        store = open_store(url)
+        fault = _bucket_fault(store, place, word)
+    except (InputError, StorageError) as error:
+        fault = str(error)
+    except ImportError as error:
+        fault = f"{error}; install the same packages there as here"
+    return {"place": this_place(), "fault": fault}
+
+
+def _bucket_fault(store: ObjectStore, place: str, word: str) -> str:
+    ours, own = f"{place}/{_OURS}", f"{place}/{uuid.uuid4().hex}"
+    found = store.get(ours)
+    if found is None or found.content.decode(errors="replace") != word:
+        return "it does not read there what the driver wrote: another bucket or server of this name"
+    if store.put_if_absent(own, word.encode()) is None:
+        return "what is absent there can't be created"
+    if store.put_if_absent(own, uuid.uuid4().hex.encode()) is not None:
+        return "the server creates what is there already: it does not honour If-None-Match"
+    return "" if own in [item.key for item in store.list(f"{place}/")] else "it can't be listed"
+
+
+def unshared(storage: Path | str, views: Sequence[StorageView]) -> str:
     """Why the storage is not one for all of these nodes; empty if it is."""
     without = [view for view in views if view.fault]
     if not without:
         return ""
     told = "; ".join(f"{view.node.name}: {view.fault}" for view in without)
+    if is_url(str(storage)):
+        return f"{storage} can't be used by all nodes ({told}). See docs/storage.md: credentials."
     return (
         f"{storage} is not shared by all nodes ({told}). Give --storage a folder that every node "
         "mounts at this path (NFS, EFS, Filestore), or leave those nodes out."
     )
 
 
-def check_storage(storage: Path) -> bool:
-    """Refuses a storage folder that some node of the running cluster does not share.
+def check_storage(storage: Path | str) -> bool:
+    """Refuses storage, a folder or a URL, that some node of the running cluster does not share.
 
-    Returns whether other machines see it, so that SQLite must not lie there. Costs nothing on one
-    node. Raises InputError with the reason.
+    Returns whether other machines see the folder, so that SQLite must not lie there. A folder costs
+    nothing on one node. Raises InputError with the reason.
     """
     nodes = alive_nodes()
-    if len(nodes) == 1:
+    if len(nodes) == 1 and not is_url(str(storage)):
         return False
     views = look_at_storage(storage, nodes)
     reason = unshared(storage, views)
     if reason:
         raise InputError(f"--storage: {reason}")
-    return any(not view.same_machine for view in views)
+    return not is_url(str(storage)) and any(not view.same_machine for view in views)
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from trainables.run_folder import TrialFolder
 
 LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
+BUCKET_LOOKS_EVERY_SECONDS = 10.0  # each is a request
 
 
 class SilentError(RuntimeError):
@@ -37,24 +38,16 @@ def answer(
     """
     import ray
 
-    began, sign = time.monotonic(), _sign_of_life(folder)
+    every = min(BUCKET_LOOKS_EVERY_SECONDS, (silent_seconds or BUCKET_LOOKS_EVERY_SECONDS) / 4)
+    began, sign = time.monotonic(), folder.sign_of_life(every=every)
     while True:
         ready, _ = ray.wait([call], timeout=LOOKS_EVERY_SECONDS)
         if ready:
             return ray.get(call)
         if give_up():
             raise NotWaitedForError
-        before, sign = sign, _sign_of_life(folder)
+        before, sign = sign, folder.sign_of_life(every=every)
         if sign != before:
             began = time.monotonic()
         if silent_seconds is not None and time.monotonic() - began > silent_seconds:
             raise SilentError(silent_seconds)
-
-
-def _sign_of_life(folder: TrialFolder) -> tuple[int, int] | None:
-    """Changes whenever the host writes that the trial still runs; no clocks are compared."""
-    try:
-        found = folder.progress_file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino

@@ -23,6 +23,12 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+def is_lost(uri: str) -> bool:
+    """Whether the store is a database's file that is not there, as on a new machine."""
+    database = sqlite_file(uri)
+    return database is not None and not database.exists()
+
+
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
     """Keeps other processes out of here for the same sqlite store; no other store is held up.

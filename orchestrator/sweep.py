@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _sweep(given: argparse.Namespace) -> int:
     from orchestrator.driver import Driver
     from orchestrator.dry_run import describe
-    from orchestrator.lease import Lease
+    from orchestrator.lease_in_bucket import fetch, lease_of
     from orchestrator.plan import Planner
     from orchestrator.run_state import (
         has_ended,
@@ -59,6 +59,7 @@ def _sweep(given: argparse.Namespace) -> int:
 
     config = _load(given)
     run = _run_folder(given)
+    fetch(run)
     planner = Planner(config)
     if given.dry_run:
         print(describe(planner, run), flush=True)
@@ -80,7 +81,7 @@ def _sweep(given: argparse.Namespace) -> int:
     if not ended:
         planner.prepare(revisions=pinned_revisions(run))
         make_folder(run)
-    with Lease(run) as lease:
+    with lease_of(run) as lease:
         driver.run = lease.run
         if ended:
             return _EXIT_CODES[driver.show()]
@@ -131,7 +132,14 @@ def _run_folder(given: argparse.Namespace) -> RunFolder:
         raise InputError(
             f"--name: got {name!r}; needs a plain name, the folder of this run in --storage."
         )
-    return RunFolder(Path(given.storage).expanduser().resolve() / name)
+    return RunFolder.at(f"{storage_place(given.storage)}/{name}")
+
+
+def storage_place(given: str) -> str:
+    """`--storage` as it is named everywhere: an absolute path, or a URL. Raises InputError."""
+    from trainables.object_store import checked_url, is_url
+
+    return checked_url(given) if is_url(given) else str(Path(given).expanduser().resolve())
 
 
 def resume_command(given: argparse.Namespace) -> str:
@@ -184,7 +192,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="the run's name (default: the file's name without .yaml)")
     parser.add_argument(
-        "--storage", default="runs", metavar="DIR", help="where runs lie (default: %(default)s)"
+        "--storage",
+        default="runs",
+        metavar="DIR",
+        help="where runs lie: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER "
+        "(docs/storage.md; default: %(default)s)",
     )
     parser.add_argument(
         "--tracking-uri",

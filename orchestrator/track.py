@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.lease import Lease
+from orchestrator.lease_in_bucket import LeaseInBucket, lease_of
 from orchestrator.mirror import end_sweep, mirror_trial, sweep_identity
 from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
 from orchestrator.progress import is_over, wanted_trials
@@ -93,14 +94,14 @@ def _refuse_links(run: RunFolder) -> None:
         raise InputError(links)
 
 
-def _alone(run: RunFolder) -> Lease:
+def _alone(run: RunFolder) -> Lease | LeaseInBucket:
     """Holds the sweep: a driver would write to the same runs."""
     if not os.access(run.path, os.W_OK):
         raise InputError(
             f"{run.path}: can't be written, and the lease that keeps a driver away lies in it. "
             "Make it writable, or copy the folder and give the copy."
         )
-    return Lease(run)
+    return lease_of(run)
 
 
 def _say(text: str) -> None:

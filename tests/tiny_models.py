@@ -65,8 +65,11 @@ def make_tokenizer(*, chat_template: str | None = None, add_bos: bool = True) ->
     return fast
 
 
-def make_llama(folder: Path, *, hidden_size: int = 32, chat_template: str | None = None) -> Path:
-    """A Llama of two layers, with grouped-query attention."""
+def make_llama(
+    folder: Path, *, hidden_size: int = 32, chat_template: str | None = None, tied: bool = False
+) -> Path:
+    """A Llama of two layers, with grouped-query attention; `tied`: it reads and writes tokens with
+    the same weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -75,6 +78,7 @@ def make_llama(folder: Path, *, hidden_size: int = 32, chat_template: str | None
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        tie_word_embeddings=tied,
         **_COMMON,
     )
     return _save(

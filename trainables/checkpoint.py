@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,9 @@ from safetensors.torch import load_file, save_file
 from trainables.run_folder import Guard, digest, half_written, sync, unguarded
 from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.storage import storage_errors
+
+if TYPE_CHECKING:
+    from trainables.mirrored import Mirror
 
 KEPT = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -38,11 +41,18 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor]
 
 
-def save(folder: Path, checkpoint: Checkpoint, *, guard: Guard = unguarded) -> Path:
+def save(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    guard: Guard = unguarded,
+    mirror: Mirror | None = None,
+) -> Path:
     """Writes beside and moves into place, durable once it returns; keeps the last KEPT.
 
-    Those of later steps go: they are of a training that could not be gone on with. Raises
-    StorageError and then leaves nothing half written, or what `guard` raises (see run_folder.py).
+    Those of later steps go: they are of a training that could not be gone on with. Where the
+    trial's folder has a `mirror`, all of this is so there too. Raises StorageError and then leaves
+    nothing half written, or what `guard` raises (see run_folder.py).
     """
     place = place_of(folder, checkpoint.step)
     beside = half_written(place)
@@ -50,7 +60,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, guard: Guard = unguarded) -> P
         try:
             beside.mkdir(parents=True)
             digests = _write_tensors(beside, checkpoint.tensors)
-            commit(beside, place, state=checkpoint.state, digests=digests, guard=guard)
+            state = checkpoint.state
+            commit(beside, place, state=state, digests=digests, guard=guard, mirror=mirror)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return place
@@ -63,6 +74,7 @@ def commit(
     state: Mapping[str, Any],
     digests: Mapping[str, str | None],
     guard: Guard,
+    mirror: Mirror | None = None,
 ) -> None:
     """Makes the folder `beside` the checkpoint at `place`; `digests`: of all files that it holds,
     which are on the disk already. Other checkpoints than the last KEPT, and later ones, go."""
@@ -79,8 +91,13 @@ def commit(
     sync(folder)
     for other in later:
         shutil.rmtree(other, ignore_errors=True)
-    for old in places(folder)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    old = places(folder)[KEPT:]
+    for other in old:
+        shutil.rmtree(other, ignore_errors=True)
+    if mirror is not None:
+        mirror.publish_folder(place, last=_STATE)
+        if later or old:
+            mirror.retract(*later, *old)
 
 
 def place_of(folder: Path, step: int) -> Path:

@@ -129,7 +129,8 @@ class Engine:
         tensors = self.tensors() | self._others_rng()
         if self._team.rank == 0:
             made = checkpoint.Checkpoint(step=step, state=state, tensors=tensors)
-            checkpoint.save(folder.checkpoints_folder, made, guard=folder.guard)
+            place = folder.checkpoints_folder
+            checkpoint.save(place, made, guard=folder.guard, mirror=folder.mirror)
         self._team.wait()
 
     def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:

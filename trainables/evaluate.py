@@ -8,7 +8,7 @@ outlier columns over the whole batch there, so its answers may.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -48,12 +48,14 @@ def evaluate(
     execution: Execution,
     peak: TensorPeak,
     after_batch: Callable[[], None] = lambda: None,
+    may_shrink: bool = True,
 ) -> Evaluation:
     """Judges `model`, an adapted `base`, on `encoded`; leaves its mode as it was.
 
     Draws nothing from random generators. `peak` is raised to what the longest batches took.
     `after_batch` is called after every batch, of the loss and of the answers. Where batches of
-    `execution.eval_batch_size` do not fit, it begins anew with half as many rows.
+    `execution.eval_batch_size` do not fit and they `may_shrink`, it begins anew with half as many
+    rows: of several workers one would then do more than the others, who wait for it.
     """
     one_batch = functools.partial(_one_batch, peak, after_batch)
 
@@ -64,7 +66,8 @@ def evaluate(
             texts, generations = _completions(model, base, encoded, fitting, one_batch)
             return loss, texts, (*passes, *generations)
 
-    loss, completions, work = Fitting(execution.eval_batch_size).fit(attempt)
+    fitting = Fitting(execution.eval_batch_size, may_shrink=may_shrink)
+    loss, completions, work = fitting.fit(attempt)
     rows = [
         _row(task, example, text)
         for example, text in zip(encoded.examples, completions, strict=True)
@@ -72,6 +75,32 @@ def evaluate(
     scores = [row["scores"] for row in rows]
     metrics = {"eval_loss": loss, **task.metrics(scores), "em_acc_questions": float(len(rows))}
     return Evaluation(metrics, [_flat(row) for row in rows], work)
+
+
+def answer(
+    model: Any,
+    base: Base,
+    *,
+    task: Task,
+    encoded: Encoded,
+    asked: Sequence[int],
+    execution: Execution,
+    after_batch: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """The rows of `Evaluation.predictions` for some of the questions, by index, in that order.
+
+    They are asked in the very batches in which `evaluate` asks them all, so that a model answers
+    as it does there whatever an answer owes to the batch. Other promises are those of `evaluate`.
+    """
+
+    def attempt(rows: int) -> list[str]:
+        fitting = replace(execution, eval_batch_size=rows)
+        heard = functools.partial(_heard_batch, after_batch)
+        with _evaluating(model, base):
+            return _completions(model, base, encoded, fitting, heard, wanted=frozenset(asked))[0]
+
+    texts = Fitting(execution.eval_batch_size).fit(attempt)
+    return [_flat(_row(task, encoded.examples[index], texts[index])) for index in asked]
 
 
 class EndOfLine:
@@ -117,6 +146,13 @@ def _one_batch(
 
 
 @contextmanager
+def _heard_batch(after_batch: Callable[[], None], *, representative: bool) -> Iterator[None]:
+    del representative
+    yield
+    after_batch()
+
+
+@contextmanager
 def _evaluating(model: Any, base: Base) -> Iterator[None]:
     training = model.training
     model.eval()
@@ -144,11 +180,20 @@ def _mean_loss(
 
 
 def _completions(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
+    model: Any,
+    base: Base,
+    encoded: Encoded,
+    execution: Execution,
+    one_batch: _OneBatch,
+    *,
+    wanted: Set[int] | None = None,
 ) -> tuple[list[str], list[Generation]]:
+    """`wanted`: only the batches that hold one of these are run; None: all are."""
     texts = [""] * len(encoded)
     work = []
-    for number, indices in enumerate(_generation_batches(base, encoded, execution)):
+    batches = _generation_batches(base, encoded, execution)
+    chosen = [each for each in batches if wanted is None or not wanted.isdisjoint(each)]
+    for number, indices in enumerate(chosen):
         with one_batch(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(_room(base, prompt, execution) for prompt in prompts)

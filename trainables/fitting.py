@@ -16,9 +16,14 @@ def nothing() -> None:
     """There is nothing to undo."""
 
 
-def foretold_rows(prediction: Mapping[str, Any] | None, *, most: int) -> int:
-    """With how many rows at once to begin: those of a trial's prediction, else `most`."""
-    told = (prediction or {}).get("micro_batch")
+def foretold_rows(
+    prediction: Mapping[str, Any] | None, *, most: int, of: str = "micro_batch"
+) -> int:
+    """With how many rows at once to begin: those of a trial's prediction, else `most`.
+
+    `of`: micro_batch, of the training, or eval_batch, of an evaluation.
+    """
+    told = (prediction or {}).get(of)
     return min(told, most) if isinstance(told, int) and told >= 1 else most
 
 

@@ -41,21 +41,23 @@ class Front(Protocol):
 
 
 def train_as_member(
-    folder: Path,
+    folder: str | Path,
     front: Front,
     *,
     provenance: dict[str, str],
     silent_seconds: float | None,
+    device_shared: bool,
     interrupted: threading.Event,
 ) -> None:
     """Trains the trial of this folder until it ends or the front ends it.
 
+    `device_shared`: other trials may compute on one of the workers' devices meanwhile.
     `interrupted`, on rank 0, means that it is to save a checkpoint and leave. Raises what `train`
     does, after telling the front; that another rank is gone is not told, it shows by itself.
     """
     member = _Member(folder, front, interrupted, silent_seconds)
     try:
-        member.run(provenance)
+        member.run(provenance, device_shared=device_shared)
     except Interrupted:
         if member.leads:
             front.interrupted()
@@ -68,14 +70,14 @@ def train_as_member(
 class _Member:
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         front: Front,
         interrupted: threading.Event,
         silent_seconds: float | None,
     ) -> None:
         import torch.distributed as dist
 
-        self._folder, self._front = TrialFolder(folder), front
+        self._folder, self._front = TrialFolder.at(str(folder)), front
         self._rank = dist.get_rank()
         self._group = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
         self._watch = Watch(self._folder, interrupted=interrupted, silent_seconds=silent_seconds)
@@ -84,16 +86,19 @@ class _Member:
     def leads(self) -> bool:
         return self._rank == 0
 
-    def run(self, provenance: dict[str, str]) -> None:
+    def run(self, provenance: dict[str, str], *, device_shared: bool) -> None:
         from trainables.ranks import train_on_ranks
         from trainables.system_metrics import SystemSampler
 
+        if self.leads:
+            self._folder.pull_all()
         history = resumed_history(self._folder) if self.leads else []
         events = train_on_ranks(
-            self._folder.path,
+            self._folder.place,
             provenance=provenance,
             heartbeat=self._watch.beat if self.leads else _nothing,
             sample=SystemSampler() if self.leads else dict,
+            device_shared=device_shared,
         )
         event = self._next(events, times=LOADING_TAKES)  # all is loaded then, and it does run
         decision = self._heard(self._front.began(history) if self.leads else None)

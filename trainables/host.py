@@ -11,15 +11,15 @@ import gc
 import threading
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from trainables.errors import first_line
 from trainables.fence import TakenOverError, take_over
+from trainables.hub import HubAccess, HubModel, fetch_all
 from trainables.run_folder import TrialFolder
 from trainables.spec import FINISHED, Event, TrialSpec
 from trainables.storage import storage_error_in
@@ -68,6 +68,10 @@ class HostProcess:
         self._device_shared = False
         self.loads = 0
 
+    def bring_models(self, models: Sequence[HubModel], access: HubAccess) -> None:
+        """Models of the hub are on this node when it returns; called before anything else."""
+        fetch_all(models, access)
+
     def warm_up(self) -> dict[str, Any]:
         """Imports what trials need and describes the device (see `models.describe_device`)."""
         from trainables.models import describe_device, resolve_compute_dtype, warm_imports
@@ -94,9 +98,9 @@ class HostProcess:
         `silent_seconds`: see `watch.Watch`; loading a base may take LOADING_TAKES times as long.
         """
         self.close()
-        self._folder = TrialFolder(Path(folder))
+        self._folder = None
         try:
-            self._folder = take_over(self._folder)
+            self._folder = take_over(TrialFolder.at(folder))
             self._watch = Watch(
                 self._folder, interrupted=self._interrupted, silent_seconds=silent_seconds
             )
@@ -184,13 +188,14 @@ class HostProcess:
         from trainables.judge import score_report
 
         self.close()
-        self._folder = TrialFolder(Path(folder))
+        self._folder = None
         try:
-            self._folder = take_over(self._folder)
+            self._folder = take_over(TrialFolder.at(folder))
             watch = Watch(
                 self._folder, interrupted=threading.Event(), silent_seconds=silent_seconds
             )
             with watch.over(times=LOADING_TAKES):
+                self._folder.pull_trained()
                 return score_report(replace(self._trial(), heartbeat=watch.beat))
         except Exception as error:  # noqa: BLE001  # the worker boundary
             return self._failed(error)
@@ -299,6 +304,7 @@ class HostProcess:
         if self._folder is not None:
             with contextlib.suppress(OSError, TakenOverError):
                 self._folder.append_log("".join(traceback.format_exception(error)))
+                self._folder.publish_signs()
 
     def _log(self, event: Event) -> None:
         assert self._folder is not None

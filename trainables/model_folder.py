@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -13,6 +14,7 @@ from trainables.errors import InputError, first_line
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
+_CONFIG = "config.json"
 
 
 def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
@@ -41,27 +43,42 @@ def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
 
 
 def resolve_revision(model: str, revision: str = "main") -> str:
-    """The commit that `revision` of a hub's model is now, or was when its snapshot was cached.
+    """The commit that `revision` of a hub's model is now, or was when it was last asked for here.
 
-    Raises InputError where the hub can't be reached and no snapshot is cached.
+    It is noted in the hub's cache, so that it is known without the hub later. Raises InputError
+    where the hub can't be reached and nothing is noted.
     """
     from httpx2 import HTTPError
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return str(HfApi().model_info(model, revision=revision, timeout=10).sha)
+        commit = str(HfApi().model_info(model, revision=revision, timeout=10).sha)
+        _note_commit(model, revision)
+        return commit
     except HFValidationError as error:
         raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
     except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
         reason = first_line(error)
     try:
-        return Path(snapshot_download(model, revision=revision, local_files_only=True)).name
+        snapshot = snapshot_download(
+            model, revision=revision, allow_patterns=[_CONFIG], local_files_only=True
+        )
+        return Path(snapshot).name
     except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise InputError(
             f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
             "and no snapshot of it is cached. Give a local folder, or log in and be online."
         ) from error
+
+
+def _note_commit(model: str, revision: str) -> None:
+    """huggingface_hub notes it when a file is asked for by the revision's name."""
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.suppress(HTTPError, OSError):  # a model without a configuration is told later
+        hf_hub_download(model, _CONFIG, revision=revision)
 
 
 @functools.lru_cache(maxsize=64)

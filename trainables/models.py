@@ -20,6 +20,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trainables.errors import InputError
+from trainables.hub import HubModel, fetched
 from trainables.model_folder import check_model_folder
 from trainables.quantization import QUANTIZATIONS
 from trainables.spec import TrialSpec
@@ -90,7 +91,9 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     quiet()
     device = device or default_device()
     name, revision = _source(spec)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        name, revision=revision, local_files_only=True, trust_remote_code=False
+    )
     pad_token = _pad_token(tokenizer, name)
     dtype = DTYPES[spec.knobs["compute_dtype"]]
     model = _load_model(spec, name=name, revision=revision, device=device)
@@ -160,7 +163,10 @@ def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
 
 
 def _source(spec: TrialSpec) -> tuple[str, str | None]:
-    """An absolute folder, or a hub id with its revision: whoever planned the trial chose."""
+    """An absolute folder, or a hub id with its revision: whoever planned the trial chose.
+
+    The files of a hub's model are on this node then, as they seldom are not yet (`trainables.hub`).
+    """
     model = spec.model_source or str(spec.knobs["model"])
     if Path(model).is_absolute():
         check_model_folder(model, allow_bin=spec.execution.allow_bin_weights)
@@ -170,6 +176,7 @@ def _source(spec: TrialSpec) -> tuple[str, str | None]:
             f"model: {model} is a model of the hub, but a file or folder of that name lies in "
             f"{Path.cwd()} and would be loaded in its place. Move it, or give its full path."
         )
+    fetched(HubModel(model, spec.revision, allow_bin=spec.execution.allow_bin_weights))
     return model, spec.revision or None
 
 
@@ -178,6 +185,8 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
     model = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
+        local_files_only=True,  # see `_source`
+        adapter_kwargs={"local_files_only": True},  # else the hub is asked for an adapter
         use_safetensors=None if spec.execution.allow_bin_weights else True,
         weights_only=True,  # of a pickle, where those are allowed
         trust_remote_code=False,

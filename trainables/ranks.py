@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,32 +18,42 @@ from typing import Any
 from trainables.run_folder import TrialFolder, prediction_lines
 from trainables.spec import Event, TrialSpec
 
+_ONE_DISK = "the working copy (several nodes need --storage in a folder that they share)"
+
 
 def train_on_ranks(
-    folder: Path,
+    folder: str | Path,
     *,
     provenance: Mapping[str, Any],
     heartbeat: Callable[[], None] = lambda: None,
     sample: Callable[[], Mapping[str, float]] = dict,
+    device_shared: bool = False,
 ) -> Generator[Event, str | None, None]:
     """`train` of the trial in `folder`, run by all ranks of the default process group together.
 
     Every rank yields the same events in the same order (but for `seconds` and `system`), each
     after all ranks have written what belongs to it. Closing it, or throwing into it at an event,
     on all ranks means what it means for `train`; a heartbeat that raises Interrupted on one rank
-    interrupts all. `folder` must be the same storage for all ranks.
+    interrupts all. `folder` must be the same storage for all ranks; where it is of a bucket, they
+    must be on one machine.
 
     Raises DisagreementError if the ranks have not got the same trial, model, data or packages, and
     what `train` raises; a rank that dies in between leaves the others waiting, so whoever started
     them must end them.
     """
+    began = time.perf_counter()
     device = _device()
     team = _joined(device)
-    place = _own_folder(TrialFolder(folder), team)
+    place = _own_folder(TrialFolder.at(str(folder)), team)
     spec = place.spec()
     trial = _trial(spec, place, device=device, team=team)
     trial = replace(
-        trial, provenance=provenance, sample=sample, heartbeat=_together(heartbeat, team)
+        trial,
+        provenance={**provenance, **_device_facts()},
+        sample=sample,
+        heartbeat=_together(heartbeat, team),
+        device_shared=device_shared,
+        load_seconds=time.perf_counter() - began,
     )
     from trainables.train import train
 
@@ -73,6 +85,13 @@ def _device() -> Any:
     return device
 
 
+def _device_facts() -> dict[str, str]:
+    """Of this rank's device, as a host says it of its own."""
+    from trainables.models import describe_device
+
+    return {name: str(value) for name, value in describe_device().items()}
+
+
 def _joined(device: Any) -> Any:
     from trainables.team import Ranks
 
@@ -80,8 +99,11 @@ def _joined(device: Any) -> Any:
 
 
 def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
-    from trainables.fence import take_over
+    from trainables.fence import refuse_another_folder, take_over
 
+    refuse_another_folder(folder)
+    if folder.mirror is not None:
+        team.check_same(_ONE_DISK, [socket.gethostname(), str(folder.path)])
     if team.rank == 0:
         taken = take_over(folder)
         team.wait()

@@ -12,6 +12,9 @@ torn, altered or swapped is seen as damaged and is as good as not there.
 A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
 lost the right to write there: a host to a later one (`trainables.fence`), a driver to the one that
 has taken the sweep over (`orchestrator.lease`).
+
+A folder of a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
+what is written there is published before the write returns (`trainables.mirrored`).
 """
 
 from __future__ import annotations
@@ -27,12 +30,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.errors import InputError
+from trainables.object_store import is_url
 from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.spec import TrialSpec
 from trainables.storage import storage_errors
+
+if TYPE_CHECKING:
+    from trainables.mirrored import Mirror
 
 Json = dict[str, Any]
 Guard = Callable[[], None]
@@ -50,6 +57,40 @@ class RunFolder:
 
     path: Path
     guard: Guard = field(default=unguarded, compare=False, repr=False)
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def at(cls, place: str | Path) -> RunFolder:
+        """The folder at a path, or the working copy of the one at a URL, as it lies here now (see
+        `pull`). Raises InputError for a URL that names no place for runs."""
+        if not is_url(str(place)):
+            return cls(Path(place))
+        from trainables.mirrored import Mirror
+
+        mirror = Mirror.of_run(str(place))
+        return cls(mirror.folder, mirror=mirror)
+
+    @property
+    def place(self) -> str:
+        """What `at` is given for this folder: its path or URL."""
+        return str(self.path) if self.mirror is None else self.mirror.url
+
+    @property
+    def storage(self) -> str:
+        """The folder or URL below which this run and others lie."""
+        return self.place.rpartition("/")[0]
+
+    def pull(self, *, prune: bool = False) -> None:
+        """Makes the working copy what its bucket holds, but for checkpoints and what trials have
+        trained. `prune`: what was never published goes. Raises StorageError."""
+        if self.mirror is not None:
+            self.mirror.pull_run(prune=prune)
+
+    def discard(self) -> None:
+        """Removes the whole run, from its bucket too."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.store.delete(item.key for item in self.mirror.store.list())
 
     @property
     def sweep_file(self) -> Path:
@@ -92,6 +133,7 @@ class RunFolder:
         """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
         content = sealed(_finite(state), place=self.state_file.name)
         write_json(self.state_file, content, guard=self.guard)
+        self._publish(self.state_file)
 
     def state(self) -> Json | None:
         """None where it is not there or damaged."""
@@ -122,7 +164,7 @@ class RunFolder:
             raise InputError(
                 f"trial {trial_id!r}: no trial has such an id; needs letters, digits, - and _."
             )
-        return TrialFolder(self.trials_folder / trial_id, self.guard)
+        return self._trial(self.trials_folder / trial_id)
 
     def trials(self) -> Iterator[TrialFolder]:
         """Every trial that has a spec, in order of the time its spec was written.
@@ -133,7 +175,7 @@ class RunFolder:
         plain = [spec for spec in specs if not spec.parent.is_symlink() and not spec.is_symlink()]
         for spec in sorted(plain, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)):
             if _PLAIN_NAME.fullmatch(spec.parent.name):
-                yield TrialFolder(spec.parent, self.guard)
+                yield self._trial(spec.parent)
 
     def links(self) -> list[Path]:
         """The symbolic links among the trials' files: through one a trial would write elsewhere."""
@@ -156,6 +198,15 @@ class RunFolder:
 
     def write_bytes(self, file: Path, content: bytes) -> None:
         write_bytes(file, content, guard=self.guard)
+        self._publish(file)
+
+    def _publish(self, file: Path) -> None:
+        if self.mirror is not None:
+            self.mirror.publish(file)
+
+    def _trial(self, path: Path) -> TrialFolder:
+        mirror = None if self.mirror is None else self.mirror.below(f"trials/{path.name}")
+        return TrialFolder(path, self.guard, mirror)
 
 
 @dataclass(frozen=True)
@@ -164,6 +215,42 @@ class TrialFolder:
 
     path: Path
     guard: Guard = field(default=unguarded, compare=False, repr=False)
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def at(cls, place: str) -> TrialFolder:
+        """The folder that `place` of another process's names, on whichever machine this is."""
+        if not is_url(place):
+            return cls(Path(place))
+        run, _, trial_id = place.rpartition("/trials/")
+        return RunFolder.at(run).trial(trial_id)
+
+    @property
+    def place(self) -> str:
+        """What `at` is given for this folder: its path or URL."""
+        return str(self.path) if self.mirror is None else self.mirror.url
+
+    def pull(self) -> None:
+        """Fetches what another machine has published; not checkpoints, nor what was trained.
+
+        Nothing is asked of a folder on a disk. Raises StorageError.
+        """
+        if self.mirror is not None and not self._was_taken_over_here():
+            self.mirror.pull()
+
+    def pull_all(self) -> None:
+        """As `pull`, with the checkpoints, for whoever is about to train it."""
+        if self.mirror is not None and not self._was_taken_over_here():
+            from trainables.mirrored import not_trained
+
+            self.mirror.pull(not_trained)
+
+    def pull_trained(self, *, model: bool = True) -> None:
+        """Fetches the adapter, and the model if there is one and it is asked for, which then lie in
+        their folders. Raises StorageError."""
+        if self.mirror is not None:
+            folders = ("adapter/", "model/") if model else ("adapter/",)
+            self.mirror.pull(lambda name: name.startswith(folders))
 
     @property
     def trial_id(self) -> str:
@@ -184,6 +271,11 @@ class TrialFolder:
     @property
     def progress_file(self) -> Path:
         return self.path / "progress.json"
+
+    @property
+    def owner_file(self) -> Path:
+        """Who trains the trial, see `trainables.fence`."""
+        return self.path / "owner.json"
 
     @property
     def log_file(self) -> Path:
@@ -255,7 +347,23 @@ class TrialFolder:
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """What a trial that is not done has reached, for `orchestrator.status`."""
-        self._write(self.progress_file, progress)
+        self._write_here(self.progress_file, progress)
+        self._sign(self.progress_file)
+
+    def sign_of_life(self, *, every: float) -> object:
+        """Changes whenever a host writes that the trial still runs; no clocks are compared.
+
+        A bucket is asked no more often than `every` seconds; that it can't be says nothing.
+        """
+        there = None
+        if self.mirror is not None:
+            with contextlib.suppress(OSError):
+                there = self.mirror.look(self.progress_file, every=every)
+        try:
+            found = self.progress_file.stat()
+        except OSError:
+            return there
+        return found.st_mtime_ns, found.st_ino, there
 
     def progress(self) -> Json | None:
         return self._read_or_none(self.progress_file)
@@ -275,6 +383,7 @@ class TrialFolder:
         """Returns the sha256 of what it has written."""
         lines = prediction_lines(rows)
         write_bytes(self.predictions_file(split), lines, guard=self.guard)
+        self._publish(self.predictions_file(split))
         return hashlib.sha256(lines).hexdigest()
 
     def damaged_files(self, names: Iterable[str] | None = None) -> list[Path]:
@@ -289,6 +398,7 @@ class TrialFolder:
             self.path / name
             for name in wanted
             if name in noted and digest(self.path / name) != noted[name]
+            if not self._is_kept_elsewhere(name)
         ]
 
     def is_sound(self) -> bool:
@@ -318,7 +428,7 @@ class TrialFolder:
     def write_model(self, save: Callable[[Path], None]) -> None:
         """As `write_adapter`, of a whole model."""
         self._write_folder(self.model_folder, save)
-        self.removed_model_file.unlink(missing_ok=True)
+        self._remove(self.removed_model_file)
 
     @property
     def model_was_removed(self) -> bool:
@@ -327,19 +437,35 @@ class TrialFolder:
     def discard_model(self, reason: str) -> int:
         """Removes the model that full fine-tuning made, and notes why; returns its bytes."""
         self.guard()
-        files = [file for file in self.model_folder.rglob("*") if file.is_file()]
-        size = sum(file.stat().st_size for file in files)
+        size = self.model_bytes
         self._write(self.removed_model_file, {"reason": reason, "bytes": size})
-        with storage_errors(self.model_folder):
-            shutil.rmtree(self.model_folder)
+        if self.model_folder.is_dir():
+            with storage_errors(self.model_folder):
+                shutil.rmtree(self.model_folder)
+        if self.mirror is not None:
+            self.mirror.retract(self.model_folder)
         return size
+
+    @property
+    def model_bytes(self) -> int:
+        """What the model takes that full fine-tuning made, here or in the bucket; 0 without one."""
+        files = [file for file in self.model_folder.rglob("*") if file.is_file()]
+        elsewhere = self.mirror.elsewhere_bytes("model") if self.mirror is not None else 0
+        return sum(file.stat().st_size for file in files) + elsewhere
 
     def append_log(self, line: str) -> None:
         self._append(self.log_file, line)
+        self._sign(self.log_file)
+
+    def publish_signs(self) -> None:
+        """Publishes the end of the log and the progress, where a bucket is the truth."""
+        if self.mirror is not None:
+            self.mirror.flush()
 
     def append_told(self, step: int) -> None:
         """The trial tells of this step now; forgotten with its checkpoints."""
         self._append(self._told_file, str(step))
+        self._sign(self._told_file)
 
     def told(self, *, after: int) -> frozenset[int]:
         """The steps later than `after` that the trial has told of: more than its last checkpoint
@@ -354,19 +480,23 @@ class TrialFolder:
     def set_aside(self, file: Path) -> None:
         """A damaged file is kept for a person to look at, under a name that nothing reads."""
         self.guard()
+        aside = file.with_name(f"{file.name}.damaged")
         with storage_errors(file):
-            file.replace(file.with_name(f"{file.name}.damaged"))
+            file.replace(aside)
+        if self.mirror is not None:
+            self.mirror.publish(aside)
+            self.mirror.retract_files(file)
 
     def discard_result(self) -> None:
         """Forgets how the trial ended, so that it runs again from its last checkpoint."""
         self.guard()
-        for file in (self.summary_file, self.report_score_file, self.removed_model_file):
-            with storage_errors(file):
-                file.unlink(missing_ok=True)
+        self._remove(self.summary_file, self.report_score_file, self.removed_model_file)
 
     def discard_checkpoints(self) -> None:
         self.guard()
         shutil.rmtree(self.checkpoints_folder, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.retract(self.checkpoints_folder)
 
     def _write_folder(self, place: Path, save: Callable[[Path], None]) -> None:
         beside = half_written(place)
@@ -381,6 +511,38 @@ class TrialFolder:
                 sync(self.path)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.publish_folder(place)
+
+    def _remove(self, *files: Path) -> None:
+        for file in files:
+            with storage_errors(file):
+                file.unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.retract_files(*files)
+
+    def _publish(self, file: Path) -> None:
+        if self.mirror is not None:
+            self.mirror.publish(file)
+
+    def _sign(self, file: Path) -> None:
+        if self.mirror is not None:
+            self.mirror.sign(file)
+
+    def _is_kept_elsewhere(self, name: str) -> bool:
+        """Not fetched, as it is large: whoever uses it fetches it and looks then."""
+        if self.mirror is None or (self.path / name).exists():
+            return False
+        return self.mirror.is_kept_elsewhere(name)
+
+    def _was_taken_over_here(self) -> bool:
+        """Whether the last host to take the trial over writes to this very working copy."""
+        assert self.mirror is not None
+        owner = self.mirror.store.get(f"{self.mirror.prefix}{self.owner_file.name}")
+        try:
+            return owner is not None and owner.content == self.owner_file.read_bytes()
+        except OSError:
+            return False
 
     @property
     def _told_file(self) -> Path:
@@ -397,6 +559,10 @@ class TrialFolder:
         return f"{self.trial_id}/{file.name}"
 
     def _write(self, file: Path, value: Mapping[str, Any]) -> None:
+        self._write_here(file, value)
+        self._publish(file)
+
+    def _write_here(self, file: Path, value: Mapping[str, Any]) -> None:
         write_json(file, sealed(_finite(value), place=self._place(file)), guard=self.guard)
 
     def _read_or_none(self, file: Path) -> Json | None:

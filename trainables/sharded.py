@@ -10,6 +10,8 @@ that this run has sealed, each with the content that it had (see checkpoint.py).
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -104,7 +106,12 @@ class ShardedEngine:
                 if self._team.rank == 0:
                     state = {"progress": progress, "workers": self._team.size}
                     checkpoint.commit(
-                        beside, place, state=state, digests=digests, guard=folder.guard
+                        beside,
+                        place,
+                        state=state,
+                        digests=digests,
+                        guard=folder.guard,
+                        mirror=folder.mirror,
                     )
                 self._team.wait()
             finally:
@@ -181,16 +188,13 @@ class ShardedEngine:
                 folder.write_adapter(lambda place: method.save(self.model, place))
 
     def _consolidate(self, place: Path, folder: Path, tokenizer: Any) -> None:
-        from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        convert_zero_checkpoint_to_fp32_state_dict(
-            str(place),
-            str(folder),
-            max_shard_size=_MODEL_FILE_BYTES,
-            safe_serialization=True,
-            tag=SHARDS,
-        )
-        self.model.config.save_pretrained(folder)
+        weights = get_fp32_state_dict_from_zero_checkpoint(str(place), tag=SHARDS, lazy_mode=True)
+        for name in self.model.all_tied_weights_keys:  # safetensors refuses a tensor's second name
+            weights.pop(name, None)
+        _write_weights(weights, folder)
+        write_config(self.model.config, folder)
         self.model.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -208,6 +212,34 @@ def sound(place: Path, team: Team) -> dict[str, Any] | None:
     own = sorted(found["files"])[team.rank :: team.size]
     bad = sum(digest(place / name) != found["files"][name] for name in own)
     return None if team.total(bad) else dict(found)
+
+
+def write_config(config: Any, folder: Path) -> None:
+    """The config of a model whose weights are saved in float32, whatever its base's were in, as
+    what loads it by its config would round them to the base's; `config` stays as it is."""
+    of_saved = copy.deepcopy(config)
+    of_saved.dtype = torch.float32
+    of_saved.save_pretrained(folder)
+
+
+def _write_weights(weights: Mapping[str, Any], folder: Path) -> None:
+    """Safetensors as `from_pretrained` reads them, one file's tensors in memory at a time; what
+    DeepSpeed's own converter does, which fails for a model with tied weights."""
+    from deepspeed.utils.zero_to_fp32 import to_torch_tensor
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    split = split_torch_state_dict_into_shards(
+        to_torch_tensor(weights, return_empty_tensor=True, dtype=torch.float32),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_MODEL_FILE_BYTES,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, names in split.filename_to_tensors.items():
+        tensors = to_torch_tensor({name: weights[name] for name in names}, dtype=torch.float32)
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
 class _Recording:

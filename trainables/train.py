@@ -139,7 +139,7 @@ class _Training:
         def attempt(rows: int) -> None:
             indices = self._longest_batch(rows)
             longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
-            accumulated = rows < self._step_examples
+            accumulated = rows < math.ceil(self._step_examples / self._team.size)
             base, steps = self._trial.base, self._total_steps
             spent = Engine(self._model, base, self._knobs, total_steps=steps, team=self._team)
             measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
@@ -264,14 +264,17 @@ class _Training:
             budget = self._budget
             asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
             encoded = encoded.subset(asked)
+        execution, foretold = trial.spec.execution, trial.folder.prediction()
+        rows = foretold_rows(foretold, most=execution.eval_batch_size, of="eval_batch")
         evaluation = evaluate(
             self._model,
             trial.base,
             task=trial.data.task,
             encoded=encoded,
-            execution=trial.spec.execution,
+            execution=dataclasses.replace(execution, eval_batch_size=rows),
             peak=self._eval_peak,
             after_batch=trial.heartbeat,
+            may_shrink=self._team.size == 1,
         )
         self._progress.count(self._rates, evaluation=evaluation.work * self._team.size)
         return evaluation

@@ -13,6 +13,7 @@ from orchestrator.config import SweepConfig, from_mapping, load_config, to_mappi
 from orchestrator.exclusions import cells, count, excluded, idle_rules
 from orchestrator.space import combinations, grid, sample, suggest
 from trainables import knobs
+from trainables.combinations import impossible
 
 FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -50,6 +51,13 @@ def test_every_combination_of_choices_is_accepted(config: SweepConfig) -> None:
         knobs.canonical(configuration)
 
 
+def test_no_configuration_is_one_that_no_machine_can_run(config: SweepConfig) -> None:
+    rng = random.Random(1)
+    for configuration in (sample(config.space, rng) for _ in range(200)):
+        if not excluded(configuration, config.exclude):
+            assert impossible(knobs.canonical(configuration)) is None
+
+
 def test_a_space_without_ranges_is_counted_by_its_grid(config: SweepConfig) -> None:
     expected = count(config.space, config.exclude)
     if expected is not None:
@@ -67,6 +75,43 @@ def test_the_run_folder_keeps_all_of_it(config: SweepConfig) -> None:
     assert from_mapping(yaml.safe_load(text)) == config
 
 
+def test_every_space_is_told_of_in_the_readme() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{file.name}`" in text for file in FILES)
+
+
+def test_the_study_of_batch_sizes_varies_nothing_else_and_keeps_the_effective_batch() -> None:
+    config = load_config(FOLDER / "batch_size.yaml")
+    found = [knobs.canonical(configuration) for configuration in grid(config.space)]
+    varied = {name for name in found[0] if len({str(each[name]) for each in found}) > 1}
+    assert varied == {"batch_size", "gradient_accumulation", "seed"}
+    assert len({knobs.step_examples(each) for each in found}) == 1
+    assert config.search.trials == len(found) and config.resources.placement == "exclusive"
+
+
+@pytest.mark.parametrize("name", ["full_vs_lora", "full_vs_lora_small"])
+def test_the_studies_of_methods_give_each_its_rates_and_all_the_same_batch(name: str) -> None:
+    config = load_config(FOLDER / f"{name}.yaml")
+    rng = random.Random(2)
+    found = [knobs.canonical(sample(config.space, rng)) for _ in range(400)]
+    rates = {
+        method: [each["learning_rate"] for each in found if each["method"] == method]
+        for method in ("lora", "full")
+    }
+    assert max(rates["full"]) < max(rates["lora"]) and min(rates["full"]) < min(rates["lora"])
+    assert len({knobs.step_examples(each) for each in found}) == 1
+    assert config.resources.placement == "exclusive"
+
+
+def test_full_fine_tuning_has_four_devices_under_zero_3_and_lora_one() -> None:
+    config = load_config(FOLDER / "full_vs_lora.yaml")
+    rng = random.Random(3)
+    found = [knobs.canonical(sample(config.space, rng)) for _ in range(200)]
+    shapes = {(each["method"], each.get("workers", 1), each.get("zero_stage", 0)) for each in found}
+    assert shapes == {("lora", 1, 0), ("full", 4, 3)}
+    assert config.task == "tatqa" and len({each["model"] for each in found}) == 2
+
+
 def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
     from orchestrator.grammar import parse_space
 
@@ -76,11 +121,8 @@ def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
     assert {"model.base_models/large.batch_size", "quantization.nf4.double_quantization"} <= {
         question.path for question in _questions(space)
     }
-    rows = [
-        line.split("`")[1]
-        for line in text.split("## The rest")[0].splitlines()
-        if line[:3] == "| `"
-    ]
+    grammar = text.split("## The space")[1].split("## The rest")[0]
+    rows = [line.split("`")[1] for line in grammar.splitlines() if line[:3] == "| `"]
     assert rows
     for row in rows:
         parse_space({"model": "m", **yaml.safe_load(row)})

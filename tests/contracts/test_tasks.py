@@ -47,6 +47,12 @@ def test_an_empty_answer_is_wrong(task: Task) -> None:
         assert not flags["em_acc"] and not flags["em_acc_strict"]
 
 
+def test_a_reason_says_something_of_every_answer(task: Task) -> None:
+    for example in task.load("train"):
+        reasons = [task.reason(example, text) for text in (task.target(example), "", "?! ...")]
+        assert all(reasons) and reasons[0] != reasons[1]
+
+
 def test_prompts_and_targets_join_by_one_space(task: Task) -> None:
     for example in task.load("train"):
         prompt, target = task.prompt(example), task.target(example)

@@ -150,9 +150,9 @@ def test_flops_to_reach_a_target_are_those_of_the_cheapest_rung_that_did(run: Ru
 
 
 def test_speed_is_ranked_only_among_trials_alone_on_like_devices(run: RunFolder) -> None:
-    def at(speed: float, shared: float | None, device: str, rank: int) -> str:
+    def at(speed: float, shared: float | None, device: str, rank: int, workers: int = 1) -> str:
         told = {} if shared is None else {"device_shared": shared}
-        folder = add_trial(run, right=outcomes(6), rank=rank,
+        folder = add_trial(run, right=outcomes(6), rank=rank, workers=workers,
                            metrics={"examples_per_second": speed, **told})  # fmt: skip
         summary = folder.summary() or {}
         folder.write_summary({**summary, "provenance": {"device": device}})
@@ -162,7 +162,8 @@ def test_speed_is_ranked_only_among_trials_alone_on_like_devices(run: RunFolder)
     at(99, 1.0, "A", 4)  # shared
     at(98, None, "A", 8)  # not known
     other = at(5, 0.0, "B", 16)
-    assert speed_ranks(read_trials(run)) == {fast: 1, slow: 2, other: 1}
+    four = at(70, 0.0, "A", 32, workers=4)
+    assert speed_ranks(read_trials(run)) == {fast: 1, slow: 2, other: 1, four: 1}
 
 
 def test_the_picture_of_flops_is_drawn_once_a_finished_trial_has_counted_them(

@@ -65,13 +65,14 @@ def test_a_worker_that_dies_ends_the_attempt_and_the_trial_goes_on_to_its_end(
     assert seconds < 60
     again = proxy.step()
     assert again["history"][-1]["step"] >= first["event"]["step"]
-    assert proxy._losses == 1
+    assert proxy._losses.count == 1
     results = [again]
     while not results[-1]["done"]:
         results.append(proxy.step())
     assert results[-1].get("event", results[-1])["kind"] == "finished"
     (summary,) = tiny_sweep.summaries(run.path).values()
     assert summary["attempts"] == 2
+    assert summary["provenance"]["device"] and summary["metrics"]["device_shared"] == 0
     rungs = [event["fraction"] for event in summary["history"] if event["kind"] == "rung"]
     assert rungs == [0.25, 0.5, 1.0]
     assert not (proxy._folder.path / "ray_train").exists()
@@ -110,7 +111,7 @@ def test_an_interruption_saves_and_a_front_that_dies_or_hangs_leaves_no_worker(
     assert history[-1]["step"] >= last["event"]["step"]
     kill_host(proxy)
     assert "history" in proxy.step()
-    assert proxy._losses == 1
+    assert proxy._losses.count == 1
     ray.get(admission.replace.remote(proxy._trial_id))  # as of one that hangs
     until(lambda: not workers())
     hosts_are_back(admission)

@@ -31,6 +31,7 @@ class StubStarts(HostStarts):
         self.interrupted: list[str] = []
         self.shares: list[int | None] = []
         self.gangs: list[str] = []
+        self.recalled: list[str] = []
         self.stuck = False
 
     async def bring_up(self, slot: Slot) -> dict[str, Any]:
@@ -58,9 +59,12 @@ class StubStarts(HostStarts):
         slot.actor, slot.trial_id = None, trial_id
         slot.need = Need(exclusive=True)
 
-    def start_gang(self, need: Need) -> str:
+    def start_gang(self, need: Need, *, device_shared: bool) -> str:
         self.gangs.append(f"gang of {need.workers}")
         return self.gangs[-1]
+
+    async def recall_gang(self, gang: Slot) -> None:
+        self.recalled.append(gang.actor)
 
     def end_gang(self, gang: Slot) -> None:
         """Its workers are none."""
@@ -96,6 +100,7 @@ class StubHosts(Admission):
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.hosts.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.hosts.dead_nodes", set)
     monkeypatch.setattr("orchestrator.hosts.SECONDS_FOR_A_GANG", 0)
 
 
@@ -469,6 +474,187 @@ def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
         assert admission.counts() == (3, 0, 0)
 
     told(story)
+
+
+async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
+    """That was the trial's; none comes in its place."""
+    admission = hosts(4)
+    await admission.open()
+    await settled()
+    for name in ("one", "two", "three", trial_id):
+        await admission.acquire(name, "a")
+    admission.starts.stuck = True
+    admission.replace(trial_id)
+    return admission
+
+
+def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.2)
+
+    async def story() -> None:
+        admission = await four_hosts_of_which_one_is_lost("lost")
+        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+        smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
+        await settled()
+        small = asyncio.create_task(admission.acquire("small", "a"))
+        for name in ("one", "two", "three"):
+            admission.release(name)
+        await settled()
+        assert not small.done() and not smaller.done()  # another host may still come in its place
+        await asyncio.gather(small, smaller)
+        assert not gang.done()
+        (trouble,) = admission.standing().troubles
+        assert "A trial of 4 workers waits" in trouble
+        admission.starts.stuck = False
+        admission.release("small")
+        admission.release("smaller")
+        await gang
+        assert admission.standing().troubles == ()
+
+    told(story)
+
+
+def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+
+    async def story() -> None:
+        admission = await four_hosts_of_which_one_is_lost("lost")
+        await asyncio.sleep(0.05)
+        smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
+        admission.release("one")
+        admission.release("two")
+        await smaller
+        monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 60)
+        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+        small = asyncio.create_task(admission.acquire("small", "a"))
+        await settled()
+        admission.release("smaller")
+        await settled()
+        assert admission.counts()[1] == 3
+        admission.release("three")
+        await small
+        assert not gang.done()
+
+    told(story)
+
+
+def test_neither_does_a_host_that_fails_for_good() -> None:
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        await settled()
+        for name in ("one", "two", "three"):
+            await admission.acquire(name, "a")
+        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+        await settled()
+        small = asyncio.create_task(admission.acquire("small", "a"))
+        admission.broken = True
+        admission.release("one")
+        admission.replace("three")
+        await small
+        assert not gang.done()
+
+    told(story)
+
+
+def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+        await admission.open()
+        await asyncio.wait_for(gang, timeout=1)  # larger than the sweep's hosts: Ray finds the rest
+
+    told(story)
+
+
+def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        await settled()
+        for number, slot in enumerate(admission._up()):
+            slot.node_id = f"node {number}"
+        await admission.acquire("gang", "a", Need(workers=3))
+        admission._dead_nodes = {"node 2"}
+        admission.starts.stuck = True
+        admission.replace("gang")
+        again = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+        await asyncio.sleep(0.05)
+        assert not again.done()
+        smaller = asyncio.create_task(admission.acquire("other", "a", Need(workers=2)))
+        admission.starts.stuck = False
+        admission._start_host()
+        admission._start_host()
+        await smaller
+        assert not again.done()
+
+    told(story)
+
+
+def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_called_back_once() -> None:
+    async def story() -> None:
+        admission = hosts(2)
+        await admission.open()
+        await settled()
+        for number, slot in enumerate(admission._up()):
+            slot.node_id = f"node {number}"
+        gang = await admission.acquire("gang", "a", Need(workers=2))
+        admission._leave_dead_places()
+        await settled()
+        assert admission.starts.recalled == []
+        admission._dead_nodes = {"node 1"}
+        for _ in range(2):
+            admission._leave_dead_places()
+            await settled()
+        assert admission.starts.recalled == [gang]
+
+    told(story)
+
+
+def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once() -> None:
+    async def story() -> None:
+        admission = hosts(3)
+        await admission.open()
+        await settled()
+        for name in ("one", "two", "three"):
+            await admission.acquire(name, "a")
+        admission.starts.stuck = True
+        gangs = [
+            asyncio.create_task(admission.acquire(name, "a", Need(workers=1))) for name in "ab"
+        ]
+        await settled()
+        admission.replace("three")
+        for slot in admission._up():  # both at once
+            admission._set_free(slot)
+        admission._serve()
+        await asyncio.gather(*gangs)
+        admission.starts.stuck = False
+        admission.release("a")
+        admission.release("b")
+        await settled()
+        assert admission.counts() == (3, 0, 0)
+
+    told(story)
+
+
+def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to_be_alone() -> None:
+    starts = HostStarts(HostShape(1, 0, 2), Sharing(), {})
+    for device, exclusive, alone in (
+        (Device(), False, True),
+        (Device(is_node=True), False, False),
+        (Device(is_node=True), True, True),
+    ):
+        slot = Slot(device)
+        starts.lend(slot, "gang", Need(5, exclusive=exclusive, workers=2))
+        assert slot.trial_id == "gang" and slot.need == Need(5, exclusive=alone)
 
 
 def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alone() -> None:

@@ -16,6 +16,7 @@ from orchestrator.placement import (
     Place,
     Placing,
     Slot,
+    Supply,
     best_placing,
     next_start,
 )
@@ -216,10 +217,29 @@ def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> 
 def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_takes_all() -> None:
     devices = [gpu(idle=1), gpu(idle=1)]
     waiting = line(gang(4))
-    assert next_start(waiting, devices, growing=True) is None
-    found = next_start(waiting, devices)
+    assert next_start(waiting, devices, Supply(coming=2, expected=2)) is None
+    found = next_start(waiting, devices, Supply(expected=2))
     assert found is not None and len(found[1].members) == 2
     assert next_start(waiting, []) is None
+
+
+def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> None:
+    devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
+    waiting = line(gang(4), gang(2), need(10))
+    assert next_start(waiting, devices, Supply(coming=1, expected=4)) is None
+    found = next_start(waiting, devices, Supply(expected=4))
+    assert found is not None and found[0] is waiting[1]
+    found = next_start([waiting[0], waiting[2]], devices, Supply(expected=4))
+    assert found is not None and found[0] is waiting[2]
+    found = next_start(waiting, [gpu(idle=1) for _ in range(4)], Supply(expected=4))
+    assert found is not None and found[0] is waiting[0]
+
+
+def test_a_gang_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
+    devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
+    waiting = line(gang(3), need(10))
+    assert next_start(waiting, devices, Supply(expected=4)) is None
+    assert len(waiting[0].holds) == 3
 
 
 def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allows() -> None:
@@ -228,6 +248,25 @@ def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allo
     found = next_start(line(gang(2, 40)), [machine])
     assert found is not None and found[1].members == tuple(machine.slots[1:3])
     assert next_start(line(gang(2, 40)), [node(ALONE, idle=3)]) is None
+
+
+def test_a_gang_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
+    alone = Need(need(20).memory_bytes, exclusive=True, workers=2)
+    assert next_start(line(alone), [node(need(20), idle=3)]) is None
+    found = next_start(line(alone), [node(idle=3)])
+    assert found is not None and len(found[1].members) == 2
+    running = node(alone, alone, idle=2)  # as its workers are, in the places of hosts
+    assert next_start(line(gang(2, 10)), [running]) is None
+    assert next_start(line(need(10)), [running]) is None
+
+
+def test_whether_others_may_compute_beside_a_gang() -> None:
+    alone = Need(need(20).memory_bytes, exclusive=True, workers=2)
+    machine, device = node(idle=3), gpu(idle=2)
+    assert machine.is_shared_beside(machine.slots[:2], gang(2))
+    assert not machine.is_shared_beside(machine.slots, gang(3))
+    assert not machine.is_shared_beside(machine.slots[:2], alone)
+    assert not device.is_shared_beside(device.slots[:1], gang(2))
 
 
 def test_nobody_goes_past_one_that_has_waited_for_room() -> None:

@@ -69,7 +69,12 @@ class Running:
         self.callback = SweepCallback(self.sweep, scheduler)
         self.config = AgendaSearcher(self.sweep).suggest("tune's own")
         assert isinstance(self.config, dict)
-        self.trial = SimpleNamespace(config=self.config, error_file="error.txt")
+        self.left: list[str] = []  # by proxies, of their hosts
+        leave = SimpleNamespace(remote=lambda: self.left.append("host"))
+        state = SimpleNamespace(ray_actor=SimpleNamespace(leave=leave))
+        self.trial = SimpleNamespace(
+            config=self.config, error_file="error.txt", temporary_state=state
+        )
         self.record = self.ledger.records[self.config["trial_id"]]
 
     def result(self, **result: Any) -> None:
@@ -104,6 +109,7 @@ def test_a_trial_that_finishes(running: Running) -> None:
     running.complete()
     assert running.record.state == FINISHED
     assert running.heard() == ["started", "rung", "finished", FINISHED]
+    assert running.left == []  # it has left by itself
 
 
 def test_a_trial_that_ends_unfinished_was_stopped_early(running: Running) -> None:
@@ -112,6 +118,7 @@ def test_a_trial_that_ends_unfinished_was_stopped_early(running: Running) -> Non
     assert running.record.state == STOPPED
     assert Ledger(running.ledger.run).records[running.record.trial_id].state == STOPPED
     assert running.heard()[-1] == STOPPED
+    assert running.left == ["host"]  # at once: others may wait for it, and no trial come after it
 
 
 @pytest.mark.parametrize(("infeasible", "state"), [(True, INFEASIBLE), (False, FAILED)])

@@ -6,23 +6,35 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sharding import sharded_train_bytes
+from orchestrator.sharding import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.knobs import canonical
 from trainables.prediction import FlopRates, Prediction, Term
 
-WEIGHTS, STATES, ACTIVATIONS = 4_000, 8_000, 500
+WEIGHTS, STATES, ACTIVATIONS, JUDGED = 4_000, 8_000, 500, 700
 RATES = FlopRates(0, 0, 0)
 
 
 def worker(**knobs: Any) -> int:
+    prediction, given = _predicted(**knobs)
+    return sharded_train_bytes(prediction, given)
+
+
+def judged(**knobs: Any) -> tuple[int, int]:
+    """What it holds for that, and what of the training it keeps meanwhile."""
+    prediction, given = _predicted(**knobs)
+    return sharded_eval_bytes(prediction, given), kept_bytes(prediction, given)
+
+
+def _predicted(**knobs: Any) -> tuple[Prediction, dict[str, Any]]:
+    there = WEIGHTS if knobs.get("gradient_accumulation", 1) > 1 else 0  # gradients, by then
     phases = {
-        "loss": WEIGHTS + STATES + ACTIVATIONS,
+        "loss": WEIGHTS + STATES + there + ACTIVATIONS,
         "backward_of_first_block": 2 * WEIGHTS + STATES + 100,
     }
     sizes = {"base": 0, "trained": WEIGHTS, "gradients": WEIGHTS, "optimizer_state": STATES}
     prediction = Prediction(
         train_memory_bytes=max(phases.values()),
-        eval_memory_bytes=0,
+        eval_memory_bytes=WEIGHTS + JUDGED,
         base_memory_bytes=0,
         device_memory_bytes=0,
         phases=phases,
@@ -35,7 +47,7 @@ def worker(**knobs: Any) -> int:
         depths=(2,),
     )
     full = {"model": "a", "method": "full", "compute_dtype": "bfloat16", **knobs}
-    return sharded_train_bytes(prediction, canonical(full))
+    return prediction, canonical(full)
 
 
 def test_alone_a_worker_holds_what_was_simulated() -> None:
@@ -56,6 +68,23 @@ def test_stage_3_splits_the_weights_too_and_gathers_some() -> None:
 def test_offloaded_states_are_not_on_the_device() -> None:
     expected = WEIGHTS // 4 + WEIGHTS + WEIGHTS // 4 + WEIGHTS + ACTIVATIONS
     assert worker(workers=4, zero_stage=3, offload="cpu") == expected
+
+
+def test_all_answer_all_questions_but_stage_3_splits_the_weights_then_too() -> None:
+    whole = WEIGHTS + JUDGED
+    assert judged() == (whole, STATES)
+    assert judged(workers=4) == (whole, STATES)
+    split = (WEIGHTS + STATES + WEIGHTS) // 4
+    assert judged(workers=4, zero_stage=2) == (whole, split)
+    gathered = WEIGHTS // 4 + WEIGHTS
+    assert judged(workers=4, zero_stage=3) == (gathered + JUDGED, split)
+    assert judged(workers=4, zero_stage=3, offload="cpu") == (gathered + JUDGED, 0)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_gradients_that_a_micro_batch_adds_to_are_counted_once(stage: int) -> None:
+    at_once = worker(workers=4, zero_stage=stage)
+    assert worker(workers=4, zero_stage=stage, gradient_accumulation=4) == at_once
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -12,7 +12,7 @@ import torch
 from tests.tiny_trials import make_spec, make_trial, shared_base
 from trainables.cost import TensorPeak
 from trainables.data import IGNORED, Encoded, collate
-from trainables.evaluate import EndOfLine, Evaluation, evaluate, length_sorted
+from trainables.evaluate import EndOfLine, Evaluation, answer, evaluate, length_sorted
 from trainables.train import train
 from trainables.trial import Trial
 
@@ -64,6 +64,36 @@ def test_every_step_and_every_batch_of_an_evaluation_is_a_heartbeat(
     list(train(replace(trial, heartbeat=lambda: beats.append(1))))
     # batches of at most 4 questions, each for the loss and for the answers; 4 steps of training
     assert len(beats) == batches
+
+
+def test_some_questions_are_answered_in_the_batches_of_them_all(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[list[int]]] = []
+    generate = trial.base.model.generate
+
+    def recorded(*, input_ids: torch.Tensor, **options: object) -> torch.Tensor:
+        given.append(input_ids.tolist())
+        written: torch.Tensor = generate(input_ids=input_ids, **options)
+        return written
+
+    monkeypatch.setattr(trial.base.model, "generate", recorded)
+    all_rows = _evaluate(trial).predictions
+    batches, given[:] = list(given), []
+    assert len(batches) == 2
+    encoded = trial.data.split("selection")
+    for asked, most in (([3], 1), ([7, 0], 2), (range(8), 2)):
+        rows = answer(
+            trial.base.model,
+            trial.base,
+            task=trial.data.task,
+            encoded=encoded,
+            asked=asked,
+            execution=trial.spec.execution,
+        )
+        assert rows == [all_rows[at] for at in asked]
+        assert all(batch in batches for batch in given) and 1 <= len(given) <= most
+        given.clear()
 
 
 def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: Trial) -> None:

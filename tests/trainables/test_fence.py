@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from trainables.fence import TakenOverError, take_over
 from trainables.host import Failure, HostProcess
 from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event
+from trainables.storage import StorageError
 
 
 @pytest.fixture
@@ -71,6 +73,18 @@ def test_who_was_taken_over_writes_nothing_and_leaves_nothing(
 def test_who_took_over_writes(place: TrialFolder, name: str) -> None:
     take_over(place)
     WRITES[name](take_over(place))
+
+
+def test_a_node_that_does_not_share_the_storage_is_named_and_nothing_is_made_there(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "runs" / "space" / "trials" / "0123456789ab"
+    with pytest.raises(StorageError, match=f"not there on {socket.gethostname()}.* not share"):
+        take_over(TrialFolder(elsewhere))
+    failure = HostProcess({}).start(str(elsewhere))
+    assert isinstance(failure, Failure)
+    assert failure.storage, "it would be every trial's fate: the sweep has to end"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_was_half_written_goes_and_what_is_in_place_stays(place: TrialFolder) -> None:

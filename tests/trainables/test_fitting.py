@@ -17,6 +17,8 @@ import torch
 
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables import engine
+from trainables.cost import TensorPeak
+from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
 from trainables.spec import Budget, Event
@@ -214,6 +216,42 @@ def test_an_evaluation_takes_fewer_rows_where_it_must(tiny_llama: Path, tmp_path
     ]
     assert answers[0] == answers[1]
     assert found.metrics["eval_loss"] == pytest.approx(expected.metrics["eval_loss"], rel=1e-6)
+
+
+def test_an_evaluation_begins_with_the_rows_that_are_foretold_to_fit(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def noting(*arguments: Any, **options: Any) -> Evaluation:
+        given.append(options)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("trainables.train.evaluate", noting)
+    trial = make_trial(make_spec(tiny_llama), tmp_path)
+    trial.folder.write_prediction({"eval_batch": 3})
+    list(train(trial))
+    assert {options["execution"].eval_batch_size for options in given} == {3}
+    assert {options["may_shrink"] for options in given} == {True}  # a worker alone
+
+
+def test_what_may_not_shrink_is_not_judged_anew_with_fewer_rows(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    trial = make_trial(make_spec(tiny_llama), tmp_path)
+    heard: list[None] = []
+    with _memory_for(rows=1, evaluating=True), pytest.raises(torch.OutOfMemoryError):
+        evaluate(
+            trial.base.model,
+            trial.base,
+            task=trial.data.task,
+            encoded=trial.data.split("selection"),
+            execution=trial.spec.execution,
+            peak=TensorPeak(trial.base.model, trial.base.device),
+            after_batch=lambda: heard.append(None),
+            may_shrink=False,
+        )
+    assert heard == []
 
 
 _FACTS = (

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial, run
 from tests.trainables.rank_team import run_team
 from trainables.run_folder import TrialFolder
@@ -84,6 +85,20 @@ def test_zero_3_killed_and_resumed_has_the_curve_of_one(
     folder, (first, _) = run_team(spec, tmp_path)
     assert first[0].step == 3
     _assert_same(Outcome(history + first, folder), alone)
+    _assert_only_the_model_is_left(folder)
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_base_that_writes_tokens_with_the_weights_it_reads_them_by_ends_as_alone(
+    zero_stage: int, tmp_path: Path
+) -> None:
+    _needs_deepspeed(zero_stage)
+    base = make_llama(tmp_path / "tied", tied=True)
+    events = run(_spec(base), tmp_path / "alone")
+    expected = Outcome(events, make_trial(_spec(base), tmp_path / "alone").folder)
+    spec = _spec(base, zero_stage=zero_stage, **HALF)
+    folder, (first, _) = run_team(spec, tmp_path)
+    _assert_same(Outcome(first, folder), expected)
     _assert_only_the_model_is_left(folder)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from trainables import checkpoint
 from trainables.run_folder import digest, unguarded
-from trainables.sharded import sound
+from trainables.sharded import sound, write_config
 from trainables.team import Alone
 
 SHARDS = {"shards/model_states.pt": b"weights", "shards/0_optim_states.pt": b"moments"}
@@ -100,3 +101,14 @@ def test_the_one_before_is_there_where_the_last_was_harmed(place: Path) -> None:
     state = checkpoint.load_latest_state(place.parent)
     assert state is not None and state["progress"] == {"step": 40}
     assert [found.name for found in checkpoint.places(place.parent)] == [later.name, place.name]
+
+
+def test_what_is_saved_of_a_bfloat16_base_is_loaded_as_the_float32_that_it_is(
+    tmp_path: Path,
+) -> None:
+    from transformers import AutoConfig, LlamaConfig
+
+    config = LlamaConfig(dtype=torch.bfloat16)
+    write_config(config, tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).dtype == torch.float32
+    assert config.dtype == torch.bfloat16

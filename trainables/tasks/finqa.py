@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from trainables.tasks import emacc, programs
+from trainables.tasks import emacc, programs, reasons
 from trainables.tasks.finqa_options import Options, parse_options
 from trainables.tasks.finqa_splits import Split, load_splits
 from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
@@ -76,6 +76,12 @@ class FinQA:
             return emacc.score_completion(completion, gold).flags()
         result = _result_of(completion, example.record["table"])
         return emacc.score_value(result, gold).flags()
+
+    def reason(self, example: Example, completion: str) -> str:
+        gold = self.gold(example)
+        if self.options.target == "answer":
+            return reasons.of_answer(completion, gold)
+        return reasons.of_program(emacc.completion_span(completion), example.record["table"], gold)
 
     def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return emacc.rates(scores)

@@ -81,6 +81,10 @@ class Task(Protocol):
         """Flags and shares of one question; `em_acc` and `em_acc_strict` are true or false."""
         ...
 
+    def reason(self, example: Example, completion: str) -> str:
+        """In a few words, what the rule read in a completion and why `score` is what it is."""
+        ...
+
     def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Aggregates what `score` gave, one per question of a split; each counts once."""
         ...

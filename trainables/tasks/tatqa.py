@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks import tatqa_rule
+from trainables.tasks import reasons, tatqa_rule
 from trainables.tasks.finqa_files import CONTEXTS
 from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
 from trainables.tasks.splits import check_disjoint, halve
@@ -89,9 +89,14 @@ class TATQA:
 
     def score(self, example: Example, completion: str) -> dict[str, float]:
         """The official exact match and F1 of the completion's first line."""
-        line = next(iter(completion.strip().splitlines()), "")
         gold, is_computed = gold_of(example)
-        return tatqa_rule.score_text(line, gold, is_computed=is_computed).flags()
+        return tatqa_rule.score_text(
+            _answer_line(completion), gold, is_computed=is_computed
+        ).flags()
+
+    def reason(self, example: Example, completion: str) -> str:
+        gold, is_computed = gold_of(example)
+        return reasons.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)
 
     def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return tatqa_rule.rates(scores)
@@ -112,6 +117,10 @@ class TATQA:
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Example]]:
         return _load(self.options)
+
+
+def _answer_line(completion: str) -> str:
+    return next(iter(completion.strip().splitlines()), "")
 
 
 def _load(options: Options) -> Mapping[str, Sequence[Example]]:

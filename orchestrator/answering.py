@@ -1,0 +1,117 @@
+"""Asks `python -m trainables.answering`, a process beside this one that imports torch. LIGHT."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from orchestrator.asked_models import AskedModel
+from orchestrator.plan import PROJECT_ROOT
+from trainables.errors import InputError
+
+_COMMAND = (sys.executable, "-m", "trainables.answering")
+
+
+class AnsweringFailedError(RuntimeError):
+    """The models could not be asked, through no fault in what the user gave."""
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """What one model read (`prompts`, and whether they were `cut`) and its rows, one a question,
+    as in a trial's predictions."""
+
+    prompts: Sequence[str]
+    cut: Sequence[bool]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def ask(
+    models: Sequence[AskedModel],
+    *,
+    split: str,
+    questions: Sequence[int],
+    say: Callable[[str], None],
+    command: Sequence[str] = _COMMAND,
+) -> list[ModelAnswers]:
+    """Every model's answers, in the models' order; `say` is told how far it is.
+
+    Raises InputError (what the process found wrong) and AnsweringFailedError.
+    """
+    request = {
+        "models": [_request(each) for each in models],
+        "split": split,
+        "questions": list(questions),
+    }
+    found: dict[int, ModelAnswers] = {}
+    with tempfile.TemporaryFile("w+") as errors, _process(command, errors) as process:
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            told = json.loads(line)
+            _raise_fault(told)
+            if "say" in told:
+                say(told["say"])
+            else:
+                found[told["model"]] = ModelAnswers(told["prompts"], told["cut"], told["rows"])
+        if process.wait() != 0 or len(found) < len(models):
+            raise AnsweringFailedError(_end(process.returncode, errors))
+    return [found[at] for at in range(len(models))]
+
+
+@contextlib.contextmanager
+def _process(command: Sequence[str], errors: IO[str]) -> Any:
+    process = subprocess.Popen(
+        list(command),
+        cwd=PROJECT_ROOT,
+        env=dict(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours to answer: the process is ended below
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def _request(model: AskedModel) -> dict[str, Any]:
+    trained = model.trained
+    return {
+        "spec": model.spec.to_json(),
+        "trained": None if trained is None else str(trained),
+        "label": f"{model.kind} {model.label}",
+        "threads": model.threads,
+        "is_of_a_sweep": model.folder is not None,
+    }
+
+
+def _raise_fault(told: Mapping[str, Any]) -> None:
+    if "errors" in told:
+        raise InputError(told["errors"])
+    if "failed" in told:
+        raise AnsweringFailedError(told["failed"])
+
+
+def _end(code: int, errors: IO[str]) -> str:
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    hint = " Was there memory for it?" if code == -signal.SIGKILL else ""
+    return f"the process that asks {how}.{hint} Its last words: {lines[-1] if lines else 'none'}"

@@ -1,0 +1,272 @@
+"""The models that are asked together: from trial folders, runs and models that a user names. LIGHT.
+
+Every trial brings the untrained base that it was made from. A plain model is asked as the first
+trial's base is: the same task, data and prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.labels import model_name, trial_label
+from orchestrator.plan import find_model
+from orchestrator.results import open_run, read_config, read_trials
+from orchestrator.trial_result import objective, ranked
+from trainables.errors import InputError
+from trainables.knobs import canonical
+from trainables.object_store import is_url
+from trainables.run_folder import RunFolder, TrialFolder
+from trainables.sealed import DamagedError
+from trainables.spec import BASELINE, FINISHED, Budget, TrialSpec
+from trainables.storage import StorageError
+
+BASE, MODEL = "base", "model"
+KINDS = {"lora": "LoRA", "full": "full", "untrained": BASE}  # by method
+_SHOWN = 4  # trials of a run, in a message
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """One model: `spec` says its base, task, data and prompt.
+
+    `folder`: the trial that trained it, or for an untrained base the baseline that judged it, if
+    either is there; `is_plain`: the user named a model and no trial.
+    """
+
+    spec: TrialSpec
+    folder: TrialFolder | None = None
+    is_plain: bool = False
+
+    @property
+    def kind(self) -> str:
+        return MODEL if self.is_plain else KINDS[str(self.spec.knobs["method"])]
+
+    @property
+    def name(self) -> str:
+        """What the user finds it by: a trial's id, or the model's name."""
+        if self.kind in (BASE, MODEL):
+            return model_name({"model": self.spec.model_source or self.spec.knobs["model"]})
+        return "" if self.folder is None else self.folder.trial_id
+
+    @property
+    def label(self) -> str:
+        knobs = self.spec.knobs
+        if self.kind in (BASE, MODEL):
+            return trial_label({**knobs, "method": "lora", "model": self.name})
+        return trial_label(knobs)
+
+    @property
+    def trained(self) -> Path | None:
+        """Where what was trained lies; None for a model as it is."""
+        if self.folder is None or self.kind in (BASE, MODEL):
+            return None
+        whole = self.spec.knobs["method"] == "full"
+        return self.folder.model_folder if whole else self.folder.adapter_folder
+
+    @property
+    def threads(self) -> int | None:
+        """With how many threads the trial was computed on a CPU; None where that isn't known."""
+        summary = (self.folder.summary() if self.folder else None) or {}
+        count = (summary.get("provenance") or {}).get("cpu_threads")
+        return int(str(count)) if str(count).isdigit() else None
+
+
+def asked_models(
+    names: Sequence[str],
+    *,
+    quantization: str = "none",
+    plain_spec: TrialSpec | None = None,
+    with_bases: bool = True,
+) -> list[AskedModel]:
+    """Every model that is named, once, in order; before a trial its base.
+
+    `plain_spec` says how a plain model is asked where no trial is named. Raises InputError with
+    all that keeps any of them from being asked, or from being compared with the first.
+    """
+    faults: list[str] = []
+    found: list[AskedModel | None] = []
+    for name in names:
+        try:
+            found.append(_trial(name))
+        except InputError as error:
+            faults += error.messages
+    trials = [each for each in found if each is not None]
+    template = trials[0].spec if trials else plain_spec
+    if not faults:
+        faults += _not_alike(trials)
+    models: list[AskedModel] = []
+    for name, trial in zip(names, found, strict=False) if not faults else ():
+        try:
+            models += (
+                _with_base(trial, with_bases) if trial else [_plain(name, template, quantization)]
+            )
+        except InputError as error:
+            faults += error.messages
+    if faults:
+        raise InputError(faults)
+    return list(_once(models))
+
+
+def names_a_trial(name: str) -> bool:
+    """Whether a name is a trial's folder or a run's, and not a model."""
+    path = Path(name)
+    if is_url(name):
+        return True
+    return (path / "spec.json").exists() or path.parent.name == "trials" or _is_run(path)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "sweep.yaml").is_file() or (path / "trials").is_dir()
+
+
+def _trial(name: str) -> AskedModel | None:
+    """A finished trial that can be asked; None: the name is a plain model's."""
+    if not names_a_trial(name):
+        return None
+    if is_url(name):
+        return _in_bucket(name)
+    path = Path(name)
+    if _is_run(path):
+        return _best(open_run(path), name)
+    if not path.is_dir():
+        raise InputError(f"{name}: no such trial.{_trials_there(RunFolder(path.parent.parent))}")
+    return _checked(TrialFolder(path.resolve()), name)
+
+
+def _in_bucket(name: str) -> AskedModel:
+    run_url, _, trial_id = name.partition("/trials/")
+    run = open_run(run_url)
+    return _checked(run.trial(trial_id.rstrip("/")), name) if trial_id else _best(run, name)
+
+
+def _checked(folder: TrialFolder, name: str) -> AskedModel:
+    spec = _spec(folder, name)
+    fault = _unfit(folder, spec)
+    if fault is not None:
+        raise InputError(f"{name}: {fault}")
+    return AskedModel(spec, folder)
+
+
+def _best(run: RunFolder, name: str) -> AskedModel:
+    results = ranked(read_trials(run), objective(read_config(run)[0]))
+    for result in results:
+        folder = _absolute(result.folder)
+        try:
+            spec = _spec(folder, name)
+        except InputError:
+            continue
+        if _unfit(folder, spec) is None:
+            return AskedModel(spec, folder)
+    what = "its finished trials are damaged or removed" if results else "no trial has finished"
+    raise InputError(f"{name}: {what}, so there is no best one to ask.")
+
+
+def _absolute(folder: TrialFolder) -> TrialFolder:
+    """Who loads it works elsewhere; a bucket's working copy is absolute."""
+    return folder if folder.mirror is not None else TrialFolder(folder.path.resolve())
+
+
+def _spec(folder: TrialFolder, name: str) -> TrialSpec:
+    try:
+        return folder.spec()
+    except (OSError, DamagedError) as error:
+        raise InputError(f"{name}: {folder.spec_file.name} can't be read: {error}") from error
+
+
+def _unfit(folder: TrialFolder, spec: TrialSpec) -> str | None:
+    """Why a trial can't be asked, and what to do; or None."""
+    summary = folder.summary()
+    if summary is None:
+        if folder.summary_file.exists():
+            return "its summary.json is damaged. The next start of the sweep mends that."
+        return "the trial has not finished. Run the sweep's command again, or wait for it."
+    state, reason = str(summary.get("state")), summary.get("reason")
+    if state != FINISHED:
+        told = f"{state} ({reason})" if reason else state
+        return f"the trial is {told}; only finished trials keep what they have trained."
+    return None if spec.role == BASELINE else _lost(folder, spec)
+
+
+def _lost(folder: TrialFolder, spec: TrialSpec) -> str | None:
+    """Why there is nothing to load of a trial that has finished; or None."""
+    if folder.model_was_removed:
+        return f"its model was removed: {_why_removed(folder)}"
+    try:
+        folder.pull_trained()
+    except StorageError as error:
+        return str(error)
+    damaged = folder.damaged_adapter()
+    place = folder.model_folder if spec.knobs["method"] == "full" else folder.adapter_folder
+    if damaged or not place.is_dir():
+        return f"{damaged[0] if damaged else place} is damaged or gone; don't use it."
+    return None
+
+
+def _why_removed(folder: TrialFolder) -> str:
+    reason = str(folder.read(folder.removed_model_file).get("reason", "")).rstrip(".")
+    return f"{reason}. Train it again in a sweep of its own to ask it."
+
+
+def _trials_there(run: RunFolder) -> str:
+    names = [folder.trial_id for folder in run.trials()] if run.trials_folder.is_dir() else []
+    more = ", ..." if len(names) > _SHOWN else ""
+    shown = f"{', '.join(names[:_SHOWN])}{more}"
+    return f" {run.path} has {shown}." if names else f" {run.path} has no trials."
+
+
+def _not_alike(trials: Sequence[AskedModel]) -> Iterator[str]:
+    """Questions are those of the first; another task or other data has others."""
+    for each in trials[1:]:
+        first, other = trials[0], each.spec
+        assert each.folder is not None and first.folder is not None
+        pair = f"{each.folder.path}: it can't be compared with {first.folder.path}:"
+        if other.task != first.spec.task:
+            yield f"{pair} its task is {other.task}, not {first.spec.task}."
+        elif _data(other) != _data(first.spec):
+            yield f"{pair} it was trained and judged on other data. Ask each alone."
+
+
+def _data(spec: TrialSpec) -> Any:
+    return spec.task_identity.get("data")
+
+
+def _with_base(trial: AskedModel, with_bases: bool) -> list[AskedModel]:
+    if not with_bases or trial.kind == BASE:
+        return [trial]
+    return [_base_of(trial), trial]
+
+
+def _base_of(trial: AskedModel) -> AskedModel:
+    spec = untrained(trial.spec)
+    assert trial.folder is not None
+    judged = trial.folder.path.parent / spec.trial_id
+    return AskedModel(spec, TrialFolder(judged) if judged.is_dir() else None)
+
+
+def untrained(spec: TrialSpec, **knobs: Any) -> TrialSpec:
+    """The baseline on the same task and prompt, with as much context as the trial had."""
+    budget = Budget(0, spec.budget.eval_examples, (1.0,))
+    given = canonical({**spec.knobs, **knobs, "method": "untrained"})
+    return replace(spec, role="baseline", knobs=given, budget=budget)
+
+
+def _plain(name: str, template: TrialSpec | None, quantization: str) -> AskedModel:
+    assert template is not None  # where no trial is named the caller has made one
+    source = find_model(name, allow_bin=template.execution.allow_bin_weights)
+    knobs: Mapping[str, Any] = {"model": name, "quantization": quantization}
+    spec = untrained(template, **knobs)
+    spec = replace(spec, model_source=source.location, model_digest=source.digest)
+    return AskedModel(replace(spec, revision=source.revision), is_plain=True)
+
+
+def _once(models: Iterable[AskedModel]) -> Iterator[AskedModel]:
+    """Two trials on one base share it."""
+    seen: set[tuple[str, Any]] = set()
+    for each in models:
+        key = (each.spec.trial_id, each.spec.knobs["sequence_length"])
+        if key not in seen:
+            seen.add(key)
+            yield each

@@ -1,0 +1,131 @@
+"""Which questions of which task are asked: a split, and the samples that a user names. LIGHT."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import from_mapping
+from orchestrator.overrides import apply_overrides
+from orchestrator.plan import Planner
+from orchestrator.strict_yaml import read_yaml
+from trainables.errors import InputError, did_you_mean
+from trainables.spec import TrialSpec
+from trainables.tasks import TASKS, make_task
+from trainables.tasks.task import SPLITS, Example, Task
+
+DOWNLOADED = {  # what `trainables.tasks.download` brings
+    "finqa": {
+        "train": "data/finqa/train.json",
+        "selection": "data/finqa/dev.json",
+        "report": "data/finqa/test.json",
+    },
+    "tatqa": {
+        "train": "data/tatqa/tatqa_dataset_train.json",
+        "selection": "data/tatqa/tatqa_dataset_dev.json",
+        "report": "data/tatqa/tatqa_dataset_test_gold.json",
+    },
+}
+_OF_A_SPACE = ("prompt", "target", "sequence_length", "compute_dtype", "double_quantization")
+_NEAR = 3  # ids named in a message
+
+
+def plain_spec(
+    model: str,
+    *,
+    space: str | None,
+    task: str | None,
+    overrides: Sequence[str] = (),
+    quantization: str = "none",
+) -> TrialSpec:
+    """How `model` is asked where no trial is named: as the untrained baseline of a sweep.
+
+    Task, data, execution and, at the top of its space, prompt, target and sequence_length are
+    those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
+    stays "auto" unless something sets it. Raises InputError with all that is wrong.
+    """
+    value = _downloaded(task or "finqa") if space is None else read_yaml(Path(space))
+    changed, _ = apply_overrides(value, overrides)
+    if space is not None and task not in (None, changed.get("task")):
+        raise InputError(f"--task: got {task}, and {space} is of {changed.get('task')}.")
+    planner = Planner(from_mapping(_of_one(changed, model, quantization)))
+    planner.device = {"compute_dtype": "auto"}
+    planner.prepare()
+    cells = [planner.baseline(each) for each in planner.cell_configurations()]
+    if len(cells) > 1:
+        raise InputError(
+            f"{space}: its space has {len(cells)} prompts, targets or dtypes, and a model is asked "
+            "in one way. Choose, as with --set space.prompt=default."
+        )
+    return cells[0]
+
+
+def task_of(spec: TrialSpec) -> Task:
+    """The spec's task, with its prompt and its data."""
+    knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
+    return make_task(spec.task, {**knobs, **spec.task_options})
+
+
+def chosen_questions(
+    examples: Sequence[Example], samples: Sequence[str], limit: int | None, *, split: str
+) -> list[int]:
+    """Indices of the questions that are asked: `samples` (ids, or indices from 0), or the first
+    `limit`; the first one where neither is given. Raises InputError with all that are not there."""
+    if not samples:
+        return list(range(min(1 if limit is None else limit, len(examples))))
+    places = {example.id: at for at, example in enumerate(examples)}
+    found, faults = [], []
+    for sample in samples:
+        at = places.get(sample, int(sample) if sample.isascii() and sample.isdigit() else -1)
+        if 0 <= at < len(examples):
+            found.append(at)
+        else:
+            faults.append(f"--sample: {_absent(sample, list(places), split)}")
+    if faults:
+        raise InputError(faults)
+    return list(dict.fromkeys(found))
+
+
+def option_faults(
+    *, split: str, samples: Sequence[str], limit: int | None, task: str | None
+) -> list[str]:
+    """What is wrong in options, whatever the data."""
+    faults = []
+    if split not in SPLITS:
+        faults.append(f"--split: got {split!r}.{did_you_mean(split, SPLITS)}")
+    if limit is not None and limit < 1:
+        faults.append(f"--limit: got {limit}; needs a whole number >= 1.")
+    if samples and limit is not None:
+        faults.append("--limit: given with --sample; give one of them.")
+    if task is not None and task not in TASKS:
+        faults.append(f"--task: no task named {task!r}.{did_you_mean(task, TASKS)}")
+    return faults
+
+
+def _downloaded(task: str) -> dict[str, Any]:
+    return {"task": task, "data": dict(DOWNLOADED[task])}
+
+
+def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:
+    """A sweep that asks one model, with what the file says of the asking."""
+    given = value if isinstance(value, dict) else {}
+    space = given.get("space")
+    own = space if isinstance(space, dict) else {}
+    kept = {name: own[name] for name in _OF_A_SPACE if name in own}
+    return {
+        **{name: given[name] for name in ("task", "data", "execution") if name in given},
+        "space": {**kept, "model": {"value": model}, "quantization": quantization},
+        "budget": {"train_examples": 1, "eval_examples": 1},
+        "search": {"algorithm": "random", "trials": 1},
+        "scheduler": "none",
+    }
+
+
+def _absent(sample: str, ids: Sequence[str], split: str) -> str:
+    if sample.lstrip("-").isdigit():
+        return f"got {sample}; the {split} split has {len(ids)} questions, 0 to {len(ids) - 1}."
+    near = difflib.get_close_matches(sample, ids, n=_NEAR)
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" It begins with {ids[0]}."
+    return f"no question of the {split} split has the id {sample}.{hint}"

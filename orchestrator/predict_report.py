@@ -1,0 +1,214 @@
+"""The answers of several models beside each other, for a terminal and as JSON. LIGHT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.answering import ModelAnswers
+from orchestrator.asked_models import AskedModel
+from orchestrator.labels import TITLES
+from orchestrator.report_content import Block, Paragraph, Report, Section, Table
+from orchestrator.report_headline import score_text
+from trainables.tasks.emacc import answer_text
+from trainables.tasks.task import Example, Task
+
+RIGHT, WRONG = "right", "wrong"
+HEAD_LINES, TAIL_LINES = 6, 8  # of a prompt that is shortened
+LONGEST_LINE, LINE_END = (
+    240,
+    60,
+)  # characters of a shortened line, and how many of them from its end
+_MEASURES = ("em_acc", "em_acc_strict", "f1")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One model and what it answered; `noted`: a trial's own predictions by question id."""
+
+    model: AskedModel
+    answers: ModelAnswers
+    noted: Mapping[str, Mapping[str, Any]]
+
+    def differs(self, at: int) -> bool:
+        """Whether question `at` was answered otherwise than the sweep has noted."""
+        row = self.answers.rows[at]
+        noted = self.noted.get(str(row["id"]))
+        return noted is not None and noted.get("prediction") != row["prediction"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Some questions of a split, and what several models answered to them."""
+
+    task: Task
+    split: str
+    questions: Sequence[tuple[int, Example]]  # with their places in the split
+    answered: Sequence[Answered]
+
+
+def json_lines(found: Comparison) -> Iterator[dict[str, Any]]:
+    """An object for each question, then one with each model's measures over all of them."""
+    for at, (place, example) in enumerate(found.questions):
+        yield {
+            "id": example.id,
+            "index": place,
+            "split": found.split,
+            "question": example.record.get("question"),
+            "prompt": found.answered[0].answers.prompts[at],
+            "gold": found.task.gold(example),
+            "answers": [_answer_json(found, each, at) for each in found.answered],
+        }
+    yield {
+        "summary": {
+            "task": found.task.name,
+            "version": found.task.version,
+            "split": found.split,
+            "questions": len(found.questions),
+            "models": [_model_json(found, each) for each in found.answered],
+        }
+    }
+
+
+def report(found: Comparison, *, whole_prompt: bool = False) -> Report:
+    """The picture: a section for each question, then the measures over all of them."""
+    sections = [
+        Section(_heading(found, at), _question(found, at, whole_prompt))
+        for at in range(len(found.questions))
+    ]
+    name = f"{found.task.name}, {found.split} split"
+    return Report(name, [*sections, Section(_total_heading(found), _total(found))])
+
+
+def shortened(prompt: str) -> str:
+    """A prompt's first and last lines, long ones without their middle; says what is left out."""
+    lines = [_short_line(line) for line in prompt.splitlines()]
+    left_out = len(lines) - HEAD_LINES - TAIL_LINES
+    if left_out <= 1:
+        return "\n".join(lines)
+    note = f"[... {left_out} lines; --whole-prompt shows them ...]"
+    return "\n".join([*lines[:HEAD_LINES], note, *lines[-TAIL_LINES:]])
+
+
+def gold_text(gold: float | str) -> str:
+    """The gold as it stands in a training target."""
+    return gold if isinstance(gold, str) else answer_text(gold)
+
+
+def _answer_json(found: Comparison, each: Answered, at: int) -> dict[str, Any]:
+    row, example = each.answers.rows[at], found.questions[at][1]
+    scores = {name: value for name, value in row.items() if name not in _NOT_SCORES}
+    own = each.answers.prompts[at]
+    noted = each.noted.get(example.id, {}).get("prediction")
+    return {
+        **_name_json(each.model),
+        "prediction": row["prediction"],
+        RIGHT: bool(row["em_acc"]),
+        "reason": found.task.reason(example, row["prediction"]),
+        "scores": scores,
+        "noted_prediction": noted,
+        "prompt_cut": each.answers.cut[at],
+        **({} if own == found.answered[0].answers.prompts[at] else {"prompt": own}),
+    }
+
+
+_NOT_SCORES = ("id", "kind", "question", "prediction", "gold")
+
+
+def _model_json(found: Comparison, each: Answered) -> dict[str, Any]:
+    differing = sum(map(each.differs, range(len(found.questions))))
+    return {
+        **_name_json(each.model),
+        "configuration": dict(each.model.spec.knobs),
+        "metrics": found.task.metrics(each.answers.rows),
+        RIGHT: _right(each),
+        "other_than_noted": differing if each.noted else None,
+    }
+
+
+def _name_json(model: AskedModel) -> dict[str, str]:
+    return {"kind": model.kind, "model": model.name, "label": model.label}
+
+
+def _heading(found: Comparison, at: int) -> str:
+    place, example = found.questions[at]
+    return f"Question {at + 1} of {len(found.questions)}: {example.id} (index {place})"
+
+
+def _question(found: Comparison, at: int, whole_prompt: bool) -> list[Block]:
+    example = found.questions[at][1]
+    prompt = found.answered[0].answers.prompts[at]
+    rows = [_row(found, each, at) for each in found.answered]
+    return [
+        Paragraph(f"\n{prompt if whole_prompt else shortened(prompt)}\n"),
+        Paragraph(f"gold: {gold_text(found.task.gold(example))}", strong=True),
+        Table(["", "model", "configuration", "answer", "", "by the rule"], rows, words=6),
+        *(Paragraph(text) for text in _notes(found, at)),
+    ]
+
+
+def _row(found: Comparison, each: Answered, at: int) -> tuple[str, ...]:
+    row = each.answers.rows[at]
+    return (
+        each.model.kind,
+        each.model.name,
+        each.model.label,
+        row["prediction"] or "(nothing)",
+        RIGHT if row["em_acc"] else WRONG,
+        found.task.reason(found.questions[at][1], row["prediction"]),
+    )
+
+
+def _notes(found: Comparison, at: int) -> Iterator[str]:
+    for each in found.answered:
+        who = f"{each.model.kind} {each.model.name}"
+        if each.answers.prompts[at] != found.answered[0].answers.prompts[at]:
+            yield f"{who} was asked in its own prompt, which differs; --json has it."
+        if each.answers.cut[at]:
+            limit = each.model.spec.knobs["sequence_length"]
+            yield f"{who}: the prompt was cut to fit into {limit} tokens."
+        if each.differs(at):
+            noted = each.noted[found.questions[at][1].id].get("prediction")
+            yield f"{who}: the sweep noted another answer, {noted!r}; another device or version?"
+
+
+def _total_heading(found: Comparison) -> str:
+    count = len(found.questions)
+    return f"Over {count} question{'' if count == 1 else 's'}"
+
+
+def _total(found: Comparison) -> list[Block]:
+    """In words too: a terminal's reader wants the count behind a share."""
+    count = len(found.questions)
+    metrics = [found.task.metrics(each.answers.rows) for each in found.answered]
+    names = [name for name in _MEASURES if name in metrics[0]]
+    rows = [
+        (
+            each.model.kind,
+            each.model.name,
+            each.model.label,
+            f"{_right(each)} of {count}",
+            score_text(values["em_acc"], count),
+            *(f"{100 * values[name]:.1f}%" for name in names[1:]),
+        )
+        for each, values in zip(found.answered, metrics, strict=True)
+    ]
+    headers = ["", "model", "configuration", RIGHT, f"{TITLES['em_acc']} (95%)"]
+    blocks: list[Block] = [Table([*headers, *(TITLES[name] for name in names[1:])], rows, words=3)]
+    for each in found.answered:
+        differing = sum(map(each.differs, range(count)))
+        if differing:
+            text = f"{each.model.kind} {each.model.name}: {differing} of {count} answers are not"
+            blocks.append(Paragraph(f"{text} those that its sweep noted.", strong=True))
+    return blocks
+
+
+def _right(each: Answered) -> int:
+    return sum(bool(row["em_acc"]) for row in each.answers.rows)
+
+
+def _short_line(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE - LINE_END]} [...] {line[-LINE_END:]}"

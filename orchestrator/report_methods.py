@@ -1,0 +1,111 @@
+"""What the report says of methods: the best trial of each, and whether they differ in EmAcc."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from orchestrator.costs import has_device_alone
+from orchestrator.labels import (
+    MISSING,
+    bytes_text,
+    method_name,
+    model_name,
+    number_text,
+    seconds_text,
+)
+from orchestrator.pareto import COST
+from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.report_headline import comparison_text, score_text
+from orchestrator.results import read_predictions
+from orchestrator.significance import compare
+from orchestrator.trial_result import Split, TrialResult, ranked
+
+HEADING = "Methods"
+HOW = (
+    "Time is training, judging and saving; device time is that with loading, for each worker. "
+    "Memory is what one worker's tensors took at most in training. Saved: the adapter or the model "
+    "that the trial ends with."
+)
+SHARED = (
+    "Some of these trials shared their device with others, so that their times don't compare. For "
+    "that: `resources: {placement: exclusive}`."
+)
+CHOSEN = "The best of each was chosen on the selection split, so its EmAcc there flatters it."
+
+
+def methods(results: Sequence[TrialResult], *, metric: str) -> list[Section]:
+    """The best trial of each model and method (on so many workers, under such a ZeRO stage) beside
+    the others, and paired comparisons; nothing where all trials are of one method."""
+    groups = _groups(results)
+    if len({method for _, method in groups}) < 2:
+        return []
+    best = {key: next(iter(ranked(items, metric)), None) for key, items in groups.items()}
+    headers = ["model", "method", "finished", "best", "configuration", "EmAcc (95%)", "eval loss",
+               "time", "device time", "memory", "trained", "saved"]  # fmt: skip
+    rows = [_row(key, groups[key], best[key]) for key in groups]
+    found = [item for item in best.values() if item is not None]
+    blocks: list[Block] = [Table(headers, rows, words=5), Paragraph(HOW)]
+    if not all(map(has_device_alone, found)):
+        blocks.append(Paragraph(SHARED))
+    return [Section(HEADING, [*blocks, *_comparisons(best, metric)])]
+
+
+def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialResult]]:
+    """The trials by model and method, in order."""
+    groups: dict[tuple[str, str], list[TrialResult]] = {}
+    for item in results:
+        if item.is_trial:
+            groups.setdefault((model_name(item.knobs), method_name(item.knobs)), []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def _row(
+    key: tuple[str, str], items: Sequence[TrialResult], best: TrialResult | None
+) -> tuple[str, ...]:
+    finished = f"{sum(item.finished for item in items)} of {len(items)}"
+    if best is None:
+        return (*key, finished, "none has finished", "", *[MISSING] * 7)
+    trained = best.facts.get("trainable_parameters")
+    return (
+        *key,
+        finished,
+        best.trial_id,
+        best.label.removeprefix(f"{key[0]} "),
+        score_text(best.metrics.get("em_acc"), best.count()),
+        number_text(best.metrics.get("eval_loss")),
+        seconds_text(best.seconds.get("total")),
+        seconds_text(best.metrics.get("device_seconds")),
+        bytes_text(best.metrics.get(COST)),
+        f"{trained:,}" if isinstance(trained, int) else MISSING,
+        bytes_text(best.facts.get("checkpoint_bytes")),
+    )
+
+
+def _comparisons(
+    best: Mapping[tuple[str, str], TrialResult | None], metric: str
+) -> list[Paragraph]:
+    """Of each model its best trial against the best of each other method."""
+    texts: list[str] = []
+    for model, items in groupby(best.items(), key=lambda item: item[0][0]):
+        found = {trial.trial_id: method for (_, method), trial in items if trial is not None}
+        order = ranked(
+            [trial for trial in best.values() if trial and trial.trial_id in found], metric
+        )
+        texts += [
+            f"{model}, {found[order[0].trial_id]} against {found[other.trial_id]} "
+            f"{_against(order[0], other)}."
+            for other in order[1:]
+        ]
+    return [Paragraph(text) for text in [*texts, CHOSEN]] if texts else []
+
+
+def _against(one: TrialResult, other: TrialResult) -> str:
+    """By EmAcc on the same questions, of the report split where both were scored on it."""
+    both = one.report_metrics and other.report_metrics
+    split: Split = "report" if both else "selection"
+    rows = [read_predictions(item.folder, split)[0] for item in (one, other)]
+    try:
+        return f"on the {split} split: {comparison_text(compare(*rows))}"
+    except ValueError:
+        return "is not to be compared, they share no predictions"

@@ -1,0 +1,116 @@
+"""Models of the hub are brought to the nodes before hosts start there and hold accelerators. LIGHT.
+
+A node that joins later, because a host waits for room, is held by that host while it fetches
+there: an autoscaler would take it away again as idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.every_node import Node, alive_nodes, on_every_node
+from orchestrator.labels import bytes_text
+from orchestrator.plan import ModelSource
+from trainables.errors import InputError, first_line
+from trainables.hub import HubAccess, HubModel, cached_bytes, fetch_all
+
+SECONDS_BETWEEN_LOOKS = 0.5
+QUIET_SECONDS = 2.0  # what is there already is not worth a line
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The models of the hub that a sweep loads, and how its nodes reach the hub."""
+
+    models: tuple[HubModel, ...] = ()
+    access: HubAccess = field(default_factory=HubAccess)
+
+
+def hub_models(sources: Iterable[ModelSource], *, allow_bin: bool) -> tuple[HubModel, ...]:
+    """Those of a plan's models that are the hub's and not local folders."""
+    return tuple(
+        HubModel(source.location, source.revision, allow_bin)
+        for source in sources
+        if source.revision
+    )
+
+
+def bring_to_nodes(
+    weights: Weights,
+    *,
+    on_gpus: bool,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Brings the models to every node where hosts may start, by tasks that take no resources.
+
+    Returns when they are there, and says how it goes on; `check` is called while it waits. A node
+    that is lost meanwhile is left out and said. Raises InputError with all that can't be had.
+    """
+    if not weights.models:
+        return
+    nodes = [node for node in alive_nodes() if (node.gpus if on_gpus else node.cpus) > 0]
+    calls = {_start(node, weights): node for node in nodes}
+    _wait(calls, weights, say, check)
+    faults = [fault for call, node in calls.items() for fault in _faults(call, node, say)]
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+
+
+def _start(node: Node, weights: Weights) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    task = ray.remote(num_cpus=0, max_retries=0)(_bring)
+    return task.options(scheduling_strategy=there).remote(weights.models, weights.access)
+
+
+def _bring(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
+    """On a node: what could not be had."""
+    try:
+        fetch_all(models, access)
+    except InputError as error:
+        return list(error.messages)
+    return []
+
+
+def _wait(
+    calls: dict[Any, Node], weights: Weights, say: Callable[[str], None], check: Callable[[], None]
+) -> None:
+    import ray
+
+    began = time.monotonic()
+    next_line = began + QUIET_SECONDS
+    left = list(calls)
+    while left:
+        _, left = ray.wait(left, num_returns=len(left), timeout=SECONDS_BETWEEN_LOOKS)
+        check()
+        if left and time.monotonic() >= next_line:
+            say(_line([calls[call] for call in left], weights, time.monotonic() - began))
+            next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+    if time.monotonic() > began + QUIET_SECONDS:
+        say(f"The models are on {len(calls)} nodes after {time.monotonic() - began:.0f} s.")
+
+
+def _line(nodes: list[Node], weights: Weights, seconds: float) -> str:
+    models = ", ".join(model.name for model in weights.models)
+    there = on_every_node(nodes, cached_bytes, weights.models, weights.access, seconds=10.0)
+    so_far = [f"{each.node.name} {bytes_text(each.value)}" for each in there if not each.error]
+    return f"Fetching {models} ({seconds:.0f} s): {'; '.join(so_far) or 'the nodes are busy'}"
+
+
+def _faults(call: Any, node: Node, say: Callable[[str], None]) -> list[str]:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        faults: list[str] = ray.get(call)
+    except RayError as error:
+        say(f"warning: models can't be brought to {node.name}: {first_line(error)}")
+        return []
+    return faults

@@ -1,0 +1,73 @@
+"""A real S3 server on loopback for tests: moto's, asked one thing at a time.
+
+S3 looks whether an object is there and writes it in one step. moto honours If-None-Match and
+If-Match, but looks and writes in two, between which another of its threads may have written.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+BUCKET = "sweeps"
+
+
+@contextmanager
+def s3_server() -> Iterator[Mapping[str, str]]:
+    """A server with one bucket; the environment that leads to it, without any other account's."""
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server(
+        "127.0.0.1", 0, _one_at_a_time(), threaded=True, request_handler=MotoRequestHandler
+    )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    environment = {
+        "AWS_ACCESS_KEY_ID": "a-test",
+        "AWS_SECRET_ACCESS_KEY": "of-no-account",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+    }
+    try:
+        _make_bucket(environment)
+        yield environment
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def new_place() -> str:
+    """A URL in the bucket that no other test uses."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
+
+
+def _one_at_a_time() -> Callable[[Any, Any], Iterable[bytes]]:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    application = DomainDispatcherApplication(create_backend_app)
+    alone = threading.Lock()
+
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        with alone:
+            return list(application(environ, start_response))
+
+    return answer
+
+
+def _make_bucket(environment: Mapping[str, str]) -> None:
+    import boto3  # type: ignore[import-untyped]
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_REGION"],
+    )
+    client.create_bucket(Bucket=BUCKET)

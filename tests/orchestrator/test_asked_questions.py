@@ -1,0 +1,117 @@
+"""Questions are chosen by place, by id or by number, and what is not there is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.asked_questions import (
+    DOWNLOADED,
+    chosen_questions,
+    option_faults,
+    plain_spec,
+    task_of,
+)
+from tests.trainables.tasks import tatqa_file
+from trainables.errors import InputError
+from trainables.quantization import QUANTIZATIONS
+from trainables.tasks import TASKS, make_task
+from trainables.tasks.download import SOURCES
+from trainables.tasks.task import Example
+
+GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}
+DATA: dict[str, Any] = {"finqa": lambda folder: {"generated": GENERATED},
+                        "tatqa": tatqa_file.options}  # fmt: skip
+EXAMPLES = [Example(name, {}, group=name) for name in ("A/2016/page_1-1", "A/2016/page_1-2", "7")]
+
+
+def space(folder: Path, task: str, **top: Any) -> str:
+    """A sweep's file with more than one model and method, as a user has it."""
+    value = {
+        "task": task,
+        "data": DATA[task](folder),
+        "space": {"model": ["a", "b"], "quantization": [*QUANTIZATIONS], "method": ["lora"], **top},
+        "exclude": [{"quantization": "nf4"}],
+        "budget": {"train_examples": 10, "eval_examples": 5},
+        "search": {"algorithm": "tpe", "trials": 3},
+        "execution": {"max_new_tokens": 9},
+    }
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(value))))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("samples", "limit", "expected"),
+    [
+        ([], None, [0]),
+        ([], 2, [0, 1]),
+        ([], 99, [0, 1, 2]),
+        (["1"], None, [1]),
+        (["A/2016/page_1-2", "0", "1"], None, [1, 0]),
+        (["7"], None, [2]),  # an id before a place
+    ],
+)
+def test_samples_and_limits(samples: list[str], limit: int | None, expected: list[int]) -> None:
+    assert chosen_questions(EXAMPLES, samples, limit, split="selection") == expected
+
+
+def test_all_samples_that_are_not_there_are_told_with_near_ones() -> None:
+    with pytest.raises(InputError) as told:
+        chosen_questions(EXAMPLES, ["3", "A/2016/page_1-3", "-1", "zebra"], None, split="report")
+    many, near, negative, far = told.value.messages
+    assert "got 3; the report split has 3 questions, 0 to 2" in many and "got -1" in negative
+    assert "Did you mean A/2016/page_1-" in near and "begins with A/2016/page_1-1" in far
+
+
+def test_options_are_checked_together() -> None:
+    faults = option_faults(split="dev", samples=["1"], limit=0, task="fincqa")
+    assert len(faults) == 4
+    assert "Did you mean 'finqa'" in "\n".join(faults)
+    assert option_faults(split="train", samples=[], limit=None, task=None) == []
+
+
+def test_every_task_has_the_files_that_are_downloaded_for_it() -> None:
+    assert DOWNLOADED.keys() == TASKS.keys()
+    for task, files in DOWNLOADED.items():
+        assert {Path(file).name for file in files.values()} == set(SOURCES[task].blobs)
+        make_task(task, files)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_a_plain_model_is_asked_as_a_sweeps_file_says(
+    task: str, quantization: str, base_models: Path, tmp_path: Path
+) -> None:
+    file = space(tmp_path, task, prompt="short", sequence_length=[64, 128])
+    model = str(base_models / "small")
+    spec = plain_spec(model, space=file, task=None, overrides=[], quantization=quantization)
+    assert spec.knobs["method"] == "untrained" and spec.knobs["quantization"] == quantization
+    assert spec.knobs["prompt"] == "short" and spec.knobs["sequence_length"] == 128
+    assert spec.model_source == model and spec.execution.max_new_tokens == 9
+    assert len(task_of(spec).load("selection")) > 0
+
+
+def test_a_file_that_leaves_the_prompt_open_or_is_of_another_task_is_refused(
+    base_models: Path, tmp_path: Path
+) -> None:
+    file, model = space(tmp_path, "finqa", prompt=["short", "default"]), str(base_models / "small")
+    with pytest.raises(InputError, match=r"has 2 prompts.*--set space.prompt=default"):
+        plain_spec(model, space=file, task="finqa")
+    chosen = plain_spec(model, space=file, task=None, overrides=["space.prompt=short"])
+    assert chosen.knobs["prompt"] == "short"
+    with pytest.raises(InputError, match="--task: got tatqa"):
+        plain_spec(model, space=file, task="tatqa")
+
+
+def test_without_a_file_the_downloaded_data_are_asked_and_their_absence_is_told(
+    base_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = [f"data.{split}=absent-{split}.json" for split in ("train", "selection", "report")]
+    with pytest.raises(InputError, match=r"absent-selection.json"):
+        plain_spec(str(base_models / "small"), space=None, task=None, overrides=missing)

@@ -1,0 +1,138 @@
+"""On a real Ray of four logical GPUs: a trial of four workers among twenty small ones has its turn.
+
+Its four workers are Ray Train's and really train, on the CPU. The small trials hold a GPU of Ray's
+for a moment and compute nothing, for what is asked is who gets which GPU when.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.host_shape import HostShape
+from orchestrator.host_starts import HostStarts
+from orchestrator.hosts import Admission
+from orchestrator.placement import PASSED_OVER_AT_MOST, Device, Need
+from tests.orchestrator import tiny_sweep
+from tests.orchestrator.test_gang import until
+from tests.orchestrator.test_proxy import open_proxy
+from tests.tiny_models import make_llama
+from trainables.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+GPUS, SMALL, PLACE = 4, 20, 6  # the large one comes as the seventh
+SECONDS_OF_A_SMALL_TRIAL = 1.0
+
+
+class LightHost:
+    """What admission asks of a host, without torch; a small trial is a pause."""
+
+    def warm_up(self) -> dict[str, Any]:
+        return {"device_type": "cpu", "device": "a test's"}
+
+    def node_id(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+    def held_bytes(self) -> int:
+        return 0
+
+    def take_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
+        assert not device_shared
+
+    def until_death(self) -> None:
+        threading.Event().wait()
+
+    def gpu_for(self, seconds: float) -> str:
+        time.sleep(seconds)
+        (gpu,) = ray.get_gpu_ids()
+        return str(gpu)
+
+
+class LightStarts(HostStarts):
+    def _actor(self, device: Device) -> Any:
+        options = {"num_cpus": self.shape.cpus, "num_gpus": self.shape.gpus, "max_concurrency": 4}
+        return ray.remote(LightHost).options(**options).remote()
+
+
+class LightAdmission(Admission):
+    def _host_starts(self) -> HostStarts:
+        return LightStarts(self.shape, self.sharing, self.provenance)
+
+
+@pytest.fixture
+def admission() -> Iterator[Any]:
+    environment = {"PYTHONPATH": str(tiny_sweep.REPOSITORY), "OMP_NUM_THREADS": "1"}
+    ray.init(
+        address="local",
+        num_cpus=GPUS,
+        num_gpus=GPUS,
+        namespace="sweep",
+        include_dashboard=True,  # see cluster.start_ray
+        log_to_driver=False,
+        runtime_env={"env_vars": environment},
+    )
+    try:
+        options = {"name": "admission", "num_cpus": 0, "max_concurrency": 1000}
+        actor = ray.remote(LightAdmission).options(**options).remote(HostShape(1, 1, GPUS), {})
+        ray.get(actor.open.remote())
+        until(lambda: ray.get(actor.counts.remote()) == (GPUS, 0, 0))
+        yield actor
+    finally:
+        ray.shutdown()
+
+
+def test_a_trial_on_four_gpus_starts_before_twenty_small_ones_are_done(
+    admission: Any, tmp_path: Path
+) -> None:
+    proxy = open_proxy(
+        RunFolder(tmp_path / "run"), make_llama(tmp_path / "model"), rank=2, workers=GPUS
+    )
+    began: list[str] = []
+    free_gpus: list[float] = []
+
+    def large() -> dict[str, Any]:
+        result = proxy.step()  # returns when all workers have begun
+        began.append("large")
+        free_gpus.append(ray.available_resources().get("GPU", 0))
+        while not result["done"]:
+            result = proxy.step()
+        return dict(result["event"])
+
+    def small(name: str, given: Any) -> str:
+        host = ray.get(given)
+        began.append(name)
+        gpu: str = ray.get(host.gpu_for.remote(SECONDS_OF_A_SMALL_TRIAL))
+        ray.get(admission.release.remote(name))
+        return gpu
+
+    with ThreadPoolExecutor(SMALL + 1) as pool:
+        names = [f"small {number}" for number in range(SMALL)]
+        given = [admission.acquire.remote(name, "a", Need()) for name in names[:PLACE]]
+        until(lambda: come(admission) == PLACE)
+        ended = pool.submit(large)
+        until(lambda: come(admission) == PLACE + 1)
+        given += [admission.acquire.remote(name, "a", Need()) for name in names[PLACE:]]
+        until(lambda: come(admission) == SMALL + 1)
+        calls = [pool.submit(small, *each) for each in zip(names, given, strict=True)]
+        gpus = [call.result(timeout=240) for call in calls]
+        event = ended.result(timeout=240)
+    print(f"the large trial was number {began.index('large') + 1} of {SMALL + 1}")
+    assert event["kind"] == "finished"
+    assert began.index("large") <= PLACE + GPUS + PASSED_OVER_AT_MOST
+    assert free_gpus == [0]
+    assert set(gpus) == {"0", "1", "2", "3"}
+    until(lambda: ray.get(admission.counts.remote()) == (GPUS, 0, 0))
+
+
+def come(admission: Any) -> int:
+    """How many have a GPU or wait for one."""
+    running: int = ray.get(admission.running.remote())
+    return running + int(ray.get(admission.counts.remote())[2])

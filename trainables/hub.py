@@ -1,0 +1,191 @@
+"""Models of the hub on this node: their files are fetched once, whoever asks for them. LIGHT.
+
+One process at a time fetches on a node, under a lock beside the hub's cache; the others wait and
+find what it has brought. Afterwards nothing is asked of the hub any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainables.errors import InputError, first_line
+from trainables.model_folder import check_model_folder
+
+_LOCK = "sweep-download.lock"
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_PICKLES = "pytorch_model*.bin"
+_NOT_WANTED = ("*/*", "consolidated*.safetensors")  # other formats of the same weights
+_INDEX = "model.safetensors.index.json"
+_TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads HF_HUB_OFFLINE
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the hub at a commit."""
+
+    name: str
+    revision: str
+    allow_bin: bool = False  # pickled weights, where it has no others
+
+
+@dataclass(frozen=True)
+class HubAccess:
+    """How the hub is reached, from the driver's environment; the token stays out of any text.
+
+    It travels as the argument of a call, which Ray keeps in memory only: a runtime environment,
+    an actor's constructor or a Ray Train configuration can be read in Ray's dashboard or store.
+    """
+
+    endpoint: str = ""
+    offline: bool = False
+    home: str = ""
+    token: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> HubAccess:
+        return cls(
+            endpoint=environment.get("HF_ENDPOINT", ""),
+            offline=environment.get("HF_HUB_OFFLINE", "").upper() in _TRUE,
+            home=environment.get("HF_HOME", ""),
+            token=environment.get("HF_TOKEN", ""),
+        )
+
+    def use(self) -> None:
+        """This process reaches the hub so; before it imports huggingface_hub.
+
+        Where the driver says nothing, and for HF_HOME, a node's own environment counts.
+        """
+        own = {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": "1" if self.offline else "",
+            "HF_TOKEN": self.token,
+        }
+        os.environ.update({name: value for name, value in own.items() if value})
+        if self.home:
+            os.environ.setdefault("HF_HOME", self.home)
+
+
+def fetch_all(models: Sequence[HubModel], access: HubAccess) -> list[str]:
+    """Brings models to this node, one after another; where each lies.
+
+    Raises InputError with all that can't be had.
+    """
+    access.use()
+    places: list[str] = []
+    faults: list[str] = []
+    for model in models:
+        try:
+            places.append(str(fetched(model)))
+        except InputError as error:
+            faults += error.messages
+    if faults:
+        raise InputError(faults)
+    return places
+
+
+def fetched(model: HubModel) -> Path:
+    """The folder of a model's files on this node, which are fetched if they aren't all there.
+
+    Waits while another process of the node fetches. Nothing is asked of the hub for a model that
+    is there. Raises InputError where it isn't, and can't be fetched or the hub is not to be asked.
+    """
+    from filelock import FileLock
+    from huggingface_hub import constants
+
+    found = cached(model)
+    if found is not None:
+        return found
+    cache = Path(constants.HF_HUB_CACHE)
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(
+            f"model: {model.name} at {model.revision} is not, or not whole, in the hub's cache "
+            f"{cache} of {os.uname().nodename}, and HF_HUB_OFFLINE is set, so it is not fetched. "
+            f"Fetch it there while online (hf download {model.name} --revision {model.revision}), "
+            "unset HF_HUB_OFFLINE, or give a local folder."
+        )
+    lock = cache / ".locks" / _LOCK
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        found = cached(model)
+        return found if found is not None else _downloaded(model)
+
+
+def cached(model: HubModel) -> Path | None:
+    """The folder of a model's files, if all of them are on this node; asks nobody."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                model.name,
+                revision=model.revision or None,
+                allow_patterns=list(_WANTED),
+                ignore_patterns=list(_NOT_WANTED),
+                local_files_only=True,
+            )
+        )
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    return folder if _is_whole(folder, allow_bin=model.allow_bin) else None
+
+
+def cached_bytes(models: Sequence[HubModel], access: HubAccess) -> int:
+    """How much of the models lies on this node, half-fetched files among it."""
+    access.use()
+    from huggingface_hub import constants
+
+    folders = {f"models--{model.name.replace('/', '--')}" for model in models}
+    places = [Path(constants.HF_HUB_CACHE) / folder / "blobs" for folder in folders]
+    return sum(_size(file) for place in places for file in place.glob("*"))
+
+
+def _downloaded(model: HubModel) -> Path:
+    folder = _download(model, _WANTED)
+    if model.allow_bin and not any(folder.glob("*.safetensors")):
+        folder = _download(model, (*_WANTED, _PICKLES))
+    check_model_folder(folder, allow_bin=model.allow_bin)
+    return folder
+
+
+def _download(model: HubModel, wanted: Sequence[str]) -> Path:
+    from httpx2 import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                model.name,
+                revision=model.revision or None,
+                allow_patterns=list(wanted),
+                ignore_patterns=list(_NOT_WANTED),
+            )
+        )
+    except (HTTPError, OSError, HFValidationError) as error:
+        raise InputError(
+            f"model: {model.name} can't be fetched by {os.uname().nodename}: {first_line(error)} "
+            "For a gated model accept its terms and set HF_TOKEN where the sweep is started."
+        ) from error
+
+
+def _is_whole(folder: Path, *, allow_bin: bool) -> bool:
+    try:
+        check_model_folder(folder, allow_bin=allow_bin)
+        index = folder / _INDEX
+        files = json.loads(index.read_text())["weight_map"].values() if index.exists() else ()
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    weights = [*folder.glob("*.safetensors"), *(folder / str(name) for name in files)]
+    return all(file.is_file() for file in weights)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # it is moved to its place just now
+        return 0

@@ -1,0 +1,438 @@
+"""Objects under keys in one place: a bucket of S3 or Google Cloud, or a folder. LIGHT.
+
+    open_store("s3://bucket/sweeps/NAME").put("trials/3f9c2a/summary.json", b"...")
+
+One protocol for all of them, one suite of tests over all of them (tests/contracts). An object is
+whole or not there, and a reader sees the old one or the new one. Of several that create an object
+if it is absent, or replace one version of it, one wins: S3 and Google Cloud decide that themselves
+(If-None-Match, If-Match; generations).
+
+Credentials are taken from where AWS's and Google's own tools look for them, by obstore; none are
+kept, passed on or written here, nor is what a server answers about them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainables.errors import InputError
+from trainables.storage import StorageError, storage_errors
+
+SCHEMES = ("s3", "gs")
+SECONDS_OF_RETRIES = 120.0  # a service may be away for so long, and nobody notices
+SECONDS_OF_A_REQUEST = 120.0
+CHUNK_BYTES = 64 * 2**20  # of a large object in one request
+_LEAST_PART_BYTES, _MOST_PARTS = 8 * 2**20, 8000  # S3 takes 10,000 parts of an upload
+_WRITTEN = "written-ns"  # an object's metadata: when its file was written, in nanoseconds
+_PART = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.=-]*")  # between two slashes: no "..", nothing hidden
+_URL = re.compile(r"([0-9A-Za-z]+)://(.*)", re.DOTALL)
+_CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One version of an object: another content has another tag."""
+
+    e_tag: str | None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing names it."""
+
+    key: str
+    size: int
+    tag: Tag
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it was read; `written_ns`: when its file was written, 0 where nobody said."""
+
+    content: bytes
+    tag: Tag
+    written_ns: int = 0
+
+
+class ObjectStore(Protocol):
+    """Objects of one place. Keys are plain (`plain_key`); every method may raise StorageError."""
+
+    @property
+    def place(self) -> str:
+        """The URL or path that it was opened with."""
+
+    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
+        """Creates or replaces an object; whole, and there for every reader once this returns."""
+
+    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
+        """None, and nothing changes, if there is one. `content` must be the writer's own (hold a
+        nonce): by it a writer whose answer was lost knows that it was the one."""
+
+    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
+        """None, and nothing changes, if it is another version than `tag` or gone. `content`: as
+        for `put_if_absent`."""
+
+    def get(self, key: str) -> Stored | None:
+        """None if there is none."""
+
+    def download(self, key: str, file: Path) -> bool:
+        """Writes an object into a new file, with the time it was written; False: there is none."""
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        """All objects whose key begins with `prefix`, which is empty or ends with a slash.
+
+        What has a key that is not plain is none of ours, and left out.
+        """
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Those that are not there are gone already."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is given by its scheme, as s3://bucket/sweeps; else it is a path."""
+    return _URL.fullmatch(place) is not None
+
+
+def checked_url(place: str) -> str:
+    """The URL without a slash at its end; raises InputError if it names no place for objects."""
+    match = _URL.fullmatch(place)
+    scheme, rest = match.groups() if match else ("", place)
+    if scheme not in SCHEMES:
+        allowed = " or ".join(f"{name}://BUCKET/FOLDER" for name in SCHEMES)
+        raise InputError(f"{place}: storage is a folder's path, {allowed}; got {scheme}://.")
+    bucket, *parts = rest.rstrip("/").split("/")
+    if not all(_PART.fullmatch(part) for part in (bucket, *parts)):
+        raise InputError(
+            f"{place}: needs {scheme}://BUCKET/FOLDER, of letters, digits, and - _ . = only."
+        )
+    return "/".join([f"{scheme}:/", bucket, *parts])
+
+
+def plain_key(key: str) -> bool:
+    """Whether a key is names between slashes: none hidden, none that leads upwards."""
+    return all(_PART.fullmatch(part) for part in key.split("/"))
+
+
+def open_store(place: str) -> ObjectStore:
+    """The store at a URL, or a folder; nothing is asked of it yet. Raises InputError."""
+    if not is_url(place):
+        return FolderStore(Path(place))
+    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""))
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(url: str, endpoint: str) -> BucketStore:
+    """One for each place, whose connections all its users share."""
+    from obstore.store import GCSStore, S3Store
+
+    scheme, _, rest = url.partition("://")
+    bucket, _, folder = rest.partition("/")
+    options: Any = {
+        "timeout": timedelta(seconds=SECONDS_OF_A_REQUEST),
+        "connect_timeout": timedelta(seconds=10),
+        "allow_http": endpoint.startswith("http://"),
+    }
+    retries: Any = {"retry_timeout": timedelta(seconds=SECONDS_OF_RETRIES)}
+    prefix = folder or None
+    if scheme == "gs":
+        google = GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retries)
+        return BucketStore(url, google)
+    own: Any = {}
+    if (provider := _profile()) is not None:
+        own["credential_provider"] = provider
+    amazon = S3Store(bucket, prefix=prefix, client_options=options, retry_config=retries, **own)
+    return BucketStore(url, amazon)
+
+
+def _profile() -> Any | None:
+    """Credentials of AWS's own files, which boto3 reads; None where the environment has some, or
+    the machine's role is to be used."""
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        return None
+    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    if "AWS_PROFILE" not in os.environ and not Path(file).expanduser().is_file():
+        return None
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        raise InputError(
+            "AWS credentials lie in a profile, which boto3 reads, and it is not installed. "
+            "Install boto3, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ) from error
+    return Boto3CredentialProvider()
+
+
+class BucketStore:
+    """An ObjectStore of obstore: S3, Google Cloud, or memory in a test."""
+
+    def __init__(self, place: str, store: Any) -> None:
+        self._place = place
+        self._store = store
+
+    @property
+    def place(self) -> str:
+        return self._place
+
+    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
+        import obstore
+
+        attributes = {_WRITTEN: str(written_ns)} if written_ns else None
+        with self._errors(key, "written"):
+            part = _part_bytes(content)
+            found = obstore.put(self._store, key, content, attributes=attributes, chunk_size=part)
+            return _tag(found)
+
+    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
+        return self._conditional(key, content, mode="create")
+
+    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
+        known = {"e_tag": tag.e_tag, "version": tag.version}
+        mode = {name: value for name, value in known.items() if value is not None}
+        return self._conditional(key, content, mode=mode)
+
+    def get(self, key: str) -> Stored | None:
+        import obstore
+
+        with self._errors(key, "read"):
+            try:
+                found = obstore.get(self._store, key)
+            except FileNotFoundError:
+                return None
+            return Stored(bytes(found.bytes()), _tag(found.meta), _written_ns(found.attributes))
+
+    def download(self, key: str, file: Path) -> bool:
+        import obstore
+
+        with self._errors(key, "read"):
+            try:
+                found = obstore.get(self._store, key)
+            except FileNotFoundError:
+                return False
+            with storage_errors(file), file.open("xb") as part:
+                for chunk in self._chunks(key, found):
+                    part.write(chunk)
+            _set_written(file, _written_ns(found.attributes))
+            return True
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        import obstore
+
+        with self._errors(prefix, "listed"):
+            for page in obstore.list(self._store, prefix=prefix.rstrip("/") or None):
+                for item in page:
+                    if plain_key(item["path"]) and item["path"].startswith(prefix):
+                        yield Listed(item["path"], item["size"], _tag(item))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        import obstore
+
+        wanted = [*keys]
+        with self._errors(next(iter(wanted), ""), "deleted"):
+            if wanted:
+                with contextlib.suppress(FileNotFoundError):
+                    obstore.delete(self._store, wanted)
+
+    def _chunks(self, key: str, found: Any) -> Iterator[bytes]:
+        """One request may not last for ever: a large object is read piece by piece, and all of one
+        version."""
+        import obstore
+
+        size, tag = found.meta["size"], found.meta["e_tag"]
+        if size <= CHUNK_BYTES:
+            yield from found.stream()
+            return
+        for start in range(0, size, CHUNK_BYTES):
+            options: Any = {"range": (start, min(start + CHUNK_BYTES, size)), "if_match": tag}
+            yield bytes(obstore.get(self._store, key, options=options).bytes())
+
+    def _conditional(self, key: str, content: bytes, *, mode: Any) -> Tag | None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._errors(key, "written"):
+            try:
+                return _tag(obstore.put(self._store, key, content, mode=mode))
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                pass
+        found = self.get(key)  # a repeated request is refused because of what the first one wrote
+        return found.tag if found is not None and found.content == content else None
+
+    @contextmanager
+    def _errors(self, key: str, done: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except StorageError:
+            raise
+        except (BaseError, OSError, ValueError) as error:
+            place = f"{self._place}/{key}".rstrip("/")
+            raise StorageError(f"{place}: can't be {done} ({_reason(error)}") from None
+
+
+class FolderStore:
+    """An ObjectStore in a folder that all its users share, on a disk or by NFS."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def place(self) -> str:
+        return str(self._folder)
+
+    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
+        file = self._file(key)
+        with storage_errors(file), self._beside(file, content) as beside:
+            _set_written(beside, written_ns)
+            beside.replace(file)
+            return _tag_of(file)
+
+    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
+        file = self._file(key)
+        with storage_errors(file), self._beside(file, content) as beside:
+            try:
+                os.link(beside, file)
+            except FileExistsError:
+                return None
+            return _tag_of(file)
+
+    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
+        """Its users keep each other out by a lock beside it (flock), which NFS has from 4 on."""
+        file = self._file(key)
+        with storage_errors(file), _locked(file):
+            if not file.is_file() or _tag_of(file) != tag:
+                return None
+            with self._beside(file, content) as beside:
+                beside.replace(file)
+                return _tag_of(file)
+
+    def get(self, key: str) -> Stored | None:
+        file = self._file(key)
+        with storage_errors(file):
+            try:
+                with file.open("rb") as stream:
+                    found = os.fstat(stream.fileno())
+                    return Stored(stream.read(), _tag_from(found), found.st_mtime_ns)
+            except (FileNotFoundError, IsADirectoryError):
+                return None
+
+    def download(self, key: str, file: Path) -> bool:
+        found = self.get(key)
+        if found is None:
+            return False
+        with storage_errors(file), file.open("xb") as part:
+            part.write(found.content)
+        _set_written(file, found.written_ns)
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        top = self._file(prefix.rstrip("/")) if prefix else self._folder
+        with storage_errors(top):
+            for place, _, names in os.walk(top, followlinks=False):
+                for name in names:
+                    file = Path(place, name)
+                    key = file.relative_to(self._folder).as_posix()
+                    if plain_key(key) and not file.is_symlink():
+                        with contextlib.suppress(FileNotFoundError):
+                            yield Listed(key, file.stat().st_size, _tag_of(file))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with storage_errors(self._file(key)):
+                self._file(key).unlink(missing_ok=True)
+
+    def _file(self, key: str) -> Path:
+        """Raises StorageError for a key that would lead elsewhere."""
+        if not plain_key(key):
+            raise StorageError(f"{self.place}/{key}: no plain key; nothing has such a one.")
+        file = self._folder / key
+        if any(parent.is_symlink() for parent in (file, *file.parents[: key.count("/")])):
+            raise StorageError(f"{file}: is behind a symbolic link; put the file itself there.")
+        return file
+
+    @contextmanager
+    def _beside(self, file: Path, content: bytes | Path) -> Iterator[Path]:
+        """A file with the content, on the disk already, that is gone afterwards."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+        try:
+            with beside.open("wb") as part:
+                part.write(content if isinstance(content, bytes) else content.read_bytes())
+                part.flush()
+                os.fsync(part.fileno())
+            yield beside
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _part_bytes(content: bytes | Path) -> int:
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    return max(_LEAST_PART_BYTES, -(-size // _MOST_PARTS))
+
+
+def _tag(found: Any) -> Tag:
+    return Tag(found["e_tag"], found["version"])
+
+
+def _tag_of(file: Path) -> Tag:
+    return _tag_from(file.stat())
+
+
+def _tag_from(found: os.stat_result) -> Tag:
+    return Tag(f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}")
+
+
+def _written_ns(attributes: Any) -> int:
+    """What anybody may have written there is a number or nothing."""
+    told = str(attributes.get(_WRITTEN, ""))
+    return int(told) if told.isdigit() and len(told) < 20 else 0
+
+
+def _set_written(file: Path, written_ns: int) -> None:
+    if written_ns:
+        os.utime(file, ns=(written_ns, written_ns))
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _reason(error: Exception) -> str:
+    """Why, and what to do. Never what a server says of credentials: only its code."""
+    text = str(error)
+    code = next(iter(_CODE.findall(text)), "")
+    status = next(iter(_STATUS.findall(text)), "")
+    told = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
+    first = text.strip().splitlines() or [""]
+    told = told or first[0].partition("<?xml")[0][:200].strip() or type(error).__name__
+    return f"{told}). {_mend(code, status)}"
+
+
+def _mend(code: str, status: str) -> str:
+    if code == "NoSuchBucket":
+        return "Make the bucket first, or give another one."
+    if status in ("401", "403") or code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return (
+            "Give credentials that may read, write, list and delete there, as AWS's or Google's "
+            "own tools take them (docs/storage.md), then resume."
+        )
+    if status in ("301", "307", "400"):
+        return "Set AWS_REGION to the bucket's region, then resume."
+    return "See whether the service can be reached from here (AWS_ENDPOINT_URL), then resume."
