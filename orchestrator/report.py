@@ -46,7 +46,52 @@ def build_report(
     `is_driven` is as for `results.read_trials`. Reads only; raises nothing for what a sweep left
     incomplete.
     """
+    return _report_of(run, read_trials(run, is_driven=is_driven), guesses)
+
+
+def write_report(
+    run: RunFolder,
+    guesses: Mapping[str, float] | None = None,
+    *,
+    is_driven: bool | None = None,
+) -> Report:
+    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
+    counted its FLOPs flops.png too."""
+    from orchestrator.flops_plot import plot_flops
+    from orchestrator.pareto_plot import plot
+
     results = read_trials(run, is_driven=is_driven)
+    write_results(run, results)
+    report_flips.write_flips(run, report_flips.find_pairs(results))
+    plot(run, results)
+    plot_flops(run, results)
+    report = _report_of(run, results, guesses)
+    run.write_text(run.report_file, report.markdown())
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report and writes its files; 2 if RUN_DIR is not a run folder."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.report", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep, runs/NAME, or its URL")
+    options = parser.parse_args(arguments)
+    try:
+        run = open_run(options.run_dir)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        report = write_report(run)
+    except OSError as error:
+        print(f"warning: {error} The report is only printed.", file=sys.stderr)
+        report = build_report(run)
+    report.print()
+    return 0
+
+
+def _report_of(
+    run: RunFolder, results: Sequence[TrialResult], guesses: Mapping[str, float] | None
+) -> Report:
     config, warnings = read_config(run)
     metric = objective(config)
     score = "em_acc" if metric.endswith("loss") else metric
@@ -79,46 +124,6 @@ def build_report(
         ),
     ]
     return Report(f"Sweep {run_name(run)}", sections)
-
-
-def write_report(
-    run: RunFolder,
-    guesses: Mapping[str, float] | None = None,
-    *,
-    is_driven: bool | None = None,
-) -> Report:
-    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
-    counted its FLOPs flops.png too."""
-    from orchestrator.flops_plot import plot_flops
-    from orchestrator.pareto_plot import plot
-
-    results = read_trials(run, is_driven=is_driven)
-    write_results(run, results)
-    report_flips.write_flips(run, report_flips.find_pairs(results))
-    plot(run, results)
-    plot_flops(run, results)
-    report = build_report(run, guesses, is_driven=is_driven)
-    run.write_text(run.report_file, report.markdown())
-    return report
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the report and writes its files; 2 if RUN_DIR is not a run folder."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.report", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
-    options = parser.parse_args(arguments)
-    try:
-        run = open_run(options.run_dir)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        report = write_report(run)
-    except OSError as error:
-        print(f"warning: {error} The report is only printed.", file=sys.stderr)
-        report = build_report(run)
-    report.print()
-    return 0
 
 
 def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
