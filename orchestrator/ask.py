@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
     parser.add_argument("--gpu-memory", metavar="SIZE", help="what it must fit in, as 12GiB")
     parser.add_argument("--min-em-acc", metavar="SHARE", help="EmAcc that it must have, as 0.6")
     parser.add_argument(

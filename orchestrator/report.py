@@ -73,7 +73,7 @@ def write_report(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report and writes its files; 2 if RUN_DIR is not a run folder."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.report", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep, runs/NAME, or its URL")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
     options = parser.parse_args(arguments)
     try:
         run = open_run(options.run_dir)

@@ -122,7 +122,7 @@ def status_report(status: Status) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the status; 2 if RUN_DIR is not a run folder. Writes nothing."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator.status", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
     try:
         run = open_run(parser.parse_args(arguments).run_dir)
     except InputError as error:

@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a sweep: runs/NAME")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
