@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ from orchestrator.host_starts import HostStarts, Sharing
 from orchestrator.hosts import Admission
 from orchestrator.placement import FRAGMENTATION, PASSED_OVER_AT_MOST, Device, Need, Slot
 from trainables.errors import InputError
+
+P = ParamSpec("P")
 
 
 class StubStarts(HostStarts):
@@ -120,8 +123,14 @@ def bytes_(count: int) -> Need:
 ALONE = Need(10, exclusive=True)
 
 
-def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), timeout=10))
+def told(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """The story as a test, which has ten seconds."""
+
+    @functools.wraps(story)
+    def test(*arguments: P.args, **named: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(story(*arguments, **named), timeout=10))
+
+    return test
 
 
 async def settled(*waiting: Awaitable[Any]) -> None:
@@ -129,27 +138,25 @@ async def settled(*waiting: Awaitable[Any]) -> None:
         await asyncio.sleep(0)
 
 
-def test_those_that_wait_are_served_in_the_order_they_came() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        await admission.acquire("first", "a")
-        served: list[str] = []
+@told
+async def test_those_that_wait_are_served_in_the_order_they_came() -> None:
+    admission = hosts(1)
+    await admission.open()
+    await admission.acquire("first", "a")
+    served: list[str] = []
 
-        async def wait(name: str, base: str) -> None:
-            await admission.acquire(name, base)
-            served.append(name)
-            admission.release(name)
+    async def wait(name: str, base: str) -> None:
+        await admission.acquire(name, base)
+        served.append(name)
+        admission.release(name)
 
-        waiting = []
-        for name, base in (("second", "b"), ("third", "c"), ("fourth", "d")):
-            waiting.append(asyncio.create_task(wait(name, base)))
-            await settled()
-        admission.release("first")
-        await asyncio.gather(*waiting)
-        assert served == ["second", "third", "fourth"]
-
-    told(story)
+    waiting = []
+    for name, base in (("second", "b"), ("third", "c"), ("fourth", "d")):
+        waiting.append(asyncio.create_task(wait(name, base)))
+        await settled()
+    admission.release("first")
+    await asyncio.gather(*waiting)
+    assert served == ["second", "third", "fourth"]
 
 
 async def order_served(admission: StubHosts, line: list[tuple[str, str]]) -> list[str]:
@@ -173,307 +180,275 @@ async def order_served(admission: StubHosts, line: list[tuple[str, str]]) -> lis
     return served
 
 
-def test_a_host_that_comes_free_goes_to_who_waits_for_its_base() -> None:
-    async def story() -> None:
-        line = [("other", "b"), ("same", "a"), ("other too", "b")]
-        assert await order_served(hosts(1), line) == ["same", "other", "other too"]
-
-    told(story)
+@told
+async def test_a_host_that_comes_free_goes_to_who_waits_for_its_base() -> None:
+    line = [("other", "b"), ("same", "a"), ("other too", "b")]
+    assert await order_served(hosts(1), line) == ["same", "other", "other too"]
 
 
-def test_the_first_in_line_is_not_passed_over_for_ever() -> None:
-    async def story() -> None:
-        same = [(f"same {number}", "a") for number in range(6)]
-        served = await order_served(hosts(1), [("first", "b"), *same])
-        assert served.index("first") == PASSED_OVER_AT_MOST
-        assert len(served) == 7
-
-    told(story)
+@told
+async def test_the_first_in_line_is_not_passed_over_for_ever() -> None:
+    same = [(f"same {number}", "a") for number in range(6)]
+    served = await order_served(hosts(1), [("first", "b"), *same])
+    assert served.index("first") == PASSED_OVER_AT_MOST
+    assert len(served) == 7
 
 
-def test_a_host_that_holds_the_base_is_taken_before_others() -> None:
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        places = {name: await admission.acquire(name, name) for name in ("a", "b", "c")}
-        for name in ("c", "b", "a"):
-            admission.release(name)
-        for name in ("b", "a", "c"):
-            assert await admission.acquire(f"{name} again", name) == places[name]
-
-    told(story)
+@told
+async def test_a_host_that_holds_the_base_is_taken_before_others() -> None:
+    admission = hosts(3)
+    await admission.open()
+    places = {name: await admission.acquire(name, name) for name in ("a", "b", "c")}
+    for name in ("c", "b", "a"):
+        admission.release(name)
+    for name in ("b", "a", "c"):
+        assert await admission.acquire(f"{name} again", name) == places[name]
 
 
-def test_a_host_without_a_base_is_taken_before_one_that_would_lose_its_own() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        await admission.open()
-        first = await admission.acquire("one", "a")
-        admission.release("one")
-        assert await admission.acquire("two", "b") != first
-
-    told(story)
+@told
+async def test_a_host_without_a_base_is_taken_before_one_that_would_lose_its_own() -> None:
+    admission = hosts(2)
+    await admission.open()
+    first = await admission.acquire("one", "a")
+    admission.release("one")
+    assert await admission.acquire("two", "b") != first
 
 
-def test_a_host_runs_one_trial_at_a_time() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        await admission.open()
-        names = [str(number) for number in range(6)]
-        waiting = [asyncio.create_task(admission.acquire(name, "a")) for name in names]
+@told
+async def test_a_host_runs_one_trial_at_a_time() -> None:
+    admission = hosts(2)
+    await admission.open()
+    names = [str(number) for number in range(6)]
+    waiting = [asyncio.create_task(admission.acquire(name, "a")) for name in names]
+    await settled()
+    done = [task for task in waiting if task.done()]
+    assert len(done) == 2
+    assert len({task.result() for task in done}) == 2
+    for name in names:
+        admission.release(name)
         await settled()
-        done = [task for task in waiting if task.done()]
-        assert len(done) == 2
-        assert len({task.result() for task in done}) == 2
-        for name in names:
-            admission.release(name)
-            await settled()
-        assert all(task.done() for task in waiting)
-
-    told(story)
+    assert all(task.done() for task in waiting)
 
 
-def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        lost = await admission.acquire("one", "a")
-        waiting = asyncio.create_task(admission.acquire("two", "a"))
-        await settled()
-        admission.replace("one")
-        admission.release("one")
-        assert await waiting != lost
-        assert admission.starts.started == 2
-
-    told(story)
+@told
+async def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
+    admission = hosts(1)
+    await admission.open()
+    lost = await admission.acquire("one", "a")
+    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    await settled()
+    admission.replace("one")
+    admission.release("one")
+    assert await waiting != lost
+    assert admission.starts.started == 2
 
 
-def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        admission.replace("nobody")
-        admission.release("nobody")
-        await settled()
-        assert admission.starts.started == 1
-
-    told(story)
+@told
+async def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
+    admission = hosts(1)
+    await admission.open()
+    admission.replace("nobody")
+    admission.release("nobody")
+    await settled()
+    assert admission.starts.started == 1
 
 
-def test_who_waits_is_told_that_no_host_can_be_had() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        await admission.acquire("one", "a")
-        waiting = asyncio.create_task(admission.acquire("two", "a"))
-        await settled()
-        admission.broken = True
-        admission.replace("one")
-        with pytest.raises(RuntimeError, match="no accelerator"):
-            await waiting
-
-    told(story)
+@told
+async def test_who_waits_is_told_that_no_host_can_be_had() -> None:
+    admission = hosts(1)
+    await admission.open()
+    await admission.acquire("one", "a")
+    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    await settled()
+    admission.broken = True
+    admission.replace("one")
+    with pytest.raises(RuntimeError, match="no accelerator"):
+        await waiting
 
 
-def test_who_comes_after_the_last_host_was_lost_is_not_left_waiting() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        await admission.acquire("one", "a")
-        admission.broken = True
-        admission.replace("one")
-        await settled()
-        with pytest.raises(RuntimeError, match="no accelerator"):
-            await admission.acquire("two", "a")
-        admission.broken = False
-        await admission.acquire("three", "a")
-
-    told(story)
-
-
-def test_who_gave_up_waiting_is_passed_over() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        await admission.acquire("one", "a")
-        gone = asyncio.create_task(admission.acquire("two", "a"))
-        stays = asyncio.create_task(admission.acquire("three", "a"))
-        await settled()
-        gone.cancel()
-        await settled()
-        admission.release("one")
-        await stays
-
-    told(story)
-
-
-def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        admission.broken = True
-        with pytest.raises(RuntimeError, match="no accelerator"):
-            await admission.open()
-
-    told(story)
-
-
-def test_a_free_host_that_has_died_is_not_given_out() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        first = await admission.acquire("one", "a")
-        admission.release("one")
-        admission.starts.dead.append(first)
-        assert await admission.acquire("two", "a") != first
-        assert admission.starts.started == 2
-
-    told(story)
-
-
-def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_starts() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        await admission.open()
-        running = await admission.acquire("one", "a")
+@told
+async def test_who_comes_after_the_last_host_was_lost_is_not_left_waiting() -> None:
+    admission = hosts(1)
+    await admission.open()
+    await admission.acquire("one", "a")
+    admission.broken = True
+    admission.replace("one")
+    await settled()
+    with pytest.raises(RuntimeError, match="no accelerator"):
         await admission.acquire("two", "a")
-        waiting = asyncio.create_task(admission.acquire("three", "a"))
-        admission.release("two")
-        await waiting
-        late = asyncio.create_task(admission.acquire("four", "a"))
-        await settled()
-        await admission.interrupt()
-        assert running in admission.starts.interrupted
-        assert await late is None
-        assert await admission.acquire("five", "a") is None
-        assert admission.is_ending()
-        admission.release("one")
-        admission.reopen()
-        assert await admission.acquire("one/report", "a") == running
-
-    told(story)
+    admission.broken = False
+    await admission.acquire("three", "a")
 
 
-def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_more() -> None:
-    async def story() -> None:
-        admission = hosts(2)
+@told
+async def test_who_gave_up_waiting_is_passed_over() -> None:
+    admission = hosts(1)
+    await admission.open()
+    await admission.acquire("one", "a")
+    gone = asyncio.create_task(admission.acquire("two", "a"))
+    stays = asyncio.create_task(admission.acquire("three", "a"))
+    await settled()
+    gone.cancel()
+    await settled()
+    admission.release("one")
+    await stays
+
+
+@told
+async def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
+    admission = hosts(2)
+    admission.broken = True
+    with pytest.raises(RuntimeError, match="no accelerator"):
         await admission.open()
-        busy = await admission.acquire("one", "a")
-        (slot,) = [each for each in admission._up() if each.trial_id == "one"]
-        slot.node_id = "going"
-        admission._leave({"going"})
-        admission.release("one")
-        await settled()
-        assert admission.starts.interrupted == [busy]
-        assert admission.starts.ended == [busy]
-        assert busy not in [each.actor for each in admission._up()]
-        assert admission.starts.started == 3
-
-    told(story)
 
 
-def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_starved() -> None:
-    async def story() -> None:
-        admission = shared_gpus(2)
-        await admission.open()
-        await settled()
-        small = [f"small {number}" for number in range(4)]
-        for name in small:
-            await admission.acquire(name, "a", bytes_(40))
-        assert admission.starts.started == 4
-        assert [len(device.running) for device in admission._devices] == [2, 2]
-        alone = asyncio.create_task(admission.acquire("alone", "a", ALONE))
-        await settled()
-        late = [asyncio.create_task(admission.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
-        await settled()
-        held = [device for device in admission._devices if device in admission._line[0].holds]
-        on_it = [slot.trial_id for device in held for slot in device.slots]
-        others = [name for name in small if name not in on_it]
-        admission.release(on_it[0] or "", 5)
-        await settled()
-        assert not alone.done() and not late[0].done()  # there is room, and it is held back
-        admission.release(others[0], 5)
-        await settled()
-        assert late[0].done() and not late[1].done()  # on the other device nobody is held back
-        admission.release(on_it[1] or "", 5)
-        await settled()
-        assert alone.done()
-        assert [slot.trial_id for device in held for slot in device.slots] == ["alone"]
-
-    told(story)
+@told
+async def test_a_free_host_that_has_died_is_not_given_out() -> None:
+    admission = hosts(1)
+    await admission.open()
+    first = await admission.acquire("one", "a")
+    admission.release("one")
+    admission.starts.dead.append(first)
+    assert await admission.acquire("two", "a") != first
+    assert admission.starts.started == 2
 
 
-def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_hosts_come_back() -> None:
-    async def story() -> None:
-        admission = hosts(4)
-        await admission.open()
-        await settled()
-        order: list[str] = []
-
-        async def run(name: str, need: Need) -> None:
-            await admission.acquire(name, "a", need)
-            order.append(name)
-            await settled()
-            admission.release(name)
-
-        trials = [(f"one {number}", Need()) for number in range(20)]
-        trials.insert(6, ("four", Need(workers=4)))
-        await asyncio.gather(*[run(name, need) for name, need in trials])
-        assert order.index("four") <= 6 + PASSED_OVER_AT_MOST
-        await settled()
-        assert admission.counts() == (4, 0, 0)
-        assert len(admission.starts.gangs) == 1
-
-    told(story)
+@told
+async def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_starts() -> None:
+    admission = hosts(2)
+    await admission.open()
+    running = await admission.acquire("one", "a")
+    await admission.acquire("two", "a")
+    waiting = asyncio.create_task(admission.acquire("three", "a"))
+    admission.release("two")
+    await waiting
+    late = asyncio.create_task(admission.acquire("four", "a"))
+    await settled()
+    await admission.interrupt()
+    assert running in admission.starts.interrupted
+    assert await late is None
+    assert await admission.acquire("five", "a") is None
+    assert admission.is_ending()
+    admission.release("one")
+    admission.reopen()
+    assert await admission.acquire("one/report", "a") == running
 
 
-def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_takes_them_over() -> None:
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        await settled()
-        await admission.acquire("gang", "a", Need(workers=2))
-        await admission.acquire("beside", "a")
-        second = asyncio.create_task(admission.acquire("second", "a", Need(workers=2)))
-        last = asyncio.create_task(admission.acquire("last", "a"))
-        await settled()
-        assert not second.done() and not last.done()
-        assert admission.running() == 2
-        before = admission.starts.started
-        admission.release("gang")
-        await settled()
-        assert second.done() and not last.done()
-        assert admission.starts.started == before
-        admission.release("second")
-        await settled()
-        assert last.done()
-        admission.release("beside")
-        admission.release("last")
-        assert admission.counts() == (3, 0, 0)
-
-    told(story)
+@told
+async def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_more() -> None:
+    admission = hosts(2)
+    await admission.open()
+    busy = await admission.acquire("one", "a")
+    (slot,) = [each for each in admission._up() if each.trial_id == "one"]
+    slot.node_id = "going"
+    admission._leave({"going"})
+    admission.release("one")
+    await settled()
+    assert admission.starts.interrupted == [busy]
+    assert admission.starts.ended == [busy]
+    assert busy not in [each.actor for each in admission._up()]
+    assert admission.starts.started == 3
 
 
-def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        await settled()
-        for name in ("one", "two", "three"):
-            await admission.acquire(name, "a")
-        admission.starts.stuck = True  # Ray has no room for another one
-        admission.replace("three")
-        waiting = asyncio.create_task(admission.acquire("gang", "a", Need(workers=2)))
-        admission.release("one")
-        admission.release("two")
-        await waiting
-        await settled()
-        assert admission.counts() == (1, 0, 0)  # the gang
-        admission.starts.stuck = False
-        admission.release("gang")
-        await settled()
-        assert admission.counts() == (3, 0, 0)
+@told
+async def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_starved() -> None:
+    admission = shared_gpus(2)
+    await admission.open()
+    await settled()
+    small = [f"small {number}" for number in range(4)]
+    for name in small:
+        await admission.acquire(name, "a", bytes_(40))
+    assert admission.starts.started == 4
+    assert [len(device.running) for device in admission._devices] == [2, 2]
+    alone = asyncio.create_task(admission.acquire("alone", "a", ALONE))
+    await settled()
+    late = [asyncio.create_task(admission.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
+    await settled()
+    held = [device for device in admission._devices if device in admission._line[0].holds]
+    on_it = [slot.trial_id for device in held for slot in device.slots]
+    others = [name for name in small if name not in on_it]
+    admission.release(on_it[0] or "", 5)
+    await settled()
+    assert not alone.done() and not late[0].done()  # there is room, and it is held back
+    admission.release(others[0], 5)
+    await settled()
+    assert late[0].done() and not late[1].done()  # on the other device nobody is held back
+    admission.release(on_it[1] or "", 5)
+    await settled()
+    assert alone.done()
+    assert [slot.trial_id for device in held for slot in device.slots] == ["alone"]
 
-    told(story)
+
+@told
+async def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_hosts_come_back() -> (
+    None
+):
+    admission = hosts(4)
+    await admission.open()
+    await settled()
+    order: list[str] = []
+
+    async def run(name: str, need: Need) -> None:
+        await admission.acquire(name, "a", need)
+        order.append(name)
+        await settled()
+        admission.release(name)
+
+    trials = [(f"one {number}", Need()) for number in range(20)]
+    trials.insert(6, ("four", Need(workers=4)))
+    await asyncio.gather(*[run(name, need) for name, need in trials])
+    assert order.index("four") <= 6 + PASSED_OVER_AT_MOST
+    await settled()
+    assert admission.counts() == (4, 0, 0)
+    assert len(admission.starts.gangs) == 1
+
+
+@told
+async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_takes_them_over() -> (
+    None
+):
+    admission = hosts(3)
+    await admission.open()
+    await settled()
+    await admission.acquire("gang", "a", Need(workers=2))
+    await admission.acquire("beside", "a")
+    second = asyncio.create_task(admission.acquire("second", "a", Need(workers=2)))
+    last = asyncio.create_task(admission.acquire("last", "a"))
+    await settled()
+    assert not second.done() and not last.done()
+    assert admission.running() == 2
+    before = admission.starts.started
+    admission.release("gang")
+    await settled()
+    assert second.done() and not last.done()
+    assert admission.starts.started == before
+    admission.release("second")
+    await settled()
+    assert last.done()
+    admission.release("beside")
+    admission.release("last")
+    assert admission.counts() == (3, 0, 0)
+
+
+@told
+async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
+    admission = hosts(3)
+    await admission.open()
+    await settled()
+    for name in ("one", "two", "three"):
+        await admission.acquire(name, "a")
+    admission.starts.stuck = True  # Ray has no room for another one
+    admission.replace("three")
+    waiting = asyncio.create_task(admission.acquire("gang", "a", Need(workers=2)))
+    admission.release("one")
+    admission.release("two")
+    await waiting
+    await settled()
+    assert admission.counts() == (1, 0, 0)  # the gang
+    admission.starts.stuck = False
+    admission.release("gang")
+    await settled()
+    assert admission.counts() == (3, 0, 0)
 
 
 async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
@@ -488,161 +463,144 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
     return admission
 
 
-def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
+@told
+async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.2)
-
-    async def story() -> None:
-        admission = await four_hosts_of_which_one_is_lost("lost")
-        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-        smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
-        await settled()
-        small = asyncio.create_task(admission.acquire("small", "a"))
-        for name in ("one", "two", "three"):
-            admission.release(name)
-        await settled()
-        assert not small.done() and not smaller.done()  # another host may still come in its place
-        await asyncio.gather(small, smaller)
-        assert not gang.done()
-        (trouble,) = admission.standing().troubles
-        assert "A trial of 4 workers waits" in trouble
-        admission.starts.stuck = False
-        admission.release("small")
-        admission.release("smaller")
-        await gang
-        assert admission.standing().troubles == ()
-
-    told(story)
+    admission = await four_hosts_of_which_one_is_lost("lost")
+    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+    smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
+    await settled()
+    small = asyncio.create_task(admission.acquire("small", "a"))
+    for name in ("one", "two", "three"):
+        admission.release(name)
+    await settled()
+    assert not small.done() and not smaller.done()  # another host may still come in its place
+    await asyncio.gather(small, smaller)
+    assert not gang.done()
+    (trouble,) = admission.standing().troubles
+    assert "A trial of 4 workers waits" in trouble
+    admission.starts.stuck = False
+    admission.release("small")
+    admission.release("smaller")
+    await gang
+    assert admission.standing().troubles == ()
 
 
-def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
+@told
+async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
-
-    async def story() -> None:
-        admission = await four_hosts_of_which_one_is_lost("lost")
-        await asyncio.sleep(0.05)
-        smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
-        admission.release("one")
-        admission.release("two")
-        await smaller
-        monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 60)
-        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-        small = asyncio.create_task(admission.acquire("small", "a"))
-        await settled()
-        admission.release("smaller")
-        await settled()
-        assert admission.counts()[1] == 3
-        admission.release("three")
-        await small
-        assert not gang.done()
-
-    told(story)
+    admission = await four_hosts_of_which_one_is_lost("lost")
+    await asyncio.sleep(0.05)
+    smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
+    admission.release("one")
+    admission.release("two")
+    await smaller
+    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 60)
+    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+    small = asyncio.create_task(admission.acquire("small", "a"))
+    await settled()
+    admission.release("smaller")
+    await settled()
+    assert admission.counts()[1] == 3
+    admission.release("three")
+    await small
+    assert not gang.done()
 
 
-def test_neither_does_a_host_that_fails_for_good() -> None:
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        await settled()
-        for name in ("one", "two", "three"):
-            await admission.acquire(name, "a")
-        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
-        await settled()
-        small = asyncio.create_task(admission.acquire("small", "a"))
-        admission.broken = True
-        admission.release("one")
-        admission.replace("three")
-        await small
-        assert not gang.done()
-
-    told(story)
+@told
+async def test_neither_does_a_host_that_fails_for_good() -> None:
+    admission = hosts(3)
+    await admission.open()
+    await settled()
+    for name in ("one", "two", "three"):
+        await admission.acquire(name, "a")
+    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+    await settled()
+    small = asyncio.create_task(admission.acquire("small", "a"))
+    admission.broken = True
+    admission.release("one")
+    admission.replace("three")
+    await small
+    assert not gang.done()
 
 
-def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-        await admission.open()
-        await asyncio.wait_for(gang, timeout=1)  # larger than the sweep's hosts: Ray finds the rest
-
-    told(story)
+@told
+async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
+    admission = hosts(2)
+    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
+    await admission.open()
+    await asyncio.wait_for(gang, timeout=1)  # larger than the sweep's hosts: Ray finds the rest
 
 
-def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
+@told
+async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
-
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        await settled()
-        for number, slot in enumerate(admission._up()):
-            slot.node_id = f"node {number}"
-        await admission.acquire("gang", "a", Need(workers=3))
-        admission._dead_nodes = {"node 2"}
-        admission.starts.stuck = True
-        admission.replace("gang")
-        again = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
-        await asyncio.sleep(0.05)
-        assert not again.done()
-        smaller = asyncio.create_task(admission.acquire("other", "a", Need(workers=2)))
-        admission.starts.stuck = False
-        admission._start_host()
-        admission._start_host()
-        await smaller
-        assert not again.done()
-
-    told(story)
+    admission = hosts(3)
+    await admission.open()
+    await settled()
+    for number, slot in enumerate(admission._up()):
+        slot.node_id = f"node {number}"
+    await admission.acquire("gang", "a", Need(workers=3))
+    admission._dead_nodes = {"node 2"}
+    admission.starts.stuck = True
+    admission.replace("gang")
+    again = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+    await asyncio.sleep(0.05)
+    assert not again.done()
+    smaller = asyncio.create_task(admission.acquire("other", "a", Need(workers=2)))
+    admission.starts.stuck = False
+    admission._start_host()
+    admission._start_host()
+    await smaller
+    assert not again.done()
 
 
-def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_called_back_once() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        await admission.open()
-        await settled()
-        for number, slot in enumerate(admission._up()):
-            slot.node_id = f"node {number}"
-        gang = await admission.acquire("gang", "a", Need(workers=2))
+@told
+async def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_called_back_once() -> (
+    None
+):
+    admission = hosts(2)
+    await admission.open()
+    await settled()
+    for number, slot in enumerate(admission._up()):
+        slot.node_id = f"node {number}"
+    gang = await admission.acquire("gang", "a", Need(workers=2))
+    admission._leave_dead_places()
+    await settled()
+    assert admission.starts.recalled == []
+    admission._dead_nodes = {"node 1"}
+    for _ in range(2):
         admission._leave_dead_places()
         await settled()
-        assert admission.starts.recalled == []
-        admission._dead_nodes = {"node 1"}
-        for _ in range(2):
-            admission._leave_dead_places()
-            await settled()
-        assert admission.starts.recalled == [gang]
-
-    told(story)
+    assert admission.starts.recalled == [gang]
 
 
-def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once() -> None:
-    async def story() -> None:
-        admission = hosts(3)
-        await admission.open()
-        await settled()
-        for name in ("one", "two", "three"):
-            await admission.acquire(name, "a")
-        admission.starts.stuck = True
-        gangs = [
-            asyncio.create_task(admission.acquire(name, "a", Need(workers=1))) for name in "ab"
-        ]
-        await settled()
-        admission.replace("three")
-        for slot in admission._up():  # both at once
-            admission._set_free(slot)
-        admission._serve()
-        await asyncio.gather(*gangs)
-        admission.starts.stuck = False
-        admission.release("a")
-        admission.release("b")
-        await settled()
-        assert admission.counts() == (3, 0, 0)
-
-    told(story)
+@told
+async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once() -> None:
+    admission = hosts(3)
+    await admission.open()
+    await settled()
+    for name in ("one", "two", "three"):
+        await admission.acquire(name, "a")
+    admission.starts.stuck = True
+    gangs = [asyncio.create_task(admission.acquire(name, "a", Need(workers=1))) for name in "ab"]
+    await settled()
+    admission.replace("three")
+    for slot in admission._up():  # both at once
+        admission._set_free(slot)
+    admission._serve()
+    await asyncio.gather(*gangs)
+    admission.starts.stuck = False
+    admission.release("a")
+    admission.release("b")
+    await settled()
+    assert admission.counts() == (3, 0, 0)
 
 
 def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to_be_alone() -> None:
@@ -657,105 +615,96 @@ def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to
         assert slot.trial_id == "gang" and slot.need == Need(5, exclusive=alone)
 
 
-def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alone() -> None:
-    async def story() -> None:
-        admission = shared_gpus(1)
-        await admission.open()
-        await admission.acquire("one", "a", Need(30))
-        share = math.ceil(30 * (1 + FRAGMENTATION))
-        waiting = asyncio.create_task(admission.acquire("two", "a", Need()))
-        await settled()
-        assert not waiting.done()
-        admission.release("one")
-        await waiting
-        assert admission.starts.shares == [share, None]
-
-    told(story)
+@told
+async def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alone() -> None:
+    admission = shared_gpus(1)
+    await admission.open()
+    await admission.acquire("one", "a", Need(30))
+    share = math.ceil(30 * (1 + FRAGMENTATION))
+    waiting = asyncio.create_task(admission.acquire("two", "a", Need()))
+    await settled()
+    assert not waiting.done()
+    admission.release("one")
+    await waiting
+    assert admission.starts.shares == [share, None]
 
 
-def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_waiting() -> None:
-    async def story() -> None:
-        admission = shared_gpus(1)
-        await admission.open()
-        await admission.acquire("one", "a", bytes_(30))
-        admission.starts.failures = [RuntimeError("no room for a context")]
-        waiting = asyncio.create_task(admission.acquire("two", "a", bytes_(30)))
-        await settled()
-        assert not waiting.done()
-        (trouble,) = admission.standing().troubles
-        assert "no room for a context" in trouble and "1 are left" in trouble
-        assert admission.standing().troubles == ()
-        admission.release("one")
-        await waiting
-
-    told(story)
+@told
+async def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_waiting() -> None:
+    admission = shared_gpus(1)
+    await admission.open()
+    await admission.acquire("one", "a", bytes_(30))
+    admission.starts.failures = [RuntimeError("no room for a context")]
+    waiting = asyncio.create_task(admission.acquire("two", "a", bytes_(30)))
+    await settled()
+    assert not waiting.done()
+    (trouble,) = admission.standing().troubles
+    assert "no room for a context" in trouble and "1 are left" in trouble
+    assert admission.standing().troubles == ()
+    admission.release("one")
+    await waiting
 
 
-def test_a_shared_gpu_keeps_its_other_host_when_one_dies_and_is_given_up_with_the_last() -> None:
-    async def story() -> None:
-        admission = shared_gpus(1)
-        await admission.open()
-        for name in ("one", "two"):
-            await admission.acquire(name, "a", bytes_(30))
-        (device,) = admission._devices
-        admission.replace("one")
-        await settled()
-        assert (admission.starts.started, admission._devices) == (2, [device])
-        admission.replace("two")
-        await settled()
-        assert admission.starts.started == 3
-        assert admission._devices != [device]
-
-    told(story)
-
-
-def test_no_more_trials_run_than_the_space_says() -> None:
-    async def story() -> None:
-        admission = shared_gpus(1, trials=2)
-        await admission.open()
-        for name in ("one", "two"):
-            await admission.acquire(name, "a", bytes_(10))
-        waiting = asyncio.create_task(admission.acquire("three", "a", bytes_(10)))
-        await settled()
-        assert not waiting.done()
-        admission.release("one")
-        await waiting
-
-    told(story)
+@told
+async def test_a_shared_gpu_keeps_its_other_host_when_one_dies_and_is_given_up_with_the_last() -> (
+    None
+):
+    admission = shared_gpus(1)
+    await admission.open()
+    for name in ("one", "two"):
+        await admission.acquire(name, "a", bytes_(30))
+    (device,) = admission._devices
+    admission.replace("one")
+    await settled()
+    assert (admission.starts.started, admission._devices) == (2, [device])
+    admission.replace("two")
+    await settled()
+    assert admission.starts.started == 3
+    assert admission._devices != [device]
 
 
-def test_who_waits_and_is_gone_for_good_waits_no_longer() -> None:
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        await admission.acquire("one", "a")
-        waiting = asyncio.create_task(admission.acquire("two", "a"))
-        await settled()
-        admission.replace("two")  # its proxy broke
-        assert await waiting is None
-        admission.release("one")
-        assert [slot.trial_id for slot in admission._up()] == [None]
-
-    told(story)
+@told
+async def test_no_more_trials_run_than_the_space_says() -> None:
+    admission = shared_gpus(1, trials=2)
+    await admission.open()
+    for name in ("one", "two"):
+        await admission.acquire(name, "a", bytes_(10))
+    waiting = asyncio.create_task(admission.acquire("three", "a", bytes_(10)))
+    await settled()
+    assert not waiting.done()
+    admission.release("one")
+    await waiting
 
 
-def test_lost_capacity_is_said_once_with_the_reason() -> None:
-    async def story() -> None:
-        admission = hosts(2)
-        await admission.open()
-        await settled()
-        await admission.acquire("one", "a")
-        admission.broken = True
-        admission.replace("one")
-        await settled()
-        (trouble,) = admission.standing().troubles
-        assert "no accelerator" in trouble and "1 are left" in trouble
-        assert admission.standing().troubles == ()
-
-    told(story)
+@told
+async def test_who_waits_and_is_gone_for_good_waits_no_longer() -> None:
+    admission = hosts(1)
+    await admission.open()
+    await admission.acquire("one", "a")
+    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    await settled()
+    admission.replace("two")  # its proxy broke
+    assert await waiting is None
+    admission.release("one")
+    assert [slot.trial_id for slot in admission._up()] == [None]
 
 
-def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again(
+@told
+async def test_lost_capacity_is_said_once_with_the_reason() -> None:
+    admission = hosts(2)
+    await admission.open()
+    await settled()
+    await admission.acquire("one", "a")
+    admission.broken = True
+    admission.replace("one")
+    await settled()
+    (trouble,) = admission.standing().troubles
+    assert "no accelerator" in trouble and "1 are left" in trouble
+    assert admission.standing().troubles == ()
+
+
+@told
+async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks: list[None] = []
@@ -768,16 +717,12 @@ def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again(
 
     monkeypatch.setattr("orchestrator.hosts.draining_nodes", look)
     monkeypatch.setattr("orchestrator.hosts.SECONDS_BETWEEN_LOOKS", 0.001)
-
-    async def story() -> None:
-        admission = hosts(1)
-        await admission.open()
-        while len(looks) < 5:
-            await asyncio.sleep(0.01)
-        (trouble,) = admission.standing().troubles
-        assert "the head node is busy" in trouble
-
-    told(story)
+    admission = hosts(1)
+    await admission.open()
+    while len(looks) < 5:
+        await asyncio.sleep(0.01)
+    (trouble,) = admission.standing().troubles
+    assert "the head node is busy" in trouble
 
 
 @pytest.mark.parametrize(
