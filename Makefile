@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks  # no Ray cluster, no clock
 
 .PHONY: help setup sweep test test-slow test-gpu chaos cluster-test benchmark check format base-models ci clean
 
@@ -23,8 +24,9 @@ sweep: $(READY) ## run the quickstart sweep (again: resume it)
 test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
 
-test-slow: $(READY) ## the tests that take longer
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+test-slow: $(READY) ## the tests that take longer: those of one process two at a time, then the others
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' $(ALONE)
+	$(BIN)/python -m pytest -m 'slow and not gpu' $(ALONE:%=--ignore=%)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
