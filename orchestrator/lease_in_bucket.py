@@ -18,20 +18,24 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from orchestrator import lease
 from orchestrator.lease import LeaseLostError, holder_text, is_alive_here, parsed
 from trainables.errors import InputError
 from trainables.mirrored import Mirror
-from trainables.object_store import Stored, Tag
+from trainables.object_store import LONG, Listed, ObjectStore, Patience, Stored, Tag
 from trainables.run_folder import RunFolder, remove_half_written, write_bytes
 from trainables.storage import StorageError
 
+HASTY = Patience(retry_seconds=8.0, request_seconds=8.0)  # together less than two heartbeats
+SECONDS_BETWEEN_TRIES = 1.0
+Result = TypeVar("Result")
 READER_SECONDS = 30.0  # what a reader of this machine is given to finish fetching
 READER_PATIENCE = 1.0  # until it takes a driver to be there
 _USED = ".used"  # locked while a driver, or a reader that fetches, uses the working copy
@@ -47,8 +51,9 @@ class LeaseInBucket:
 
     def __init__(self, run: RunFolder, *, say: Callable[[str], None] = print) -> None:
         assert run.mirror is not None
-        self.run = replace(run, guard=self.check)
         self._mirror: Mirror = run.mirror
+        store = WhileHeld(self._mirror.store, self.check)
+        self.run = replace(run, guard=self.check, mirror=replace(self._mirror, store=store))
         self._key = run.lock_file.name
         self._say = say
         self._nonce = uuid.uuid4().hex
@@ -186,6 +191,60 @@ class LeaseInBucket:
 
     def _held_by(self, content: bytes) -> str:
         return lease.held_by(self.run.place, parsed(content))
+
+
+class WhileHeld:
+    """A bucket that is written only while a lease is held.
+
+    A try to write is over before another driver may have begun: it starts within a heartbeat of the
+    lease's last one and takes less than the two that are left. After each that failed the lease is
+    asked again.
+    """
+
+    def __init__(self, store: ObjectStore, check: Callable[[], None]) -> None:
+        self._store = store
+        self._hasty = store.with_patience(HASTY)
+        self._check = check
+
+    @property
+    def place(self) -> str:
+        return self._store.place
+
+    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
+        return self._tried(lambda: self._hasty.put(key, content, written_ns=written_ns))
+
+    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
+        return self._tried(lambda: self._hasty.put_if_absent(key, content))
+
+    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
+        return self._tried(lambda: self._hasty.replace(key, content, tag=tag))
+
+    def with_patience(self, patience: Patience) -> ObjectStore:
+        return self
+
+    def get(self, key: str) -> Stored | None:
+        return self._store.get(key)
+
+    def download(self, key: str, file: Path) -> bool:
+        return self._store.download(key, file)
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        return self._store.list(prefix)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        wanted = [*keys]
+        self._tried(lambda: self._hasty.delete(wanted))
+
+    def _tried(self, write: Callable[[], Result]) -> Result:
+        end = time.monotonic() + LONG.retry_seconds
+        while True:
+            self._check()
+            try:
+                return write()
+            except StorageError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 def lease_of(run: RunFolder, *, say: Callable[[str], None] = print) -> lease.Lease | LeaseInBucket:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,14 +18,18 @@ BUCKET = "sweeps"
 
 
 @contextmanager
-def s3_server() -> Iterator[Mapping[str, str]]:
-    """A server with one bucket; the environment that leads to it, without any other account's."""
+def s3_server(*, busy_seconds: float = 0) -> Iterator[Mapping[str, str]]:
+    """A server with one bucket; the environment that leads to it, without any other account's.
+
+    For `busy_seconds` after its start it says of every request that there are too many.
+    """
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = _OneAtATime()
     server = make_server(
-        "127.0.0.1", 0, _one_at_a_time(), threaded=True, request_handler=MotoRequestHandler
+        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
     )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -36,6 +41,7 @@ def s3_server() -> Iterator[Mapping[str, str]]:
     }
     try:
         _make_bucket(environment)
+        application.busy_until = time.monotonic() + busy_seconds
         yield environment
     finally:
         server.shutdown()
@@ -47,17 +53,20 @@ def new_place() -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
 
 
-def _one_at_a_time() -> Callable[[Any, Any], Iterable[bytes]]:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+class _OneAtATime:
+    def __init__(self) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    application = DomainDispatcherApplication(create_backend_app)
-    alone = threading.Lock()
+        self.busy_until = 0.0
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self._alone = threading.Lock()
 
-    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
-        with alone:
-            return list(application(environ, start_response))
-
-    return answer
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        if time.monotonic() < self.busy_until:
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code></Error>"]
+        with self._alone:
+            return list(self._application(environ, start_response))
 
 
 def _make_bucket(environment: Mapping[str, str]) -> None:

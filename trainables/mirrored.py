@@ -162,17 +162,21 @@ class Mirror:
         return self._seen
 
     def pull(self, wanted: Callable[[str], bool] = small, *, prune: bool = False) -> None:
-        """Fetches what differs of the files that are wanted; `prune`: what is only here goes.
-
-        Raises StorageError.
+        """Fetches what differs of the files that are wanted, and removes what has been removed
+        there; `prune`: whatever is only here goes. Raises StorageError.
         """
+        notes = self._notes()
         listed = {item.key.removeprefix(self.prefix): item for item in self._listed()}
-        self._take(listed, wanted, prune=prune)
+        self._take(listed, wanted, before=notes, prune=prune)
 
     def pull_run(self, *, prune: bool = False) -> None:
         """As `pull`, of a run: its own files and the small ones of all its trials."""
         own: dict[str, Listed] = {}
         trials: dict[str, dict[str, Listed]] = {}
+        below = (self.below(f"{TRIALS}/{place.name}") for place in (self.folder / TRIALS).glob("*"))
+        notes = {trial.folder.name: trial._notes() for trial in below}
+        files = self._notes()["files"]
+        own_notes = {"files": {name: noted for name, noted in files.items() if "/" not in name}}
         for item in self._listed():
             first, _, rest = item.key.partition("/")
             trial, _, name = rest.partition("/")
@@ -180,12 +184,16 @@ class Mirror:
                 trials.setdefault(trial, {})[name] = item
             elif not rest:
                 own[first] = item
-        self._take(own, lambda name: True, prune=False)
+        self._take(own, lambda name: True, before=own_notes, prune=False)
         if prune:
             self._prune_trials(trials)
+
+        def take(trial: str) -> None:
+            place, noted = self.below(f"{TRIALS}/{trial}"), notes.get(trial, _NOTHING_NOTED)
+            place._take(trials[trial], small, before=noted, prune=prune)
+
         with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-            took = pool.map(lambda trial: self._take_trial(trial, trials[trial], prune), trials)
-            for _ in took:
+            for _ in pool.map(take, trials):
                 pass
 
     def is_kept_elsewhere(self, name: str) -> bool:
@@ -197,9 +205,6 @@ class Mirror:
         found = self._notes()["elsewhere"].items()
         return sum(int(size) for name, size in found if name.startswith(f"{folder}/"))
 
-    def _take_trial(self, trial: str, listed: Mapping[str, Listed], prune: bool) -> None:
-        self.below(f"{TRIALS}/{trial}")._take(listed, small, prune=prune)
-
     def _prune_trials(self, trials: Mapping[str, object]) -> None:
         for place in (self.folder / TRIALS).glob("*"):
             if place.name not in trials and place.is_dir() and not place.is_symlink():
@@ -209,12 +214,19 @@ class Mirror:
         return self.store.list(self.prefix)
 
     def _take(
-        self, listed: Mapping[str, Listed], wanted: Callable[[str], bool], *, prune: bool
+        self,
+        listed: Mapping[str, Listed],
+        wanted: Callable[[str], bool],
+        *,
+        before: Mapping[str, Any],
+        prune: bool,
     ) -> None:
+        """`before`: the notes as they were when nothing had been listed yet."""
         notes = self._notes()
         ours = {name: item for name, item in listed.items() if not name.startswith(_OWN)}
         asked = {name: item for name, item in ours.items() if wanted(name)}
         due = [item for name, item in asked.items() if not self._is_same(name, item, notes)]
+        gone = self._remove_what_has_gone(ours, before)
         if prune:
             self._prune(ours)
         with ThreadPoolExecutor(max_workers=AT_ONCE if len(due) > 1 else 1) as pool:
@@ -223,6 +235,7 @@ class Mirror:
             name: item.size for name, item in ours.items() if not (self.folder / name).is_file()
         }
         changed = {key.removeprefix(self.prefix): note for key, note in fetched.items()}
+        changed |= dict.fromkeys(gone)
         if changed or elsewhere != notes["elsewhere"]:
             self._note(changed, elsewhere=elsewhere)
 
@@ -246,6 +259,20 @@ class Mirror:
             finally:
                 beside.unlink(missing_ok=True)
         return _note_of(file, item.tag)
+
+    def _remove_what_has_gone(
+        self, listed: Mapping[str, Listed], before: Mapping[str, Any]
+    ) -> list[str]:
+        """Removes what was there before this listing, is there no more, and is as it was then: what
+        another process of this machine has published since is none of it."""
+        gone = [
+            name
+            for name, noted in before["files"].items()
+            if name not in listed and _stat_of(self.folder / name) == noted[:2]
+        ]
+        for name in gone:
+            (self.folder / name).unlink(missing_ok=True)
+        return gone
 
     def _prune(self, listed: Mapping[str, Listed]) -> None:
         """Removes what was never published, or was discarded elsewhere."""
@@ -286,7 +313,7 @@ class Mirror:
             read = json.loads((self.folder / _NOTES).read_bytes())
             return {"files": dict(read["files"]), "elsewhere": dict(read["elsewhere"])}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return {"files": {}, "elsewhere": {}}
+            return {name: dict(value) for name, value in _NOTHING_NOTED.items()}
 
     def _note(
         self, changes: Mapping[str, Any], *, elsewhere: Mapping[str, int] | None = None
@@ -304,6 +331,17 @@ class Mirror:
             }
         )
         _place(self.folder / _NOTES, text.encode())
+
+
+_NOTHING_NOTED: Mapping[str, Any] = {"files": {}, "elsewhere": {}}
+
+
+def _stat_of(file: Path) -> list[int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _note_of(file: Path, tag: Tag) -> list[Any] | None:

@@ -19,7 +19,7 @@ import functools
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,8 +30,6 @@ from trainables.errors import InputError
 from trainables.storage import StorageError, storage_errors
 
 SCHEMES = ("s3", "gs")
-SECONDS_OF_RETRIES = 120.0  # a service may be away for so long, and nobody notices
-SECONDS_OF_A_REQUEST = 120.0
 CHUNK_BYTES = 64 * 2**20  # of a large object in one request
 _LEAST_PART_BYTES, _MOST_PARTS = 8 * 2**20, 8000  # S3 takes 10,000 parts of an upload
 _WRITTEN = "written-ns"  # an object's metadata: when its file was written, in nanoseconds
@@ -39,6 +37,18 @@ _PART = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.=-]*")  # between two slashes: no "
 _URL = re.compile(r"([0-9A-Za-z]+)://(.*)", re.DOTALL)
 _CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how long a service may be away: requests are repeated for so long, and one of them may
+    take so long."""
+
+    retry_seconds: float
+    request_seconds: float
+
+
+LONG = Patience(120.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,9 @@ class ObjectStore(Protocol):
     def download(self, key: str, file: Path) -> bool:
         """Writes an object into a new file, with the time it was written; False: there is none."""
 
+    def with_patience(self, patience: Patience) -> ObjectStore:
+        """The same store, asked as `patience` says; a disk is as patient as its system."""
+
     def list(self, prefix: str = "") -> Iterator[Listed]:
         """All objects whose key begins with `prefix`, which is empty or ends with a slash.
 
@@ -130,31 +143,37 @@ def open_store(place: str) -> ObjectStore:
     """The store at a URL, or a folder; nothing is asked of it yet. Raises InputError."""
     if not is_url(place):
         return FolderStore(Path(place))
-    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""))
+    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""), LONG)
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(url: str, endpoint: str) -> BucketStore:
+def _opened(url: str, endpoint: str, patience: Patience) -> BucketStore:
     """One for each place, whose connections all its users share."""
     from obstore.store import GCSStore, S3Store
 
     scheme, _, rest = url.partition("://")
     bucket, _, folder = rest.partition("/")
     options: Any = {
-        "timeout": timedelta(seconds=SECONDS_OF_A_REQUEST),
+        "timeout": timedelta(seconds=patience.request_seconds),
         "connect_timeout": timedelta(seconds=10),
         "allow_http": endpoint.startswith("http://"),
     }
-    retries: Any = {"retry_timeout": timedelta(seconds=SECONDS_OF_RETRIES)}
+    waits = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
+    retries: Any = {
+        "retry_timeout": timedelta(seconds=patience.retry_seconds),
+        "max_retries": 10_000,  # the time decides: ten of them are over within seconds
+        "backoff": {**waits, "base": 2},
+    }
+    again = functools.partial(_opened, url, endpoint)
     prefix = folder or None
     if scheme == "gs":
         google = GCSStore(bucket, prefix=prefix, client_options=options, retry_config=retries)
-        return BucketStore(url, google)
+        return BucketStore(url, google, again=again)
     own: Any = {}
     if (provider := _profile()) is not None:
         own["credential_provider"] = provider
     amazon = S3Store(bucket, prefix=prefix, client_options=options, retry_config=retries, **own)
-    return BucketStore(url, amazon)
+    return BucketStore(url, amazon, again=again)
 
 
 def _profile() -> Any | None:
@@ -176,11 +195,17 @@ def _profile() -> Any | None:
 
 
 class BucketStore:
-    """An ObjectStore of obstore: S3, Google Cloud, or memory in a test."""
+    """An ObjectStore of obstore: S3, Google Cloud, or memory in a test, which is never away."""
 
-    def __init__(self, place: str, store: Any) -> None:
+    def __init__(
+        self, place: str, store: Any, *, again: Callable[[Patience], ObjectStore] | None = None
+    ) -> None:
         self._place = place
         self._store = store
+        self._again = again
+
+    def with_patience(self, patience: Patience) -> ObjectStore:
+        return self if self._again is None else self._again(patience)
 
     @property
     def place(self) -> str:
@@ -190,6 +215,7 @@ class BucketStore:
         import obstore
 
         attributes = {_WRITTEN: str(written_ns)} if written_ns else None
+        self._refuse_odd(key)
         with self._errors(key, "written"):
             part = _part_bytes(content)
             found = obstore.put(self._store, key, content, attributes=attributes, chunk_size=part)
@@ -206,6 +232,7 @@ class BucketStore:
     def get(self, key: str) -> Stored | None:
         import obstore
 
+        self._refuse_odd(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -216,6 +243,7 @@ class BucketStore:
     def download(self, key: str, file: Path) -> bool:
         import obstore
 
+        self._refuse_odd(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -262,6 +290,7 @@ class BucketStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+        self._refuse_odd(key)
         with self._errors(key, "written"):
             try:
                 return _tag(obstore.put(self._store, key, content, mode=mode))
@@ -269,6 +298,11 @@ class BucketStore:
                 pass
         found = self.get(key)  # a repeated request is refused because of what the first one wrote
         return found.tag if found is not None and found.content == content else None
+
+    def _refuse_odd(self, key: str) -> None:
+        """No listing tells of it: it would never be fetched, nor removed."""
+        if not plain_key(key):
+            raise StorageError(f"{self._place}/{key}: is no plain name, so it can't be stored.")
 
     @contextmanager
     def _errors(self, key: str, done: str) -> Iterator[None]:
@@ -288,6 +322,9 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def with_patience(self, patience: Patience) -> ObjectStore:
+        return self
 
     @property
     def place(self) -> str:

@@ -239,11 +239,12 @@ class TrialFolder:
             self.mirror.pull()
 
     def pull_all(self) -> None:
-        """As `pull`, with the checkpoints, for whoever is about to train it."""
-        if self.mirror is not None and not self._was_taken_over_here():
+        """The working copy is what lies in the bucket, checkpoints included: for whoever is about
+        to train it, and has to tell from where before it takes the folder over."""
+        if self.mirror is not None:
             from trainables.mirrored import not_trained
 
-            self.mirror.pull(not_trained)
+            self.mirror.pull(not_trained, prune=True)
 
     def pull_trained(self, *, model: bool = True) -> None:
         """Fetches the adapter, and the model if there is one and it is asked for, which then lie in

@@ -6,6 +6,7 @@ Google Cloud is reached by the same class of obstore as S3; no server for it is 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +21,7 @@ from trainables.object_store import (
     BucketStore,
     FolderStore,
     ObjectStore,
+    Patience,
     Tag,
     checked_url,
     open_store,
@@ -256,12 +258,40 @@ def test_what_a_server_says_of_credentials_is_not_repeated(monkeypatch: pytest.M
 
 
 def test_a_server_that_is_away_is_a_storage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "SECONDS_OF_RETRIES", 0.2)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-no-account")
+    patience = Patience(retry_seconds=0.2, request_seconds=1)
+    store = open_store(new_place()).with_patience(patience)
     with pytest.raises(StorageError, match=r"can't be read.*can be reached from here"):
-        open_store(new_place()).get("a")
+        store.get("a")
+
+
+@pytest.mark.slow
+def test_nobody_notices_a_server_that_is_overloaded_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten repetitions, obstore's own bound, are over within eight seconds."""
+    with s3_server(busy_seconds=15) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        store = open_store(new_place())
+        began = time.monotonic()
+        store.put("a", b"1")
+        assert time.monotonic() - began > 10, "the server was not overloaded"
+        stored = store.get("a")
+        assert stored is not None and stored.content == b"1"
+
+
+@pytest.mark.parametrize("key", [".hidden", "a b", "x/.y", "../a", ""])
+def test_a_bucket_takes_no_key_that_a_listing_would_leave_out(key: str, tmp_path: Path) -> None:
+    store = _memory(tmp_path)
+    with pytest.raises(StorageError, match="no plain name"):
+        store.put(key, b"1")
+    with pytest.raises(StorageError, match="no plain name"):
+        store.put_if_absent(key, b"1")
+    with pytest.raises(StorageError, match="no plain name"):
+        store.get(key)
 
 
 def at_once(do: Callable[[bytes], Tag | None]) -> list[Tag | None]:

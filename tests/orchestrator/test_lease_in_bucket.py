@@ -19,8 +19,9 @@ from orchestrator.lease import LeaseLostError, own_lease, read_lease
 from orchestrator.lease_in_bucket import LeaseInBucket, fetch, lease_of, using
 from trainables.errors import InputError
 from trainables.mirrored import Mirror
-from trainables.object_store import BucketStore, ObjectStore
+from trainables.object_store import BucketStore, ObjectStore, Patience, Tag
 from trainables.run_folder import RunFolder
+from trainables.storage import StorageError
 
 LOCK = "driver.lock"
 
@@ -50,6 +51,44 @@ def machine(store: ObjectStore, disk: Path) -> RunFolder:
 def elsewhere(**changes: Any) -> bytes:
     """The lease of a driver on another host."""
     return json.dumps({**own_lease(nonce="theirs", taken=1.0), "host": "far", **changes}).encode()
+
+
+class Stuck:
+    """A store of which a try to write ends late, as a server's that answers no more."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.tries = 0
+
+    def with_patience(self, patience: Patience) -> Stuck:
+        assert patience.retry_seconds + patience.request_seconds < 20.0 - 2.0
+        return self
+
+    def put(self, key: str, *content: Any, **more: Any) -> Tag:
+        self.tries += 1
+        if self.tries == 1:
+            self._store.put(LOCK, elsewhere())  # meanwhile the sweep is taken over
+        raise StorageError(f"{key}: can't be written (no answer)")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_write_that_is_tried_again_asks_for_the_lease_again(
+    run: RunFolder, store: ObjectStore, interrupts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.lease_in_bucket.SECONDS_BETWEEN_TRIES", 0.2)
+    stuck = Stuck(store)
+    stalled = RunFolder(run.path, mirror=Mirror(run.path, cast(ObjectStore, stuck)))
+
+    def drive() -> None:
+        with LeaseInBucket(stalled) as held, pytest.raises(LeaseLostError):
+            held.run.write_text(held.run.report_file, "late")
+
+    with pytest.raises(LeaseLostError):
+        drive()
+    assert stuck.tries == 1
+    assert store.get("report.md") is None
 
 
 class Together:

@@ -16,7 +16,7 @@ from trainables.errors import InputError
 from trainables.fence import TakenOverError, take_over
 from trainables.knobs import canonical
 from trainables.mirrored import Mirror, working_copy
-from trainables.object_store import BucketStore, Listed, ObjectStore, Stored, Tag
+from trainables.object_store import BucketStore, Listed, ObjectStore, Patience, Stored, Tag
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec import Budget, TrialSpec
 from trainables.storage import StorageError
@@ -64,6 +64,9 @@ class Watched:
         wanted = [*keys]
         self._ask("delete", ",".join(wanted))
         self._store.delete(wanted)
+
+    def with_patience(self, patience: Patience) -> ObjectStore:
+        return self
 
     def of(self, *kinds: str) -> Sequence[str]:
         return [key for kind, key in self.asked if kind in kinds]
@@ -359,6 +362,41 @@ def test_a_result_that_is_discarded_or_set_aside_is_so_for_every_machine(
     assert not folder.summary_file.exists()
     assert not folder.spec_file.exists()
     assert folder.spec_file.with_name("spec.json.damaged").exists()
+
+
+def test_what_is_removed_there_goes_here_too_and_what_was_written_since_stays(
+    machine: Machines, store: Watched
+) -> None:
+    here = a_trial(machine("here"))
+    here.write_summary({"state": "failed"})
+    here.write_predictions(ROWS)
+    there = machine("there")
+    there.pull()
+    here.discard_result()
+    assert here.mirror is not None
+    here.mirror.retract_files(here.predictions_file())
+    folder = there.trial(here.trial_id)
+    folder.predictions_file().write_text("written since, and not published yet")
+    there.pull()
+    assert not folder.summary_file.exists()
+    assert folder.predictions_file().read_text() == "written since, and not published yet"
+    assert folder.spec_file.exists()
+
+
+def test_who_is_about_to_train_tells_from_where_it_will_go_on(
+    machine: Machines, store: Watched
+) -> None:
+    """What was never published is no checkpoint, though it lies here and was taken over here."""
+    here = take_over(a_trial(machine("here")))
+    saved(here, 1)
+    store.fails_at = "step-00000002/state.json"
+    with pytest.raises(StorageError):
+        saved(here, 2)
+    store.fails_at = ""
+    again = machine("here").trial(here.trial_id)
+    again.pull_all()
+    latest = checkpoint.load_latest(again.checkpoints_folder)
+    assert latest is not None and latest.step == 1
 
 
 def test_signs_of_life_are_published_now_and_then_and_seen_elsewhere(
