@@ -47,7 +47,7 @@ def ask(
     Raises InputError (what the process found wrong) and AnsweringFailedError.
     """
     request = {
-        "models": [_request(each) for each in models],
+        "models": [_request(each, split) for each in models],
         "split": split,
         "questions": list(questions),
     }
@@ -91,7 +91,7 @@ def _process(command: Sequence[str], errors: IO[str]) -> Any:
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _request(model: AskedModel) -> dict[str, Any]:
+def _request(model: AskedModel, split: str) -> dict[str, Any]:
     trained = model.trained
     return {
         "spec": model.spec.to_json(),
@@ -99,6 +99,7 @@ def _request(model: AskedModel) -> dict[str, Any]:
         "label": f"{model.kind} {model.label}",
         "threads": model.threads,
         "is_of_a_sweep": model.folder is not None,
+        "eval_batch": model.eval_batch(split),
     }
 
 

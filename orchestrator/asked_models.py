@@ -17,7 +17,7 @@ from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.trial_result import objective, ranked
 from trainables.errors import InputError
 from trainables.knobs import canonical
-from trainables.object_store import is_url
+from trainables.object_store import is_url, open_store
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.sealed import DamagedError
 from trainables.spec import BASELINE, FINISHED, Budget, TrialSpec
@@ -73,6 +73,21 @@ class AskedModel:
         count = (summary.get("provenance") or {}).get("cpu_threads")
         return int(str(count)) if str(count).isdigit() else None
 
+    def eval_batch(self, split: str) -> int | None:
+        """How many questions at once its sweep ended with on a split; None: as its spec says.
+
+        A summary from before that was noted says nothing: a trial's evaluation then began on the
+        selection split with as many as its prediction foretold, which may not have fitted.
+        """
+        if self.folder is None:
+            return None
+        noted = self.folder.summary() if split == "selection" else self.folder.report_score()
+        told = _whole(((noted or {}).get("facts") or {}).get("executed_eval_batch"))
+        if told or split != "selection" or self.spec.role == BASELINE:
+            return told
+        foretold = _whole((self.folder.prediction() or {}).get("eval_batch"))
+        return min(foretold, self.spec.execution.eval_batch_size) if foretold else None
+
 
 def asked_models(
     names: Sequence[str],
@@ -115,7 +130,17 @@ def names_a_trial(name: str) -> bool:
     path = Path(name)
     if is_url(name):
         return True
-    return (path / "spec.json").exists() or path.parent.name == "trials" or _is_run(path)
+    return (path / "spec.json").exists() or _is_run(path) or _is_among_trials(path)
+
+
+def _whole(value: object) -> int | None:
+    """A count of one or more, or None."""
+    return value if isinstance(value, int) and value >= 1 else None
+
+
+def _is_among_trials(path: Path) -> bool:
+    """Other folders, and organizations of the hub, may be called trials too."""
+    return path.parent.name == "trials" and (path.parent.parent / "sweep.yaml").is_file()
 
 
 def _is_run(path: Path) -> bool:
@@ -137,9 +162,19 @@ def _trial(name: str) -> AskedModel | None:
 
 
 def _in_bucket(name: str) -> AskedModel:
-    run_url, _, trial_id = name.partition("/trials/")
-    run = open_run(run_url)
-    return _checked(run.trial(trial_id.rstrip("/")), name) if trial_id else _best(run, name)
+    """A trial's URL has a run's before it; a storage folder of runs may be called trials too."""
+    run_url, _, trial_id = name.rstrip("/").rpartition("/trials/")
+    if is_url(run_url) and "/" not in trial_id and _holds_a_run(run_url):
+        return _checked(open_run(run_url).trial(trial_id), name)
+    return _best(open_run(name), name)
+
+
+def _holds_a_run(url: str) -> bool:
+    """Asks for one object: a whole storage folder must not be fetched to know that it's no run."""
+    try:
+        return open_store(url).get("sweep.yaml") is not None
+    except StorageError as error:
+        raise InputError(str(error)) from error
 
 
 def _checked(folder: TrialFolder, name: str) -> AskedModel:

@@ -33,7 +33,7 @@ from trainables.models import (
     resolve_compute_dtype,
     warm_imports,
 )
-from trainables.spec import TrialSpec
+from trainables.spec import Execution, TrialSpec
 
 Say = Callable[[str], None]
 
@@ -44,7 +44,8 @@ class Asked:
 
     `trained`: the folder of an adapter or a whole model, None: the base itself. `threads`: how
     many it computes with on a CPU, None: as many as torch takes. `label` is for progress.
-    `is_of_a_sweep`: a sweep has judged it, so that it should answer as it did there.
+    `is_of_a_sweep`: a sweep has judged it, so that it should answer as it did there, with so many
+    questions at once (`eval_batch`, None: as its spec says).
     """
 
     spec: TrialSpec
@@ -52,6 +53,12 @@ class Asked:
     label: str
     threads: int | None = None
     is_of_a_sweep: bool = False
+    eval_batch: int | None = None
+
+    @property
+    def execution(self) -> Execution:
+        own = self.spec.execution
+        return replace(own, eval_batch_size=self.eval_batch or own.eval_batch_size)
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ def _asked(given: Mapping[str, Any]) -> Asked:
         label=given["label"],
         threads=given["threads"],
         is_of_a_sweep=given["is_of_a_sweep"],
+        eval_batch=given["eval_batch"],
     )
 
 
@@ -193,7 +201,7 @@ def _answers(
                 task=data.task,
                 encoded=encoded,
                 asked=places,
-                execution=asked.spec.execution,
+                execution=asked.execution,
                 after_batch=_counter(say, asked.label),
             )
     finally:

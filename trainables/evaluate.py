@@ -32,11 +32,13 @@ class Evaluation:
     `metrics`: eval_loss (mean over completion tokens), what the task measures (em_acc,
     em_acc_strict, ...) and em_acc_questions, how many were asked. `predictions`: a row per
     question, in the data's order. `work`: the batches that ran, less those that did not fit.
+    `batch_size`: how many questions at once fitted.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
     work: tuple[Pass | Generation, ...] = ()
+    batch_size: int = 0
 
 
 def evaluate(
@@ -74,7 +76,7 @@ def evaluate(
     ]
     scores = [row["scores"] for row in rows]
     metrics = {"eval_loss": loss, **task.metrics(scores), "em_acc_questions": float(len(rows))}
-    return Evaluation(metrics, [_flat(row) for row in rows], work)
+    return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.rows)
 
 
 def answer(
@@ -89,8 +91,9 @@ def answer(
 ) -> list[dict[str, Any]]:
     """The rows of `Evaluation.predictions` for some of the questions, by index, in that order.
 
-    They are asked in the very batches in which `evaluate` asks them all, so that a model answers
-    as it does there whatever an answer owes to the batch. Other promises are those of `evaluate`.
+    They are asked in the very batches in which `evaluate` asks them all, if `execution` has the
+    batch size that it ended with, so that a model answers as it does there whatever an answer owes
+    to the batch. Other promises are those of `evaluate`.
     """
 
     def attempt(rows: int) -> list[str]:

@@ -1,7 +1,8 @@
 """Models of the hub on this node: their files are fetched once, whoever asks for them. LIGHT.
 
 One process at a time fetches on a node, under a lock beside the hub's cache; the others wait and
-find what it has brought. Afterwards nothing is asked of the hub any more.
+find what it has brought. The hub's list of the commit's files, which huggingface_hub keeps in the
+cache, says when all are there. Afterwards nothing is asked of the hub any more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from trainables.errors import InputError, first_line
@@ -91,7 +93,10 @@ def fetched(model: HubModel) -> Path:
     """The folder of a model's files on this node, which are fetched if they aren't all there.
 
     Waits while another process of the node fetches. Nothing is asked of the hub for a model that
-    is there. Raises InputError where it isn't, and can't be fetched or the hub is not to be asked.
+    is known to be there. One that something else has put into the cache, without the hub's list
+    of its files, is completed by that list; offline, or where the cache can't be written, it is
+    taken as it lies if it can be loaded. Raises InputError where a model isn't there, and can't be
+    fetched or the hub is not to be asked.
     """
     from filelock import FileLock
     from huggingface_hub import constants
@@ -100,6 +105,10 @@ def fetched(model: HubModel) -> Path:
     if found is not None:
         return found
     cache = Path(constants.HF_HUB_CACHE)
+    if constants.HF_HUB_OFFLINE or _is_read_only(cache):
+        found = _unlisted(model)
+        if found is not None:
+            return found
     if constants.HF_HUB_OFFLINE:
         raise InputError(
             f"model: {model.name} at {model.revision} is not, or not whole, in the hub's cache "
@@ -115,23 +124,12 @@ def fetched(model: HubModel) -> Path:
 
 
 def cached(model: HubModel) -> Path | None:
-    """The folder of a model's files, if all of them are on this node; asks nobody."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """The folder of a model's files, if all that the hub lists are on this node; asks nobody.
 
-    try:
-        folder = Path(
-            snapshot_download(
-                model.name,
-                revision=model.revision or None,
-                allow_patterns=list(_WANTED),
-                ignore_patterns=list(_NOT_WANTED),
-                local_files_only=True,
-            )
-        )
-    except (LocalEntryNotFoundError, OSError):
-        return None
-    return folder if _is_whole(folder, allow_bin=model.allow_bin) else None
+    None as well where the list isn't here: what an optional file would have said can't be told.
+    """
+    names = _listed(model)
+    return None if names is None else _found(model, _wanted(model, names))
 
 
 def cached_bytes(models: Sequence[HubModel], access: HubAccess) -> int:
@@ -142,6 +140,65 @@ def cached_bytes(models: Sequence[HubModel], access: HubAccess) -> int:
     folders = {f"models--{model.name.replace('/', '--')}" for model in models}
     places = [Path(constants.HF_HUB_CACHE) / folder / "blobs" for folder in folders]
     return sum(_size(file) for place in places for file in place.glob("*"))
+
+
+def _listed(model: HubModel) -> list[str] | None:
+    """The names of a commit's files, where the hub has been asked for them before."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        files = get_cached_repo_tree(model.name, revision=model.revision or None)
+    except (CachedRepoTreeNotFoundError, OSError):
+        return None
+    return [file.path for file in files]
+
+
+def _wanted(model: HubModel, names: Sequence[str]) -> tuple[str, ...]:
+    """Patterns of the files that are needed of `names`."""
+    weights = [name for name in names if fnmatch(name, "*.safetensors")]
+    loaded = [name for name in weights if not any(fnmatch(name, each) for each in _NOT_WANTED)]
+    return (*_WANTED, _PICKLES) if model.allow_bin and not loaded else _WANTED
+
+
+def _found(model: HubModel, wanted: Sequence[str]) -> Path | None:
+    """Where the files lie; None where one is missing that the hub is known to list."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                model.name,
+                revision=model.revision or None,
+                allow_patterns=list(wanted),
+                ignore_patterns=list(_NOT_WANTED),
+                local_files_only=True,
+            )
+        )
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    return folder if _can_be_loaded(folder, allow_bin=model.allow_bin) else None
+
+
+def _unlisted(model: HubModel) -> Path | None:
+    """The folder of a model of which nobody knows what belongs to it, if it can be loaded."""
+    return _found(model, _WANTED) if _listed(model) is None else None
+
+
+def _can_be_loaded(folder: Path, *, allow_bin: bool) -> bool:
+    try:
+        check_model_folder(folder, allow_bin=allow_bin)
+        index = folder / _INDEX
+        files = json.loads(index.read_text())["weight_map"].values() if index.exists() else ()
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    weights = [*folder.glob("*.safetensors"), *(folder / str(name) for name in files)]
+    return all(file.is_file() for file in weights)
+
+
+def _is_read_only(cache: Path) -> bool:
+    return cache.is_dir() and not os.access(cache, os.W_OK)
 
 
 def _downloaded(model: HubModel) -> Path:
@@ -171,17 +228,6 @@ def _download(model: HubModel, wanted: Sequence[str]) -> Path:
             f"model: {model.name} can't be fetched by {os.uname().nodename}: {first_line(error)} "
             "For a gated model accept its terms and set HF_TOKEN where the sweep is started."
         ) from error
-
-
-def _is_whole(folder: Path, *, allow_bin: bool) -> bool:
-    try:
-        check_model_folder(folder, allow_bin=allow_bin)
-        index = folder / _INDEX
-        files = json.loads(index.read_text())["weight_map"].values() if index.exists() else ()
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    weights = [*folder.glob("*.safetensors"), *(folder / str(name) for name in files)]
-    return all(file.is_file() for file in weights)
 
 
 def _size(file: Path) -> int:

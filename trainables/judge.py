@@ -26,6 +26,7 @@ def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
         evaluation = _judge_split(trial, trial.base.model, "selection", peak)
         report, _ = _score_report(trial, trial.base.model)
     progress.count(rates, evaluation=(*evaluation.work, *report.work))
+    progress.executed_eval_batch = evaluation.batch_size
     progress.eval_peak_memory_bytes = peak.bytes
     progress.see_device(peak)
     metrics = evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
@@ -59,7 +60,10 @@ def _score_report(trial: Trial, model: Any) -> tuple[Evaluation, dict[str, Any]]
     evaluation = _judge_split(trial, model, "report", peak)
     metrics = evaluation.metrics
     count = len(evaluation.predictions)
-    facts = dict(trial.data.task.facts("report"))
+    facts = {
+        **trial.data.task.facts("report"),
+        "executed_eval_batch": evaluation.batch_size,
+    }
     score = {"split": "report", "metrics": metrics, "count": count, "facts": facts}
     trial.folder.write_report_score(score)
     return evaluation, score

@@ -70,6 +70,7 @@ def _facts(trial: Trial, progress: Progress) -> dict[str, Any]:
     facts["sequence_limit"] = data.sequence_limit
     facts["base_weight_bytes"] = trial.base.weight_bytes
     facts["eval_prompts_cut"] = data.split("selection").prompts_cut
+    facts["executed_eval_batch"] = progress.executed_eval_batch
     if trains:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
         facts |= _batch_facts(trial.spec.knobs, progress)

@@ -276,6 +276,7 @@ class _Training:
             after_batch=trial.heartbeat,
             may_shrink=self._team.size == 1,
         )
+        self._progress.executed_eval_batch = evaluation.batch_size
         self._progress.count(self._rates, evaluation=evaluation.work * self._team.size)
         return evaluation
 

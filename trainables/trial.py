@@ -90,6 +90,7 @@ class Progress:
     attempts: int = 0
     executed_batch_size: int = 0  # examples at once, as of the last optimizer step
     executed_gradient_accumulation: int = 0
+    executed_eval_batch: int = 0  # questions at once, as of the last evaluation
     first_step_time: float = 0.0  # Unix; when its first optimizer step was done
     predictions_sha256: str = ""  # of the last rung
     trainable_parameters: int = 0

@@ -110,3 +110,20 @@ def test_a_failure_and_ctrl_c_have_exit_codes_of_their_own(
 
         monkeypatch.setattr(predict, "ask", fail)
         assert main([str(folder.path)]) == code
+
+
+def test_the_process_is_told_with_how_many_questions_at_once_a_sweep_has_asked(
+    tmp_path: Path,
+) -> None:
+    folder = judged(new_run(tmp_path / "run"))
+    folder.write_summary({"state": "finished", "facts": {"executed_eval_batch": 3}})
+    models = asked_models([str(folder.path)])
+    with pytest.raises(AnsweringFailedError, match="it is 3"):
+        ask(models, split="selection", questions=[0], say=print, command=_python(_ECHO))
+
+
+_ECHO = """
+import json
+told = json.loads(input())["models"][0]["eval_batch"]
+print(json.dumps({"failed": f"it is {told}"}))
+"""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ask, report, status, sweep
+from orchestrator.asked_models import asked_models
 from orchestrator.every_node import Node
 from orchestrator.lease import own_lease
 from orchestrator.results import open_run, read_trials
@@ -19,7 +20,7 @@ from orchestrator.shared_storage import (
     look_at_bucket_from_a_node,
     unshared,
 )
-from tests.buckets import new_place, s3_server
+from tests.buckets import BUCKET, new_place, s3_server
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial
 from trainables.errors import InputError
 from trainables.object_store import open_store
@@ -155,3 +156,22 @@ def test_every_node_is_asked_about_a_bucket_also_the_only_one(
     monkeypatch.setattr(shared_storage, "look_at_storage", look)
     assert check_storage(url) is False  # no folder, in which SQLite could lie
     assert asked == [url]
+
+
+def test_a_run_in_a_storage_folder_called_trials_is_a_run_and_its_trial_a_trial(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "another machine"))
+    url = f"s3://{BUCKET}/trials/{tmp_path.name}"
+    run = RunFolder.at(url)
+    run.write_text(run.sweep_file, json.dumps(CONFIG))
+    best, other = (
+        add_trial(run, right=right, rank=rank) for right, rank in (([1, 1], 4), ([1, 0], 2))
+    )
+    for folder in (best, other):
+        folder.write_adapter(_adapter)
+        folder.write_summary({**(folder.summary() or {})})
+    monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / "this machine"))
+    for name, expected in ((url, best), (f"{url}/trials/{other.trial_id}/", other)):
+        (trial,) = asked_models([name], with_bases=False)
+        assert trial.name == expected.trial_id

@@ -102,7 +102,7 @@ def test_the_process_answers_a_line_and_ends_with_whoever_asks(
 ) -> None:
     spec = make_spec(tiny_llama, method="untrained")
     given = {"spec": spec.to_json(), "trained": None, "label": "base", "threads": 1}
-    given["is_of_a_sweep"] = False
+    given |= {"is_of_a_sweep": False, "eval_batch": None}
     request = json.dumps({"models": [given], "split": "selection", "questions": [1]})
     process = subprocess.Popen(
         [sys.executable, "-m", "trainables.answering"],
@@ -142,3 +142,18 @@ def test_a_model_that_is_another_by_now_is_refused(tiny_llama: Path, tmp_path: P
     spec = replace(make_spec(tiny_llama, method="untrained"), model_digest="another")
     with pytest.raises(InputError, match="has changed since"):
         ask([asked(spec, tmp_path)], [0])
+
+
+def test_as_many_are_asked_at_once_as_its_sweep_ended_with(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noting(*given: Any, **options: Any) -> list[dict[str, Any]]:
+        sizes.append(options["execution"].eval_batch_size)
+        return [{}]
+
+    monkeypatch.setattr(answering, "answer", noting)
+    given = asked(make_spec(tiny_llama, method="untrained"), tmp_path)
+    ask([given, replace(given, eval_batch=3)], [0])
+    assert sizes == [given.spec.execution.eval_batch_size, 3]

@@ -21,6 +21,7 @@ from trainables.cost import TensorPeak
 from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
+from trainables.run_folder import TrialFolder
 from trainables.spec import Budget, Event
 from trainables.train import train
 from trainables.trial import resumed_history
@@ -210,11 +211,10 @@ def test_an_evaluation_takes_fewer_rows_where_it_must(tiny_llama: Path, tmp_path
     expected = run(spec, tmp_path / "all")[-1]
     with _memory_for(rows=3, evaluating=True):
         found = run(spec, tmp_path / "fewer")[-1]
-    answers = [
-        make_trial(spec, tmp_path / name).folder.predictions_file().read_text()
-        for name in ("all", "fewer")
-    ]
+    folders = [make_trial(spec, tmp_path / name).folder for name in ("all", "fewer")]
+    answers = [folder.predictions_file().read_text() for folder in folders]
     assert answers[0] == answers[1]
+    assert [_eval_batches(folder) for folder in folders] == [[4, 4], [2, 2]]
     assert found.metrics["eval_loss"] == pytest.approx(expected.metrics["eval_loss"], rel=1e-6)
 
 
@@ -233,6 +233,8 @@ def test_an_evaluation_begins_with_the_rows_that_are_foretold_to_fit(
     list(train(trial))
     assert {options["execution"].eval_batch_size for options in given} == {3}
     assert {options["may_shrink"] for options in given} == {True}  # a worker alone
+    summary = trial.folder.summary()
+    assert summary is not None and summary["facts"]["executed_eval_batch"] == 3
 
 
 def test_what_may_not_shrink_is_not_judged_anew_with_fewer_rows(
@@ -252,6 +254,12 @@ def test_what_may_not_shrink_is_not_judged_anew_with_fewer_rows(
             may_shrink=False,
         )
     assert heard == []
+
+
+def _eval_batches(folder: TrialFolder) -> list[int]:
+    """How many questions at once are noted, for the selection and for the report split."""
+    noted = (folder.summary() or {}, folder.report_score() or {})
+    return [each["facts"]["executed_eval_batch"] for each in noted]
 
 
 _FACTS = (

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import COMMIT, Hub, hub_server
-from trainables.hub import HubAccess, HubModel
+from trainables.errors import InputError
+from trainables.hub import HubAccess, HubModel, cached, fetched
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 MODEL = HubModel("owner/tiny", COMMIT)
@@ -153,3 +154,75 @@ def test_a_nodes_own_home_counts_and_the_drivers_token(monkeypatch: pytest.Monke
     HubAccess(home="/driver", token="the driver's").use()
     assert os.environ["HF_HOME"] == os.environ["HF_ENDPOINT"] == "the node's"
     assert os.environ["HF_TOKEN"] == "the driver's"
+
+
+OPTIONAL = ("generation_config.json", "tokenizer_config.json")  # a chat template is in the second
+
+
+@pytest.fixture
+def snapshot(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This process reaches the hub; the folder of a model that something else has half brought."""
+    from huggingface_hub import constants
+
+    addresses = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", addresses)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    place = tmp_path / "hub/models--owner--tiny/snapshots" / COMMIT
+    place.mkdir(parents=True)
+    for name in ("config.json", WEIGHTS, "tokenizer.json"):
+        shutil.copy(hub.folder / name, place / name)
+    return place
+
+
+def test_a_model_that_only_could_be_loaded_is_completed_and_then_nobody_is_asked(
+    hub: Hub, snapshot: Path
+) -> None:
+    assert cached(MODEL) is None  # else another process would load it while it is fetched
+    assert fetched(MODEL) == snapshot
+    assert all((snapshot / name).is_file() for name in OPTIONAL) and hub.gets(WEIGHTS) == 0
+    hub.asked.clear()
+    assert fetched(MODEL) == snapshot and hub.asked == []
+
+
+def test_a_model_that_lost_a_file_is_completed(hub: Hub, snapshot: Path) -> None:
+    fetched(MODEL)
+    (snapshot / OPTIONAL[1]).resolve().unlink()
+    assert fetched(MODEL) == snapshot and (snapshot / OPTIONAL[1]).is_file()
+
+
+def test_a_half_fetched_model_is_none_until_all_pickles_are_there(hub: Hub, snapshot: Path) -> None:
+    model = replace(MODEL, allow_bin=True)
+    (snapshot / WEIGHTS).unlink()
+    (hub.folder / WEIGHTS).unlink()  # consolidated.safetensors is no format that is loaded
+    (hub.folder / "pytorch_model-2.bin").write_text("the second")
+    assert fetched(model) == snapshot and cached(model) == snapshot
+    (snapshot / "pytorch_model-2.bin").resolve().unlink()
+    assert cached(model) is None
+
+
+def test_offline_what_can_be_loaded_is_taken_unless_the_hub_is_known_to_list_more(
+    hub: Hub, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetched(MODEL) == snapshot
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fetched(MODEL)
+    (snapshot / OPTIONAL[1]).resolve().unlink()
+    hub.asked.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="not whole"):
+        fetched(MODEL)
+    assert hub.asked == []
+
+
+def test_a_hub_that_refuses_leaves_what_can_be_loaded_and_is_asked_again(
+    hub: Hub, snapshot: Path
+) -> None:
+    hub.token = "hf_of_another"
+    assert fetched(MODEL) == snapshot and cached(MODEL) is None
+    hub.token = ""
+    assert fetched(MODEL) == cached(MODEL) == snapshot
