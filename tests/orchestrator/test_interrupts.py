@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_it_is_taken_from_who_takes_it(number: int) -> None:
         assert signals.asked
 
 
+@pytest.fixture
+def python_handler() -> Iterator[None]:
+    """Python's own handler of SIGINT, also where it was ignored at the start (`nohup`)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handler")
 def test_afterwards_it_means_what_it_did_before() -> None:
     with NotedSignals():
         send(signal.SIGINT)

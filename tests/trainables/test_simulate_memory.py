@@ -64,7 +64,8 @@ def types(given: Inputs) -> None:
 
 
 def expanded(given: Inputs) -> None:
-    """oneDNN copies a weight for every row if the rows are no plain matrix."""
+    """oneDNN, where it multiplies bfloat16 on this processor, copies a weight for every row if the
+    rows are no plain matrix."""
     torch.nn.functional.linear(given["rows"][:, -2:], given["half"])
 
 
@@ -93,7 +94,8 @@ def test_it_sees_what_the_allocator_sees(program: Callable[[Inputs], None]) -> N
     real = inputs()
     measured = peak_bytes(lambda: program(real))
     assert simulated(program).peaks["all"] == pytest.approx(measured, abs=WITHIN)
-    assert measured > SIZE * SIZE
+    is_copied = program is not expanded or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert (measured > SIZE * SIZE) == is_copied
 
 
 def simulated(program: Callable[[Inputs], None], *, granularity_bytes: int = 1) -> LiveBytes:
