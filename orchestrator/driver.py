@@ -250,9 +250,8 @@ class Driver:
         """Refuses storage that a node does not share, and a SQLite store on shared storage."""
         from orchestrator.shared_storage import check_storage, refuse_shared_sqlite
 
-        storage = self.run.path.parent
-        is_shared = check_storage(storage if self.run.mirror is None else self.run.storage)
-        refuse_shared_sqlite(self._uri, shared_folder=storage if is_shared else None)
+        is_shared = check_storage(self.run.storage)
+        refuse_shared_sqlite(self._uri, shared_folder=self.run.path.parent if is_shared else None)
 
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""

@@ -15,6 +15,7 @@ from trainables.cost import TensorPeak
 from trainables.data import collate, load_data
 from trainables.engine import Engine
 from trainables.evaluate import Evaluation, evaluate
+from trainables.host import HostProcess
 from trainables.identity import task_identity
 from trainables.knobs import canonical
 from trainables.model_folder import model_digest
@@ -106,6 +107,16 @@ def _identity(options: str) -> dict[str, Any]:
 
 _BASES: dict[str, Base] = {}
 _DATA: dict[Any, Any] = {}
+
+
+def finish_host(host: HostProcess) -> list[Event]:
+    """The events of a host's trial until it has finished."""
+    events: list[Event] = []
+    while not events or events[-1].kind != "finished":
+        event = host.next()
+        assert isinstance(event, Event), event
+        events.append(event)
+    return events
 
 
 def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:

@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables.run_folder import Guard, digest, half_written, sync, unguarded
+from trainables.run_folder import Guard, digest, sync, unguarded
 from trainables.sealed import DamagedError, sealed, unsealed
-from trainables.storage import storage_errors
+from trainables.storage import half_written, storage_errors
 
 if TYPE_CHECKING:
     from trainables.mirrored import Mirror

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.object_store import Listed, ObjectStore, Tag, checked_url, open_store, plain_key
-from trainables.storage import StorageError, storage_errors
+from trainables.storage import StorageError, half_written, storage_errors
 
 CACHE = "SWEEP_CACHE"  # the variable that names the folder of working copies
 TRIALS = "trials"
@@ -249,7 +248,7 @@ class Mirror:
     def _fetch(self, item: Listed) -> list[Any] | None:
         """The note of what was fetched; None if it has just gone."""
         file = self.folder / item.key.removeprefix(self.prefix)
-        beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+        beside = half_written(file)
         with storage_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -288,7 +287,7 @@ class Mirror:
             found = file.stat()
         key = f"{self.prefix}{self._name(file)}"
         tag = self.store.put(key, file, written_ns=found.st_mtime_ns)
-        return _noted(found, tag)
+        return [found.st_size, found.st_mtime_ns, tag.e_tag, tag.version]
 
     def _flush(self, notes: dict[str, Any]) -> None:
         waiting, self._waiting = sorted(self._waiting - notes.keys()), set()
@@ -345,18 +344,12 @@ def _stat_of(file: Path) -> list[int] | None:
 
 
 def _note_of(file: Path, tag: Tag) -> list[Any] | None:
-    try:
-        return _noted(file.stat(), tag)
-    except OSError:
-        return None
-
-
-def _noted(found: os.stat_result, tag: Tag) -> list[Any]:
-    return [found.st_size, found.st_mtime_ns, tag.e_tag, tag.version]
+    found = _stat_of(file)
+    return None if found is None else [*found, tag.e_tag, tag.version]
 
 
 def _place(file: Path, content: bytes, *, written_ns: int = 0) -> None:
-    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+    beside = half_written(file)
     with storage_errors(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,6 @@ import fcntl
 import functools
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trainables.errors import InputError
-from trainables.storage import StorageError, storage_errors
+from trainables.storage import StorageError, half_written, storage_errors
 
 SCHEMES = ("s3", "gs")
 CHUNK_BYTES = 64 * 2**20  # of a large object in one request
@@ -404,7 +403,7 @@ class FolderStore:
     def _beside(self, file: Path, content: bytes | Path) -> Iterator[Path]:
         """A file with the content, on the disk already, that is gone afterwards."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+        beside = half_written(file)
         try:
             with beside.open("wb") as part:
                 part.write(content if isinstance(content, bytes) else content.read_bytes())

@@ -36,7 +36,7 @@ from trainables.errors import InputError
 from trainables.object_store import is_url
 from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.spec import TrialSpec
-from trainables.storage import storage_errors
+from trainables.storage import half_written, storage_errors
 
 if TYPE_CHECKING:
     from trainables.mirrored import Mirror
@@ -632,12 +632,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def half_written(place: Path) -> Path:
-    """Where what will be moved to `place` is written (see `remove_half_written`); no two writers
-    get one name, on whichever nodes they are."""
-    return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
 
 def remove_half_written(folder: Path) -> None:

@@ -35,8 +35,8 @@ from trainables.engine import (
 from trainables.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.methods import Method
 from trainables.models import Base, tensor_bytes
-from trainables.run_folder import TrialFolder, digest, half_written, sync
-from trainables.storage import storage_errors
+from trainables.run_folder import TrialFolder, digest, sync
+from trainables.storage import half_written, storage_errors
 from trainables.team import DisagreementError, Team
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint

@@ -1,8 +1,9 @@
-"""StorageError: a disk that is full, read-only or gone, said with its place. LIGHT."""
+"""StorageError: a disk that is full, read-only or gone; and where half-written files lie. LIGHT."""
 
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,12 @@ def storage_error_in(error: BaseException | None) -> StorageError | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+def half_written(place: Path) -> Path:
+    """Where what will be moved to `place` is written (see `run_folder.remove_half_written`); no
+    two writers get one name, on whichever nodes they are."""
+    return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
 
 def _message(place: Path, reason: str) -> str:

@@ -99,10 +99,20 @@ class Seen:
 @contextmanager
 def driver(place: Place) -> Iterator[subprocess.Popen[str]]:
     """A driver, which is killed at the end; what it has started lives on (see `nothing_left`)."""
+    environment = {**tiny_sweep.environment(), MARK: str(place.storage)}
+    with driver_of(place.command(), environment) as process:
+        yield process
+
+
+@contextmanager
+def driver_of(
+    command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """As `driver`, of any command."""
     process = subprocess.Popen(
-        place.command(),
+        command,
         cwd=tiny_sweep.REPOSITORY,
-        env={**tiny_sweep.environment(), MARK: str(place.storage)},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.chaos.disturbed import (
     Place,
     _refuse_busy,
     again_if_busy,
+    driver_of,
     nothing_left,
     until,
 )
@@ -114,7 +114,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 def _told(first: Machine, folder: Path) -> Story:
     store = open_store(first.run_url)
     second, third, reader = (_with_disk(first, folder / name) for name in ("2", "3", "reader"))
-    with _driver(first) as process:
+    with driver_of(first.command(), first.environment) as process:
         until(process, lambda: bool(_saved(store)), seconds=LONGEST_SECONDS)
         refused = second.sweeps()
         process.kill()
@@ -130,24 +130,6 @@ def _told(first: Machine, folder: Path) -> Story:
 
 def _with_disk(machine: Machine, cache: Path) -> Machine:
     return Machine(machine.space, machine.url, cache, machine.mark, machine.server)
-
-
-@contextmanager
-def _driver(machine: Machine) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        machine.command(),
-        cwd=tiny_sweep.REPOSITORY,
-        env=machine.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _saved(store: ObjectStore) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_trials import make_spec
+from tests.tiny_trials import finish_host, make_spec
 from trainables import checkpoint
 from trainables.checkpoint import Checkpoint
 from trainables.fence import TakenOverError, take_over
@@ -196,7 +196,7 @@ def test_a_resumed_trial_tells_of_the_steps_that_it_told_of_before(
         take_over(place).append_told(step)
     resumed = HostProcess({})
     assert resumed.start(str(place.path)) == [first]
-    events = the_rest(resumed)
+    events = finish_host(resumed)
     assert [event.step for event in events if event.kind != "finished"] == [3, 6, 7, 8]
     summary = place.summary()
     assert summary is not None
@@ -205,16 +205,7 @@ def test_a_resumed_trial_tells_of_the_steps_that_it_told_of_before(
 
 def finish(host: HostProcess, place: TrialFolder) -> None:
     host.start(str(place.path))
-    the_rest(host)
-
-
-def the_rest(host: HostProcess) -> list[Event]:
-    events: list[Event] = []
-    while not events or events[-1].kind != "finished":
-        event = host.next()
-        assert isinstance(event, Event), event
-        events.append(event)
-    return events
+    finish_host(host)
 
 
 def _write_until_taken_over(folder: Path, ready: str, result: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_trials import BUDGET, EXECUTION, make_spec
+from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
 from trainables import engine
 from trainables.device_share import CONTEXT_BYTES, share_fraction
 from trainables.host import Failure, HostProcess, Interruption
@@ -42,15 +42,6 @@ def running(host: HostProcess, events: Generator[Event, None, None], folder: Pat
     host._running = events
 
 
-def finish(host: HostProcess) -> list[Event]:
-    events: list[Event] = []
-    while not events or events[-1].kind != "finished":
-        event = host.next()
-        assert isinstance(event, Event), event
-        events.append(event)
-    return events
-
-
 def test_trials_of_one_base_load_it_once(
     host: HostProcess, tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -58,7 +49,7 @@ def test_trials_of_one_base_load_it_once(
     for rank in (2, 4):
         place = prepared(make_spec(tiny_llama, rank=rank), tmp_path)
         assert host.start(str(place.path)) == []
-        finish(host)
+        finish_host(host)
         summary = place.summary()
         assert summary is not None and summary["provenance"]["git_commit"] == "0123"
         assert "rung step" in place.log_file.read_text()
@@ -75,7 +66,7 @@ def test_a_trial_that_is_closed_goes_on_from_its_checkpoint(
     host.close()
     history = host.start(str(place.path))
     assert history == [first]
-    rest = finish(host)
+    rest = finish_host(host)
     assert rest[0].step > first.step
 
 
@@ -96,7 +87,7 @@ def test_a_trial_that_can_not_start_is_a_failure_and_its_log_says_why(
     assert "Traceback" in place.log_file.read_text()
     healthy = prepared(make_spec(tiny_llama, rank=2), tmp_path)
     assert host.start(str(healthy.path)) == []
-    finish(host)
+    finish_host(host)
 
 
 def test_a_model_that_changed_after_the_plan_is_not_trained(
@@ -134,7 +125,7 @@ def test_a_base_that_no_trial_wants_leaves_nothing_in_memory(
 ) -> None:
     place = prepared(make_spec(tiny_llama, method="untrained"), tmp_path)
     assert host.start(str(place.path)) == []
-    finish(host)
+    finish_host(host)
     model = weakref.ref(host._base.model)
     other = prepared(make_spec(tiny_llama, method="untrained", quantization="nf4"), tmp_path)
     assert host.start(str(other.path)) == []
@@ -156,7 +147,7 @@ def test_a_trial_that_is_interrupted_leaves_with_a_checkpoint_of_its_last_step(
     assert own.start(str(place.path)) == Interruption()
     other = HostProcess({})
     assert other.start(str(place.path)) == [first]
-    finish(other)
+    finish_host(other)
 
 
 def test_an_interruption_waits_for_the_current_step_and_no_longer(
@@ -196,7 +187,7 @@ def test_scoring_is_left_alone_by_an_interruption(tiny_llama: Path, tmp_path: Pa
     own = HostProcess({})
     place = prepared(make_spec(tiny_llama, rank=2), tmp_path)
     own.start(str(place.path))
-    finish(own)
+    finish_host(own)
     own.interrupt()
     assert isinstance(own.score_report(str(place.path)), dict)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.buckets import new_place, s3_server
-from tests.tiny_trials import make_spec
+from tests.tiny_trials import finish_host, make_spec
 from trainables.host import Failure, HostProcess
 from trainables.object_store import open_store
 from trainables.run_folder import RunFolder, TrialFolder
@@ -28,15 +28,6 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"{new_place()}/tiny"
 
 
-def finish(host: HostProcess) -> list[Event]:
-    events: list[Event] = []
-    while not events or events[-1].kind != "finished":
-        event = host.next()
-        assert isinstance(event, Event), event
-        events.append(event)
-    return events
-
-
 def test_a_trial_moves_between_machines_and_ends_as_on_one(
     url: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,7 +36,7 @@ def test_a_trial_moves_between_machines_and_ends_as_on_one(
     alone.write_spec(spec, {})
     host = HostProcess({})
     host.start(alone.place)
-    expected = finish(host)
+    expected = finish_host(host)
 
     def on(machine: str) -> None:
         monkeypatch.setenv("SWEEP_CACHE", str(tmp_path / machine))
@@ -64,7 +55,7 @@ def test_a_trial_moves_between_machines_and_ends_as_on_one(
     history = taken.start(driver.place)
     assert isinstance(history, list)
     assert history[-1] == before[-1]
-    rest = finish(taken)
+    rest = finish_host(taken)
     late = lost.next()  # its machine can reach the bucket again
     assert isinstance(late, Failure)
     assert late.taken_over

@@ -13,13 +13,12 @@ from tests.orchestrator.run_builder import new_spec
 from trainables.run_folder import (
     RunFolder,
     TrialFolder,
-    half_written,
     remove_half_written,
     write_bytes,
     write_json,
 )
 from trainables.sealed import sealed
-from trainables.storage import StorageError
+from trainables.storage import StorageError, half_written
 
 TRIAL_FILES = {"spec.json", "summary.json", "predictions.jsonl", "worker.log", "report.json"}
 
