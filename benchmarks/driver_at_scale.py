@@ -30,7 +30,8 @@ import yaml
 
 from benchmarks.workload import REPOSITORY
 from trainables.host import HostProcess
-from trainables.spec import FINISHED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FINISHED
 
 FIFTHS = 5
 QUESTIONS = 8

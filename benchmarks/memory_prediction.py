@@ -30,8 +30,7 @@ from tests.tiny_models import make_tokenizer
 from trainables.data import IGNORED, Batch, Encoded
 from trainables.engine import Engine, less_activation_memory
 from trainables.evaluate import evaluate
-from trainables.knobs import canonical
-from trainables.methods import make_method
+from trainables.methods.registry import make_method
 from trainables.models import Base, load_base, tensor_bytes
 from trainables.prediction import (
     UNDER_ALLOWANCE,
@@ -40,7 +39,8 @@ from trainables.prediction import (
     Workload,
 )
 from trainables.simulate import predict
-from trainables.spec import Budget, Execution, TrialSpec
+from trainables.spec.knobs import canonical
+from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.task import Example
 
 

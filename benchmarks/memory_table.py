@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from orchestrator.capacity import in_words, parsed_size
 from orchestrator.popular_models import POPULAR
 from orchestrator.sharding import sharded_train_bytes
-from trainables.knobs import canonical
 from trainables.prediction import Prediction, Workload
 from trainables.simulate import predict
+from trainables.spec.knobs import canonical
 
 MODELS = {
     "Llama-3-8B": "meta-llama/Meta-Llama-3-8B",

@@ -19,15 +19,9 @@ from orchestrator.plan import Planner
 from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search
 from orchestrator.space import questions
-from trainables.spec import (
-    FAILED,
-    FINISHED,
-    INFEASIBLE,
-    INTERRUPTED,
-    STOPPED,
-    Event,
-    TrialSpec,
-)
+from trainables.spec.events import Event
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
+from trainables.spec.trial_spec import TrialSpec
 
 REFUSALS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no end
 _LISTED = 200  # at most so many that the device rules out are listed one by one

@@ -16,11 +16,12 @@ from orchestrator.plan import find_model
 from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.trial_result import objective, ranked
 from trainables.errors import InputError
-from trainables.knobs import canonical
 from trainables.object_store import is_url, open_store
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.sealed import DamagedError
-from trainables.spec import BASELINE, FINISHED, Budget, TrialSpec
+from trainables.spec.knobs import canonical
+from trainables.spec.states import BASELINE, FINISHED
+from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage import StorageError
 
 BASE, MODEL = "base", "model"

@@ -12,7 +12,7 @@ from orchestrator.overrides import apply_overrides
 from orchestrator.plan import Planner
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError, did_you_mean
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks import TASKS, make_task
 from trainables.tasks.task import SPLITS, Example, Task
 

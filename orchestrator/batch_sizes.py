@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.costs import has_device_alone
 from orchestrator.trial_result import TrialResult
-from trainables.knobs import AUTO, step_examples
+from trainables.spec.knobs import AUTO, step_examples
 
 SPEED = "examples_per_second"
 MEMORY = "train_peak_memory_bytes"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES
-from trainables.checks import is_finite
 from trainables.errors import InputError
+from trainables.spec.checks import is_finite
 
 if TYPE_CHECKING:
     from orchestrator.config import ResourcesConfig

@@ -20,7 +20,7 @@ from orchestrator.interrupts import NotedSignals
 from orchestrator.weights import Weights, bring_to_nodes
 from trainables.errors import InputError
 from trainables.hub import HubAccess, HubModel
-from trainables.knobs import needs_ranks
+from trainables.spec.knobs import needs_ranks
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5  # whether the first host is up, or nobody waits for it any more

@@ -27,8 +27,8 @@ from orchestrator.settings import (
 )
 from orchestrator.space import Space, grid, knob_names
 from orchestrator.strict_yaml import read_yaml
-from trainables.checks import above, at_least, between, boolean, one_of, whole
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
 
 ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.ledger import TrialRecord
-from trainables.spec import FINISHED
+from trainables.spec.states import FINISHED
 
 REMEMBERED = 20  # trials of a kind, the last ones
 TO_LOWER = 3  # so many trials of a kind must have taken less before less is predicted

@@ -23,7 +23,7 @@ from orchestrator.run_state import hours_are_over, read_state, remember
 from orchestrator.tracking import redact
 from orchestrator.trial_result import TrialResult, ranked
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INFEASIBLE, STOPPED
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.space import Branch, Choice, Question, Space, combinations, questions, same
-from trainables import knobs
 from trainables.errors import InputError
-from trainables.knobs import AUTO, KNOBS
+from trainables.spec import knobs
+from trainables.spec.knobs import AUTO, KNOBS
 
 Rule = Mapping[str, tuple[Any, ...]]
 _CELL = ("model", "quantization", "method")

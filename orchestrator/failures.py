@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.trial_result import RUNNING, TrialResult
-from trainables.spec import FAILED, INFEASIBLE, INTERRUPTED, STOPPED
+from trainables.spec.states import FAILED, INFEASIBLE, INTERRUPTED, STOPPED
 
 ORDER = (FAILED, INFEASIBLE, STOPPED, INTERRUPTED, RUNNING)
 _NUMBER = re.compile(r"-?\d[\d.,]*(?:e[+-]?\d+)?%?")

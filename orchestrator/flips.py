@@ -16,8 +16,8 @@ from typing import Any, Literal
 from orchestrator.labels import quantization_name
 from orchestrator.significance import Comparison, compare
 from orchestrator.trial_result import TrialResult
-from trainables.knobs import KNOBS
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.knobs import KNOBS
+from trainables.spec.quantization import QUANTIZATIONS
 
 REFERENCE = "none"
 UNKNOWN_KIND = "unknown"

@@ -18,10 +18,10 @@ from orchestrator.correction import Correction
 from orchestrator.ledger import TrialRecord
 from orchestrator.model_config import model_config
 from orchestrator.sharding import kept_bytes, sharded_eval_bytes, sharded_train_bytes
-from trainables.combinations import impossible
-from trainables.knobs import AUTO, step_examples
 from trainables.prediction import TrialPrediction
-from trainables.spec import TrialSpec
+from trainables.spec.constraints import impossible
+from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.trial_spec import TrialSpec
 
 ModelConfig = Callable[[TrialSpec], Mapping[str, Any] | None]
 

@@ -20,7 +20,8 @@ import ray
 from trainables.host import Failure, Interruption, finished_event, write_down
 from trainables.hub import HubAccess
 from trainables.run_folder import TrialFolder
-from trainables.spec import FINISHED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FINISHED
 
 if TYPE_CHECKING:
     from trainables.gang_member import Decision

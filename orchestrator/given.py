@@ -22,7 +22,7 @@ from orchestrator.space import (
     same,
 )
 from trainables.errors import InputError, did_you_mean
-from trainables.knobs import KNOBS
+from trainables.spec.knobs import KNOBS
 
 Given = Mapping[str, Any]
 _DECIDING = ("model", "method", "quantization", "batch_size")  # whether other knobs are read

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.space import ORDER, Branch, Choice, Constant, Node, Range, Space, is_read, same
-from trainables import knobs
 from trainables.errors import InputError, did_you_mean
-from trainables.knobs import AUTO, KNOBS
-from trainables.methods import METHODS
-from trainables.quantization import QUANTIZATIONS
+from trainables.methods.registry import METHODS
+from trainables.spec import knobs
+from trainables.spec.knobs import AUTO, KNOBS
+from trainables.spec.quantization import QUANTIZATIONS
 
 RANGES = ("log_uniform", "uniform", "integers")
 _LITERAL = "value"

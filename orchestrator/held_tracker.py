@@ -14,7 +14,7 @@ from orchestrator.tracking import (
     TrackingError,
 )
 from trainables.run_folder import Guard
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 
 class HeldTracker:

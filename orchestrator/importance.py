@@ -25,7 +25,7 @@ from itertools import combinations
 
 from orchestrator.knob_levels import level_name, levels_of, natural_order
 from orchestrator.trial_result import TrialResult
-from trainables.knobs import KNOBS
+from trainables.spec.knobs import KNOBS
 
 FEWEST_TRIALS = 6
 FREEDOM_SHARE = 0.5  # of the trials must be left over for the noise, or adjusting costs too much

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.knobs import AUTO
+from trainables.spec.knobs import AUTO
 
 TITLES = {
     "em_acc": "EmAcc",

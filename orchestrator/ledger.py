@@ -15,17 +15,9 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.run_folder import Json, RunFolder, TrialFolder
 from trainables.sealed import DamagedError
-from trainables.spec import (
-    FAILED,
-    FINISHED,
-    INFEASIBLE,
-    INTERRUPTED,
-    STATES,
-    STOPPED,
-    TRIAL,
-    Event,
-    TrialSpec,
-)
+from trainables.spec.events import Event
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STATES, STOPPED, TRIAL
+from trainables.spec.trial_spec import TrialSpec
 
 RUNNING = "running"
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 16_384

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.quantization import QUANTIZATIONS
 from trainables.run_folder import TrialFolder
-from trainables.spec import TrialSpec
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import TrialSpec
 
 
 def loading_lines(folder: TrialFolder) -> list[str]:

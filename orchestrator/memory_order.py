@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.knobs import AUTO
+from trainables.spec.knobs import AUTO
 
 Knobs = Mapping[str, Any]  # canonical
 AtLeast = Callable[[Any, Any], bool]  # whether the first needs at least as much as the second

@@ -33,7 +33,9 @@ from orchestrator.tracking import (
 from orchestrator.trial_result import Split, TrialResult, objective, ranked
 from trainables.errors import InputError
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import INTERRUPTED, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.states import INTERRUPTED
+from trainables.spec.trial_spec import TrialSpec
 
 SWEEP_PARAMS = ("task", "objective", "budget", "search", "scheduler")
 TABLES: Mapping[str, Split] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 SYSTEM = "system/"  # what MLflow's pages show under "System metrics" begins with it
 

@@ -33,7 +33,8 @@ from orchestrator.tracking import (
     redact,
 )
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
 STATUSES = {
     FINISHED: "FINISHED",

@@ -17,12 +17,13 @@ from orchestrator.exclusions import surviving
 from orchestrator.forecast import Forecast, Forecaster
 from orchestrator.ledger import TrialRecord
 from orchestrator.space import Constant, Question, Range, Space, questions
-from trainables.combinations import impossible
 from trainables.errors import InputError
 from trainables.identity import task_identity
-from trainables.knobs import KNOBS, canonical
 from trainables.model_folder import check_model_folder, model_digest, resolve_revision
-from trainables.spec import BASELINE, TRIAL, Budget, Execution, TrialSpec
+from trainables.spec.constraints import impossible
+from trainables.spec.knobs import KNOBS, canonical
+from trainables.spec.states import BASELINE, TRIAL
+from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks import make_task
 
 MODEL = "model "  # begins the names of models in `Planner.contents`

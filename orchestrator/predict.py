@@ -14,10 +14,10 @@ from orchestrator.asked_questions import chosen_questions, option_faults, plain_
 from orchestrator.predict_report import Answered, Comparison, json_lines, report
 from orchestrator.results import read_predictions
 from orchestrator.trial_result import Split
-from trainables.checks import one_of
 from trainables.errors import InputError
-from trainables.quantization import QUANTIZATIONS
-from trainables.spec import TrialSpec
+from trainables.spec.checks import one_of
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import TrialSpec
 
 ANSWERED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _DESCRIPTION = """\

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.failures import counts_text
 from orchestrator.trial_result import RUNNING, TrialResult
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INTERRUPTED, STOPPED
+from trainables.spec.states import FAILED, FINISHED, INTERRUPTED, STOPPED
 
 
 def resume_line(run: RunFolder) -> str:

@@ -19,9 +19,9 @@ from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.host import LOADING_TAKES, Failure, Interruption
-from trainables.knobs import needs_ranks
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event
+from trainables.spec.events import Event
+from trainables.spec.knobs import needs_ranks
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types

@@ -9,7 +9,7 @@ from orchestrator.failures import counts_text
 from orchestrator.labels import MISSING, bytes_text, model_name, quantization_name
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.trial_result import TrialResult
-from trainables.knobs import AUTO
+from trainables.spec.knobs import AUTO
 
 HEADING = "Speed and memory by batch size"
 SHOWN = 4  # studies, where a sweep varies more than the batch

@@ -17,8 +17,8 @@ from orchestrator.config import SweepConfig
 from orchestrator.draws import Draw, draw, walk
 from orchestrator.exclusions import cells as all_cells
 from orchestrator.exclusions import count, excluded
-from trainables.knobs import AUTO, canonical, step_examples
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
+from trainables.spec.knobs import AUTO, canonical, step_examples
 
 _GONE_THROUGH = 4_000  # of more configurations so many are drawn
 

@@ -18,7 +18,8 @@ from trainables.errors import InputError, did_you_mean
 from trainables.object_store import is_url
 from trainables.run_folder import RunFolder, TrialFolder
 from trainables.sealed import DamagedError
-from trainables.spec import INTERRUPTED, TRIAL, Event
+from trainables.spec.events import Event
+from trainables.spec.states import INTERRUPTED, TRIAL
 from trainables.storage import StorageError
 
 Row = Mapping[str, Any]

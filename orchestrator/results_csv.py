@@ -12,8 +12,8 @@ from typing import Any
 from orchestrator.cost_metrics import PREDICTED
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
-from trainables.knobs import KNOBS
 from trainables.run_folder import RunFolder
+from trainables.spec.knobs import KNOBS
 
 METRICS = (
     "em_acc",

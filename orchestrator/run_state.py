@@ -19,7 +19,7 @@ from trainables.errors import InputError
 from trainables.mirrored import Mirror
 from trainables.run_folder import RunFolder
 from trainables.sealed import DamagedError
-from trainables.spec import INFEASIBLE, TRIAL
+from trainables.spec.states import INFEASIBLE, TRIAL
 from trainables.storage import StorageError
 
 _HOW_TO_GO_ON = "  Give the new one another --name, or take the change back to resume."

@@ -35,7 +35,8 @@ from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
 from trainables.host import LOADING_TAKES, Failure
-from trainables.spec import INTERRUPTED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import INTERRUPTED
 from trainables.storage import StorageError, storage_error_in
 
 OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")

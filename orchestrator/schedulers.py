@@ -22,7 +22,7 @@ from ray.tune.schedulers import (
 )
 
 from orchestrator.config import SchedulerConfig
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 OBJECTIVE, UNITS = "objective", "units"
 _JUST_BELOW = 1 - 1e-9  # 0.07 * 100 is more than 7, and a trial is judged at 7

@@ -16,7 +16,7 @@ from orchestrator.fitting import Fitting
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner
 from orchestrator.search import Proposal, Search
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 
 ASKS_BEFORE_FALLING_BACK = 20
 _POOL = 200  # configurations among which the likeliest to fit is taken

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trainables.checks import Check
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.checks import Check
 
 REQUIRED = object()
 T = TypeVar("T")

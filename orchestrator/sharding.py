@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.knobs import NO_OFFLOAD, REDUCE_BUCKET, needs_ranks
 from trainables.prediction import Prediction
+from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET, needs_ranks
 
 FLOAT32 = 4  # bytes
 LIVE_PARAMETERS = 1_000_000_000  # numbers; stage3_max_live_parameters' default

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainables.errors import InputError
-from trainables.knobs import KNOBS
+from trainables.spec.knobs import KNOBS
 
 _FIRST = ("model", "method", "quantization")  # what decides which other knobs are read
 ORDER = (*_FIRST, *(name for name in KNOBS if name not in _FIRST))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text
-from trainables.spec import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainables.run_folder import RunFolder
-from trainables.spec import FINISHED, TRIAL
+from trainables.spec.states import FINISHED, TRIAL
 
 _LOOKED_AT = 200  # trials, of each run
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 Row = Mapping[str, Any]
 

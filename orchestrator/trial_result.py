@@ -9,7 +9,8 @@ from typing import Any, Literal
 from orchestrator.labels import trial_label
 from orchestrator.objective import OBJECTIVES
 from trainables.run_folder import TrialFolder
-from trainables.spec import BASELINE, FINISHED, TRIAL, Event
+from trainables.spec.events import Event
+from trainables.spec.states import BASELINE, FINISHED, TRIAL
 
 RUNNING = "running"
 Split = Literal["selection", "report"]

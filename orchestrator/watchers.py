@@ -10,7 +10,7 @@ from orchestrator.ledger import TrialRecord
 from orchestrator.mirror import finish_trial, start_trial
 from orchestrator.terminal import SweepDisplay
 from orchestrator.tracking import BackgroundTracker
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 
 class DisplayWatcher:

@@ -30,7 +30,7 @@ from orchestrator.search import Search
 from tests.tiny_trials import GENERATED, make_spec, run
 from trainables.host import Failure, HostProcess
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 MEBIBYTE = 1 << 20
 SPACE: dict[str, Any] = {

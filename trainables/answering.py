@@ -24,7 +24,7 @@ from trainables.engine import free_memory
 from trainables.errors import InputError, first_line
 from trainables.evaluate import answer
 from trainables.identity import check_model
-from trainables.methods import make_method
+from trainables.methods.registry import make_method
 from trainables.models import (
     Base,
     default_device,
@@ -33,7 +33,7 @@ from trainables.models import (
     resolve_compute_dtype,
     warm_imports,
 )
-from trainables.spec import Execution, TrialSpec
+from trainables.spec.trial_spec import Execution, TrialSpec
 
 Say = Callable[[str], None]
 

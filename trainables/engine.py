@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from trainables import checkpoint
 from trainables.data import IGNORED, Batch
-from trainables.methods import Method
+from trainables.methods.method import Method
 from trainables.models import Base
 from trainables.run_folder import TrialFolder
 from trainables.team import Alone, Team

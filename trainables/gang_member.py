@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from trainables.host import LOADING_TAKES, Failure, failure_of
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event
+from trainables.spec.events import Event
 from trainables.trial import resumed_history
 from trainables.watch import Discarded, Interrupted, Watch
 

@@ -21,7 +21,9 @@ from trainables.errors import first_line
 from trainables.fence import TakenOverError, take_over
 from trainables.hub import HubAccess, HubModel, fetch_all
 from trainables.run_folder import TrialFolder
-from trainables.spec import FINISHED, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.states import FINISHED
+from trainables.spec.trial_spec import TrialSpec
 from trainables.storage import storage_error_in
 from trainables.watch import Discarded, Interrupted, Watch
 

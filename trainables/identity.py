@@ -8,7 +8,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.model_folder import model_digest
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Task
 
 _CHANGED = "has changed since this trial was planned; run the sweep under another --name."

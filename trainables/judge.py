@@ -9,7 +9,7 @@ from trainables.cost import TensorPeak, reset_process_peak
 from trainables.engine import memory_errors
 from trainables.evaluate import Evaluation, evaluate
 from trainables.sealed import DamagedError
-from trainables.spec import Event
+from trainables.spec.events import Event
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
 from trainables.work import rates_of

@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trainables.errors import InputError
 from trainables.hub import HubModel, fetched
 from trainables.model_folder import check_model_folder
-from trainables.quantization import QUANTIZATIONS
-from trainables.spec import TrialSpec
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import TrialSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")

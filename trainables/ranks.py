@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.run_folder import TrialFolder, prediction_lines
-from trainables.spec import Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import TrialSpec
 
 _ONE_DISK = "the working copy (several nodes need --storage in a folder that they share)"
 

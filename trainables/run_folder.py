@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from trainables.errors import InputError
 from trainables.object_store import is_url
 from trainables.sealed import DamagedError, sealed, unsealed
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.storage import half_written, storage_errors
 
 if TYPE_CHECKING:

@@ -32,10 +32,10 @@ from trainables.engine import (
     set_rng_states,
     summed_loss,
 )
-from trainables.knobs import NO_OFFLOAD, REDUCE_BUCKET
-from trainables.methods import Method
+from trainables.methods.method import Method
 from trainables.models import Base, tensor_bytes
 from trainables.run_folder import TrialFolder, digest, sync
+from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.storage import half_written, storage_errors
 from trainables.team import DisagreementError, Team
 

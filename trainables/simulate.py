@@ -25,7 +25,7 @@ from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, 
 from trainables.simulate_depth import model_config, simulate_any_depth
 from trainables.simulate_device import DEVICES
 from trainables.simulate_step import EVAL_PHASES, TRAIN_PHASES, Measured
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.work import total_flops
 from trainables.workload import TokenLengths, assumed_splits, planned_work
 

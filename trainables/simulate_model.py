@@ -15,9 +15,9 @@ import torch
 from bitsandbytes import MatmulLtState
 from torch import nn
 
-from trainables.methods import make_method
+from trainables.methods.registry import make_method
 from trainables.models import DTYPES
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS
 
 Knobs = Mapping[str, Any]
 

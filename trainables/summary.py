@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.knobs import AUTO, step_examples
-from trainables.spec import FINISHED, Event
+from trainables.spec.events import Event
+from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.states import FINISHED
 from trainables.trial import Progress, Trial
 
 

@@ -28,9 +28,9 @@ from trainables.engine import (
 from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.judge import judge_untrained
-from trainables.knobs import AUTO, step_examples
 from trainables.run_folder import digest
-from trainables.spec import Event
+from trainables.spec.events import Event
+from trainables.spec.knobs import AUTO, step_examples
 from trainables.storage import storage_errors
 from trainables.summary import finish
 from trainables.team import share

@@ -12,10 +12,11 @@ from typing import Any
 from trainables import checkpoint
 from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.data import TrialData
-from trainables.methods import AnyMethod, make_method
+from trainables.methods.registry import AnyMethod, make_method
 from trainables.models import Base
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import TrialSpec
 from trainables.team import Alone, Team
 from trainables.work import Generation, Pass, WorkRates, total_flops
 

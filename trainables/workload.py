@@ -19,11 +19,12 @@ from typing import Any
 from trainables.data import encode, fixed_subset, training_order
 from trainables.errors import InputError
 from trainables.evaluate import length_sorted
-from trainables.knobs import AUTO, step_examples
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
 from trainables.prediction import Workload
 from trainables.run_folder import write_json
-from trainables.spec import TRIAL, TrialSpec
+from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.states import TRIAL
+from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks import make_task
 from trainables.work import Generation, Pass, batch_pass
 

@@ -33,7 +33,8 @@ from trainables.checkpoint import load_latest, load_latest_state
 from trainables.errors import InputError
 from trainables.judge import score_report
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import FINISHED, INTERRUPTED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FINISHED, INTERRUPTED
 from trainables.train import train
 from trainables.trial import Trial, resumed_history
 

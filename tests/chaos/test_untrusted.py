@@ -33,7 +33,7 @@ from trainables.judge import score_report
 from trainables.model_folder import check_model_folder, model_digest
 from trainables.models import load_base
 from trainables.run_folder import RunFolder
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks import make_task
 from trainables.train import train
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.tiny_trials import make_spec, shared_base
-from trainables.knobs import KNOBS, canonical, check
-from trainables.methods import METHODS, make_method
+from trainables.methods.registry import METHODS, make_method
+from trainables.spec.knobs import KNOBS, canonical, check
 
 
 @pytest.mark.parametrize("name", METHODS)

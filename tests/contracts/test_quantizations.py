@@ -24,7 +24,7 @@ from trainables.cost import TensorPeak
 from trainables.engine import Engine
 from trainables.evaluate import evaluate
 from trainables.models import Base, load_base, stored_tensors
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS
 
 # bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one
 # example gives depends on its neighbours there (about 1e-3).

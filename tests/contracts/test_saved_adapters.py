@@ -16,7 +16,7 @@ import torch
 
 from tests.tiny_trials import evaluate_selection, make_spec, make_trial
 from trainables.models import Base, load_base
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS
 from trainables.train import train
 from trainables.trial import Trial
 

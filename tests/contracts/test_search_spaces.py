@@ -12,8 +12,8 @@ import yaml
 from orchestrator.config import SweepConfig, from_mapping, load_config, to_mapping
 from orchestrator.exclusions import cells, count, excluded, idle_rules
 from orchestrator.space import combinations, grid, sample, suggest
-from trainables import knobs
-from trainables.combinations import impossible
+from trainables.spec import knobs
+from trainables.spec.constraints import impossible
 
 FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -18,7 +18,7 @@ from orchestrator.tracking import (
     Tracker,
 )
 from tests.orchestrator.mlflow_servers import mlflow_server
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 SWEEP = SweepIdentity("s1", "quick", 1e9, tags={"git_commit": "0123abc"}, params={"task": "finqa"})
 Make = Callable[[], Tracker]

@@ -25,8 +25,9 @@ from trainables.models import (
     resolve_compute_dtype,
     stored_tensors,
 )
-from trainables.quantization import QUANTIZATIONS
-from trainables.spec import Budget, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.train import train
 from trainables.trial import Trial, resumed_history
 

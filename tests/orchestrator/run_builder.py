@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.knobs import canonical
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import BASELINE, FINISHED, TRIAL, Budget, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.knobs import canonical
+from trainables.spec.states import BASELINE, FINISHED, TRIAL
+from trainables.spec.trial_spec import Budget, TrialSpec
 
 CONFIG: Mapping[str, Any] = {
     "task": "finqa",

@@ -20,7 +20,7 @@ from tests.orchestrator.test_agenda import config, studied
 from tests.orchestrator.tiny_sweep import finish
 from trainables.prediction import TrialPrediction
 from trainables.run_folder import RunFolder
-from trainables.spec import INFEASIBLE
+from trainables.spec.states import INFEASIBLE
 
 ALGORITHMS = ["random", "tpe", "nsga2", "grid"]
 

@@ -17,9 +17,10 @@ from orchestrator.asked_models import (
 )
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import STATES, TrialSpec
+from trainables.spec.states import STATES
+from trainables.spec.trial_spec import TrialSpec
 
 TRAINED = [name for name, method in METHODS.items() if method.trains]
 

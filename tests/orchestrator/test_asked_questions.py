@@ -18,7 +18,7 @@ from orchestrator.asked_questions import (
 )
 from tests.trainables.tasks import tatqa_file
 from trainables.errors import InputError
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS
 from trainables.tasks import TASKS, make_task
 from trainables.tasks.download import SOURCES
 from trainables.tasks.task import Example

@@ -10,9 +10,9 @@ import pytest
 from orchestrator.correction import HIGHEST, TO_LOWER, Correction
 from orchestrator.ledger import Ledger, TrialRecord
 from tests.orchestrator import run_builder
-from trainables.knobs import canonical
 from trainables.run_folder import RunFolder
-from trainables.spec import STOPPED
+from trainables.spec.knobs import canonical
+from trainables.spec.states import STOPPED
 
 TOLD = {
     "uncorrected_train_memory_bytes": 1000,
@@ -38,7 +38,7 @@ def trial(
 
 
 def _event(summary: Any) -> Any:
-    from trainables.spec import Event
+    from trainables.spec.events import Event
 
     return Event("rung", 1, 8, summary["metrics"], 1.0)
 

@@ -13,7 +13,7 @@ from orchestrator.importance import importance, knob_verdicts
 from orchestrator.knob_levels import levels_of
 from orchestrator.trial_result import TrialResult
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 Score = Callable[[Mapping[str, Any], random.Random], float]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.memory_order import FREE, ORDERED, Need
-from trainables.knobs import KNOBS, canonical
+from trainables.spec.knobs import KNOBS, canonical
 
 MIDDLE: dict[str, Any] = {
     "model": "a",

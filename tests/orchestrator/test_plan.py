@@ -15,7 +15,7 @@ from orchestrator.config import SchedulerConfig, SweepConfig, from_mapping
 from orchestrator.plan import Planner, is_hub_id, resolve_path, rungs
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
-from trainables.knobs import KNOBS
+from trainables.spec.knobs import KNOBS
 
 
 def config(*, model: str = "a-model", **space: Any) -> SweepConfig:

@@ -22,7 +22,8 @@ from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
 from trainables.host import Failure
 from trainables.run_folder import RunFolder
-from trainables.spec import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED, Event
+from trainables.spec.events import Event
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 from trainables.storage import StorageError
 
 

@@ -15,7 +15,7 @@ from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import rungs
 from orchestrator.schedulers import SCHEDULERS, Stratified, bracket_of, judged
 from tests.orchestrator.tiny_sweep import rung
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 BUDGET = 64
 STOP, CONTINUE = "STOP", "CONTINUE"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from orchestrator.grammar import parse_space
 from orchestrator.space import Choice, Range, grid, knob_names, questions, resolve, sample, suggest
 from tests.orchestrator import spaces
-from trainables import knobs
 from trainables.errors import InputError
+from trainables.spec import knobs
 
 
 def _first(question: Any) -> Any:

@@ -17,7 +17,7 @@ from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec
 from trainables.run_folder import TrialFolder
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import TrialSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SECONDS = 400  # DeepSpeed compiles something at its first use

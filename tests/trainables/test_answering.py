@@ -16,9 +16,9 @@ from tests.tiny_trials import make_spec, run
 from trainables import answering, models
 from trainables.answering import Answers, Asked, answers
 from trainables.errors import InputError
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
 from trainables.run_folder import TrialFolder
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 ROWS: list[dict[str, Any]] = [

@@ -19,8 +19,8 @@ from trainables.engine import (
     memory_errors,
     schedule_factor,
 )
-from trainables.knobs import SCHEDULES
 from trainables.models import load_base
+from trainables.spec.knobs import SCHEDULES
 from trainables.trial import Trial
 
 

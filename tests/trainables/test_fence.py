@@ -17,7 +17,8 @@ from trainables.checkpoint import Checkpoint
 from trainables.fence import TakenOverError, take_over
 from trainables.host import Failure, HostProcess
 from trainables.run_folder import TrialFolder
-from trainables.spec import Budget, Event
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget
 from trainables.storage import StorageError
 
 

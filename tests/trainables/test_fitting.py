@@ -22,7 +22,8 @@ from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
 from trainables.run_folder import TrialFolder
-from trainables.spec import Budget, Event
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget
 from trainables.train import train
 from trainables.trial import resumed_history
 

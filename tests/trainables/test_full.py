@@ -14,10 +14,11 @@ from tests.tiny_trials import assert_same_curve, evaluate_selection, make_spec, 
 from trainables.engine import Engine
 from trainables.errors import InputError
 from trainables.judge import score_report
-from trainables.methods import Full, LoRA
+from trainables.methods.adapters import LoRA
+from trainables.methods.weights import Full
 from trainables.models import load_base, stored_tensors
 from trainables.sealed import DamagedError
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.train import train
 from trainables.trial import Trial
 

@@ -17,7 +17,8 @@ from trainables import engine
 from trainables.device_share import CONTEXT_BYTES, share_fraction
 from trainables.host import Failure, HostProcess, Interruption
 from trainables.run_folder import TrialFolder
-from trainables.spec import Budget, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.watch import Watch
 
 LONG = Budget(train_examples=4000, eval_examples=3, rungs=(1.0,))

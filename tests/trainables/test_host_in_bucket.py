@@ -15,7 +15,7 @@ from tests.tiny_trials import finish_host, make_spec
 from trainables.host import Failure, HostProcess
 from trainables.object_store import open_store
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import Event
+from trainables.spec.events import Event
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from tests.tiny_trials import make_spec, shared_base
 from trainables.data import load_data
 from trainables.errors import InputError
 from trainables.identity import check_model, check_task, task_identity
-from trainables.spec import TrialSpec
+from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks import make_task
 from trainables.tasks.task import Task
 

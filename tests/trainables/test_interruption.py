@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
-from trainables.spec import Budget, Event
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget
 from trainables.train import train
 from trainables.trial import resumed_history
 from trainables.watch import Interrupted

@@ -14,11 +14,11 @@ from trainables import checkpoint, mirrored
 from trainables.checkpoint import Checkpoint
 from trainables.errors import InputError
 from trainables.fence import TakenOverError, take_over
-from trainables.knobs import canonical
 from trainables.mirrored import Mirror, working_copy
 from trainables.object_store import BucketStore, Listed, ObjectStore, Patience, Stored, Tag
 from trainables.run_folder import RunFolder, TrialFolder
-from trainables.spec import Budget, TrialSpec
+from trainables.spec.knobs import canonical
+from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage import StorageError
 
 ROWS = [{"id": "q1", "answer": "12"}]

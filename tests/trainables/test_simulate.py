@@ -16,11 +16,11 @@ from transformers import LlamaConfig
 from benchmarks.memory_prediction import compare, draw
 from trainables import simulate, simulate_depth, simulate_step
 from trainables.errors import InputError
-from trainables.knobs import canonical
 from trainables.prediction import Prediction, Workload
-from trainables.quantization import QUANTIZATIONS
 from trainables.simulate import answers, digest, predict
 from trainables.simulate_step import TRAIN_PHASES, paged_adamw_8bit_bytes
+from trainables.spec.knobs import canonical
+from trainables.spec.quantization import QUANTIZATIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SMALL = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.tiny_trials import make_spec, make_trial
-from trainables.spec import Event
+from trainables.spec.events import Event
 from trainables.system_metrics import SystemSampler
 from trainables.train import train
 

@@ -24,7 +24,8 @@ from tests.tiny_trials import (
 )
 from trainables.judge import score_report
 from trainables.models import load_base
-from trainables.spec import Budget, Event
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget
 from trainables.train import TrainingFailedError, train
 from trainables.trial import Trial, resumed_history
 

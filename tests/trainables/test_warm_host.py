@@ -19,9 +19,10 @@ from tests.tiny_trials import make_spec
 from trainables.data import DATA_KEPT, load_data
 from trainables.host import Failure, HostProcess
 from trainables.models import Base, load_base, stored_tensors
-from trainables.quantization import QUANTIZATIONS
 from trainables.run_folder import TrialFolder
-from trainables.spec import Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import TrialSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 WORST: dict[str, Any] = {"gradient_checkpointing": True, "dropout": 0.1}

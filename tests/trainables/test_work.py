@@ -17,7 +17,8 @@ from trainables.data import IGNORED, Batch, collate
 from trainables.engine import Engine
 from trainables.evaluate import length_sorted
 from trainables.prediction import FlopRates
-from trainables.spec import Budget, Event, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.train import train
 from trainables.trial import Progress, Trial, last_progress
 from trainables.work import Generation, Pass, batch_pass, rates_of, total_flops

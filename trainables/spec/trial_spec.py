@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from trainables.spec.states import TRIAL
+
 FORMAT_VERSION = 2  # 2: the warm-up's first step has rate 0
-TRIAL, BASELINE = "trial", "baseline"
-STATES = ("finished", "stopped", "failed", "infeasible", "interrupted")
-FINISHED, STOPPED, FAILED, INFEASIBLE, INTERRUPTED = STATES
 
 
 @dataclass(frozen=True)
@@ -101,39 +99,3 @@ class TrialSpec:
         fields["budget"] = Budget(**budget)
         fields["execution"] = Execution(**fields["execution"])
         return cls(**fields)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that a running trial reports, in order; units and step never decrease.
-
-    progress: training moved on (at most one per `progress_seconds`); metrics: train_loss
-    (mean over completion tokens since the last event), learning_rate, examples_per_second,
-    tokens_seen, ....
-    rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, em_acc,
-    em_acc_strict, em_acc_questions (how many were asked) and the peaks of memory.
-    finished: the last; the summary lies on disk.
-
-    `system` is what the worker's machine was doing then (`trainables.system_metrics`): no result
-    of the trial, and so apart from its metrics.
-    """
-
-    kind: Literal["progress", "rung", "finished"]
-    step: int  # optimizer steps done
-    units: int  # examples seen
-    metrics: Mapping[str, float]
-    fraction: float = 0.0  # of the budget
-    seconds: float = 0.0  # of training, evaluation and saving so far, all attempts
-    system: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Event:
-        """The event that `to_json` wrote; a metric that was not finite is null there, NaN here."""
-        metrics = {
-            name: math.nan if metric is None else metric
-            for name, metric in value["metrics"].items()
-        }
-        return cls(**{**value, "metrics": metrics})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.knobs import AUTO, NO_OFFLOAD, needs_ranks
-from trainables.quantization import QUANTIZATIONS
+from trainables.spec.knobs import AUTO, NO_OFFLOAD, needs_ranks
+from trainables.spec.quantization import QUANTIZATIONS
 
 Knobs = Mapping[str, Any]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.checks import Check, above, at_least, boolean, one_of, whole, within
 from trainables.errors import did_you_mean
-from trainables.methods import METHODS
-from trainables.quantization import QUANTIZATIONS
+from trainables.methods.registry import METHODS
+from trainables.spec.checks import Check, above, at_least, boolean, one_of, whole, within
+from trainables.spec.quantization import QUANTIZATIONS
 
 
 @dataclass(frozen=True)

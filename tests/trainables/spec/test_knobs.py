@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trainables.knobs import AUTO, KNOBS, canonical, check, needs_ranks, step_examples
-from trainables.methods import METHODS
-from trainables.quantization import QUANTIZATIONS
+from trainables.methods.registry import METHODS
+from trainables.spec.knobs import AUTO, KNOBS, canonical, check, needs_ranks, step_examples
+from trainables.spec.quantization import QUANTIZATIONS
 
 WRONG: dict[str, list[Any]] = {
     "model": ["", None, 3],

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from trainables.combinations import impossible
-from trainables.knobs import canonical
-from trainables.methods import METHODS
-from trainables.quantization import QUANTIZATIONS
+from trainables.methods.registry import METHODS
+from trainables.spec.constraints import impossible
+from trainables.spec.knobs import canonical
+from trainables.spec.quantization import QUANTIZATIONS
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4", "fp4"])

@@ -11,7 +11,9 @@ import torch
 
 from tests.tiny_trials import make_spec, shared_base
 from trainables.errors import InputError
-from trainables.methods import LoRA, Untrained, make_method
+from trainables.methods.adapters import LoRA
+from trainables.methods.method import Untrained
+from trainables.methods.registry import make_method
 
 
 def test_the_knobs_make_the_method_they_name() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from trainables.knobs import KNOBS, canonical
-from trainables.spec import Budget, Event, Execution, TrialSpec
+from trainables.spec.events import Event
+from trainables.spec.knobs import KNOBS, canonical
+from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 
 OTHER: dict[str, Any] = {
     "quantization": "fp4",

@@ -1,0 +1,1 @@
+"""Ways to adapt a base model; one small class per method, its fields are its hyperparameters."""

@@ -1,0 +1,81 @@
+"""Methods that train the base's own parameters (full fine-tuning)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainables.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Full:
+    """All parameters of an unquantized base (full fine-tuning).
+
+    What is trained, and saved, is a copy in float32: master weights, whatever the compute dtype,
+    because an update of bfloat16 weights by a small learning rate is mostly rounded away
+    (Micikevicius et al. 2017). Matrix products run in the compute dtype. While the copy is there,
+    the base waits in the host's memory, so that it takes none of a GPU's. `load` reads a saved
+    model in the base's own dtype: what the base fits in, it fits in.
+    """
+
+    trains: ClassVar[bool] = True
+    makes_model: ClassVar[bool] = True
+
+    def attach(self, base: PreTrainedModel, *, seed: int, spends_base: bool = False) -> Any:
+        import copy
+
+        import torch
+
+        device = base.device
+        if not spends_base:
+            _park(base)
+        own = base if spends_base else copy.deepcopy(base)
+        model: Any = own.float().to(device)
+        model.requires_grad_(True)
+        _lend(base, model, device)
+        torch.manual_seed(seed)
+        return model
+
+    def load(self, base: PreTrainedModel, folder: Path) -> Any:
+        if not any(folder.glob("*.safetensors")):
+            raise InputError(f"{folder}: has no *.safetensors. Give the folder that a trial wrote.")
+        device = base.device
+        _park(base)
+        model: Any = type(base).from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=base.dtype,
+            device_map={"": device},
+        )
+        model.generation_config = base.generation_config
+        model.requires_grad_(False)
+        _lend(base, model, device)
+        return model.eval()
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def detach(self, model: Any) -> PreTrainedModel:
+        base, device = model.__dict__.pop(_LENT)
+        lent: PreTrainedModel = base.to(device)
+        return lent
+
+
+_LENT = "lent_by"  # of a model in full fine-tuning: its base, and the device that it comes back to
+
+
+def _park(base: Any) -> None:
+    """Its bytes stay as they are; on a CPU nothing moves."""
+    base.to("cpu")
+
+
+def _lend(base: Any, model: Any, device: Any) -> None:
+    """Past Module.__setattr__, which would make the base a part of the model."""
+    model.__dict__[_LENT] = (base, device)

@@ -1,0 +1,1 @@
+"""A trial as a value: hyperparameters, their constraints, the spec and its events."""
