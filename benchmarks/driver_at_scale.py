@@ -59,7 +59,7 @@ class TrivialHost(HostProcess):
         return dict(DEVICE)
 
     def score_report(self, folder: str, silent_seconds: float | None = None) -> dict[str, Any]:
-        from trainables.run_folder import TrialFolder
+        from trainables.storage.trial_folder import TrialFolder
 
         score = {"split": "report", "metrics": _metrics(0.5), "count": QUESTIONS, "facts": {}}
         TrialFolder(Path(folder)).write_report_score(score)

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.states import FINISHED, STOPPED
 from trainables.spec.trial_spec import Budget, TrialSpec
+from trainables.storage.run_folder import RunFolder
 
 QUANTIZATIONS = ("none", "int8", "nf4", "fp4")
 EVENTS, QUESTIONS = 60, 200

@@ -17,7 +17,8 @@ import yaml
 from benchmarks.timeline import TrialTimes
 from benchmarks.workload import Workload
 from orchestrator import sweep
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 NAME = "overhead"
 

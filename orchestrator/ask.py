@@ -31,8 +31,8 @@ from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.significance import wilson
 from orchestrator.trial_result import TrialResult
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
-from trainables.sealed import DamagedError
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
 
 SHOWN = 8  # ties
 ANSWERED, NONE_QUALIFIES, BAD_INPUT = 0, 1, 2

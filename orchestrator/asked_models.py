@@ -16,13 +16,15 @@ from orchestrator.plan import find_model
 from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.trial_result import objective, ranked
 from trainables.errors import InputError
-from trainables.object_store import is_url, open_store
-from trainables.run_folder import RunFolder, TrialFolder
-from trainables.sealed import DamagedError
 from trainables.spec.knobs import canonical
 from trainables.spec.states import BASELINE, FINISHED
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.storage import StorageError
+from trainables.storage.bucket_store import open_store
+from trainables.storage.errors import StorageError
+from trainables.storage.object_store import is_url
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
+from trainables.storage.trial_folder import TrialFolder
 
 BASE, MODEL = "base", "model"
 KINDS = {"lora": "LoRA", "full": "full", "untrained": BASE}  # by method

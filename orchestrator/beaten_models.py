@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from orchestrator.labels import bytes_text
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 BEATEN = "beaten: neither the best nor on the Pareto front when the sweep ended"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.sweep import DEFAULT_SPACE
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 FINE, SOMETHING_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -22,7 +22,7 @@ from orchestrator.every_node import Answer, Node, on_every_node
 from orchestrator.shared_storage import look_at_storage, refuse_shared_sqlite, unshared
 from orchestrator.sqlite_store import sqlite_file
 from trainables.errors import InputError
-from trainables.object_store import is_url
+from trainables.storage.object_store import is_url
 
 Say = Callable[[str], None]
 _SAME = "Bring all nodes to one version: run `ray up` again with the cluster's file."

@@ -16,7 +16,7 @@ from orchestrator.doctor_checks import Patient
 from orchestrator.doctor_findings import Finding
 from orchestrator.every_node import Node
 from orchestrator.plan import Planner
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 MODEL = "base_models/small"
 IMPORT_SECONDS = 300.0  # a host's imports; some seconds on idle cores, minutes on busy ones

@@ -22,8 +22,8 @@ from orchestrator.results import read_trials
 from orchestrator.run_state import hours_are_over, read_state, remember
 from orchestrator.tracking import redact
 from orchestrator.trial_result import TrialResult, ranked
-from trainables.run_folder import RunFolder
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
+from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster

@@ -6,7 +6,7 @@ from orchestrator.config import SweepConfig
 from orchestrator.exclusions import cells, count, idle_rules
 from orchestrator.one_factor import one_factor
 from orchestrator.plan import Planner, is_hub_id, rungs
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 def describe(planner: Planner, run: RunFolder) -> str:

@@ -18,7 +18,7 @@ from orchestrator.pareto_plot import draw_front, extend_front, new_axes, style_o
 from orchestrator.pareto_words import INK, Style, draw_legend, label_front
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 GREY = "#666666"
 

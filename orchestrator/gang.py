@@ -19,9 +19,9 @@ import ray
 
 from trainables.host import Failure, Interruption, finished_event, write_down
 from trainables.hub import HubAccess
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
+from trainables.storage.run_folder import trial_at
 
 if TYPE_CHECKING:
     from trainables.gang_member import Decision
@@ -88,7 +88,7 @@ class GangProcess:
         self, folder: str, silent_seconds: float | None = None
     ) -> list[Event] | Failure | Interruption:
         """Starts the workers; returns the events of the checkpoint that they go on from."""
-        self._folder = TrialFolder.at(folder)
+        self._folder = trial_at(folder)
         self._folder.pull()
         summary = self._folder.summary()
         if summary is not None and summary.get("state") == FINISHED:

@@ -13,8 +13,8 @@ from orchestrator.tracking import (
     Tracker,
     TrackingError,
 )
-from trainables.run_folder import Guard
 from trainables.spec.events import Event
+from trainables.storage.atomic_files import Guard
 
 
 class HeldTracker:

@@ -26,8 +26,9 @@ from types import TracebackType
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder, remove_half_written
-from trainables.storage import storage_errors
+from trainables.storage.atomic_files import remove_half_written
+from trainables.storage.errors import storage_errors
+from trainables.storage.run_folder import RunFolder
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_BEATS_ALLOWED = 3

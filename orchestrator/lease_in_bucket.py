@@ -28,10 +28,11 @@ from typing import TypeVar
 from orchestrator import lease
 from orchestrator.lease import LeaseLostError, holder_text, is_alive_here, parsed
 from trainables.errors import InputError
-from trainables.mirrored import Mirror
-from trainables.object_store import LONG, Listed, ObjectStore, Patience, Stored, Tag
-from trainables.run_folder import RunFolder, remove_half_written, write_bytes
-from trainables.storage import StorageError
+from trainables.storage.atomic_files import remove_half_written, write_bytes
+from trainables.storage.errors import StorageError
+from trainables.storage.mirror import Mirror
+from trainables.storage.object_store import LONG, Listed, ObjectStore, Patience, Stored, Tag
+from trainables.storage.run_folder import RunFolder
 
 HASTY = Patience(retry_seconds=8.0, request_seconds=8.0)  # together less than two heartbeats
 SECONDS_BETWEEN_TRIES = 1.0

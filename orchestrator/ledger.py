@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.run_folder import Json, RunFolder, TrialFolder
-from trainables.sealed import DamagedError
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STATES, STOPPED, TRIAL
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.atomic_files import Json
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
+from trainables.storage.trial_folder import TrialFolder
 
 RUNNING = "running"
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 16_384

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from orchestrator.config import LimitsConfig
 from orchestrator.run_state import read_state, remember
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 KEPT_EVERY_SECONDS = 10.0  # a driver that is killed forgets at most so much
 

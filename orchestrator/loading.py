@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.run_folder import TrialFolder
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 
 def loading_lines(folder: TrialFolder) -> list[str]:

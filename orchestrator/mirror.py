@@ -32,10 +32,11 @@ from orchestrator.tracking import (
 )
 from orchestrator.trial_result import Split, TrialResult, objective, ranked
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 SWEEP_PARAMS = ("task", "objective", "budget", "search", "scheduler")
 TABLES: Mapping[str, Split] = {

@@ -32,9 +32,9 @@ from orchestrator.tracking import (
     TrackingError,
     redact,
 )
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
+from trainables.storage.run_folder import RunFolder
 
 STATUSES = {
     FINISHED: "FINISHED",

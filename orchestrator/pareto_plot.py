@@ -17,7 +17,7 @@ from orchestrator.pareto_words import INK, KNOWN, Style, draw_legend, label_fron
 from orchestrator.results import read_trials
 from orchestrator.significance import wilson
 from orchestrator.trial_result import TrialResult
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D1F", "#000000")

@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.failures import counts_text
 from orchestrator.trial_result import RUNNING, TrialResult
-from trainables.run_folder import RunFolder
 from trainables.spec.states import FAILED, FINISHED, INTERRUPTED, STOPPED
+from trainables.storage.run_folder import RunFolder
 
 
 def resume_line(run: RunFolder) -> str:

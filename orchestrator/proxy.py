@@ -19,9 +19,9 @@ from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.host import LOADING_TAKES, Failure, Interruption
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
+from trainables.storage.run_folder import trial_at
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -79,7 +79,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
     def _open(self, config: dict[str, Any]) -> None:
         self._config = config
         self._trial_id = config["trial_id"]
-        self._folder = TrialFolder.at(config["folder"])
+        self._folder = trial_at(config["folder"])
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
         self._admission = ray.get_actor(config["admission"])

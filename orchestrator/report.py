@@ -30,7 +30,7 @@ from orchestrator.results import damage, open_run, read_config, read_trials
 from orchestrator.results_csv import write_results
 from orchestrator.trial_result import TrialResult, objective, ranked
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 def build_report(

@@ -13,7 +13,7 @@ from orchestrator.labels import p_text, percent_text, trial_label
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.results import read_predictions
 from orchestrator.trial_result import TrialResult
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 HEADING = "What quantization changed"
 EXAMPLES = 10  # per pair and direction, in report.md

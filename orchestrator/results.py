@@ -15,12 +15,13 @@ from orchestrator.cost_metrics import cost_metrics
 from orchestrator.lease import is_alive, read_lease
 from orchestrator.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
-from trainables.object_store import is_url
-from trainables.run_folder import RunFolder, TrialFolder
-from trainables.sealed import DamagedError
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED, TRIAL
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.object_store import is_url
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
+from trainables.storage.trial_folder import TrialFolder
 
 Row = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 from orchestrator.cost_metrics import PREDICTED
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
-from trainables.run_folder import RunFolder
 from trainables.spec.knobs import KNOBS
+from trainables.storage.run_folder import RunFolder
 
 METRICS = (
     "em_acc",

@@ -16,11 +16,11 @@ from orchestrator.differences import differences
 from orchestrator.plan import MODEL
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError
-from trainables.mirrored import Mirror
-from trainables.run_folder import RunFolder
-from trainables.sealed import DamagedError
 from trainables.spec.states import INFEASIBLE, TRIAL
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.mirror import Mirror
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
 
 _HOW_TO_GO_ON = "  Give the new one another --name, or take the change back to resume."
 

@@ -37,7 +37,7 @@ from orchestrator.silence import SilentError, answer
 from trainables.host import LOADING_TAKES, Failure
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED
-from trainables.storage import StorageError, storage_error_in
+from trainables.storage.errors import StorageError, storage_error_in
 
 OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
 

@@ -22,8 +22,9 @@ from orchestrator.every_node import Node, alive_nodes, on_every_node
 from orchestrator.lease import this_place
 from orchestrator.sqlite_store import sqlite_file
 from trainables.errors import InputError
-from trainables.object_store import ObjectStore, is_url, open_store
-from trainables.storage import StorageError
+from trainables.storage.bucket_store import open_store
+from trainables.storage.errors import StorageError
+from trainables.storage.object_store import ObjectStore, is_url
 
 MOUNTS = Path("/proc/self/mounts")
 NETWORK_FILESYSTEMS = (

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 
 LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
 BUCKET_LOOKS_EVERY_SECONDS = 10.0  # each is a request

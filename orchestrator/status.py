@@ -22,7 +22,7 @@ from orchestrator.report_content import Block, Code, Paragraph, Report, Section,
 from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.trial_result import RUNNING, TrialResult, objective, ranked
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

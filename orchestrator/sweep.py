@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.config import SweepConfig
@@ -137,7 +137,7 @@ def _run_folder(given: argparse.Namespace) -> RunFolder:
 
 def storage_place(given: str) -> str:
     """`--storage` as it is named everywhere: an absolute path, or a URL. Raises InputError."""
-    from trainables.object_store import checked_url, is_url
+    from trainables.storage.object_store import checked_url, is_url
 
     return checked_url(given) if is_url(given) else str(Path(given).expanduser().resolve())
 

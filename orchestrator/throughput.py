@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainables.run_folder import RunFolder
 from trainables.spec.states import FINISHED, TRIAL
+from trainables.storage.run_folder import RunFolder
 
 _LOOKED_AT = 200  # trials, of each run
 

@@ -17,8 +17,8 @@ from orchestrator.results import open_run, read_config, read_trials
 from orchestrator.run_state import remember
 from orchestrator.tracking import Tracker, TrackingError, redact
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.run_folder import RunFolder
 
 DONE, NOT_COMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PATIENCE_SECONDS = 60  # for one answer: nobody waits here but the user

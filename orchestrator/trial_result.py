@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from orchestrator.labels import trial_label
 from orchestrator.objective import OBJECTIVES
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
+from trainables.storage.trial_folder import TrialFolder
 
 RUNNING = "running"
 Split = Literal["selection", "report"]

@@ -29,8 +29,9 @@ from orchestrator.predictions import Predictions
 from orchestrator.search import Search
 from tests.tiny_trials import GENERATED, make_spec, run
 from trainables.host import Failure, HostProcess
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 MEBIBYTE = 1 << 20
 SPACE: dict[str, Any] = {

@@ -17,9 +17,9 @@ HEAVY = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes")
 LIGHT = (
     "trainables.errors",
     "trainables.spec.trial_spec",
-    "trainables.run_folder",
-    "trainables.sealed",
-    "trainables.storage",
+    "trainables.storage.run_folder",
+    "trainables.storage.sealed_json",
+    "trainables.storage.errors",
     "trainables.spec.checks",
     "trainables.spec.knobs",
     "trainables.spec.constraints",

@@ -19,10 +19,10 @@ from trainables.host import HostProcess
 from trainables.identity import task_identity
 from trainables.model_folder import model_digest
 from trainables.models import Base, load_base
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks import make_task
 from trainables.train import train
 from trainables.trial import Trial

@@ -20,12 +20,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables.run_folder import Guard, digest, sync, unguarded
-from trainables.sealed import DamagedError, sealed, unsealed
-from trainables.storage import half_written, storage_errors
+from trainables.storage.atomic_files import Guard, digest, half_written, sync, unguarded
+from trainables.storage.errors import storage_errors
+from trainables.storage.sealed_json import DamagedError, sealed, unsealed
 
 if TYPE_CHECKING:
-    from trainables.mirrored import Mirror
+    from trainables.storage.mirror import Mirror
 
 KEPT = 2
 _TENSORS, _STATE = "tensors.safetensors", "state.json"

@@ -20,7 +20,7 @@ from trainables import checkpoint
 from trainables.data import IGNORED, Batch
 from trainables.methods.method import Method
 from trainables.models import Base
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 from trainables.team import Alone, Team
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trainables.host import LOADING_TAKES, Failure, failure_of
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
+from trainables.storage.run_folder import trial_at
 from trainables.trial import resumed_history
 from trainables.watch import Discarded, Interrupted, Watch
 
@@ -77,7 +77,7 @@ class _Member:
     ) -> None:
         import torch.distributed as dist
 
-        self._folder, self._front = TrialFolder.at(str(folder)), front
+        self._folder, self._front = trial_at(str(folder)), front
         self._rank = dist.get_rank()
         self._group = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
         self._watch = Watch(self._folder, interrupted=interrupted, silent_seconds=silent_seconds)

@@ -18,13 +18,14 @@ from typing import Any
 import ray
 
 from trainables.errors import first_line
-from trainables.fence import TakenOverError, take_over
 from trainables.hub import HubAccess, HubModel, fetch_all
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
-from trainables.storage import storage_error_in
+from trainables.storage.errors import storage_error_in
+from trainables.storage.ownership import TakenOverError, take_over
+from trainables.storage.run_folder import trial_at
+from trainables.storage.trial_folder import TrialFolder
 from trainables.watch import Discarded, Interrupted, Watch
 
 LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be a long download
@@ -102,7 +103,7 @@ class HostProcess:
         self.close()
         self._folder = None
         try:
-            self._folder = take_over(TrialFolder.at(folder))
+            self._folder = take_over(trial_at(folder))
             self._watch = Watch(
                 self._folder, interrupted=self._interrupted, silent_seconds=silent_seconds
             )
@@ -192,7 +193,7 @@ class HostProcess:
         self.close()
         self._folder = None
         try:
-            self._folder = take_over(TrialFolder.at(folder))
+            self._folder = take_over(trial_at(folder))
             watch = Watch(
                 self._folder, interrupted=threading.Event(), silent_seconds=silent_seconds
             )

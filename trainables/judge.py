@@ -8,8 +8,8 @@ from typing import Any
 from trainables.cost import TensorPeak, reset_process_peak
 from trainables.engine import memory_errors
 from trainables.evaluate import Evaluation, evaluate
-from trainables.sealed import DamagedError
 from trainables.spec.events import Event
+from trainables.storage.sealed_json import DamagedError
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
 from trainables.work import rates_of

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainables.run_folder import TrialFolder, prediction_lines
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.run_folder import trial_at
+from trainables.storage.trial_folder import TrialFolder, prediction_lines
 
 _ONE_DISK = "the working copy (several nodes need --storage in a folder that they share)"
 
@@ -45,7 +46,7 @@ def train_on_ranks(
     began = time.perf_counter()
     device = _device()
     team = _joined(device)
-    place = _own_folder(TrialFolder.at(str(folder)), team)
+    place = _own_folder(trial_at(str(folder)), team)
     spec = place.spec()
     trial = _trial(spec, place, device=device, team=team)
     trial = replace(
@@ -100,7 +101,7 @@ def _joined(device: Any) -> Any:
 
 
 def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
-    from trainables.fence import refuse_another_folder, take_over
+    from trainables.storage.ownership import refuse_another_folder, take_over
 
     refuse_another_folder(folder)
     if folder.mirror is not None:

@@ -34,9 +34,10 @@ from trainables.engine import (
 )
 from trainables.methods.method import Method
 from trainables.models import Base, tensor_bytes
-from trainables.run_folder import TrialFolder, digest, sync
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
-from trainables.storage import half_written, storage_errors
+from trainables.storage.atomic_files import digest, half_written, sync
+from trainables.storage.errors import storage_errors
+from trainables.storage.trial_folder import TrialFolder
 from trainables.team import DisagreementError, Team
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint

@@ -28,10 +28,10 @@ from trainables.engine import (
 from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.judge import judge_untrained
-from trainables.run_folder import digest
 from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
-from trainables.storage import storage_errors
+from trainables.storage.atomic_files import digest
+from trainables.storage.errors import storage_errors
 from trainables.summary import finish
 from trainables.team import share
 from trainables.trial import Progress, Trial

@@ -14,9 +14,9 @@ from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.data import TrialData
 from trainables.methods.registry import AnyMethod, make_method
 from trainables.models import Base
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 from trainables.team import Alone, Team
 from trainables.work import Generation, Pass, WorkRates, total_flops
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 
 HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute to be dead
 _BEFORE_THE_END = 0.8  # of the silence that is allowed: the dump must be there when it is over

@@ -21,10 +21,10 @@ from trainables.errors import InputError
 from trainables.evaluate import length_sorted
 from trainables.methods.registry import METHODS
 from trainables.prediction import Workload
-from trainables.run_folder import write_json
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.atomic_files import write_json
 from trainables.tasks import make_task
 from trainables.work import Generation, Pass, batch_pass
 

@@ -30,8 +30,9 @@ from tests.chaos.disturbed import (
 )
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
-from trainables.object_store import ObjectStore, open_store
-from trainables.sealed import unsealed
+from trainables.storage.bucket_store import open_store
+from trainables.storage.object_store import ObjectStore
+from trainables.storage.sealed_json import unsealed
 
 pytestmark = pytest.mark.slow
 

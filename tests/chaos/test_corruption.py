@@ -32,9 +32,10 @@ from tests.tiny_trials import make_spec, make_trial
 from trainables.checkpoint import load_latest, load_latest_state
 from trainables.errors import InputError
 from trainables.judge import score_report
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED, INTERRUPTED
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 from trainables.train import train
 from trainables.trial import Trial, resumed_history
 

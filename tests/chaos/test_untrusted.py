@@ -32,8 +32,8 @@ from trainables.errors import InputError
 from trainables.judge import score_report
 from trainables.model_folder import check_model_folder, model_digest
 from trainables.models import load_base
-from trainables.run_folder import RunFolder
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.run_folder import RunFolder
 from trainables.tasks import make_task
 from trainables.train import train
 

@@ -15,19 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.buckets import new_place, s3_server
-from trainables import object_store
 from trainables.errors import InputError
-from trainables.object_store import (
-    BucketStore,
-    FolderStore,
-    ObjectStore,
-    Patience,
-    Tag,
-    checked_url,
-    open_store,
-    plain_key,
-)
-from trainables.storage import StorageError
+from trainables.storage import bucket_store, object_store
+from trainables.storage.bucket_store import BucketStore, open_store
+from trainables.storage.errors import StorageError
+from trainables.storage.folder_store import FolderStore
+from trainables.storage.object_store import ObjectStore, Patience, Tag, checked_url, plain_key
 
 RACERS = 12
 
@@ -252,7 +245,7 @@ def test_what_a_server_says_of_credentials_is_not_repeated(monkeypatch: pytest.M
         "Error performing PUT http://host/b/k - Server returned non-2xx status code: 403 Forbidden:"
         " <Error><Code>InvalidAccessKeyId</Code><AWSAccessKeyId>AKIASECRET</AWSAccessKeyId></Error>"
     )
-    told = object_store._reason(RuntimeError(said))
+    told = bucket_store._reason(RuntimeError(said))
     assert told.startswith("HTTP 403 InvalidAccessKeyId). Give credentials")
     assert "AKIASECRET" not in told
 

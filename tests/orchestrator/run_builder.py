@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
 from trainables.spec.trial_spec import Budget, TrialSpec
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 CONFIG: Mapping[str, Any] = {
     "task": "finqa",

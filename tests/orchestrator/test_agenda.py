@@ -13,8 +13,8 @@ from orchestrator.config import SweepConfig, from_mapping
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, run_out, rung
-from trainables.run_folder import RunFolder
 from trainables.spec.states import BASELINE, FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
+from trainables.storage.run_folder import RunFolder
 
 BASELINES = 2  # none and nf4
 

@@ -19,8 +19,8 @@ from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster,
 from tests.orchestrator.test_agenda import config, studied
 from tests.orchestrator.tiny_sweep import finish
 from trainables.prediction import TrialPrediction
-from trainables.run_folder import RunFolder
 from trainables.spec.states import INFEASIBLE
+from trainables.storage.run_folder import RunFolder
 
 ALGORITHMS = ["random", "tpe", "nsga2", "grid"]
 

@@ -16,7 +16,8 @@ from orchestrator.lease import Lease
 from orchestrator.loading import loading_lines
 from orchestrator.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 GIBIBYTE = 2**30
 

@@ -18,9 +18,10 @@ from orchestrator.asked_models import (
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.states import STATES
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 TRAINED = [name for name, method in METHODS.items() if method.trains]
 

@@ -13,7 +13,7 @@ from orchestrator.report import build_report
 from orchestrator.report_batch_size import HEADING
 from orchestrator.results import read_trials
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 MEBIBYTE = 2**20
 

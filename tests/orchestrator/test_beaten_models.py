@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.beaten_models import discard_beaten_models
 from tests.orchestrator.run_builder import add_trial, new_run
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 
 @pytest.fixture

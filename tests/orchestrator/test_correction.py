@@ -10,9 +10,9 @@ import pytest
 from orchestrator.correction import HIGHEST, TO_LOWER, Correction
 from orchestrator.ledger import Ledger, TrialRecord
 from tests.orchestrator import run_builder
-from trainables.run_folder import RunFolder
 from trainables.spec.knobs import canonical
 from trainables.spec.states import STOPPED
+from trainables.storage.run_folder import RunFolder
 
 TOLD = {
     "uncorrected_train_memory_bytes": 1000,

@@ -28,7 +28,7 @@ from orchestrator.results import read_trials
 from orchestrator.results_csv import write_results
 from orchestrator.tracking import RunEnd
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 MEBIBYTE = 2**20
 PREDICTION: dict[str, Any] = {

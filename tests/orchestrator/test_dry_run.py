@@ -9,7 +9,7 @@ from orchestrator.config import from_mapping
 from orchestrator.dry_run import describe
 from orchestrator.plan import Planner
 from tests.orchestrator import tiny_sweep
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 def described(**sections: Any) -> str:

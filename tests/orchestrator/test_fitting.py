@@ -19,8 +19,8 @@ from orchestrator.fitting import FREE_REFUSALS, Fitting
 from orchestrator.space import grid
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish
-from trainables.run_folder import RunFolder
 from trainables.spec.knobs import canonical
+from trainables.storage.run_folder import RunFolder
 
 Knobs = Mapping[str, Any]
 MODELS, QUANTIZATIONS = ["a", "b", "c", "d"], ["none", "int8", "nf4", "fp4"]

@@ -16,7 +16,8 @@ from orchestrator.report_flips import COLUMNS, find_pairs
 from orchestrator.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from tests.orchestrator.test_report import section
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 HEADING = "What quantization changed"
 

@@ -12,10 +12,10 @@ from orchestrator.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster
 from tests.orchestrator.test_plan import config, one
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 
 def spec(**knobs: Any) -> TrialSpec:

@@ -18,7 +18,7 @@ from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.test_proxy import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

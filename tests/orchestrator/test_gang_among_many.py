@@ -24,7 +24,7 @@ from tests.orchestrator import tiny_sweep
 from tests.orchestrator.test_gang import until
 from tests.orchestrator.test_proxy import open_proxy
 from tests.tiny_models import make_llama
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 from orchestrator.importance import importance, knob_verdicts
 from orchestrator.knob_levels import levels_of
 from orchestrator.trial_result import TrialResult
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
+from trainables.storage.trial_folder import TrialFolder
 
 Score = Callable[[Mapping[str, Any], random.Random], float]
 

@@ -23,8 +23,8 @@ from orchestrator.lease import Lease, LeaseLostError, is_alive, read_lease, this
 from orchestrator.status import read_driver
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.run_folder import RunFolder
 
 RACER = """
 import sys, time

@@ -18,10 +18,11 @@ from orchestrator import lease
 from orchestrator.lease import LeaseLostError, own_lease, read_lease
 from orchestrator.lease_in_bucket import LeaseInBucket, fetch, lease_of, using
 from trainables.errors import InputError
-from trainables.mirrored import Mirror
-from trainables.object_store import BucketStore, ObjectStore, Patience, Tag
-from trainables.run_folder import RunFolder
-from trainables.storage import StorageError
+from trainables.storage.bucket_store import BucketStore
+from trainables.storage.errors import StorageError
+from trainables.storage.mirror import Mirror
+from trainables.storage.object_store import ObjectStore, Patience, Tag
+from trainables.storage.run_folder import RunFolder
 
 LOCK = "driver.lock"
 

@@ -10,8 +10,8 @@ from orchestrator.ledger import RUNNING, Ledger
 from tests.orchestrator.run_builder import add_trial, new_spec
 from tests.orchestrator.tiny_sweep import rung
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STATES, STOPPED
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture

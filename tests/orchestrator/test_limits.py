@@ -10,7 +10,7 @@ from orchestrator.config import LimitsConfig
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.run_state import has_ended, read_state, remember
 from tests.orchestrator import tiny_sweep
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 class Time:

@@ -14,7 +14,7 @@ from orchestrator.pareto_plot import caption, plot
 from orchestrator.results import read_trials
 from orchestrator.trial_result import TrialResult
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 
 PNG = b"\x89PNG\r\n"
 

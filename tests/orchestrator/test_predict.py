@@ -18,7 +18,8 @@ from tests.orchestrator.run_builder import add_baseline, new_run, new_spec
 from tests.orchestrator.test_asked_models import finished
 from tests.orchestrator.test_asked_questions import GENERATED
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from orchestrator.predict_report import (
 from tests.orchestrator.run_builder import new_spec
 from tests.orchestrator.test_asked_questions import DATA
 from trainables.methods.registry import METHODS
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks import TASKS, make_task
 from trainables.tasks.task import Example, Task
 

@@ -17,7 +17,7 @@ from orchestrator.host_shape import HostShape
 from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 

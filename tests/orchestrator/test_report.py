@@ -15,7 +15,7 @@ from orchestrator.report import build_report, main, write_report
 from orchestrator.report_headline import base_of
 from orchestrator.results import read_predictions, read_trials
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture

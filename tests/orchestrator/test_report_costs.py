@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.report import build_report, write_report
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 PREDICTION: dict[str, Any] = {
     "train_memory_bytes": 60 * 2**20,

@@ -10,7 +10,8 @@ import pytest
 from orchestrator.report import build_report
 from orchestrator.report_methods import CHOSEN, HEADING, SHARED
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
-from trainables.run_folder import RunFolder, TrialFolder
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 FULL: dict[str, Any] = {"method": "full", "zero_stage": 3, "workers": 4}
 

@@ -14,7 +14,7 @@ from orchestrator.results_csv import write_results
 from orchestrator.trial_result import TrialResult, ranked
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture

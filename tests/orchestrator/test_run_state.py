@@ -19,7 +19,7 @@ from orchestrator.run_state import (
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.run_builder import add_trial
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 CONTENTS = {"model tiny": "a1", "model owner/name": "owner/name@c0ffee", "data train": "d1"}
 

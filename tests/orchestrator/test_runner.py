@@ -21,10 +21,10 @@ from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
 from trainables.host import Failure
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
+from trainables.storage.run_folder import RunFolder
 
 
 class Told:

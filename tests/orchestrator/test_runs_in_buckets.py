@@ -23,8 +23,8 @@ from orchestrator.shared_storage import (
 from tests.buckets import BUCKET, new_place, s3_server
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial
 from trainables.errors import InputError
-from trainables.object_store import open_store
-from trainables.run_folder import RunFolder
+from trainables.storage.bucket_store import open_store
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

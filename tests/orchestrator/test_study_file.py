@@ -14,7 +14,7 @@ from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, rung
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.sweep import main, resume_command
 from tests.orchestrator import tiny_sweep
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 SMALL = str(tiny_sweep.REPOSITORY / "base_models" / "small")
 Given = tuple[dict[str, Any], list[str]]

@@ -13,9 +13,9 @@ from orchestrator.ledger import TrialRecord
 from orchestrator.terminal import SweepDisplay
 from orchestrator.watchers import DisplayWatcher
 from tests.orchestrator.run_builder import new_spec
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
+from trainables.storage.run_folder import RunFolder
 
 LABEL = "small nf4 r8"
 RUNG = Event("rung", 10, 80, {"em_acc": 0.25, "eval_loss": 1.5}, fraction=0.25, seconds=4.0)

@@ -17,7 +17,7 @@ from orchestrator.tracking import BackgroundTracker
 from orchestrator.watchers import TrackerWatcher
 from tests.orchestrator.mlflow_servers import WeatherServer, free_port, mlflow_server
 from tests.orchestrator.tracked_runs import records, snapshot, tracked_run
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

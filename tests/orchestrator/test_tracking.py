@@ -27,8 +27,8 @@ from orchestrator.tracking import (
 )
 from tests.conftest import REPOSITORY
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
+from trainables.storage.run_folder import RunFolder
 
 STARTED = 1_700_000_000.0  # seconds since the epoch
 

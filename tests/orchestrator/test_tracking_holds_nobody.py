@@ -15,7 +15,7 @@ from orchestrator.tracking import BackgroundTracker, Tracker
 from orchestrator.watchers import TrackerWatcher
 from tests.orchestrator.mlflow_servers import Weather, WeatherServer
 from tests.orchestrator.tracked_runs import records, tracked_run
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 
 LONGEST_SECONDS = 0.005
 MARGIN = 5  # for the worst call: other processes want this machine's cores too

@@ -16,8 +16,8 @@ from orchestrator.hosts import start_admission
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec
-from trainables.run_folder import TrialFolder
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from orchestrator.exclusions import cells
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import ModelSource, Planner
 from orchestrator.search import Search
-from trainables.run_folder import RunFolder
 from trainables.spec.events import Event
+from trainables.storage.run_folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 GENERATED = {"kinds": ["latest", "rose"], "train": 48, "selection": 8, "report": 4, "seed": 5}

@@ -7,8 +7,9 @@ from typing import Any
 
 from orchestrator.ledger import TrialRecord
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 SYSTEM = {"cpu_utilization_percentage": 50.0, "system_memory_usage_megabytes": 1000.0}
 

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SECONDS = 400  # DeepSpeed compiles something at its first use

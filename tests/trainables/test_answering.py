@@ -17,8 +17,8 @@ from trainables import answering, models
 from trainables.answering import Answers, Asked, answers
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS
-from trainables.run_folder import TrialFolder
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 ROWS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainables.checkpoint import Checkpoint, load_latest, load_latest_state, save
-from trainables.storage import StorageError
+from trainables.storage.errors import StorageError
 
 
 def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from trainables.cost import TensorPeak
 from trainables.evaluate import Evaluation, evaluate
 from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
+from trainables.storage.trial_folder import TrialFolder
 from trainables.train import train
 from trainables.trial import resumed_history
 

@@ -17,8 +17,8 @@ from trainables.judge import score_report
 from trainables.methods.adapters import LoRA
 from trainables.methods.weights import Full
 from trainables.models import load_base, stored_tensors
-from trainables.sealed import DamagedError
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.sealed_json import DamagedError
 from trainables.train import train
 from trainables.trial import Trial
 

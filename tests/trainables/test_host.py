@@ -16,9 +16,9 @@ from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
 from trainables import engine
 from trainables.device_share import CONTEXT_BYTES, share_fraction
 from trainables.host import Failure, HostProcess, Interruption
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 from trainables.watch import Watch
 
 LONG = Budget(train_examples=4000, eval_examples=3, rungs=(1.0,))

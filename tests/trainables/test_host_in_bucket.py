@@ -13,9 +13,10 @@ import pytest
 from tests.buckets import new_place, s3_server
 from tests.tiny_trials import finish_host, make_spec
 from trainables.host import Failure, HostProcess
-from trainables.object_store import open_store
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.events import Event
+from trainables.storage.bucket_store import open_store
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from tests.orchestrator.run_builder import new_run
 from tests.tiny_trials import EXECUTION, make_spec
 from tests.tiny_trials import run as train
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

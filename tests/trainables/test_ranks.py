@@ -10,9 +10,9 @@ import pytest
 
 from tests.tiny_trials import make_spec, run
 from tests.trainables.rank_team import log, run_ranks, run_team
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 from trainables.trial import resumed_history
 
 pytestmark = pytest.mark.slow

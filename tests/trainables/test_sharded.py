@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainables import checkpoint
-from trainables.run_folder import digest, unguarded
 from trainables.sharded import sound, write_config
+from trainables.storage.atomic_files import digest, unguarded
 from trainables.team import Alone
 
 SHARDS = {"shards/model_states.pt": b"weights", "shards/0_optim_states.pt": b"moments"}

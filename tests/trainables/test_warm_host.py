@@ -19,10 +19,10 @@ from tests.tiny_trials import make_spec
 from trainables.data import DATA_KEPT, load_data
 from trainables.host import Failure, HostProcess
 from trainables.models import Base, load_base, stored_tensors
-from trainables.run_folder import TrialFolder
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.trial_folder import TrialFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 WORST: dict[str, Any] = {"gradient_checkpointing": True, "dropout": 0.1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainables import watch as watch_module
-from trainables.run_folder import TrialFolder
+from trainables.storage.trial_folder import TrialFolder
 from trainables.watch import Interrupted, Watch
 
 

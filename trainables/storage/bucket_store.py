@@ -1,141 +1,38 @@
-"""Objects under keys in one place: a bucket of S3 or Google Cloud, or a folder. LIGHT.
-
-    open_store("s3://bucket/sweeps/NAME").put("trials/3f9c2a/summary.json", b"...")
-
-One protocol for all of them, one suite of tests over all of them (tests/contracts). An object is
-whole or not there, and a reader sees the old one or the new one. Of several that create an object
-if it is absent, or replace one version of it, one wins: S3 and Google Cloud decide that themselves
-(If-None-Match, If-Match; generations).
-
-Credentials are taken from where AWS's and Google's own tools look for them, by obstore; none are
-kept, passed on or written here, nor is what a server answers about them.
-"""
+"""BucketStore: objects in S3 or Google Cloud Storage, through obstore."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trainables.errors import InputError
-from trainables.storage import StorageError, half_written, storage_errors
+from trainables.storage.errors import StorageError, storage_errors
+from trainables.storage.folder_store import FolderStore
+from trainables.storage.object_store import (
+    LONG,
+    Listed,
+    ObjectStore,
+    Patience,
+    Stored,
+    Tag,
+    _set_written,
+    checked_url,
+    is_url,
+    plain_key,
+)
 
-SCHEMES = ("s3", "gs")
 CHUNK_BYTES = 64 * 2**20  # of a large object in one request
 _LEAST_PART_BYTES, _MOST_PARTS = 8 * 2**20, 8000  # S3 takes 10,000 parts of an upload
 _WRITTEN = "written-ns"  # an object's metadata: when its file was written, in nanoseconds
-_PART = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.=-]*")  # between two slashes: no "..", nothing hidden
-_URL = re.compile(r"([0-9A-Za-z]+)://(.*)", re.DOTALL)
 _CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """For how long a service may be away: requests are repeated for so long, and one of them may
-    take so long."""
-
-    retry_seconds: float
-    request_seconds: float
-
-
-LONG = Patience(120.0, 120.0)
-
-
-@dataclass(frozen=True)
-class Tag:
-    """One version of an object: another content has another tag."""
-
-    e_tag: str | None
-    version: str | None = None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An object as a listing names it."""
-
-    key: str
-    size: int
-    tag: Tag
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An object as it was read; `written_ns`: when its file was written, 0 where nobody said."""
-
-    content: bytes
-    tag: Tag
-    written_ns: int = 0
-
-
-class ObjectStore(Protocol):
-    """Objects of one place. Keys are plain (`plain_key`); every method may raise StorageError."""
-
-    @property
-    def place(self) -> str:
-        """The URL or path that it was opened with."""
-
-    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
-        """Creates or replaces an object; whole, and there for every reader once this returns."""
-
-    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
-        """None, and nothing changes, if there is one. `content` must be the writer's own (hold a
-        nonce): by it a writer whose answer was lost knows that it was the one."""
-
-    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
-        """None, and nothing changes, if it is another version than `tag` or gone. `content`: as
-        for `put_if_absent`."""
-
-    def get(self, key: str) -> Stored | None:
-        """None if there is none."""
-
-    def download(self, key: str, file: Path) -> bool:
-        """Writes an object into a new file, with the time it was written; False: there is none."""
-
-    def with_patience(self, patience: Patience) -> ObjectStore:
-        """The same store, asked as `patience` says; a disk is as patient as its system."""
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """All objects whose key begins with `prefix`, which is empty or ends with a slash.
-
-        What has a key that is not plain is none of ours, and left out.
-        """
-
-    def delete(self, keys: Iterable[str]) -> None:
-        """Those that are not there are gone already."""
-
-
-def is_url(place: str) -> bool:
-    """Whether a place is given by its scheme, as s3://bucket/sweeps; else it is a path."""
-    return _URL.fullmatch(place) is not None
-
-
-def checked_url(place: str) -> str:
-    """The URL without a slash at its end; raises InputError if it names no place for objects."""
-    match = _URL.fullmatch(place)
-    scheme, rest = match.groups() if match else ("", place)
-    if scheme not in SCHEMES:
-        allowed = " or ".join(f"{name}://BUCKET/FOLDER" for name in SCHEMES)
-        raise InputError(f"{place}: storage is a folder's path, {allowed}; got {scheme}://.")
-    bucket, *parts = rest.rstrip("/").split("/")
-    if not all(_PART.fullmatch(part) for part in (bucket, *parts)):
-        raise InputError(
-            f"{place}: needs {scheme}://BUCKET/FOLDER, of letters, digits, and - _ . = only."
-        )
-    return "/".join([f"{scheme}:/", bucket, *parts])
-
-
-def plain_key(key: str) -> bool:
-    """Whether a key is names between slashes: none hidden, none that leads upwards."""
-    return all(_PART.fullmatch(part) for part in key.split("/"))
 
 
 def open_store(place: str) -> ObjectStore:
@@ -316,104 +213,6 @@ class BucketStore:
             raise StorageError(f"{place}: can't be {done} ({_reason(error)}") from None
 
 
-class FolderStore:
-    """An ObjectStore in a folder that all its users share, on a disk or by NFS."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def with_patience(self, patience: Patience) -> ObjectStore:
-        return self
-
-    @property
-    def place(self) -> str:
-        return str(self._folder)
-
-    def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
-        file = self._file(key)
-        with storage_errors(file), self._beside(file, content) as beside:
-            _set_written(beside, written_ns)
-            beside.replace(file)
-            return _tag_of(file)
-
-    def put_if_absent(self, key: str, content: bytes) -> Tag | None:
-        file = self._file(key)
-        with storage_errors(file), self._beside(file, content) as beside:
-            try:
-                os.link(beside, file)
-            except FileExistsError:
-                return None
-            return _tag_of(file)
-
-    def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
-        """Its users keep each other out by a lock beside it (flock), which NFS has from 4 on."""
-        file = self._file(key)
-        with storage_errors(file), _locked(file):
-            if not file.is_file() or _tag_of(file) != tag:
-                return None
-            with self._beside(file, content) as beside:
-                beside.replace(file)
-                return _tag_of(file)
-
-    def get(self, key: str) -> Stored | None:
-        file = self._file(key)
-        with storage_errors(file):
-            try:
-                with file.open("rb") as stream:
-                    found = os.fstat(stream.fileno())
-                    return Stored(stream.read(), _tag_from(found), found.st_mtime_ns)
-            except (FileNotFoundError, IsADirectoryError):
-                return None
-
-    def download(self, key: str, file: Path) -> bool:
-        found = self.get(key)
-        if found is None:
-            return False
-        with storage_errors(file), file.open("xb") as part:
-            part.write(found.content)
-        _set_written(file, found.written_ns)
-        return True
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        top = self._file(prefix.rstrip("/")) if prefix else self._folder
-        with storage_errors(top):
-            for place, _, names in os.walk(top, followlinks=False):
-                for name in names:
-                    file = Path(place, name)
-                    key = file.relative_to(self._folder).as_posix()
-                    if plain_key(key) and not file.is_symlink():
-                        with contextlib.suppress(FileNotFoundError):
-                            yield Listed(key, file.stat().st_size, _tag_of(file))
-
-    def delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            with storage_errors(self._file(key)):
-                self._file(key).unlink(missing_ok=True)
-
-    def _file(self, key: str) -> Path:
-        """Raises StorageError for a key that would lead elsewhere."""
-        if not plain_key(key):
-            raise StorageError(f"{self.place}/{key}: no plain key; nothing has such a one.")
-        file = self._folder / key
-        if any(parent.is_symlink() for parent in (file, *file.parents[: key.count("/")])):
-            raise StorageError(f"{file}: is behind a symbolic link; put the file itself there.")
-        return file
-
-    @contextmanager
-    def _beside(self, file: Path, content: bytes | Path) -> Iterator[Path]:
-        """A file with the content, on the disk already, that is gone afterwards."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = half_written(file)
-        try:
-            with beside.open("wb") as part:
-                part.write(content if isinstance(content, bytes) else content.read_bytes())
-                part.flush()
-                os.fsync(part.fileno())
-            yield beside
-        finally:
-            beside.unlink(missing_ok=True)
-
-
 def _part_bytes(content: bytes | Path) -> int:
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     return max(_LEAST_PART_BYTES, -(-size // _MOST_PARTS))
@@ -423,31 +222,10 @@ def _tag(found: Any) -> Tag:
     return Tag(found["e_tag"], found["version"])
 
 
-def _tag_of(file: Path) -> Tag:
-    return _tag_from(file.stat())
-
-
-def _tag_from(found: os.stat_result) -> Tag:
-    return Tag(f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}")
-
-
 def _written_ns(attributes: Any) -> int:
     """What anybody may have written there is a number or nothing."""
     told = str(attributes.get(_WRITTEN, ""))
     return int(told) if told.isdigit() and len(told) < 20 else 0
-
-
-def _set_written(file: Path, written_ns: int) -> None:
-    if written_ns:
-        os.utime(file, ns=(written_ns, written_ns))
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(f".{file.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _reason(error: Exception) -> str:

@@ -10,16 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import checkpoint, mirrored
+from trainables import checkpoint
 from trainables.checkpoint import Checkpoint
 from trainables.errors import InputError
-from trainables.fence import TakenOverError, take_over
-from trainables.mirrored import Mirror, working_copy
-from trainables.object_store import BucketStore, Listed, ObjectStore, Patience, Stored, Tag
-from trainables.run_folder import RunFolder, TrialFolder
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.storage import StorageError
+from trainables.storage import mirror
+from trainables.storage.bucket_store import BucketStore
+from trainables.storage.errors import StorageError
+from trainables.storage.mirror import Mirror
+from trainables.storage.object_store import Listed, ObjectStore, Patience, Stored, Tag
+from trainables.storage.ownership import TakenOverError, take_over
+from trainables.storage.run_folder import RunFolder, trial_at
+from trainables.storage.trial_folder import TrialFolder
+from trainables.storage.working_copy import working_copy
 
 ROWS = [{"id": "q1", "answer": "12"}]
 
@@ -413,7 +417,7 @@ def test_signs_of_life_are_published_now_and_then_and_seen_elsewhere(
     assert alive != silent
     assert head.sign_of_life(every=0.0) == alive
     assert (head.progress() or {})["step"] == 0
-    monkeypatch.setattr(mirrored, "SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setattr(mirror, "SECONDS_BETWEEN_SIGNS", 0.0)
     worker.write_progress({"step": 50})
     store.asked.clear()
     assert head.sign_of_life(every=3600.0) == alive  # not asked again yet
@@ -471,9 +475,9 @@ def test_a_run_of_a_url_lies_below_the_cache_and_a_trial_is_named_by_its_url(
     assert working_copy("s3://bucket/other/one") != run.path
     trial = run.trial("abc")
     assert trial.place == "s3://bucket/sweeps/one/trials/abc"
-    assert TrialFolder.at(trial.place).path == trial.path
+    assert trial_at(trial.place).path == trial.path
     with pytest.raises(InputError):
-        TrialFolder.at("s3://bucket/sweeps/one/trials/../x")
+        trial_at("s3://bucket/sweeps/one/trials/../x")
 
 
 def test_a_folder_on_a_disk_is_asked_nothing_more(tmp_path: Path) -> None:
@@ -481,7 +485,7 @@ def test_a_folder_on_a_disk_is_asked_nothing_more(tmp_path: Path) -> None:
     assert run.mirror is None
     assert run.place == str(tmp_path / "one")
     trial = a_trial(run)
-    assert TrialFolder.at(trial.place) == trial
+    assert trial_at(trial.place) == trial
     for each in (run.pull, trial.pull, trial.pull_all, trial.pull_trained, trial.publish_signs):
         each()
     trial.write_progress({"step": 1})

@@ -11,7 +11,6 @@ A note that was lost, as two processes of one machine may lose them, costs a dow
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -22,40 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.object_store import Listed, ObjectStore, Tag, checked_url, open_store, plain_key
-from trainables.storage import StorageError, half_written, storage_errors
+from trainables.storage.atomic_files import half_written
+from trainables.storage.bucket_store import open_store
+from trainables.storage.errors import StorageError, storage_errors
+from trainables.storage.object_store import Listed, ObjectStore, Tag, plain_key
+from trainables.storage.working_copy import TRIALS, small, working_copy
 
-CACHE = "SWEEP_CACHE"  # the variable that names the folder of working copies
-TRIALS = "trials"
 SECONDS_BETWEEN_SIGNS = 10.0  # of life and of the log, at most one is published in so long
 AT_ONCE = 16  # downloads
 _NOTES = ".mirror.json"
-_LARGE = ("adapter/", "model/", "checkpoints/")  # fetched only where they are asked for
 _OWN = ("owner.json", "ray_train/")  # of a working copy: never published or fetched as a file
 _GROWING = ("worker.log", "checkpoints/told")
 _SIGNS = ("progress.json", *_GROWING)
-
-
-def small(name: str) -> bool:
-    """Whether a file of a trial is one that a driver and a reader need."""
-    return not name.startswith(_LARGE)
-
-
-def not_trained(name: str) -> bool:
-    """What a host needs to go on with a trial: all but what the trial has ended with."""
-    return not name.startswith(("adapter/", "model/"))
-
-
-def working_copy(url: str) -> Path:
-    """Where this machine keeps its copy of a run: in a folder for the runs beside it.
-
-    `SWEEP_CACHE`, or `sweeps` in the user's cache folder. Raises InputError for a bad URL.
-    """
-    storage, _, name = checked_url(url).rpartition("/")
-    given = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/sweeps"
-    words = storage.replace("://", "-").replace("/", "-")
-    key = hashlib.sha256(storage.encode()).hexdigest()[:8]
-    return Path(given).expanduser().absolute() / f"{words[-80:]}-{key}" / name
 
 
 def _unfenced() -> None:

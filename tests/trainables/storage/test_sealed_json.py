@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.sealed import DamagedError, sealed, unsealed
+from trainables.storage.sealed_json import DamagedError, sealed, unsealed
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.run_builder import new_spec
-from trainables.run_folder import (
-    RunFolder,
-    TrialFolder,
+from trainables.storage.atomic_files import (
+    half_written,
     remove_half_written,
     write_bytes,
     write_json,
 )
-from trainables.sealed import sealed
-from trainables.storage import StorageError, half_written
+from trainables.storage.errors import StorageError
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import sealed
+from trainables.storage.trial_folder import TrialFolder
 
 TRIAL_FILES = {"spec.json", "summary.json", "predictions.jsonl", "worker.log", "report.json"}
 

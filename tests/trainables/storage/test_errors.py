@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.storage import StorageError, storage_error_in, storage_errors
+from trainables.storage.errors import StorageError, storage_error_in, storage_errors
 
 
 def test_the_message_names_place_reason_and_room(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,12 +37,6 @@ def storage_error_in(error: BaseException | None) -> StorageError | None:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return None
-
-
-def half_written(place: Path) -> Path:
-    """Where what will be moved to `place` is written (see `run_folder.remove_half_written`); no
-    two writers get one name, on whichever nodes they are."""
-    return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
 
 def _message(place: Path, reason: str) -> str:

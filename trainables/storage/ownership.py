@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.run_folder import TrialFolder, remove_half_written, write_json
-from trainables.storage import StorageError
+from trainables.storage.atomic_files import remove_half_written, write_json
+from trainables.storage.errors import StorageError
+from trainables.storage.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
-    from trainables.mirrored import Mirror
+    from trainables.storage.mirror import Mirror
 
 
 class TakenOverError(RuntimeError):
@@ -66,7 +67,7 @@ def refuse_another_folder(folder: TrialFolder) -> None:
 
 
 def _taken_over_there(folder: TrialFolder, mirror: Mirror, token: str) -> TrialFolder:
-    from trainables.mirrored import not_trained
+    from trainables.storage.working_copy import not_trained
 
     key = f"{mirror.prefix}{folder.owner_file.name}"
     mirror.store.put(key, folder.owner_file.read_bytes())

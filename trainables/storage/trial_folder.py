@@ -1,233 +1,49 @@
-"""Where everything of a run lies on disk, and the only place that writes it.
-
-    STORAGE/mlflow.db
-    STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, study.db, driver.lock}
-    STORAGE/NAME/trials/TRIAL_ID/{spec.json, prediction.json, summary.json, predictions.jsonl, ...}
-
-A file is written beside its place and moved there, so a reader sees the old one or the new one.
-`summary.json` is a trial's last file: where it can be read, the trial is done. Every JSON file is
-sealed (`trainables.sealed`) and a summary names the digests of what it sums up, so that what was
-torn, altered or swapped is seen as damaged and is as good as not there.
-
-A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
-lost the right to write there: a host to a later one (`trainables.fence`), a driver to the one that
-has taken the sweep over (`orchestrator.lease`).
-
-A folder of a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
-what is written there is published before the write returns (`trainables.mirrored`).
-"""
+"""TrialFolder: the files of one trial."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import math
 import os
-import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.errors import InputError
-from trainables.object_store import is_url
-from trainables.sealed import DamagedError, sealed, unsealed
 from trainables.spec.trial_spec import TrialSpec
-from trainables.storage import half_written, storage_errors
+from trainables.storage.atomic_files import (
+    Guard,
+    Json,
+    digest,
+    finite,
+    half_written,
+    sync,
+    unguarded,
+    write_bytes,
+    write_json,
+)
+from trainables.storage.errors import storage_errors
+from trainables.storage.layout import TrialFiles
+from trainables.storage.sealed_json import DamagedError, sealed, unsealed
 
 if TYPE_CHECKING:
-    from trainables.mirrored import Mirror
+    from trainables.storage.mirror import Mirror
 
-Json = dict[str, Any]
-Guard = Callable[[], None]
 FILES = "files"  # in a summary or a score: the digests of the files it was made with
-_PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
-
-
-def unguarded() -> None:
-    """The guard of a folder that anybody may write."""
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """The folder of one sweep: `storage/name`."""
-
-    path: Path
-    guard: Guard = field(default=unguarded, compare=False, repr=False)
-    mirror: Mirror | None = field(default=None, compare=False, repr=False)
-
-    @classmethod
-    def at(cls, place: str | Path) -> RunFolder:
-        """The folder at a path, or the working copy of the one at a URL, as it lies here now (see
-        `pull`). Raises InputError for a URL that names no place for runs."""
-        if not is_url(str(place)):
-            return cls(Path(place))
-        from trainables.mirrored import Mirror
-
-        mirror = Mirror.of_run(str(place))
-        return cls(mirror.folder, mirror=mirror)
-
-    @property
-    def place(self) -> str:
-        """What `at` is given for this folder: its path or URL."""
-        return str(self.path) if self.mirror is None else self.mirror.url
-
-    @property
-    def storage(self) -> str:
-        """The folder or URL below which this run and others lie."""
-        return self.place.rpartition("/")[0]
-
-    def pull(self, *, prune: bool = False) -> None:
-        """Makes the working copy what its bucket holds, but for checkpoints and what trials have
-        trained. `prune`: what was never published goes. Raises StorageError."""
-        if self.mirror is not None:
-            self.mirror.pull_run(prune=prune)
-
-    def discard(self) -> None:
-        """Removes the whole run, from its bucket too."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.mirror is not None:
-            self.mirror.store.delete(item.key for item in self.mirror.store.list())
-
-    @property
-    def sweep_file(self) -> Path:
-        return self.path / "sweep.yaml"
-
-    @property
-    def results_file(self) -> Path:
-        return self.path / "results.csv"
-
-    @property
-    def report_file(self) -> Path:
-        return self.path / "report.md"
-
-    @property
-    def pareto_file(self) -> Path:
-        return self.path / "pareto.png"
-
-    @property
-    def flops_file(self) -> Path:
-        return self.path / "flops.png"
-
-    @property
-    def study_file(self) -> Path:
-        return self.path / "study.db"
-
-    @property
-    def predictions_folder(self) -> Path:
-        """What simulations found out, by shape: a cache that may be removed."""
-        return self.path / "predictions"
-
-    @property
-    def lock_file(self) -> Path:
-        return self.path / "driver.lock"
-
-    @property
-    def state_file(self) -> Path:
-        return self.path / "sweep.json"
-
-    def write_state(self, state: Mapping[str, Any]) -> None:
-        """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
-        content = sealed(_finite(state), place=self.state_file.name)
-        write_json(self.state_file, content, guard=self.guard)
-        self._publish(self.state_file)
-
-    def state(self) -> Json | None:
-        """None where it is not there or damaged."""
-        try:
-            return self.read_state()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, DamagedError):
-            return None
-
-    def read_state(self) -> Json:
-        """Raises FileNotFoundError, or DamagedError."""
-        return unsealed(self.state_file.read_bytes(), place=self.state_file.name)
-
-    @property
-    def tracking_database(self) -> Path:
-        return self.path.parent / "mlflow.db"
-
-    @property
-    def flips_file(self) -> Path:
-        return self.path / "flips.csv"
-
-    @property
-    def trials_folder(self) -> Path:
-        return self.path / "trials"
-
-    def trial(self, trial_id: str) -> TrialFolder:
-        """Raises InputError for an id that is no plain name: it would lead elsewhere."""
-        if not _PLAIN_NAME.fullmatch(trial_id):
-            raise InputError(
-                f"trial {trial_id!r}: no trial has such an id; needs letters, digits, - and _."
-            )
-        return self._trial(self.trials_folder / trial_id)
-
-    def trials(self) -> Iterator[TrialFolder]:
-        """Every trial that has a spec, in order of the time its spec was written.
-
-        What a symbolic link leads to is none (see `links`).
-        """
-        specs = [] if self.trials_folder.is_symlink() else self.trials_folder.glob("*/spec.json")
-        plain = [spec for spec in specs if not spec.parent.is_symlink() and not spec.is_symlink()]
-        for spec in sorted(plain, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)):
-            if _PLAIN_NAME.fullmatch(spec.parent.name):
-                yield self._trial(spec.parent)
-
-    def links(self) -> list[Path]:
-        """The symbolic links among the trials' files: through one a trial would write elsewhere."""
-        if self.trials_folder.is_symlink():
-            return [self.trials_folder]
-        below = os.walk(self.trials_folder, followlinks=False)
-        entries = (
-            Path(place, name) for place, folders, files in below for name in (*folders, *files)
-        )
-        return sorted(entry for entry in entries if entry.is_symlink())
-
-    def nameless(self) -> list[Path]:
-        """Folders of trials whose spec is gone, and was not set aside."""
-        folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
-        gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))
-        return sorted(gone)
-
-    def write_text(self, file: Path, text: str) -> None:
-        self.write_bytes(file, text.encode())
-
-    def write_bytes(self, file: Path, content: bytes) -> None:
-        write_bytes(file, content, guard=self.guard)
-        self._publish(file)
-
-    def _publish(self, file: Path) -> None:
-        if self.mirror is not None:
-            self.mirror.publish(file)
-
-    def _trial(self, path: Path) -> TrialFolder:
-        mirror = None if self.mirror is None else self.mirror.below(f"trials/{path.name}")
-        return TrialFolder(path, self.guard, mirror)
-
-
-@dataclass(frozen=True)
-class TrialFolder:
+class TrialFolder(TrialFiles):
     """The folder of one trial: `storage/name/trials/TRIAL_ID`."""
 
-    path: Path
     guard: Guard = field(default=unguarded, compare=False, repr=False)
     mirror: Mirror | None = field(default=None, compare=False, repr=False)
 
-    @classmethod
-    def at(cls, place: str) -> TrialFolder:
-        """The folder that `place` of another process's names, on whichever machine this is."""
-        if not is_url(place):
-            return cls(Path(place))
-        run, _, trial_id = place.rpartition("/trials/")
-        return RunFolder.at(run).trial(trial_id)
-
     @property
     def place(self) -> str:
-        """What `at` is given for this folder: its path or URL."""
+        """What `trial_at` is given for this folder: its path or URL."""
         return str(self.path) if self.mirror is None else self.mirror.url
 
     def pull(self) -> None:
@@ -242,7 +58,7 @@ class TrialFolder:
         """The working copy is what lies in the bucket, checkpoints included: for whoever is about
         to train it, and has to tell from where before it takes the folder over."""
         if self.mirror is not None:
-            from trainables.mirrored import not_trained
+            from trainables.storage.working_copy import not_trained
 
             self.mirror.pull(not_trained, prune=True)
 
@@ -252,61 +68,6 @@ class TrialFolder:
         if self.mirror is not None:
             folders = ("adapter/", "model/") if model else ("adapter/",)
             self.mirror.pull(lambda name: name.startswith(folders))
-
-    @property
-    def trial_id(self) -> str:
-        return self.path.name
-
-    @property
-    def spec_file(self) -> Path:
-        return self.path / "spec.json"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def prediction_file(self) -> Path:
-        return self.path / "prediction.json"
-
-    @property
-    def progress_file(self) -> Path:
-        return self.path / "progress.json"
-
-    @property
-    def owner_file(self) -> Path:
-        """Who trains the trial, see `trainables.fence`."""
-        return self.path / "owner.json"
-
-    @property
-    def log_file(self) -> Path:
-        return self.path / "worker.log"
-
-    @property
-    def adapter_folder(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def model_folder(self) -> Path:
-        """What full fine-tuning made: a model of transformers, with its tokenizer."""
-        return self.path / "model"
-
-    @property
-    def removed_model_file(self) -> Path:
-        """Says that the model was removed on purpose (see `discard_model`)."""
-        return self.path / "model_removed.json"
-
-    @property
-    def checkpoints_folder(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def report_score_file(self) -> Path:
-        return self.path / "report.json"
-
-    def predictions_file(self, split: str = "selection") -> Path:
-        name = "predictions.jsonl" if split == "selection" else f"{split}_predictions.jsonl"
-        return self.path / name
 
     @property
     def done(self) -> bool:
@@ -465,14 +226,14 @@ class TrialFolder:
 
     def append_told(self, step: int) -> None:
         """The trial tells of this step now; forgotten with its checkpoints."""
-        self._append(self._told_file, str(step))
-        self._sign(self._told_file)
+        self._append(self.told_file, str(step))
+        self._sign(self.told_file)
 
     def told(self, *, after: int) -> frozenset[int]:
         """The steps later than `after` that the trial has told of: more than its last checkpoint
         knows if it broke off."""
         try:
-            lines = self._told_file.read_bytes().split(b"\n")[:-1]  # without a torn last one
+            lines = self.told_file.read_bytes().split(b"\n")[:-1]  # without a torn last one
         except OSError:
             return frozenset()
         steps = (int(line) for line in lines if line.isdigit() and len(line) < 16)
@@ -545,10 +306,6 @@ class TrialFolder:
         except OSError:
             return False
 
-    @property
-    def _told_file(self) -> Path:
-        return self.checkpoints_folder / "told"
-
     def _append(self, file: Path, line: str) -> None:
         self.guard()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -564,7 +321,7 @@ class TrialFolder:
         self._publish(file)
 
     def _write_here(self, file: Path, value: Mapping[str, Any]) -> None:
-        write_json(file, sealed(_finite(value), place=self._place(file)), guard=self.guard)
+        write_json(file, sealed(finite(value), place=self._place(file)), guard=self.guard)
 
     def _read_or_none(self, file: Path) -> Json | None:
         """None for a file that is not there or damaged; without the digests in it."""
@@ -591,83 +348,3 @@ class TrialFolder:
 def prediction_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """What a file of predictions holds."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def digest(file: Path) -> str | None:
-    """The sha256 of a file's content; None if there is no such file."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-
-
-def write_json(file: Path, value: Mapping[str, Any], *, guard: Guard = unguarded) -> None:
-    """Writes beside and moves into place; NaN and infinity are written as null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
-    write_bytes(file, text.encode(), guard=guard)
-
-
-def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None:
-    """Writes beside and moves into place, durable once it returns; raises StorageError."""
-    beside = half_written(file)
-    with storage_errors(file):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as part:
-                part.write(content)
-                part.flush()
-                os.fsync(part.fileno())
-            guard()
-            beside.replace(file)
-            sync(file.parent)
-        finally:
-            _remove(beside)
-
-
-def sync(path: Path) -> None:
-    """What a file or a folder holds is on the disk once this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_half_written(folder: Path) -> None:
-    """Removes what killed processes have left at any depth; one that still lives and is about to
-    move its own into place can't any more.
-    """
-    for part in [*folder.rglob(".*.part")]:
-        gone = part.with_name(f".{uuid.uuid4().hex}.gone")
-        try:
-            part.replace(gone)  # at once: no half of a folder can be moved into place
-        except FileNotFoundError:
-            continue  # it is in its place now
-        _discard(gone)
-    for gone in [*folder.rglob(".*.gone")]:  # of who was killed right here
-        _discard(gone)
-
-
-def _discard(gone: Path) -> None:
-    """A living process may still write into what was its folder, or remove it too."""
-    if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone, ignore_errors=True)
-    else:
-        gone.unlink(missing_ok=True)
-
-
-def _remove(beside: Path) -> None:
-    """What was half written takes room that the disk may lack."""
-    with contextlib.suppress(OSError):
-        beside.unlink()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -1,0 +1,134 @@
+"""The names of the files of a run and of its trials.
+
+STORAGE/mlflow.db
+STORAGE/NAME/{sweep.yaml, sweep.json, results.csv, report.md, pareto.png, study.db, driver.lock}
+STORAGE/NAME/trials/TRIAL_ID/{spec.json, prediction.json, summary.json, predictions.jsonl, ...}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of the run whose folder is `path`."""
+
+    path: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.csv"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def pareto_file(self) -> Path:
+        return self.path / "pareto.png"
+
+    @property
+    def flops_file(self) -> Path:
+        return self.path / "flops.png"
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def predictions_folder(self) -> Path:
+        """What simulations found out, by shape: a cache that may be removed."""
+        return self.path / "predictions"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "driver.lock"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def tracking_database(self) -> Path:
+        return self.path.parent / "mlflow.db"
+
+    @property
+    def flips_file(self) -> Path:
+        return self.path / "flips.csv"
+
+    @property
+    def trials_folder(self) -> Path:
+        return self.path / "trials"
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of the trial whose folder is `path`."""
+
+    path: Path
+
+    @property
+    def trial_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def prediction_file(self) -> Path:
+        return self.path / "prediction.json"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def owner_file(self) -> Path:
+        """Who trains the trial, see `trainables.storage.ownership`."""
+        return self.path / "owner.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def adapter_folder(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def model_folder(self) -> Path:
+        """What full fine-tuning made: a model of transformers, with its tokenizer."""
+        return self.path / "model"
+
+    @property
+    def removed_model_file(self) -> Path:
+        """Says that the model was removed on purpose (see `discard_model`)."""
+        return self.path / "model_removed.json"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report_score_file(self) -> Path:
+        return self.path / "report.json"
+
+    def predictions_file(self, split: str = "selection") -> Path:
+        name = "predictions.jsonl" if split == "selection" else f"{split}_predictions.jsonl"
+        return self.path / name
+
+    @property
+    def told_file(self) -> Path:
+        """The steps that the trial has told of, one a line."""
+        return self.checkpoints_folder / "told"

@@ -1,0 +1,152 @@
+"""RunFolder: the files of one sweep; with TrialFolder the only place that writes them.
+
+A file is written beside its place and moved there, so a reader sees the old one or the new one.
+`summary.json` is a trial's last file: where it can be read, the trial is done. Every JSON file is
+sealed (`trainables.storage.sealed_json`) and a summary names the digests of what it sums up, so
+that what was torn, altered or swapped is seen as damaged and is as good as not there.
+
+A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
+lost the right to write there: a host to a later one (`trainables.storage.ownership`), a driver to
+the one that has taken the sweep over (`orchestrator.lease`).
+
+A folder of a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
+what is written there is published before the write returns (`trainables.storage.mirror`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.errors import InputError
+from trainables.storage.atomic_files import Guard, Json, finite, unguarded, write_bytes, write_json
+from trainables.storage.layout import RunFiles
+from trainables.storage.object_store import is_url
+from trainables.storage.sealed_json import DamagedError, sealed, unsealed
+from trainables.storage.trial_folder import TrialFolder
+
+if TYPE_CHECKING:
+    from trainables.storage.mirror import Mirror
+
+_PLAIN_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
+
+
+@dataclass(frozen=True)
+class RunFolder(RunFiles):
+    """The folder of one sweep: `storage/name`."""
+
+    guard: Guard = field(default=unguarded, compare=False, repr=False)
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def at(cls, place: str | Path) -> RunFolder:
+        """The folder at a path, or the working copy of the one at a URL, as it lies here now (see
+        `pull`). Raises InputError for a URL that names no place for runs."""
+        if not is_url(str(place)):
+            return cls(Path(place))
+        from trainables.storage.mirror import Mirror
+
+        mirror = Mirror.of_run(str(place))
+        return cls(mirror.folder, mirror=mirror)
+
+    @property
+    def place(self) -> str:
+        """What `at` is given for this folder: its path or URL."""
+        return str(self.path) if self.mirror is None else self.mirror.url
+
+    @property
+    def storage(self) -> str:
+        """The folder or URL below which this run and others lie."""
+        return self.place.rpartition("/")[0]
+
+    def pull(self, *, prune: bool = False) -> None:
+        """Makes the working copy what its bucket holds, but for checkpoints and what trials have
+        trained. `prune`: what was never published goes. Raises StorageError."""
+        if self.mirror is not None:
+            self.mirror.pull_run(prune=prune)
+
+    def discard(self) -> None:
+        """Removes the whole run, from its bucket too."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.store.delete(item.key for item in self.mirror.store.list())
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
+        content = sealed(finite(state), place=self.state_file.name)
+        write_json(self.state_file, content, guard=self.guard)
+        self._publish(self.state_file)
+
+    def state(self) -> Json | None:
+        """None where it is not there or damaged."""
+        try:
+            return self.read_state()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, DamagedError):
+            return None
+
+    def read_state(self) -> Json:
+        """Raises FileNotFoundError, or DamagedError."""
+        return unsealed(self.state_file.read_bytes(), place=self.state_file.name)
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """Raises InputError for an id that is no plain name: it would lead elsewhere."""
+        if not _PLAIN_NAME.fullmatch(trial_id):
+            raise InputError(
+                f"trial {trial_id!r}: no trial has such an id; needs letters, digits, - and _."
+            )
+        return self._trial(self.trials_folder / trial_id)
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Every trial that has a spec, in order of the time its spec was written.
+
+        What a symbolic link leads to is none (see `links`).
+        """
+        specs = [] if self.trials_folder.is_symlink() else self.trials_folder.glob("*/spec.json")
+        plain = [spec for spec in specs if not spec.parent.is_symlink() and not spec.is_symlink()]
+        for spec in sorted(plain, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)):
+            if _PLAIN_NAME.fullmatch(spec.parent.name):
+                yield self._trial(spec.parent)
+
+    def links(self) -> list[Path]:
+        """The symbolic links among the trials' files: through one a trial would write elsewhere."""
+        if self.trials_folder.is_symlink():
+            return [self.trials_folder]
+        below = os.walk(self.trials_folder, followlinks=False)
+        entries = (
+            Path(place, name) for place, folders, files in below for name in (*folders, *files)
+        )
+        return sorted(entry for entry in entries if entry.is_symlink())
+
+    def nameless(self) -> list[Path]:
+        """Folders of trials whose spec is gone, and was not set aside."""
+        folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
+        gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))
+        return sorted(gone)
+
+    def write_text(self, file: Path, text: str) -> None:
+        self.write_bytes(file, text.encode())
+
+    def write_bytes(self, file: Path, content: bytes) -> None:
+        write_bytes(file, content, guard=self.guard)
+        self._publish(file)
+
+    def _publish(self, file: Path) -> None:
+        if self.mirror is not None:
+            self.mirror.publish(file)
+
+    def _trial(self, path: Path) -> TrialFolder:
+        mirror = None if self.mirror is None else self.mirror.below(f"trials/{path.name}")
+        return TrialFolder(path, self.guard, mirror)
+
+
+def trial_at(place: str) -> TrialFolder:
+    """The folder that `place` of another process's names, on whichever machine this is."""
+    if not is_url(place):
+        return TrialFolder(Path(place))
+    run, _, trial_id = place.rpartition("/trials/")
+    return RunFolder.at(run).trial(trial_id)
