@@ -31,7 +31,8 @@ from trainables.data import IGNORED, Batch, Encoded
 from trainables.engine import Engine, less_activation_memory
 from trainables.evaluate import evaluate
 from trainables.methods.registry import make_method
-from trainables.models import Base, load_base, tensor_bytes
+from trainables.models.base import Base, load_base
+from trainables.models.tensors import tensor_bytes
 from trainables.prediction import (
     UNDER_ALLOWANCE,
     UNDER_ALLOWANCE_BYTES,

@@ -19,7 +19,7 @@ from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
 from orchestrator.weights import Weights, bring_to_nodes
 from trainables.errors import InputError
-from trainables.hub import HubAccess, HubModel
+from trainables.models.hub import HubAccess, HubModel
 from trainables.spec.knobs import needs_ranks
 
 SECONDS_BETWEEN_WAITING_LINES = 30.0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from trainables.host import Failure, Interruption, finished_event, write_down
-from trainables.hub import HubAccess
+from trainables.models.hub import HubAccess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.storage.run_folder import trial_at

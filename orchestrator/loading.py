@@ -43,7 +43,7 @@ _UNPACKED = (
 
 
 def _repacks(folder: TrialFolder, knobs: Mapping[str, Any]) -> bool:
-    """Whether the lines must keep bitsandbytes from repacking, as `trainables.models` does."""
+    """Whether the lines must keep bitsandbytes from repacking, as `trainables.models.base` does."""
     device = ((folder.summary() or {}).get("provenance") or {}).get("device_type")
     return device == "cpu" and "load_in_4bit" in QUANTIZATIONS[knobs["quantization"]].loader
 

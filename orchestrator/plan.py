@@ -19,7 +19,8 @@ from orchestrator.ledger import TrialRecord
 from orchestrator.space import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
 from trainables.identity import task_identity
-from trainables.model_folder import check_model_folder, model_digest, resolve_revision
+from trainables.models.hub import resolve_revision
+from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.constraints import impossible
 from trainables.spec.knobs import KNOBS, canonical
 from trainables.spec.states import BASELINE, TRIAL

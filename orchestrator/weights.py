@@ -15,7 +15,7 @@ from orchestrator.every_node import Node, alive_nodes, on_every_node
 from orchestrator.labels import bytes_text
 from orchestrator.plan import ModelSource
 from trainables.errors import InputError, first_line
-from trainables.hub import HubAccess, HubModel, cached_bytes, fetch_all
+from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
 
 SECONDS_BETWEEN_LOOKS = 0.5
 QUIET_SECONDS = 2.0  # what is there already is not worth a line

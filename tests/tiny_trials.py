@@ -17,8 +17,8 @@ from trainables.engine import Engine
 from trainables.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.identity import task_identity
-from trainables.model_folder import model_digest
-from trainables.models import Base, load_base
+from trainables.models.base import Base, load_base
+from trainables.models.model_folder import model_digest
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec

@@ -25,14 +25,8 @@ from trainables.errors import InputError, first_line
 from trainables.evaluate import answer
 from trainables.identity import check_model
 from trainables.methods.registry import make_method
-from trainables.models import (
-    Base,
-    default_device,
-    load_base,
-    quiet,
-    resolve_compute_dtype,
-    warm_imports,
-)
+from trainables.models.base import Base, load_base, quiet, warm_imports
+from trainables.models.device import default_device, resolve_compute_dtype
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ import torch
 
 from trainables.data import Batch
 from trainables.engine import Engine, rng_states, set_rng_states
-from trainables.models import tensor_bytes
+from trainables.models.tensors import tensor_bytes
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")

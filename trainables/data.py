@@ -18,7 +18,7 @@ import torch
 from trainables.chat import chat_prompt
 from trainables.errors import InputError
 from trainables.identity import check_task
-from trainables.models import Base
+from trainables.models.base import Base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks import make_task
 from trainables.tasks.task import Cut, Example, Prompt, Task

@@ -19,7 +19,7 @@ from torch.nn import functional
 from trainables import checkpoint
 from trainables.data import IGNORED, Batch
 from trainables.methods.method import Method
-from trainables.models import Base
+from trainables.models.base import Base
 from trainables.storage.trial_folder import TrialFolder
 from trainables.team import Alone, Team
 

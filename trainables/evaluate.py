@@ -19,7 +19,7 @@ from trainables.cost import TensorPeak
 from trainables.data import Encoded, collate
 from trainables.engine import summed_loss
 from trainables.fitting import Fitting
-from trainables.models import Base
+from trainables.models.base import Base
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import Example, Task
 from trainables.work import Generation, Pass, batch_pass

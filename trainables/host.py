@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from trainables.errors import first_line
-from trainables.hub import HubAccess, HubModel, fetch_all
+from trainables.models.hub import HubAccess, HubModel, fetch_all
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
@@ -77,7 +77,8 @@ class HostProcess:
 
     def warm_up(self) -> dict[str, Any]:
         """Imports what trials need and describes the device (see `models.describe_device`)."""
-        from trainables.models import describe_device, resolve_compute_dtype, warm_imports
+        from trainables.models.base import warm_imports
+        from trainables.models.device import describe_device, resolve_compute_dtype
 
         warm_imports()
         gc.collect()
@@ -281,7 +282,7 @@ class HostProcess:
 
     def _base_for(self, spec: TrialSpec) -> Any:
         from trainables.engine import free_memory
-        from trainables.models import load_base
+        from trainables.models.base import load_base
 
         if self._base is None or self._base.key != spec.base_key:
             self._base = None

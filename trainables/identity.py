@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.model_folder import model_digest
+from trainables.models.model_folder import model_digest
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Task
 

@@ -89,7 +89,7 @@ def _device() -> Any:
 
 def _device_facts() -> dict[str, str]:
     """Of this rank's device, as a host says it of its own."""
-    from trainables.models import describe_device
+    from trainables.models.device import describe_device
 
     return {name: str(value) for name, value in describe_device().items()}
 
@@ -129,7 +129,7 @@ def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> A
 
 def _identity(spec: TrialSpec, team: Any) -> dict[str, Any]:
     """What all ranks must have alike; their number is that of the spec's workers."""
-    from trainables.models import package_versions
+    from trainables.models.device import package_versions
     from trainables.team import DisagreementError
 
     workers = spec.knobs.get("workers", 1)
@@ -156,7 +156,7 @@ def _together(heartbeat: Callable[[], None], team: Any) -> Callable[[], None]:
 
 def _base(spec: TrialSpec, device: Any) -> Any:
     """On the CPU at first where it may be split: it may be larger than one device."""
-    from trainables.models import load_base
+    from trainables.models.base import load_base
 
     if not spec.knobs.get("zero_stage", 0):
         return load_base(spec, device=str(device))

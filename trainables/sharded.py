@@ -33,7 +33,8 @@ from trainables.engine import (
     summed_loss,
 )
 from trainables.methods.method import Method
-from trainables.models import Base, tensor_bytes
+from trainables.models.base import Base
+from trainables.models.tensors import tensor_bytes
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.storage.atomic_files import digest, half_written, sync
 from trainables.storage.errors import storage_errors

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.models import quiet, warm_imports
+from trainables.models.base import quiet, warm_imports
 from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, Workload
 from trainables.simulate_depth import model_config, simulate_any_depth
 from trainables.simulate_device import DEVICES

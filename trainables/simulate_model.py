@@ -16,7 +16,7 @@ from bitsandbytes import MatmulLtState
 from torch import nn
 
 from trainables.methods.registry import make_method
-from trainables.models import DTYPES
+from trainables.models.quantized import DTYPES
 from trainables.spec.quantization import QUANTIZATIONS
 
 Knobs = Mapping[str, Any]

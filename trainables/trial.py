@@ -13,7 +13,7 @@ from trainables import checkpoint
 from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.data import TrialData
 from trainables.methods.registry import AnyMethod, make_method
-from trainables.models import Base
+from trainables.models.base import Base
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder

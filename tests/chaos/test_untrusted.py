@@ -30,8 +30,8 @@ from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial
 from trainables.errors import InputError
 from trainables.judge import score_report
-from trainables.model_folder import check_model_folder, model_digest
-from trainables.models import load_base
+from trainables.models.base import load_base
+from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
 from trainables.tasks import make_task

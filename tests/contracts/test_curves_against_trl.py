@@ -16,7 +16,7 @@ import pytest
 
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
 from trainables.data import Encoded, fixed_subset, training_order
-from trainables.models import load_base
+from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec

@@ -23,7 +23,8 @@ from tests.tiny_trials import (
 from trainables.cost import TensorPeak
 from trainables.engine import Engine
 from trainables.evaluate import evaluate
-from trainables.models import Base, load_base, stored_tensors
+from trainables.models.base import Base, load_base
+from trainables.models.tensors import stored_tensors
 from trainables.spec.quantization import QUANTIZATIONS
 
 # bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one

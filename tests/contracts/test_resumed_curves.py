@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
-from trainables.models import load_base
+from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec

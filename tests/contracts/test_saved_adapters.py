@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.tiny_trials import evaluate_selection, make_spec, make_trial
-from trainables.models import Base, load_base
+from trainables.models.base import Base, load_base
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.train import train
 from trainables.trial import Trial

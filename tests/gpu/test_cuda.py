@@ -18,13 +18,9 @@ import torch
 from tests.tiny_models import make_llama
 from tests.tiny_trials import EXECUTION, evaluate_selection, gradients, make_spec, make_trial
 from trainables.engine import Engine
-from trainables.models import (
-    Base,
-    describe_device,
-    load_base,
-    resolve_compute_dtype,
-    stored_tensors,
-)
+from trainables.models.base import Base, load_base
+from trainables.models.device import describe_device, resolve_compute_dtype
+from trainables.models.tensors import stored_tensors
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec

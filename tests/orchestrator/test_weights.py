@@ -20,7 +20,7 @@ from orchestrator.weights import Weights, bring_to_nodes, hub_models
 from tests.hub_server import COMMIT, Hub, hub_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space
 from trainables.errors import InputError
-from trainables.hub import HubAccess, HubModel
+from trainables.models.hub import HubAccess, HubModel
 
 TOKEN = "hf_marker7f1c"
 _RAY = """

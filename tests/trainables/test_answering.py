@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import make_spec, run
-from trainables import answering, models
+from trainables import answering
 from trainables.answering import Answers, Asked, answers
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS
+from trainables.models import base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 
@@ -81,9 +82,9 @@ def test_a_base_is_loaded_once_and_each_trial_reads_its_own_prompt(
         run(spec, tmp_path)
     loaded = []
 
-    def load(spec: TrialSpec, **options: Any) -> models.Base:
+    def load(spec: TrialSpec, **options: Any) -> base.Base:
         loaded.append(spec.base_key)
-        return models.load_base(spec, **options)
+        return base.load_base(spec, **options)
 
     monkeypatch.setattr(answering, "load_base", load)
     untrained = make_spec(tiny_llama, method="untrained")

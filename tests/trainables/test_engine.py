@@ -19,7 +19,7 @@ from trainables.engine import (
     memory_errors,
     schedule_factor,
 )
-from trainables.models import load_base
+from trainables.models.base import load_base
 from trainables.spec.knobs import SCHEDULES
 from trainables.trial import Trial
 

@@ -16,7 +16,8 @@ from trainables.errors import InputError
 from trainables.judge import score_report
 from trainables.methods.adapters import LoRA
 from trainables.methods.weights import Full
-from trainables.models import load_base, stored_tensors
+from trainables.models.base import load_base
+from trainables.models.tensors import stored_tensors
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.sealed_json import DamagedError
 from trainables.train import train

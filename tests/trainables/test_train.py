@@ -23,7 +23,7 @@ from tests.tiny_trials import (
     shared_base,
 )
 from trainables.judge import score_report
-from trainables.models import load_base
+from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.train import TrainingFailedError, train

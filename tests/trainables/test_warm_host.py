@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from tests.tiny_trials import make_spec
 from trainables.data import DATA_KEPT, load_data
 from trainables.host import Failure, HostProcess
-from trainables.models import Base, load_base, stored_tensors
+from trainables.models.base import Base, load_base
+from trainables.models.tensors import stored_tensors
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec

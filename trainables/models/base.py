@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,12 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from trainables.errors import InputError
-from trainables.hub import HubModel, fetched
-from trainables.model_folder import check_model_folder
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.models.device import default_device
+from trainables.models.hub import HubModel, fetched
+from trainables.models.model_folder import check_model_folder
+from trainables.models.quantized import DTYPES, _keep_weights_unpacked, _quantization_config
+from trainables.models.tensors import tensor_bytes
 from trainables.spec.trial_spec import TrialSpec
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,6 @@ def quiet() -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
-def default_device() -> str:
-    """ "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     """The spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
 
@@ -118,54 +111,11 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     )
 
 
-def stored_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor a model keeps: parameters, buffers and the quantization's state; of a parameter
-    that ZeRO has split, this worker's part."""
-    for name, parameter in model.named_parameters():
-        yield name, getattr(parameter, "ds_tensor", parameter)
-    yield from model.named_buffers()
-    for name, module in model.named_modules():
-        for part, tensor in _quantization_state(module):
-            yield f"{name}.{part}", tensor
-
-
-def tensor_bytes(model: Any) -> int:
-    """Bytes of a model's tensors; one that has two names counts once."""
-    storages = (tensor.untyped_storage() for _, tensor in stored_tensors(model))
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
-def describe_device() -> dict[str, str | int | bool]:
-    """The accelerator (or the CPU) and the versions that a result depends on."""
-    facts: dict[str, str | int | bool] = {"cpu_threads": torch.get_num_threads()}
-    facts |= _describe_cuda() if torch.cuda.is_available() else _describe_cpu()
-    return facts | {f"{package}_version": found for package, found in package_versions().items()}
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    from importlib.metadata import version
-
-    return {package: version(package) for package in _PACKAGES}
-
-
-def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
-    """What "auto" means on `device`; any other dtype is returned as it is.
-
-    bfloat16 where the GPU has it (compute capability 8 and up), float16 on older GPUs, float32
-    on a CPU.
-    """
-    if compute_dtype != "auto":
-        return compute_dtype
-    if torch.device(device).type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
-
-
 def _source(spec: TrialSpec) -> tuple[str, str | None]:
     """An absolute folder, or a hub id with its revision: whoever planned the trial chose.
 
-    The files of a hub's model are on this node then, as they seldom are not yet (`trainables.hub`).
+    The files of a hub's model are on this node then, as they seldom are not yet
+    (`trainables.models.hub`).
     """
     model = spec.model_source or str(spec.knobs["model"])
     if Path(model).is_absolute():
@@ -198,29 +148,6 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
     model.eval()
     _keep_weights_unpacked(model)
     return model
-
-
-def _quantization_config(spec: TrialSpec) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    row = QUANTIZATIONS[spec.knobs["quantization"]]
-    if not row.loader:
-        return None
-    return BitsAndBytesConfig(
-        **row.loader,
-        bnb_4bit_use_double_quant=bool(spec.knobs.get("double_quantization", False)),
-        bnb_4bit_compute_dtype=DTYPES[spec.knobs["compute_dtype"]],
-    )
-
-
-def _keep_weights_unpacked(model: Any) -> None:
-    """Else, on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in place at the
-    first evaluation, and training after it runs a kernel that has no gradient."""
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def _pad_token(tokenizer: Any, name: str) -> int:
@@ -259,50 +186,3 @@ def _tokenizer_digest(tokenizer: Any) -> str:
         content = repr(sorted(tokenizer.get_vocab().items()))
     whole = f"{content}\0{tokenizer.chat_template}\0{tokenizer.special_tokens_map}"
     return hashlib.sha256(whole.encode()).hexdigest()
-
-
-def _quantization_state(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
-    if isinstance(module, Linear4bit):
-        for part, value in module.weight.quant_state.as_dict(packed=False).items():
-            if isinstance(value, torch.Tensor):
-                yield part, value
-    elif isinstance(module, Linear8bitLt):
-        scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
-        if scales is not None:
-            yield "SCB", scales
-
-
-def _describe_cpu() -> dict[str, str | int | bool]:
-    return {
-        "device": _cpu_name(),
-        "device_type": "cpu",
-        "device_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "bfloat16": False,  # computes it, but no faster than float32 on most CPUs
-    }
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "cpu"
-
-
-def _describe_cuda() -> dict[str, str | int | bool]:
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return {
-        "device": properties.name,
-        "device_type": "cuda",
-        "device_memory_bytes": properties.total_memory,
-        "capability": f"{properties.major}.{properties.minor}",
-        "bfloat16": properties.major >= 8,
-        "cuda_version": str(torch.version.cuda),
-        "driver_version": _driver_version(),
-    }
-
-
-def _driver_version() -> str:
-    version = Path("/sys/module/nvidia/version")
-    return version.read_text().strip() if version.exists() else "unknown"

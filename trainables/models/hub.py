@@ -7,6 +7,7 @@ cache, says when all are there. Afterwards nothing is asked of the hub any more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from trainables.errors import InputError, first_line
-from trainables.model_folder import check_model_folder
+from trainables.models.model_folder import _CONFIG, check_model_folder
 
 _LOCK = "sweep-download.lock"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -235,3 +236,42 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:  # it is moved to its place just now
         return 0
+
+
+def resolve_revision(model: str, revision: str = "main") -> str:
+    """The commit that `revision` of a hub's model is now, or was when it was last asked for here.
+
+    It is noted in the hub's cache, so that it is known without the hub later. Raises InputError
+    where the hub can't be reached and nothing is noted.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        commit = str(HfApi().model_info(model, revision=revision, timeout=10).sha)
+        _note_commit(model, revision)
+        return commit
+    except HFValidationError as error:
+        raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
+    except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
+        reason = first_line(error)
+    try:
+        snapshot = snapshot_download(
+            model, revision=revision, allow_patterns=[_CONFIG], local_files_only=True
+        )
+        return Path(snapshot).name
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
+            "and no snapshot of it is cached. Give a local folder, or log in and be online."
+        ) from error
+
+
+def _note_commit(model: str, revision: str) -> None:
+    """huggingface_hub notes it when a file is asked for by the revision's name."""
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.suppress(HTTPError, OSError):  # a model without a configuration is told later
+        hf_hub_download(model, _CONFIG, revision=revision)

@@ -11,9 +11,11 @@ import torch
 
 from tests.tiny_models import make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
-from trainables import models
 from trainables.errors import InputError
-from trainables.model_folder import check_model_folder, model_digest, resolve_revision
+from trainables.models import base as models
+from trainables.models import device, tensors
+from trainables.models.hub import resolve_revision
+from trainables.models.model_folder import check_model_folder, model_digest
 
 
 def test_a_base_is_frozen_in_evaluation_mode_and_generates_greedily(tiny_llama: Path) -> None:
@@ -67,8 +69,8 @@ def test_an_end_token_stands_in_for_a_missing_padding_token(
 
 
 def test_auto_is_float32_on_a_cpu_and_a_named_dtype_stays() -> None:
-    assert models.resolve_compute_dtype("auto", "cpu") == "float32"
-    assert models.resolve_compute_dtype("float16", "cpu") == "float16"
+    assert device.resolve_compute_dtype("auto", "cpu") == "float32"
+    assert device.resolve_compute_dtype("float16", "cpu") == "float16"
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((8, 0), "bfloat16")])
@@ -76,11 +78,11 @@ def test_auto_on_a_gpu_follows_its_capability(
     capability: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert models.resolve_compute_dtype("auto", "cuda:0") == dtype
+    assert device.resolve_compute_dtype("auto", "cuda:0") == dtype
 
 
 def test_a_device_is_described_with_what_a_result_depends_on() -> None:
-    described = models.describe_device()
+    described = device.describe_device()
     assert described["device_type"] in ("cpu", "cuda")
     assert int(described["device_memory_bytes"]) > 1 << 28
     assert described["torch_version"] == torch.__version__
@@ -159,5 +161,5 @@ def test_a_hub_that_is_out_of_reach_asks_for_a_folder(monkeypatch: pytest.Monkey
 
 
 def _bytes(base: models.Base, part: str) -> int:
-    tensors = models.stored_tensors(base.model)
-    return sum(tensor.nbytes for name, tensor in tensors if name.endswith(part))
+    stored = tensors.stored_tensors(base.model)
+    return sum(tensor.nbytes for name, tensor in stored if name.endswith(part))

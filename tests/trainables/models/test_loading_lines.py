@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.loading import loading_lines
 from tests.tiny_trials import make_spec, make_trial
-from trainables.models import load_base
+from trainables.models.base import load_base
 from trainables.train import train
 
 KNOBS: list[dict[str, Any]] = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import InputError, first_line
+from trainables.errors import InputError
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
@@ -40,45 +39,6 @@ def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
     place = Path(folder).expanduser()
     check_model_folder(place, allow_bin=allow_bin)
     return _digest(place, tuple(map(_stamp, _files(place))))
-
-
-def resolve_revision(model: str, revision: str = "main") -> str:
-    """The commit that `revision` of a hub's model is now, or was when it was last asked for here.
-
-    It is noted in the hub's cache, so that it is known without the hub later. Raises InputError
-    where the hub can't be reached and nothing is noted.
-    """
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        commit = str(HfApi().model_info(model, revision=revision, timeout=10).sha)
-        _note_commit(model, revision)
-        return commit
-    except HFValidationError as error:
-        raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
-    except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
-        reason = first_line(error)
-    try:
-        snapshot = snapshot_download(
-            model, revision=revision, allow_patterns=[_CONFIG], local_files_only=True
-        )
-        return Path(snapshot).name
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
-            "and no snapshot of it is cached. Give a local folder, or log in and be online."
-        ) from error
-
-
-def _note_commit(model: str, revision: str) -> None:
-    """huggingface_hub notes it when a file is asked for by the revision's name."""
-    from httpx2 import HTTPError
-    from huggingface_hub import hf_hub_download
-
-    with contextlib.suppress(HTTPError, OSError):  # a model without a configuration is told later
-        hf_hub_download(model, _CONFIG, revision=revision)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,9 +15,9 @@ import pytest
 
 from tests.hub_server import COMMIT, Hub, hub_server
 from trainables.errors import InputError
-from trainables.hub import HubAccess, HubModel, cached, fetched
+from trainables.models.hub import HubAccess, HubModel, cached, fetched
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 MODEL = HubModel("owner/tiny", COMMIT)
 WEIGHTS = "model.safetensors"
 _FETCH = """

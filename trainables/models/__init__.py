@@ -1,0 +1,1 @@
+"""Base models: files, hub cache, loading, quantization, devices."""

@@ -1,0 +1,35 @@
+"""How transformers is told to quantize a base, and what is put right after loading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.trial_spec import TrialSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _quantization_config(spec: TrialSpec) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    row = QUANTIZATIONS[spec.knobs["quantization"]]
+    if not row.loader:
+        return None
+    return BitsAndBytesConfig(
+        **row.loader,
+        bnb_4bit_use_double_quant=bool(spec.knobs.get("double_quantization", False)),
+        bnb_4bit_compute_dtype=DTYPES[spec.knobs["compute_dtype"]],
+    )
+
+
+def _keep_weights_unpacked(model: Any) -> None:
+    """Else, on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in place at the
+    first evaluation, and training after it runs a kernel that has no gradient."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
