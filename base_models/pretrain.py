@@ -23,8 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from base_models.initialisation import HEAD_SIZE, ROPE_THETA, initialise
 from base_models.tokenizer import build
-from trainables.tasks import generated
-from trainables.tasks.prompts import table_statements
+from trainables.tasks.finqa import synthetic
+from trainables.tasks.prompts.page_layout import table_statements
 
 CELL_KINDS = ("latest", "prior")
 BASE_KINDS = (*CELL_KINDS, "change", "total", "percent_change", "rose")
@@ -91,7 +91,7 @@ def pretrain(recipe: Recipe, output: Path) -> None:
     tokenizer.save_pretrained(output)
 
 
-def prompt(page: generated.Page, question: str) -> str:
+def prompt(page: synthetic.Page, question: str) -> str:
     """The fine-tuning prompt of a page; the answer follows after one space."""
     return f"{_context(page)}{_asked(question)}"
 
@@ -128,7 +128,7 @@ def _train(
     """Train in place; yields the log's lines."""
     optimizers = _optimizers(model, recipe)
     rng = random.Random(f"questions/{recipe.seed}")
-    drawn = generated.pages(pool="pretraining", seed=recipe.seed, split="train")
+    drawn = synthetic.pages(pool="pretraining", seed=recipe.seed, split="train")
     started, asked, right = time.monotonic(), Counter[str](), Counter[str]()
     for step in range(1, recipe.steps + 1):
         kinds = CELL_KINDS if step <= recipe.cell_steps else _weighted(BASE_KINDS)
@@ -157,7 +157,7 @@ class _Batch:
 
 
 def _batch(
-    pages: Sequence[generated.Page],
+    pages: Sequence[synthetic.Page],
     kinds: Sequence[str],
     questions: int,
     rng: random.Random,
@@ -165,7 +165,7 @@ def _batch(
 ) -> _Batch:
     rows, asked = [], []
     for page in pages:
-        drawn = [generated.ask(page, kinds, rng) for _ in range(questions)]
+        drawn = [synthetic.ask(page, kinds, rng) for _ in range(questions)]
         asked += [question.kind for question in drawn]
         parts = [_context(page)]
         for question in drawn:
@@ -256,7 +256,7 @@ def _held_out(
 ) -> tuple[float, float]:
     """The share of right answers to 300 single questions, and a random cell's."""
     rng = random.Random(f"held out/{kind}")
-    drawn = generated.pages(pool=pool, seed=1, split="report")
+    drawn = synthetic.pages(pool=pool, seed=1, split="report")
     right = guessed = 0.0
     for _ in range(6):
         pages = [next(drawn) for _ in range(50)]
@@ -282,7 +282,7 @@ def _shares(asked: Counter[str], right: Counter[str]) -> str:
     return " ".join(f"{kind} {right[kind] / asked[kind]:.3f}" for kind in kinds)
 
 
-def _context(page: generated.Page) -> str:
+def _context(page: synthetic.Page) -> str:
     lines = [*page.pre_text, table_statements(page.table), *page.post_text]
     return "".join(f"{line}\n" for line in lines)
 

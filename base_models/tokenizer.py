@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from trainables.tasks import generated
-from trainables.tasks.prompts import table_statements
+from trainables.tasks.finqa import synthetic
+from trainables.tasks.prompts.page_layout import table_statements
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SMALLEST_NUMBER, LARGEST_NUMBER = -100, 100
@@ -48,20 +48,20 @@ def vocabulary() -> list[str]:
 
 
 def _fractions() -> Iterator[str]:
-    for old in generated.ROUND_CELLS:
-        for new in range(generated.SMALLEST_CELL, generated.LARGEST_CELL + 1):
+    for old in synthetic.ROUND_CELLS:
+        for new in range(synthetic.SMALLEST_CELL, synthetic.LARGEST_CELL + 1):
             yield f" {round((new - old) / old, 5):g}"
 
 
 def _words() -> Iterator[str]:
     """The generator's words: with a space before them, and without where a line begins so."""
-    texts = [f"Question: {make('revenue', 1, 10).text}" for make in generated.KINDS.values()]
+    texts = [f"Question: {make('revenue', 1, 10).text}" for make in synthetic.KINDS.values()]
     for audited in (True, False):
-        page = generated.Page("", ("revenue",), generated.YEARS[0], ((1, 10),), audited)
+        page = synthetic.Page("", ("revenue",), synthetic.YEARS[0], ((1, 10),), audited)
         texts += [*page.pre_text, *page.post_text, table_statements(page.table)]
     for text in [*texts, "Answer: yes", "Answer: no"]:
         yield from re.findall(r" ?[A-Za-z]+", text)
-    yield from (f" {word}" for word in (*generated.ITEMS, *map(str, generated.YEARS)))
-    yield f" {generated.YEARS[0] - 1}"
-    for syllable in generated.SYLLABLES:
+    yield from (f" {word}" for word in (*synthetic.ITEMS, *map(str, synthetic.YEARS)))
+    yield f" {synthetic.YEARS[0] - 1}"
+    for syllable in synthetic.SYLLABLES:
         yield from (syllable, f" {syllable}")

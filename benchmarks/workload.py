@@ -96,7 +96,7 @@ def write_prepared(workload: Workload, file: Path) -> None:
     from transformers import AutoTokenizer
 
     from trainables.data import encode, training_order
-    from trainables.tasks import make_task
+    from trainables.tasks.registry import make_task
 
     options = {**workload.space()["data"], "prompt": "statements", "target": "answer"}
     task, tokenizer = make_task("finqa", options), AutoTokenizer.from_pretrained(MODEL)

@@ -13,7 +13,7 @@ from orchestrator.plan import Planner
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks import TASKS, make_task
+from trainables.tasks.registry import TASKS, make_task
 from trainables.tasks.task import SPLITS, Example, Task
 
 DOWNLOADED = {  # what `trainables.tasks.download` brings

@@ -221,7 +221,7 @@ def _sourced(fault: str, overrides: Sequence[Override], file: str) -> str:
 
 
 def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
-    from trainables.tasks import TASKS
+    from trainables.tasks.registry import TASKS
 
     unknown = [
         f"{key}: unknown key.{did_you_mean(key, _KEYS)}" for key in sections if key not in _KEYS

@@ -210,8 +210,8 @@ class Driver:
 
     def _guesses(self) -> dict[str, float]:
         """How far one gets on the report split without a model."""
-        from trainables.tasks import make_task
-        from trainables.tasks.guesses import guesses
+        from trainables.tasks.registry import make_task
+        from trainables.tasks.trivial_baselines import guesses
 
         configuration = next(self.planner.cell_configurations())
         task = make_task(self.config.task, self.planner.task_options(configuration))

@@ -18,14 +18,14 @@ from orchestrator.forecast import Forecast, Forecaster
 from orchestrator.ledger import TrialRecord
 from orchestrator.space import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
-from trainables.identity import task_identity
 from trainables.models.hub import resolve_revision
 from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.constraints import impossible
 from trainables.spec.knobs import KNOBS, canonical
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
-from trainables.tasks import make_task
+from trainables.tasks.identity import task_identity
+from trainables.tasks.registry import make_task
 
 MODEL = "model "  # begins the names of models in `Planner.contents`
 MAX_NEW_TOKENS = {("finqa", "answer"): 32, ("finqa", "program"): 128, ("tatqa", "answer"): 128}

@@ -11,7 +11,7 @@ from orchestrator.asked_models import AskedModel
 from orchestrator.labels import TITLES
 from orchestrator.report_content import Block, Paragraph, Report, Section, Table
 from orchestrator.report_headline import score_text
-from trainables.tasks.emacc import answer_text
+from trainables.tasks.exact_match import answer_text
 from trainables.tasks.task import Example, Task
 
 RIGHT, WRONG = "right", "wrong"

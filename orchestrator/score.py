@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks import emacc
-from trainables.tasks.finqa_files import read_lines
+from trainables.tasks import exact_match
+from trainables.tasks.records import read_lines
 
 _MOST_NAMED = 5  # ids in one message
 
@@ -31,32 +31,32 @@ class Rule:
 
 
 def _finqa() -> Rule:
-    from trainables.tasks.finqa_files import read_gold
+    from trainables.tasks.finqa.files import read_gold
 
     def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
-        return emacc.score(prediction, gold, marker_required=marker_required).flags()
+        return exact_match.score(prediction, gold, marker_required=marker_required).flags()
 
-    return Rule(emacc.RULE_VERSION, read_gold, score, emacc.rates)
+    return Rule(exact_match.RULE_VERSION, read_gold, score, exact_match.rates)
 
 
 def _tatqa() -> Rule:
-    from trainables.tasks import tatqa_rule
-    from trainables.tasks.tatqa_files import gold_of, read_examples
+    from trainables.tasks.tatqa import scoring
+    from trainables.tasks.tatqa.files import gold_of, read_examples
 
     def read(path: str | Path) -> Mapping[str, Gold]:
         return {example.id: gold_of(example) for example in read_examples(path)}
 
     def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
-        span = emacc.prediction_span(prediction or "", marker_required=marker_required)
+        span = exact_match.prediction_span(prediction or "", marker_required=marker_required)
         answer, is_computed = gold
-        found = tatqa_rule.score_text(span or "", answer, is_computed=is_computed)
+        found = scoring.score_text(span or "", answer, is_computed=is_computed)
         return {**found.flags(), "no_marker": span is None}
 
     def rates(scores: Sequence[Flags]) -> dict[str, float]:
         no_marker = sum(each["no_marker"] for each in scores) / max(1, len(scores))
-        return {**tatqa_rule.rates(scores), "no_marker_rate": no_marker}
+        return {**scoring.rates(scores), "no_marker_rate": no_marker}
 
-    return Rule(tatqa_rule.RULE_VERSION, read, score, rates)
+    return Rule(scoring.RULE_VERSION, read, score, rates)
 
 
 RULES: dict[str, Callable[[], Rule]] = {"finqa": _finqa, "tatqa": _tatqa}
@@ -116,7 +116,7 @@ def score_files(
         **rates,
         "count": len(flags),
         "count_numeric": sum(bool(each["numeric"]) for each in flags),
-        "half_width_95": emacc.half_width_95(rates["em_acc"], len(flags)),
+        "half_width_95": exact_match.half_width_95(rates["em_acc"], len(flags)),
         "task": task,
         "rule_version": rule.version,
     }

@@ -28,10 +28,10 @@ LIGHT = (
     "trainables.spec.quantization",
     "trainables.models.model_folder",
     "trainables.models.hub",
-    "trainables.identity",
-    "trainables.tasks.finqa",
-    "trainables.tasks.generated",
-    "trainables.tasks.guesses",
+    "trainables.tasks.identity",
+    "trainables.tasks.finqa.task",
+    "trainables.tasks.finqa.synthetic",
+    "trainables.tasks.trivial_baselines",
 )
 ALLOWED_IN = {
     "mlflow": {"mlflow_tracker.py"},

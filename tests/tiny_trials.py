@@ -16,14 +16,14 @@ from trainables.data import collate, load_data
 from trainables.engine import Engine
 from trainables.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
-from trainables.identity import task_identity
 from trainables.models.base import Base, load_base
 from trainables.models.model_folder import model_digest
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
-from trainables.tasks import make_task
+from trainables.tasks.identity import task_identity
+from trainables.tasks.registry import make_task
 from trainables.train import train
 from trainables.trial import Trial
 

@@ -23,10 +23,10 @@ from trainables.data import Encoded, TrialData, encode, load_data
 from trainables.engine import free_memory
 from trainables.errors import InputError, first_line
 from trainables.evaluate import answer
-from trainables.identity import check_model
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype
+from trainables.models.model_folder import check_model
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Say = Callable[[str], None]

@@ -17,10 +17,10 @@ import torch
 
 from trainables.chat import chat_prompt
 from trainables.errors import InputError
-from trainables.identity import check_task
 from trainables.models.base import Base
 from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks import make_task
+from trainables.tasks.identity import check_task
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt, Task
 
 IGNORED = -100  # the label of a token that has no loss, as in torch's cross entropy

@@ -260,7 +260,7 @@ class HostProcess:
         """What the folder describes, on a base and with data that lie ready now."""
         from trainables.data import load_data
         from trainables.engine import memory_errors
-        from trainables.identity import check_model
+        from trainables.models.model_folder import check_model
         from trainables.trial import Trial
 
         assert self._folder is not None

@@ -116,7 +116,7 @@ def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
 
 def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> Any:
     from trainables.data import load_data
-    from trainables.identity import check_model
+    from trainables.models.model_folder import check_model
     from trainables.trial import Trial
 
     team.check_same("the trial", _identity(spec, team))

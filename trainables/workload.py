@@ -25,7 +25,7 @@ from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
-from trainables.tasks import make_task
+from trainables.tasks.registry import make_task
 from trainables.work import Generation, Pass, batch_pass
 
 _ASSUMED_COMPLETION = 16  # tokens, where nothing can be tokenized

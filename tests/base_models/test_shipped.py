@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from base_models.pretrain import RECIPES, main, prompt
 from base_models.tokenizer import build
-from trainables.tasks import generated
-from trainables.tasks.prompts import load_template, render_values
+from trainables.tasks.finqa import synthetic
+from trainables.tasks.prompts.page_layout import render_values
+from trainables.tasks.prompts.templates import load_template
 
 SIZES = sorted(RECIPES)
 
@@ -22,10 +23,10 @@ SIZES = sorted(RECIPES)
 def test_a_shipped_base_answers_what_it_was_trained_on(base_models: Path, size: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_models / size).eval()
     tokenizer = AutoTokenizer.from_pretrained(base_models / size)
-    pages = generated.pages(pool="finetuning", seed=5, split="report", rows=(3,))
+    pages = synthetic.pages(pool="finetuning", seed=5, split="report", rows=(3,))
     right = 0
     for _, page in zip(range(20), pages, strict=False):
-        question = generated.KINDS["change"](page.items[0], *page.cells[0])
+        question = synthetic.KINDS["change"](page.items[0], *page.cells[0])
         ids = torch.tensor([tokenizer.encode(prompt(page, question.text))])
         with torch.no_grad():
             answer = tokenizer.decode(model(input_ids=ids).logits[0, -1].argmax())
@@ -52,7 +53,7 @@ def test_a_shipped_tokenizer_is_the_one_that_the_script_builds(
 
 
 def test_the_bases_are_trained_on_the_very_prompt_that_fine_tuning_uses() -> None:
-    page = next(generated.pages(pool="pretraining", seed=0))
+    page = next(synthetic.pages(pool="pretraining", seed=0))
     question = "what was the change in revenue?"
     record = {
         "question": question,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base_models.tokenizer import build, vocabulary
-from trainables.tasks import generated
+from trainables.tasks.finqa import synthetic
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_any_text_comes_back_unchanged(text: str) -> None:
 
 
 def test_each_word_and_number_of_a_record_is_one_token() -> None:
-    (record,) = generated.records(
+    (record,) = synthetic.records(
         pool="finetuning", kinds=["decline"], count=1, seed=0, split="train"
     )
     text = f"Question: {record['qa']['question']}\nAnswer: {record['qa']['answer']}\n"

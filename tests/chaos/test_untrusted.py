@@ -34,7 +34,7 @@ from trainables.models.base import load_base
 from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
-from trainables.tasks import make_task
+from trainables.tasks.registry import make_task
 from trainables.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.trainables.tasks import tatqa_file
+from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
-from trainables.tasks import TASKS, make_task
+from trainables.tasks.registry import TASKS, make_task
 from trainables.tasks.task import SPLITS, Task
 
 GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}

@@ -16,11 +16,11 @@ from orchestrator.asked_questions import (
     plain_spec,
     task_of,
 )
-from tests.trainables.tasks import tatqa_file
+from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
 from trainables.spec.quantization import QUANTIZATIONS
-from trainables.tasks import TASKS, make_task
 from trainables.tasks.download import SOURCES
+from trainables.tasks.registry import TASKS, make_task
 from trainables.tasks.task import Example
 
 GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}

@@ -24,7 +24,7 @@ from tests.orchestrator.run_builder import new_spec
 from tests.orchestrator.test_asked_questions import DATA
 from trainables.methods.registry import METHODS
 from trainables.storage.trial_folder import TrialFolder
-from trainables.tasks import TASKS, make_task
+from trainables.tasks.registry import TASKS, make_task
 from trainables.tasks.task import Example, Task
 
 METHODS_ASKED = [name for name in METHODS if name != "untrained"]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from orchestrator import score
-from tests.trainables.tasks import tatqa_file
-from trainables.tasks.emacc import answer_text
-from trainables.tasks.finqa_files import read_gold
+from tests.trainables.tasks.tatqa import tatqa_file
+from trainables.tasks.exact_match import answer_text
+from trainables.tasks.finqa.files import read_gold
 
 GOLD = {"a-1": 94.0, "a-2": 0.09371, "b-1": "yes", "b-2": 0.0}
 
@@ -150,7 +150,7 @@ def test_bad_files_and_names(
 def test_the_command_starts_at_once_and_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "ray", "mlflow", "optuna", "numpy")
     program = (
-        "import sys, orchestrator.score, trainables.tasks.finqa, trainables.tasks.download;"
+        "import sys, orchestrator.score, trainables.tasks.finqa.task, trainables.tasks.download;"
         f" print([name for name in {heavy} if name in sys.modules])"
     )
     start = time.perf_counter()

@@ -20,7 +20,7 @@ from trainables.data import (
     training_order,
 )
 from trainables.errors import InputError
-from trainables.tasks import make_task
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt
 
 

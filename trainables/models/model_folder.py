@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
+from trainables.spec.trial_spec import TrialSpec
+from trainables.tasks.identity import _CHANGED
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
@@ -127,3 +129,15 @@ def _counts(file: Path) -> bool:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_model(spec: TrialSpec) -> None:
+    """Raises InputError if the spec's model folder holds another model than when it was planned.
+
+    A hub's model is bound to its revision instead. A spec without a digest is not checked.
+    """
+    place = spec.model_source
+    if not spec.model_digest or not Path(place).is_absolute():
+        return
+    if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
+        raise InputError(f"model: the model folder {place} {_CHANGED}")

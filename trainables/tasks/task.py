@@ -96,3 +96,6 @@ class Task(Protocol):
     def facts(self, split: str) -> dict[str, str | int]:
         """What a result must say of its data: `context`, `evidence`, `examples`."""
         ...
+
+
+NOTHING = "nothing was written"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.tasks import emacc
-from trainables.tasks.reasons import of_answer, of_program, of_tatqa
-from trainables.tasks.tatqa_rule import Answer
+from trainables.tasks import exact_match
+from trainables.tasks.finqa.explanations import of_answer, of_program
+from trainables.tasks.tatqa.explanations import of_tatqa
+from trainables.tasks.tatqa.scoring import Answer
 
 TABLE = [["", "2014", "2013"], ["revenue", "120", "100"]]
 
@@ -29,7 +30,7 @@ TABLE = [["", "2014", "2013"], ["revenue", "120", "100"]]
 )
 def test_of_an_answer(completion: str, gold: float | str, reason: str) -> None:
     assert of_answer(completion, gold) == reason
-    is_right = emacc.score_completion(completion, gold).em_acc
+    is_right = exact_match.score_completion(completion, gold).em_acc
     assert is_right == reason.endswith(("equals the gold", "rounds to it"))
 
 

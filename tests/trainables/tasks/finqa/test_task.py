@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from trainables.errors import InputError
-from trainables.tasks import make_task
-from trainables.tasks.finqa import FinQA
-from trainables.tasks.finqa_files import read_gold, read_records
-from trainables.tasks.finqa_splits import page_of
+from trainables.tasks.finqa.files import read_gold, read_records
+from trainables.tasks.finqa.splits import page_of
+from trainables.tasks.finqa.task import FinQA
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import SPLITS, Task
 
 QUICK = {"kinds": ["change", "fell"], "train": 6, "selection": 4, "report": 5, "seed": 3}
@@ -348,7 +348,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
 def test_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     found = messages(files(tmp_path, train="no/such.json", selection=str(tmp_path)))
     assert "no/such.json: no such file." in found[0]
-    assert "trainables.tasks.download" in found[0]
+    assert "trainables.tasks.registry.download" in found[0]
     assert "can't be read" in found[1]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from trainables.errors import InputError
-from trainables.tasks import generated
-from trainables.tasks.emacc import score_completion
-from trainables.tasks.programs import execute
+from trainables.tasks.exact_match import score_completion
+from trainables.tasks.finqa import synthetic
+from trainables.tasks.finqa.programs import execute
 
 
 def test_a_record_has_the_fields_of_finqas_official_files() -> None:
@@ -22,7 +22,7 @@ def test_a_record_has_the_fields_of_finqas_official_files() -> None:
     assert all(isinstance(cell, str) for row in record["table"] for cell in row)
 
 
-@pytest.mark.parametrize("kind", generated.KINDS)
+@pytest.mark.parametrize("kind", synthetic.KINDS)
 def test_each_answer_is_its_programs_result_and_scores_as_right(kind: str) -> None:
     for record in _records(kinds=[kind], count=200):
         answers = record["qa"]
@@ -32,7 +32,7 @@ def test_each_answer_is_its_programs_result_and_scores_as_right(kind: str) -> No
         assert score_completion(answers["answer"], gold).em_acc_strict
 
 
-@pytest.mark.parametrize("kind", generated.KINDS)
+@pytest.mark.parametrize("kind", synthetic.KINDS)
 def test_the_asked_row_is_in_the_table_and_gives_the_programs_numbers(kind: str) -> None:
     for record in _records(kinds=[kind], count=100):
         item = record["qa"]["question"].rstrip("?").split()[-1]
@@ -55,7 +55,7 @@ def test_changes_in_percent_have_at_most_two_decimals() -> None:
 
 
 def test_splits_of_a_seed_share_no_table_and_no_id() -> None:
-    made = [_records(split=split, count=400) for split in generated.SPLITS]
+    made = [_records(split=split, count=400) for split in synthetic.SPLITS]
     tables = [{str(record["table"]) for record in records} for records in made]
     ids = [record["id"] for records in made for record in records]
 
@@ -65,7 +65,7 @@ def test_splits_of_a_seed_share_no_table_and_no_id() -> None:
 
 
 def test_the_pools_share_no_company() -> None:
-    first, second = (set(generated.company_names(pool)) for pool in generated.POOLS)
+    first, second = (set(synthetic.company_names(pool)) for pool in synthetic.POOLS)
 
     assert first and second and not first & second
     assert {record["pre_text"][0].split()[0] for record in _records(count=300)} <= second
@@ -84,7 +84,7 @@ def test_all_kinds_come_about_equally_often() -> None:
 
 def test_what_is_unknown_is_told_all_at_once() -> None:
     with pytest.raises(InputError) as raised:
-        generated.records(pool="fintuning", kinds=["declin"], count=1, seed=0, split="test")
+        synthetic.records(pool="fintuning", kinds=["declin"], count=1, seed=0, split="test")
 
     assert len(raised.value.messages) == 3
     assert "Did you mean 'decline'?" in str(raised.value)
@@ -97,8 +97,8 @@ def test_no_kinds_is_an_error() -> None:
 
 def test_every_page_has_a_row_that_a_change_in_percent_can_be_asked_of() -> None:
     rng = random.Random(0)
-    for page in islice(generated.pages(pool="pretraining", seed=0), 300):
-        question = generated.ask(page, ["percent_change"], rng)
+    for page in islice(synthetic.pages(pool="pretraining", seed=0), 300):
+        question = synthetic.ask(page, ["percent_change"], rng)
 
         assert question.exe_ans == round(float(question.exe_ans), 2)
 
@@ -110,4 +110,4 @@ def _records(
     seed: int = 0,
     split: str = "train",
 ) -> list[dict[str, Any]]:
-    return generated.records(pool="finetuning", kinds=kinds, count=count, seed=seed, split=split)
+    return synthetic.records(pool="finetuning", kinds=kinds, count=count, seed=seed, split=split)

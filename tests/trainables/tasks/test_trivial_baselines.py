@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trainables.tasks import make_task
-from trainables.tasks.guesses import guesses
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import Example
+from trainables.tasks.trivial_baselines import guesses
 
 TASK = make_task("finqa", {"train": "t", "selection": "s", "prompt": "statements"})
 TABLE = [["", "2014", "2013"], ["cash", "32", "21"], ["debt", "7", "5"]]

@@ -14,19 +14,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks.emacc import MARKER
+from trainables.tasks.exact_match import MARKER
 from trainables.tasks.task import Cut, Prompt
 
 LAYOUT_VERSION = "2"  # to be raised when a rendering below changes: it is part of every digest
 REPLY = MARKER
-
 PAGE = ("pre_text", "table", "statements", "post_text")
 EVIDENCE = "evidence"
 PLACEHOLDERS = (*PAGE, EVIDENCE, "question")
-
 _PAGE_AND_QUESTION = """
 {pre_text}
 {table}
@@ -34,7 +31,6 @@ _PAGE_AND_QUESTION = """
 {evidence}
 
 Question: {question}"""
-
 PROMPTS: dict[str, str] = {
     "default": """You are an analyst who answers questions about a company's annual report.
 Find the figures that the question needs, decide how they combine, calculate, and check the sign \
@@ -63,7 +59,6 @@ Write the scale after a number that has one: thousand, million, billion or perce
     "short": "Answer with the final number only, or yes or no.\n" + _PAGE_AND_QUESTION,
     "statements": "{pre_text}\n{statements}\n{post_text}\n{evidence}\nQuestion: {question}",
 }
-
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CUT_ORDER = (
     ("post_text", "end"),
@@ -149,36 +144,6 @@ def prompt_digest(name_or_path: str) -> str:
     return load_template(name_or_path).digest
 
 
-def render_values(record: Mapping[str, Any], *, context: str) -> dict[str, str]:
-    """What every placeholder becomes for a record in flat form; `context`: "full", "evidence"."""
-    shown = dict.fromkeys(PLACEHOLDERS, "") | {"question": str(record["question"])}
-    if context == EVIDENCE:
-        return shown | {EVIDENCE: "\n".join(record["evidence"])}
-    return shown | {
-        "pre_text": " ".join(record["pre_text"]),
-        "table": table_grid(record["table"]),
-        "statements": table_statements(record["table"]),
-        "post_text": " ".join(record["post_text"]),
-    }
-
-
-def table_grid(table: Sequence[Sequence[str]]) -> str:
-    """One line per row, cells joined by " | "."""
-    return "\n".join(" | ".join(row) for row in table)
-
-
-def table_statements(table: Sequence[Sequence[str]]) -> str:
-    """One line per row, "- name: cell; cell", after one for the columns; no cell is lost.
-
-    The first row names the columns, in "columns: cell; cell", with its own first cell in the place
-    of that word where it has one.
-    """
-    if not table:
-        return ""
-    header = f"{table[0][0] or 'columns'}: {'; '.join(table[0][1:])}"
-    return "\n".join([header, *(f"- {row[0]}: {'; '.join(row[1:])}" for row in table[1:])])
-
-
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -213,3 +178,6 @@ def _cuts(names: Sequence[str]) -> tuple[Cut, ...]:
         for piece, found in enumerate(names)
         if found == name
     )
+
+
+CONTEXTS = ("full", "evidence")

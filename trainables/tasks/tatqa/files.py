@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.tasks.finqa_files import read_lines
+from trainables.tasks.records import read_lines
 from trainables.tasks.task import Example
-from trainables.tasks.tatqa_rule import SCALES, Answer
+from trainables.tasks.tatqa.scoring import SCALES, Answer
 
 ANSWER_TYPES = ("span", "multi-span", "arithmetic", "count")
 _COMPUTED = ("arithmetic", "count")

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import InputError
-from trainables.tasks.prompts import (
-    PROMPTS,
-    load_template,
-    prompt_digest,
-    render_values,
-    table_statements,
-)
+from trainables.tasks.prompts.page_layout import render_values, table_statements
+from trainables.tasks.prompts.templates import PROMPTS, load_template, prompt_digest
 from trainables.tasks.task import Prompt
 
 RECORD = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.tasks.tatqa_files import gold_of, read_examples
-from trainables.tasks.tatqa_rule import Answer, comparable, normalized, parse, score, score_text
+from trainables.tasks.tatqa.files import gold_of, read_examples
+from trainables.tasks.tatqa.scoring import Answer, comparable, normalized, parse, score, score_text
 
 
 @pytest.mark.parametrize(

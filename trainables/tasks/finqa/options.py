@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks.finqa_files import CONTEXTS
+from trainables.tasks.prompts.templates import CONTEXTS
 from trainables.tasks.task import SPLITS
 
 TARGETS = ("answer", "program")
@@ -15,7 +15,8 @@ TARGETS = ("answer", "program")
 
 @dataclass(frozen=True)
 class Generated:
-    """Records that are made, not read: how many of which kinds (trainables.tasks.generated)."""
+    """Records that are made, not read: how many of which kinds
+    (trainables.tasks.finqa.synthetic)."""
 
     kinds: tuple[str, ...]
     train: int
@@ -76,7 +77,7 @@ def _source_faults(given: Mapping[str, Any]) -> list[str]:
 
 
 def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
-    from trainables.tasks.generated import KINDS
+    from trainables.tasks.finqa.synthetic import KINDS
 
     if given is None:
         return None, []

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.errors import InputError
-from trainables.tasks.finqa_files import CONTEXTS, Record, read_records, record_from
-from trainables.tasks.finqa_options import Generated, Options
-from trainables.tasks.programs import program_kind
-from trainables.tasks.prompts import EVIDENCE
+from trainables.tasks.finqa.files import Record, read_records, record_from
+from trainables.tasks.finqa.options import Generated, Options
+from trainables.tasks.finqa.programs import program_kind
+from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE
 from trainables.tasks.splits import check_disjoint, halve
 from trainables.tasks.task import SPLITS, Example
 
@@ -67,10 +67,10 @@ def _has_context(record: Record, context: str) -> bool:
 
 
 def _generate(wanted: Generated) -> _Records:
-    from trainables.tasks import generated
+    from trainables.tasks.finqa import synthetic
 
     made = {
-        split: generated.records(
+        split: synthetic.records(
             pool="finetuning",
             kinds=wanted.kinds,
             count=getattr(wanted, split),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from trainables.tasks.emacc import answer_text, score_completion
+from trainables.tasks.exact_match import answer_text, score_completion
 from trainables.tasks.task import Example, Task
 
 _CONSTANTS_TRIED = 20

@@ -12,9 +12,10 @@ import pytest
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data import load_data
 from trainables.errors import InputError
-from trainables.identity import check_model, check_task, task_identity
+from trainables.models.model_folder import check_model
 from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks import make_task
+from trainables.tasks.identity import check_task, task_identity
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import Task
 
 

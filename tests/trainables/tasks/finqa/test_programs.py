@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.tasks.programs import ProgramError, execute, program_kind
+from trainables.tasks.finqa.programs import ProgramError, execute, program_kind
 
 TABLE = [
     ["", "2016", "2015", "2014"],

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.trainables.tasks.tatqa_file import context, contexts, options, question, write
+from tests.trainables.tasks.tatqa.tatqa_file import context, contexts, options, question, write
 from trainables.errors import InputError
-from trainables.tasks import make_task
+from trainables.tasks.registry import make_task
 from trainables.tasks.task import SPLITS
-from trainables.tasks.tatqa_files import read_examples
+from trainables.tasks.tatqa.files import read_examples
 
 
 def test_questions_come_in_the_files_order_with_their_context_as_group(tmp_path: Path) -> None:

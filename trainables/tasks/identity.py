@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.models.model_folder import model_digest
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Task
 
@@ -24,18 +22,6 @@ def task_identity(task: Task) -> dict[str, Any]:
         "evidence": facts.get("evidence", ""),
         "data": {split: task.data_digest(split) for split in SPLITS},
     }
-
-
-def check_model(spec: TrialSpec) -> None:
-    """Raises InputError if the spec's model folder holds another model than when it was planned.
-
-    A hub's model is bound to its revision instead. A spec without a digest is not checked.
-    """
-    place = spec.model_source
-    if not spec.model_digest or not Path(place).is_absolute():
-        return
-    if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
-        raise InputError(f"model: the model folder {place} {_CHANGED}")
 
 
 def check_task(spec: TrialSpec, task: Task) -> None:

@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks import reasons, tatqa_rule
-from trainables.tasks.finqa_files import CONTEXTS
-from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
+from trainables.tasks.prompts.page_layout import render_values
+from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
 from trainables.tasks.splits import check_disjoint, halve
 from trainables.tasks.task import SPLITS, Example, Prompt
-from trainables.tasks.tatqa_files import gold_of, read_examples
+from trainables.tasks.tatqa import explanations, scoring
+from trainables.tasks.tatqa.files import gold_of, read_examples
 
 VERSION = "1"
 _PROMPTS = {None: "tatqa", "default": "tatqa"}  # the default prompt asks for a bare number
@@ -63,7 +63,7 @@ class TATQA:
 
     @property
     def version(self) -> str:
-        rule = f"official-em-{tatqa_rule.RULE_VERSION}"
+        rule = f"official-em-{scoring.RULE_VERSION}"
         return f"tatqa-{VERSION}/{rule}/{self.options.context}/{self.options.target}"
 
     @property
@@ -90,16 +90,14 @@ class TATQA:
     def score(self, example: Example, completion: str) -> dict[str, float]:
         """The official exact match and F1 of the completion's first line."""
         gold, is_computed = gold_of(example)
-        return tatqa_rule.score_text(
-            _answer_line(completion), gold, is_computed=is_computed
-        ).flags()
+        return scoring.score_text(_answer_line(completion), gold, is_computed=is_computed).flags()
 
     def reason(self, example: Example, completion: str) -> str:
         gold, is_computed = gold_of(example)
-        return reasons.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)
+        return explanations.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)
 
     def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return tatqa_rule.rates(scores)
+        return scoring.rates(scores)
 
     def data_digest(self, split: str) -> str:
         digest = hashlib.sha256()

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from trainables.tasks import emacc, programs, reasons
-from trainables.tasks.finqa_options import Options, parse_options
-from trainables.tasks.finqa_splits import Split, load_splits
-from trainables.tasks.prompts import EVIDENCE, Template, load_template_for, render_values
+from trainables.tasks import exact_match
+from trainables.tasks.finqa import explanations, programs
+from trainables.tasks.finqa.options import Options, parse_options
+from trainables.tasks.finqa.splits import Split, load_splits
+from trainables.tasks.prompts.page_layout import render_values
+from trainables.tasks.prompts.templates import EVIDENCE, Template, load_template_for
 from trainables.tasks.task import Example, Prompt
 
 VERSION = "1"
@@ -42,7 +44,7 @@ class FinQA:
 
     @property
     def version(self) -> str:
-        rule = f"emacc-{emacc.RULE_VERSION}"
+        rule = f"emacc-{exact_match.RULE_VERSION}"
         return f"finqa-{VERSION}/{rule}/{self.options.context}/{self.options.target}"
 
     @property
@@ -63,7 +65,7 @@ class FinQA:
     def target(self, example: Example) -> str:
         if self.options.target == "program":
             return str(example.record["program"])
-        return emacc.answer_text(self.gold(example))
+        return exact_match.answer_text(self.gold(example))
 
     def gold(self, example: Example) -> float | str:
         exe_ans: float | str = example.record["exe_ans"]
@@ -73,18 +75,20 @@ class FinQA:
         """EmAcc's flags; a program is executed on the record's table, and its result is scored."""
         gold = self.gold(example)
         if self.options.target == "answer":
-            return emacc.score_completion(completion, gold).flags()
+            return exact_match.score_completion(completion, gold).flags()
         result = _result_of(completion, example.record["table"])
-        return emacc.score_value(result, gold).flags()
+        return exact_match.score_value(result, gold).flags()
 
     def reason(self, example: Example, completion: str) -> str:
         gold = self.gold(example)
         if self.options.target == "answer":
-            return reasons.of_answer(completion, gold)
-        return reasons.of_program(emacc.completion_span(completion), example.record["table"], gold)
+            return explanations.of_answer(completion, gold)
+        return explanations.of_program(
+            exact_match.completion_span(completion), example.record["table"], gold
+        )
 
     def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return emacc.rates(scores)
+        return exact_match.rates(scores)
 
     def data_digest(self, split: str) -> str:
         digest = hashlib.sha256()
@@ -112,7 +116,7 @@ class FinQA:
 
 def _result_of(program: str, table: programs.Table) -> float | str | None:
     try:
-        return programs.execute(emacc.completion_span(program), table)
+        return programs.execute(exact_match.completion_span(program), table)
     except programs.ProgramError:
         return None
 

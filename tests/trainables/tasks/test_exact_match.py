@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.tasks import emacc
-from trainables.tasks.emacc import Number, parse, score
+from trainables.tasks import exact_match
+from trainables.tasks.exact_match import Number, parse, score
 
 ROUNDED = st.floats(min_value=-1e12, max_value=1e12).map(lambda value: round(value, 5))
 
@@ -34,9 +34,12 @@ def test_the_published_cases(shared_data: Path) -> None:
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
 def test_gold_fed_back_is_always_right(shared_data: Path, split: str) -> None:
     golds = [each["exe_ans"] for each in read_jsonl(shared_data / "finqa" / f"{split}.jsonl.gz")]
-    flags = [score(emacc.answer_text(gold), gold).flags() for gold in golds]
-    flags += [emacc.score_completion(f" {emacc.answer_text(gold)}", gold).flags() for gold in golds]
-    measured = emacc.rates(flags)
+    flags = [score(exact_match.answer_text(gold), gold).flags() for gold in golds]
+    flags += [
+        exact_match.score_completion(f" {exact_match.answer_text(gold)}", gold).flags()
+        for gold in golds
+    ]
+    measured = exact_match.rates(flags)
     assert measured["em_acc"] == measured["em_acc_strict"] == measured["em_acc_numeric"] == 1.0
 
 
@@ -169,7 +172,7 @@ def test_only_a_gold_that_rounds_to_what_was_printed_is_right(
     ],
 )
 def test_the_span_follows_the_last_marker_or_is_the_first_line(prediction: str, span: str) -> None:
-    assert emacc.prediction_span(prediction) == span
+    assert exact_match.prediction_span(prediction) == span
 
 
 def test_a_required_marker_that_is_missing_makes_the_answer_wrong_and_is_counted() -> None:
@@ -183,7 +186,7 @@ def test_a_required_marker_that_is_missing_makes_the_answer_wrong_and_is_counted
 
 
 def test_after_our_own_prompt_the_whole_first_line_is_the_span() -> None:
-    assert emacc.score_completion(" 94\nAnswer: 12", 94.0).em_acc
+    assert exact_match.score_completion(" 94\nAnswer: 12", 94.0).em_acc
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def test_an_exponent_of_zeros_is_just_zero() -> None:
 
 @given(ROUNDED)
 def test_the_target_of_any_gold_scores_under_both_measures(gold: float) -> None:
-    text = emacc.answer_text(gold)
+    text = exact_match.answer_text(gold)
     found = score(text, gold)
     assert found.em_acc_strict
     assert found.em_acc
@@ -266,8 +269,8 @@ def test_a_gold_rounded_to_fewer_decimals_is_right_within_one_percent(
 
 @given(ROUNDED.filter(lambda gold: abs(gold) >= 1e-5))
 def test_neither_the_sign_nor_the_scale_is_forgiven(gold: float) -> None:
-    assert not score(emacc.answer_text(-gold), gold).em_acc
-    assert not score(emacc.answer_text(gold * 100), gold).em_acc
+    assert not score(exact_match.answer_text(-gold), gold).em_acc
+    assert not score(exact_match.answer_text(gold * 100), gold).em_acc
 
 
 @given(st.text(max_size=80), st.one_of(ROUNDED, st.sampled_from(["yes", "no"])))
@@ -305,7 +308,7 @@ def test_rates_are_over_all_questions_and_the_numeric_rate_over_numeric_golds() 
         score("yes", "yes"),
         score(None, 1.0),
     ]
-    measured = emacc.rates([each.flags() for each in scored])
+    measured = exact_match.rates([each.flags() for each in scored])
     assert measured == {
         "em_acc": 0.5,
         "em_acc_strict": 0.5,
@@ -314,20 +317,20 @@ def test_rates_are_over_all_questions_and_the_numeric_rate_over_numeric_golds() 
         "unparsed_rate": 0.25,
         "em_acc_numeric": 1 / 3,
     }
-    assert "em_acc_numeric" not in emacc.rates([score("yes", "yes").flags()])
+    assert "em_acc_numeric" not in exact_match.rates([score("yes", "yes").flags()])
     with pytest.raises(ValueError, match="no questions"):
-        emacc.rates([])
+        exact_match.rates([])
 
 
 def test_a_programs_result_counts_with_all_its_decimals() -> None:
-    assert emacc.score_value(94.0, 94.0).em_acc_strict
-    assert not emacc.score_value(94.0, 94.3).em_acc  # a person's "94" would be right
-    assert emacc.score_value("yes", "yes").em_acc
-    assert not emacc.score_value("yes", 1.0).em_acc
-    assert emacc.score_value(9.371, 0.09371).percent_scale
-    assert not emacc.score_value(None, 0.0).em_acc
+    assert exact_match.score_value(94.0, 94.0).em_acc_strict
+    assert not exact_match.score_value(94.0, 94.3).em_acc  # a person's "94" would be right
+    assert exact_match.score_value("yes", "yes").em_acc
+    assert not exact_match.score_value("yes", 1.0).em_acc
+    assert exact_match.score_value(9.371, 0.09371).percent_scale
+    assert not exact_match.score_value(None, 0.0).em_acc
 
 
 @pytest.mark.parametrize(("count", "points"), [(1147, 2.1), (200, 4.9)])
 def test_the_noise_at_fifteen_percent(count: int, points: float) -> None:
-    assert round(100 * emacc.half_width_95(0.15, count), 1) == points
+    assert round(100 * exact_match.half_width_95(0.15, count), 1) == points

@@ -1,0 +1,1 @@
+"""Prompts: templates, and a report's page as text."""

@@ -1,0 +1,91 @@
+"""Records from JSON files, with the place of every fault."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import InputError
+
+
+def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
+    """The JSON values of a file with their line numbers: those of one list, or one to a line.
+
+    Raises InputError where the file can't be read, is empty, or isn't JSON; `hint` says what to do
+    where there is no such file.
+    """
+    text = _text(Path(path), hint=hint)
+    values = _list_values if text.lstrip().startswith("[") else _line_values
+    empty = True
+    try:
+        for line, value in values(text):
+            empty = False
+            yield line, value
+    except _MalformedError as error:
+        raise InputError(f"{path}:{error.line}: not valid JSON: {error}") from error
+    if empty:
+        raise InputError(f"{path}: the file holds no records.")
+
+
+class _MalformedError(ValueError):
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _text(path: Path, *, hint: str) -> str:
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.{hint}") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the file can't be read: {error}") from error
+
+
+def _line_values(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise _MalformedError(number, str(error)) from error
+
+
+def _list_values(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON list one by one, because json.loads does not tell their lines."""
+    decoder = json.JSONDecoder()
+    position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
+    wanted_comma, may_end = False, True
+    while True:
+        start = _skip_space(text, position)
+        line, position = line + text.count("\n", position, start), start
+        character = text[position : position + 1]
+        if character == "]" and may_end and not text[position + 1 :].strip():
+            return
+        if wanted_comma and character != ",":
+            raise _MalformedError(line, "a comma or the end of the list is missing")
+        if wanted_comma:
+            position, wanted_comma, may_end = position + 1, False, False
+            continue
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise _MalformedError(error.lineno, str(error)) from error
+        except RecursionError as error:
+            raise _MalformedError(line, str(error)) from error
+        yield line, value
+        line, position, wanted_comma = line + text.count("\n", position, end), end, True
+        may_end = True
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position

@@ -1,0 +1,1 @@
+"""TAT-QA: questions on a table and its paragraphs, scored by the official rule."""
