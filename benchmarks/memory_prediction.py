@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from tests.tiny_models import make_tokenizer
-from trainables.data import IGNORED, Batch, Encoded
+from trainables.data.batches import IGNORED, Batch
+from trainables.data.encoding import Encoded
 from trainables.engine import Engine, less_activation_memory
 from trainables.evaluate import evaluate
 from trainables.methods.registry import make_method

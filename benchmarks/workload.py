@@ -95,7 +95,8 @@ def write_prepared(workload: Workload, file: Path) -> None:
     """
     from transformers import AutoTokenizer
 
-    from trainables.data import encode, training_order
+    from trainables.data.batches import training_order
+    from trainables.data.encoding import encode
     from trainables.tasks.registry import make_task
 
     options = {**workload.space()["data"], "prompt": "statements", "target": "answer"}

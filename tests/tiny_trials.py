@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from trainables.cost import TensorPeak
-from trainables.data import collate, load_data
+from trainables.data.batches import collate
+from trainables.data.trial_data import load_data
 from trainables.engine import Engine
 from trainables.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess

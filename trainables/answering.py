@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from trainables.data import Encoded, TrialData, encode, load_data
+from trainables.data.encoding import Encoded, encode
+from trainables.data.trial_data import TrialData, load_data
 from trainables.engine import free_memory
 from trainables.errors import InputError, first_line
 from trainables.evaluate import answer

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from trainables.data import Batch
+from trainables.data.batches import Batch
 from trainables.engine import Engine, rng_states, set_rng_states
 from trainables.models.tensors import tensor_bytes
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from trainables import checkpoint
-from trainables.data import IGNORED, Batch
+from trainables.data.batches import IGNORED, Batch
 from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.storage.trial_folder import TrialFolder

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 
 from trainables.cost import TensorPeak
-from trainables.data import Encoded, collate
+from trainables.data.batches import collate
+from trainables.data.encoding import Encoded
 from trainables.engine import summed_loss
 from trainables.fitting import Fitting
 from trainables.models.base import Base

@@ -258,7 +258,7 @@ class HostProcess:
 
     def _trial(self) -> Any:
         """What the folder describes, on a base and with data that lie ready now."""
-        from trainables.data import load_data
+        from trainables.data.trial_data import load_data
         from trainables.engine import memory_errors
         from trainables.models.model_folder import check_model
         from trainables.trial import Trial

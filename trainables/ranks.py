@@ -115,7 +115,7 @@ def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
 
 
 def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> Any:
-    from trainables.data import load_data
+    from trainables.data.trial_data import load_data
     from trainables.models.model_folder import check_model
     from trainables.trial import Trial
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from trainables import checkpoint
 from trainables.cost import allocator_events, highest_sum
-from trainables.data import Batch
+from trainables.data.batches import Batch
 from trainables.engine import (
     Knobs,
     learning_rate,

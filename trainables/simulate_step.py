@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from trainables.data import Batch
+from trainables.data.batches import Batch
 from trainables.engine import Engine, less_activation_memory, summed_loss
 from trainables.evaluate import EndOfLine
 from trainables.models.base import Base

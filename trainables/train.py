@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from trainables.cost import TensorPeak, measure_training, reset_process_peak
-from trainables.data import Batch, collate, fixed_subset, training_order
+from trainables.data.batches import Batch, collate, fixed_subset, training_order
 from trainables.engine import (
     Engine,
     draw_apart,

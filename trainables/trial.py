@@ -11,7 +11,7 @@ from typing import Any
 
 from trainables import checkpoint
 from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
-from trainables.data import TrialData
+from trainables.data.trial_data import TrialData
 from trainables.methods.registry import AnyMethod, make_method
 from trainables.models.base import Base
 from trainables.spec.events import Event

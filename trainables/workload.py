@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.data import encode, fixed_subset, training_order
+from trainables.data.batches import fixed_subset, training_order
+from trainables.data.encoding import encode
 from trainables.errors import InputError
 from trainables.evaluate import length_sorted
 from trainables.methods.registry import METHODS

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
-from trainables.data import Encoded, fixed_subset, training_order
+from trainables.data.batches import fixed_subset, training_order
+from trainables.data.encoding import Encoded
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS

@@ -11,7 +11,7 @@ import torch
 from tests.tiny_trials import make_spec, make_trial, run, shared_base
 from trainables import checkpoint
 from trainables.checkpoint import Checkpoint
-from trainables.data import collate
+from trainables.data.batches import collate
 from trainables.engine import (
     DoesNotFitError,
     Engine,

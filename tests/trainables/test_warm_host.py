@@ -16,7 +16,7 @@ from bitsandbytes.nn import Int8Params, Linear8bitLt, Params4bit
 from transformers import PreTrainedTokenizerBase
 
 from tests.tiny_trials import make_spec
-from trainables.data import DATA_KEPT, load_data
+from trainables.data.trial_data import DATA_KEPT, load_data
 from trainables.host import Failure, HostProcess
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors

@@ -13,7 +13,7 @@ import torch
 
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
 from trainables import checkpoint
-from trainables.data import IGNORED, Batch, collate
+from trainables.data.batches import IGNORED, Batch, collate
 from trainables.engine import Engine
 from trainables.evaluate import length_sorted
 from trainables.prediction import FlopRates

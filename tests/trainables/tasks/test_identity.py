@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import make_spec, shared_base
-from trainables.data import load_data
+from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.models.model_folder import check_model
 from trainables.spec.trial_spec import TrialSpec

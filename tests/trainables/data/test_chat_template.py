@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
-from trainables.chat import chat_prompt
+from trainables.data.chat_template import chat_prompt
 
 LLAMA = (
     "{%- if not date_string is defined %}{%- if strftime_now is defined %}"

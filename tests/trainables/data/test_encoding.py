@@ -10,15 +10,9 @@ import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
-from trainables.data import (
-    IGNORED,
-    Encoded,
-    collate,
-    encode,
-    fixed_subset,
-    load_data,
-    training_order,
-)
+from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
+from trainables.data.encoding import Encoded, encode
+from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt

@@ -6,29 +6,16 @@ completion tokens only.
 
 from __future__ import annotations
 
-import functools
-import json
-import random
-from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from trainables.chat import chat_prompt
+from trainables.data.chat_template import chat_prompt
 from trainables.errors import InputError
-from trainables.models.base import Base
-from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks.identity import check_task
-from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt, Task
 
-IGNORED = -100  # the label of a token that has no loss, as in torch's cross entropy
-DATA_KEPT = 4  # of a cache; a token takes about 40 bytes, 6,251 full pages of FinQA 0.3 GB
 _SLACK_TOKENS = 8  # a cut that leaves so few tokens unused is not refined
-
 Tokens = tuple[int, ...]
-DataCache = MutableMapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -60,58 +47,6 @@ class Encoded:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows padded on the right, all (batch, length); `labels` are IGNORED but for completions."""
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
-
-    def silent(self) -> Batch:
-        """The same input with nothing to be learnt from it: its summed loss is 0."""
-        return Batch(self.input_ids, self.attention_mask, torch.full_like(self.labels, IGNORED))
-
-
-@dataclass(frozen=True)
-class TrialData:
-    """A task's splits as a trial reads them; each is loaded and tokenized when first asked for."""
-
-    task: Task
-    sequence_limit: int  # tokens of a prompt with its completion
-    encode_split: Callable[[str], Encoded]
-    splits: dict[str, Encoded] = field(default_factory=dict)
-
-    def split(self, name: str) -> Encoded:
-        """One of "train", "selection", "report". Raises InputError for bad or empty data."""
-        if name not in self.splits:
-            self.splits[name] = self.encode_split(name)
-        return self.splits[name]
-
-
-def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
-    """The spec's data as `base`'s tokenizer writes it, from `cache` where they are there already.
-
-    The cache belongs to the caller; what is equal in tokenizer, data, prompt, target and length
-    is loaded and tokenized once. It keeps the DATA_KEPT used last and no base alive. Raises
-    InputError if the data, the prompt or the task's rule are not those that the spec was planned
-    on.
-    """
-    limit = sequence_limit(spec, base)
-    key = (base.tokenizer_digest, limit, _data_key(spec))
-    data: TrialData = cache.pop(key) if key in cache else _new_data(spec, base, limit)
-    cache[key] = data  # the last one is the one used last
-    for unused in list(cache)[:-DATA_KEPT]:
-        del cache[unused]
-    return data
-
-
-def sequence_limit(spec: TrialSpec, base: Base) -> int:
-    """Tokens of a prompt with its completion: the knob, or the model's positions if fewer."""
-    asked = int(spec.knobs["sequence_length"])
-    return min(asked, base.longest_sequence or asked)
-
-
 def encode(
     task: Task, examples: Sequence[Example], tokenizer: Any, *, sequence_length: int
 ) -> Encoded:
@@ -135,67 +70,6 @@ def encode(
         completions=tuple(completions),
         cut=tuple(short != long for short, long in zip(fitted, whole, strict=True)),
     )
-
-
-def collate(encoded: Encoded, indices: Sequence[int], *, pad_token: int) -> Batch:
-    """Prompts with their completions, padded on the right, on the CPU."""
-    rows = [encoded.prompts[i] + encoded.completions[i] for i in indices]
-    length = max(map(len, rows))
-    ids = [row + (pad_token,) * (length - len(row)) for row in rows]
-    mask = [(1,) * len(row) + (0,) * (length - len(row)) for row in rows]
-    labels = [
-        (IGNORED,) * len(encoded.prompts[i])
-        + encoded.completions[i]
-        + (IGNORED,) * (length - len(row))
-        for i, row in zip(indices, rows, strict=True)
-    ]
-    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(labels))
-
-
-def training_order(count: int, *, seed: int, start: int, stop: int) -> list[int]:
-    """Which of `count` examples are seen as the `start`-th to the `stop`-th of a training.
-
-    Every epoch is a permutation of its own, from the seed and the epoch alone: how the examples
-    are batched does not change their order.
-    """
-    return [_permutation(count, seed, at // count)[at % count] for at in range(start, stop)]
-
-
-def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
-    """The same `size` of `count` indices for every trial of one seed, in ascending order."""
-    drawn = random.Random(f"subset/{seed}/{count}").sample(range(count), min(size, count))
-    return sorted(drawn)
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
-    order = list(range(count))
-    random.Random(f"order/{seed}/{epoch}").shuffle(order)
-    return tuple(order)
-
-
-def _data_key(spec: TrialSpec) -> str:
-    names = ("prompt", "target")
-    parts = [spec.task, dict(spec.task_identity), _task_options(spec)]
-    return json.dumps([*parts, [spec.knobs[n] for n in names]], sort_keys=True, default=str)
-
-
-def _task_options(spec: TrialSpec) -> dict[str, Any]:
-    knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
-    return {**knobs, **spec.task_options}  # a prompt's file has its whole path in the options
-
-
-def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
-    task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
-    check_task(spec, task)
-
-    def encode_split(name: str) -> Encoded:
-        examples = task.load(name)
-        if not examples:
-            raise InputError(f"{spec.task}: the {name} split is empty.")
-        return encode(task, examples, tokenizer, sequence_length=limit)
-
-    return TrialData(task=task, sequence_limit=limit, encode_split=encode_split)
 
 
 class _Writer:

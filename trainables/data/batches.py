@@ -1,0 +1,64 @@
+"""Batches of examples: padding, training order and fixed subsets."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables.data.encoding import Encoded
+
+IGNORED = -100  # the label of a token that has no loss, as in torch's cross entropy
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right, all (batch, length); `labels` are IGNORED but for completions."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    def silent(self) -> Batch:
+        """The same input with nothing to be learnt from it: its summed loss is 0."""
+        return Batch(self.input_ids, self.attention_mask, torch.full_like(self.labels, IGNORED))
+
+
+def collate(encoded: Encoded, indices: Sequence[int], *, pad_token: int) -> Batch:
+    """Prompts with their completions, padded on the right, on the CPU."""
+    rows = [encoded.prompts[i] + encoded.completions[i] for i in indices]
+    length = max(map(len, rows))
+    ids = [row + (pad_token,) * (length - len(row)) for row in rows]
+    mask = [(1,) * len(row) + (0,) * (length - len(row)) for row in rows]
+    labels = [
+        (IGNORED,) * len(encoded.prompts[i])
+        + encoded.completions[i]
+        + (IGNORED,) * (length - len(row))
+        for i, row in zip(indices, rows, strict=True)
+    ]
+    return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(labels))
+
+
+def training_order(count: int, *, seed: int, start: int, stop: int) -> list[int]:
+    """Which of `count` examples are seen as the `start`-th to the `stop`-th of a training.
+
+    Every epoch is a permutation of its own, from the seed and the epoch alone: how the examples
+    are batched does not change their order.
+    """
+    return [_permutation(count, seed, at // count)[at % count] for at in range(start, stop)]
+
+
+def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
+    """The same `size` of `count` indices for every trial of one seed, in ascending order."""
+    drawn = random.Random(f"subset/{seed}/{count}").sample(range(count), min(size, count))
+    return sorted(drawn)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(count))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
