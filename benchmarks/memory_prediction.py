@@ -34,7 +34,7 @@ from trainables.evaluate import evaluate
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import tensor_bytes
-from trainables.prediction import (
+from trainables.resources.estimate import (
     UNDER_ALLOWANCE,
     UNDER_ALLOWANCE_BYTES,
     Prediction,

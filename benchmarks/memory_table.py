@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from orchestrator.capacity import in_words, parsed_size
 from orchestrator.popular_models import POPULAR
-from orchestrator.sharding import sharded_train_bytes
-from trainables.prediction import Prediction, Workload
+from trainables.resources.estimate import Prediction, Workload
+from trainables.resources.zero_memory import sharded_train_bytes
 from trainables.simulate import predict
 from trainables.spec.knobs import canonical
 

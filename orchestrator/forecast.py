@@ -17,8 +17,8 @@ from orchestrator.capacity import CUDA, Capacity, in_words
 from orchestrator.correction import Correction
 from orchestrator.ledger import TrialRecord
 from orchestrator.model_config import model_config
-from orchestrator.sharding import kept_bytes, sharded_eval_bytes, sharded_train_bytes
-from trainables.prediction import TrialPrediction
+from trainables.resources.estimate import TrialPrediction
+from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.spec.constraints import impossible
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.trial_spec import TrialSpec

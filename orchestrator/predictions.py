@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.prediction import TrialPrediction
+from trainables.resources.estimate import TrialPrediction
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched

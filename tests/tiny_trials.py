@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.cost import TensorPeak
 from trainables.data.batches import collate
 from trainables.data.trial_data import load_data
 from trainables.engine import Engine
@@ -19,6 +18,7 @@ from trainables.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.models.base import Base, load_base
 from trainables.models.model_folder import model_digest
+from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec

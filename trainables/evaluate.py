@@ -15,15 +15,15 @@ from typing import Any, Protocol
 
 import torch
 
-from trainables.cost import TensorPeak
 from trainables.data.batches import collate
 from trainables.data.encoding import Encoded
 from trainables.engine import summed_loss
-from trainables.fitting import Fitting
 from trainables.models.base import Base
+from trainables.resources.batch_fitting import Fitting
+from trainables.resources.flops import Generation, Pass, batch_pass
+from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import Example, Task
-from trainables.work import Generation, Pass, batch_pass
 
 
 @dataclass(frozen=True)

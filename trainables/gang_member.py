@@ -88,7 +88,7 @@ class _Member:
 
     def run(self, provenance: dict[str, str], *, device_shared: bool) -> None:
         from trainables.ranks import train_on_ranks
-        from trainables.system_metrics import SystemSampler
+        from trainables.resources.system_metrics import SystemSampler
 
         if self.leads:
             self._folder.pull_all()

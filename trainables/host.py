@@ -139,7 +139,7 @@ class HostProcess:
         """
         if self._device == "cpu":
             return 0 if self._base is None else int(self._base.weight_bytes)
-        from trainables.device_share import held_on_gpu
+        from trainables.resources.gpu_share import held_on_gpu
 
         return held_on_gpu()
 
@@ -169,7 +169,7 @@ class HostProcess:
         """
         self._share_bytes, self._device_shared = share_bytes, device_shared
         if self._device != "cpu":
-            from trainables.device_share import limit_gpu
+            from trainables.resources.gpu_share import limit_gpu
 
             limit_gpu(share_bytes)
 
@@ -239,7 +239,7 @@ class HostProcess:
         self._folder.discard_checkpoints()
 
     def _prepare(self) -> list[Event] | Interruption:
-        from trainables.system_metrics import SystemSampler
+        from trainables.resources.system_metrics import SystemSampler
         from trainables.train import train
         from trainables.trial import resumed_history
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from trainables.cost import TensorPeak, reset_process_peak
 from trainables.engine import memory_errors
 from trainables.evaluate import Evaluation, evaluate
+from trainables.resources.flops import rates_of
+from trainables.resources.memory_peak import TensorPeak, reset_process_peak
 from trainables.spec.events import Event
 from trainables.storage.sealed_json import DamagedError
 from trainables.summary import finish
 from trainables.trial import Progress, Trial
-from trainables.work import rates_of
 
 
 def judge_untrained(trial: Trial) -> Generator[Event, None, None]:

@@ -22,7 +22,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainables import checkpoint
-from trainables.cost import allocator_events, highest_sum
 from trainables.data.batches import Batch
 from trainables.engine import (
     Knobs,
@@ -35,6 +34,7 @@ from trainables.engine import (
 from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.models.tensors import tensor_bytes
+from trainables.resources.allocator import allocator_events, highest_sum
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.storage.atomic_files import digest, half_written, sync
 from trainables.storage.errors import storage_errors

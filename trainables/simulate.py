@@ -21,12 +21,12 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.models.base import quiet, warm_imports
-from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.resources.flops import total_flops
 from trainables.simulate_depth import model_config, simulate_any_depth
 from trainables.simulate_device import DEVICES
 from trainables.simulate_step import EVAL_PHASES, TRAIN_PHASES, Measured
 from trainables.spec.trial_spec import TrialSpec
-from trainables.work import total_flops
 from trainables.workload import TokenLengths, assumed_splits, planned_work
 
 VERSION = 1  # of what is predicted: another one makes cached predictions void

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.prediction import Workload
+from trainables.resources.estimate import Workload
 from trainables.simulate_step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
 
 LINE_TOLERANCE = 0.002  # by how much a third depth may lie off the line of the other two

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from trainables.prediction import Term
+from trainables.resources.estimate import Term
 from trainables.simulate_kernels import CPU_KERNELS, CUDA_KERNELS, Kernel
 
 _MEBIBYTE = 1 << 20

@@ -20,7 +20,7 @@ from trainables.engine import Engine, less_activation_memory, summed_loss
 from trainables.evaluate import EndOfLine
 from trainables.models.base import Base
 from trainables.models.quantized import DTYPES
-from trainables.prediction import Workload
+from trainables.resources.estimate import Workload
 from trainables.simulate_device import DEVICES, Device, functions_of
 from trainables.simulate_memory import LiveBytes
 from trainables.simulate_model import (

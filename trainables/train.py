@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from trainables.cost import TensorPeak, measure_training, reset_process_peak
 from trainables.data.batches import Batch, collate, fixed_subset, training_order
 from trainables.engine import (
     Engine,
@@ -26,17 +25,19 @@ from trainables.engine import (
     set_rng_states,
 )
 from trainables.evaluate import Evaluation, evaluate
-from trainables.fitting import Fitting, foretold_rows
 from trainables.judge import judge_untrained
+from trainables.resources.batch_fitting import Fitting, foretold_rows
+from trainables.resources.flops import batch_pass, rates_of
+from trainables.resources.memory_peak import TensorPeak, reset_process_peak
 from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
 from trainables.summary import finish
 from trainables.team import share
+from trainables.training.peak_step import measure_training
 from trainables.trial import Progress, Trial
 from trainables.watch import Interrupted
-from trainables.work import batch_pass, rates_of
 
 if TYPE_CHECKING:
     from trainables.sharded import ShardedEngine

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from trainables import checkpoint
-from trainables.cost import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.data.trial_data import TrialData
 from trainables.methods.registry import AnyMethod, make_method
 from trainables.models.base import Base
+from trainables.resources.flops import Generation, Pass, WorkRates, total_flops
+from trainables.resources.memory_peak import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 from trainables.team import Alone, Team
-from trainables.work import Generation, Pass, WorkRates, total_flops
 
 
 @dataclass(frozen=True)

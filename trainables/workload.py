@@ -21,13 +21,13 @@ from trainables.data.encoding import encode
 from trainables.errors import InputError
 from trainables.evaluate import length_sorted
 from trainables.methods.registry import METHODS
-from trainables.prediction import Workload
+from trainables.resources.estimate import Workload
+from trainables.resources.flops import Generation, Pass, batch_pass
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
 from trainables.tasks.registry import make_task
-from trainables.work import Generation, Pass, batch_pass
 
 _ASSUMED_COMPLETION = 16  # tokens, where nothing can be tokenized
 _KEPT = 16  # splits, in memory

@@ -20,11 +20,11 @@ from tests.tiny_trials import (
     run,
     shared_base,
 )
-from trainables.cost import TensorPeak
 from trainables.engine import Engine
 from trainables.evaluate import evaluate
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors
+from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.quantization import QUANTIZATIONS
 
 # bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.device_share import CONTEXT_BYTES, held_on_gpu, limit_gpu
+from trainables.resources.gpu_share import CONTEXT_BYTES, held_on_gpu, limit_gpu
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

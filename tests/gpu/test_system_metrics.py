@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.system_metrics import SystemSampler
+from trainables.resources.system_metrics import SystemSampler
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ from orchestrator.capacity import CPU, Capacity
 from orchestrator.correction import Correction
 from orchestrator.forecast import Forecaster
 from orchestrator.plan import Planner
-from trainables.prediction import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
 
 MEBIBYTE = 1 << 20
 MODEL = 100 * MEBIBYTE  # with 16 bits; a quarter of it in 4

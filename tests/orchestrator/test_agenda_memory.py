@@ -18,7 +18,7 @@ from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster, with_memory
 from tests.orchestrator.test_agenda import config, studied
 from tests.orchestrator.tiny_sweep import finish
-from trainables.prediction import TrialPrediction
+from trainables.resources.estimate import TrialPrediction
 from trainables.spec.states import INFEASIBLE
 from trainables.storage.run_folder import RunFolder
 

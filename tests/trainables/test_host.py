@@ -14,8 +14,8 @@ import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
 from trainables import engine
-from trainables.device_share import CONTEXT_BYTES, share_fraction
 from trainables.host import Failure, HostProcess, Interruption
+from trainables.resources.gpu_share import CONTEXT_BYTES, share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder

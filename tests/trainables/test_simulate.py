@@ -16,7 +16,7 @@ from transformers import LlamaConfig
 from benchmarks.memory_prediction import compare, draw
 from trainables import simulate, simulate_depth, simulate_step
 from trainables.errors import InputError
-from trainables.prediction import Prediction, Workload
+from trainables.resources.estimate import Prediction, Workload
 from trainables.simulate import answers, digest, predict
 from trainables.simulate_step import TRAIN_PHASES, paged_adamw_8bit_bytes
 from trainables.spec.knobs import canonical
@@ -263,7 +263,7 @@ def test_an_unknown_device_is_a_users_error() -> None:
 
 
 def test_the_answers_type_loads_nothing_heavy() -> None:
-    code = "import sys, trainables.prediction; print(*sys.modules)"
+    code = "import sys, trainables.resources.estimate; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )

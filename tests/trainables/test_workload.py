@@ -10,11 +10,11 @@ import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
 from trainables import workload
-from trainables.prediction import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
+from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
+from trainables.resources.flops import Generation, Pass
 from trainables.simulate import answers, predict_trial
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.train import train
-from trainables.work import Generation, Pass
 from trainables.workload import Rows, TokenLengths, assumed_splits, planned_work
 
 SPLITS = {

@@ -19,8 +19,8 @@ class Event:
     em_acc_strict, em_acc_questions (how many were asked) and the peaks of memory.
     finished: the last; the summary lies on disk.
 
-    `system` is what the worker's machine was doing then (`trainables.system_metrics`): no result
-    of the trial, and so apart from its metrics.
+    `system` is what the worker's machine was doing then (`trainables.resources.system_metrics`):
+    no result of the trial, and so apart from its metrics.
     """
 
     kind: Literal["progress", "rung", "finished"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.sharding import kept_bytes, sharded_eval_bytes, sharded_train_bytes
-from trainables.prediction import FlopRates, Prediction, Term
+from trainables.resources.estimate import FlopRates, Prediction, Term
+from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.spec.knobs import canonical
 
 WEIGHTS, STATES, ACTIVATIONS, JUDGED = 4_000, 8_000, 500, 700

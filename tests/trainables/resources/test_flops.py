@@ -16,12 +16,12 @@ from trainables import checkpoint
 from trainables.data.batches import IGNORED, Batch, collate
 from trainables.engine import Engine
 from trainables.evaluate import length_sorted
-from trainables.prediction import FlopRates
+from trainables.resources.estimate import FlopRates
+from trainables.resources.flops import Generation, Pass, batch_pass, rates_of, total_flops
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.train import train
 from trainables.trial import Progress, Trial, last_progress
-from trainables.work import Generation, Pass, batch_pass, rates_of, total_flops
 
 TRAINING = {"token": 6.0, "pair": 3.0, "logit": 12.0}
 FORWARD = {"token": 2.0, "pair": 1.0, "logit": 4.0}

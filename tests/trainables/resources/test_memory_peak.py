@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.tiny_trials import BUDGET, make_spec, run, shared_base
-from trainables import cost, train
-from trainables.cost import TensorPeak
+from trainables import train
+from trainables.resources import memory_peak
+from trainables.resources.memory_peak import TensorPeak
 from trainables.trial import Progress
 
 MEBIBYTE = 1 << 20
@@ -112,10 +113,10 @@ def test_accumulating_takes_no_more_memory_than_gradients_do(
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux only")
 def test_the_process_peak_starts_again_when_reset() -> None:
     block = bytearray(256 * MEBIBYTE)
-    high = cost.process_peak_memory_bytes()
+    high = memory_peak.process_peak_memory_bytes()
     del block
-    cost.reset_process_peak()
-    assert cost.process_peak_memory_bytes() < high - 200 * MEBIBYTE
+    memory_peak.reset_process_peak()
+    assert memory_peak.process_peak_memory_bytes() < high - 200 * MEBIBYTE
 
 
 def test_what_a_device_has_seen_is_kept_through_attempts_and_told_at_rungs(

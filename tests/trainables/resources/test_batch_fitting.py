@@ -17,10 +17,10 @@ import torch
 
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables import engine
-from trainables.cost import TensorPeak
 from trainables.evaluate import Evaluation, evaluate
-from trainables.fitting import Fitting, foretold_rows
 from trainables.host import HostProcess
+from trainables.resources.batch_fitting import Fitting, foretold_rows
+from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.trial_folder import TrialFolder

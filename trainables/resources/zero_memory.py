@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.prediction import Prediction
+from trainables.resources.estimate import Prediction
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET, needs_ranks
 
 FLOAT32 = 4  # bytes

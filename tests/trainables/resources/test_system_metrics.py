@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.tiny_trials import make_spec, make_trial
+from trainables.resources.system_metrics import SystemSampler
 from trainables.spec.events import Event
-from trainables.system_metrics import SystemSampler
 from trainables.train import train
 
 NAMES = {
@@ -68,6 +68,6 @@ def test_an_event_of_before_has_none() -> None:
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
-    code = "import sys, trainables.system_metrics; print(*sys.modules)"
+    code = "import sys, trainables.resources.system_metrics; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "transformers"} & set(done.stdout.split())

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainables.data.batches import Batch
-from trainables.engine import Engine, rng_states, set_rng_states
 from trainables.models.tensors import tensor_bytes
+from trainables.resources.allocator import allocator_events, highest_sum, of_own_blocks
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -68,32 +66,6 @@ class TensorPeak:
         self.bytes = max(self.bytes, peak_bytes)
 
 
-def measure_training(
-    engine: Engine, longest: Batch, *, accumulated: bool, peak: TensorPeak
-) -> None:
-    """Raises `peak` to what optimizer steps on the longest micro-batch take; undoes them after.
-
-    A first step on one row makes the optimizer's state, which the second has to hold too; with
-    accumulation the second also holds gradients while it makes more. Spends `engine`: it must not
-    train afterwards. Parameters and random generators are as before, to the bit.
-    """
-    before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
-    states = rng_states(engine.device)
-    row = Batch(longest.input_ids[:1], longest.attention_mask[:1], longest.labels[:1])
-    try:
-        with peak.over(representative=True):
-            for batches in ([row], [longest] * (2 if accumulated else 1)):
-                for batch in batches:
-                    engine.accumulate(batch, completion_tokens=1)
-                engine.step(0)
-    finally:  # it may not fit
-        engine.drop_gradients()
-        with torch.no_grad():
-            for name, parameter in engine.parameters.items():
-                parameter.copy_(before[name])
-        set_rng_states(states, engine.device)
-
-
 def greatest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     """The greater of two numbers of each name; a name that only one has keeps its number."""
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
@@ -126,55 +98,3 @@ def _device_bytes(device: torch.device) -> dict[str, int]:
         "reserved_peak_memory_bytes": torch.cuda.max_memory_reserved(device),
         "device_peak_memory_bytes": total - free,
     }
-
-
-@dataclass(frozen=True)
-class AllocatorEvent:
-    """A block that a CPU's allocator gave out or (`changed_bytes` < 0) took back."""
-
-    address: int
-    changed_bytes: int
-
-
-@contextmanager
-def allocator_events() -> Iterator[list[AllocatorEvent]]:
-    """What a CPU's allocator gave out and took back inside, in order; filled in at the end."""
-    found: list[AllocatorEvent] = []
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    profile = torch.profiler.profile(activities=activities, profile_memory=True)
-    with profile:
-        yield found
-    results: Any = profile.profiler
-    nodes = list(results.kineto_results.experimental_event_tree())
-    allocations = []
-    while nodes:
-        node = nodes.pop()
-        nodes.extend(node.children)
-        if node.tag == torch._C._profiler._EventType.Allocation:
-            allocations.append(node)
-    for node in sorted(allocations, key=lambda node: node.start_time_ns):
-        found.append(AllocatorEvent(node.extra_fields.ptr, node.extra_fields.alloc_size))
-
-
-def of_own_blocks(events: Iterable[AllocatorEvent]) -> Iterator[AllocatorEvent]:
-    """Without the ends of blocks that were there before: those come whenever something lets go of
-    what an earlier stretch had made, and are not this one's.
-    """
-    own: set[int] = set()
-    for event in events:
-        if event.changed_bytes > 0:
-            own.add(event.address)
-        elif event.address not in own:
-            continue
-        else:
-            own.remove(event.address)
-        yield event
-
-
-def highest_sum(events: Iterable[AllocatorEvent]) -> int:
-    """The most that was given out at once, beginning at 0."""
-    now = highest = 0
-    for event in events:
-        now += event.changed_bytes
-        highest = max(highest, now)
-    return highest

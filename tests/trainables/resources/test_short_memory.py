@@ -13,7 +13,7 @@ import pytest
 
 from tests.short_memory import EXAMPLES
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from trainables.prediction import FlopRates
+from trainables.resources.estimate import FlopRates
 
 
 @dataclass(frozen=True)

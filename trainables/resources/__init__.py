@@ -1,0 +1,1 @@
+"""Memory, FLOPs and system metrics, measured and estimated."""

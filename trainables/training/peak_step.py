@@ -1,0 +1,35 @@
+"""Measures the peak memory of training steps."""
+
+from __future__ import annotations
+
+import torch
+
+from trainables.data.batches import Batch
+from trainables.engine import Engine, rng_states, set_rng_states
+from trainables.resources.memory_peak import TensorPeak
+
+
+def measure_training(
+    engine: Engine, longest: Batch, *, accumulated: bool, peak: TensorPeak
+) -> None:
+    """Raises `peak` to what optimizer steps on the longest micro-batch take; undoes them after.
+
+    A first step on one row makes the optimizer's state, which the second has to hold too; with
+    accumulation the second also holds gradients while it makes more. Spends `engine`: it must not
+    train afterwards. Parameters and random generators are as before, to the bit.
+    """
+    before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
+    states = rng_states(engine.device)
+    row = Batch(longest.input_ids[:1], longest.attention_mask[:1], longest.labels[:1])
+    try:
+        with peak.over(representative=True):
+            for batches in ([row], [longest] * (2 if accumulated else 1)):
+                for batch in batches:
+                    engine.accumulate(batch, completion_tokens=1)
+                engine.step(0)
+    finally:  # it may not fit
+        engine.drop_gradients()
+        with torch.no_grad():
+            for name, parameter in engine.parameters.items():
+                parameter.copy_(before[name])
+        set_rng_states(states, engine.device)
