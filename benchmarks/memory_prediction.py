@@ -30,7 +30,7 @@ from tests.tiny_models import make_tokenizer
 from trainables.data.batches import IGNORED, Batch
 from trainables.data.encoding import Encoded
 from trainables.engine import Engine, less_activation_memory
-from trainables.evaluate import evaluate
+from trainables.evaluation.evaluate import evaluate
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import tensor_bytes

@@ -1,4 +1,5 @@
-"""Asks `python -m trainables.answering`, a process beside this one that imports torch. LIGHT."""
+"""Asks `python -m trainables.evaluation.answering`, a process beside this one that imports torch.
+LIGHT."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from orchestrator.asked_models import AskedModel
 from orchestrator.plan import PROJECT_ROOT
 from trainables.errors import InputError
 
-_COMMAND = (sys.executable, "-m", "trainables.answering")
+_COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")
 
 
 class AnsweringFailedError(RuntimeError):

@@ -14,7 +14,7 @@ import torch
 from trainables.data.batches import collate
 from trainables.data.trial_data import load_data
 from trainables.engine import Engine
-from trainables.evaluate import Evaluation, evaluate
+from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.models.base import Base, load_base
 from trainables.models.model_folder import model_digest

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from trainables.engine import memory_errors
-from trainables.evaluate import Evaluation, evaluate
+from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.flops import rates_of
 from trainables.resources.memory_peak import TensorPeak, reset_process_peak
 from trainables.spec.events import Event

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
 from trainables.engine import Engine, less_activation_memory, summed_loss
-from trainables.evaluate import EndOfLine
+from trainables.evaluation.generation import EndOfLine
 from trainables.models.base import Base
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload

@@ -24,7 +24,7 @@ from trainables.engine import (
     rng_states,
     set_rng_states,
 )
-from trainables.evaluate import Evaluation, evaluate
+from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.judge import judge_untrained
 from trainables.resources.batch_fitting import Fitting, foretold_rows
 from trainables.resources.flops import batch_pass, rates_of

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.data.batches import fixed_subset, training_order
+from trainables.data.batches import fixed_subset, length_sorted, training_order
 from trainables.data.encoding import encode
 from trainables.errors import InputError
-from trainables.evaluate import length_sorted
 from trainables.methods.registry import METHODS
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import Generation, Pass, batch_pass

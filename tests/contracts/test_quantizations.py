@@ -21,7 +21,7 @@ from tests.tiny_trials import (
     shared_base,
 )
 from trainables.engine import Engine
-from trainables.evaluate import evaluate
+from trainables.evaluation.evaluate import evaluate
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors
 from trainables.resources.memory_peak import TensorPeak

@@ -62,3 +62,9 @@ def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     order = list(range(count))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
     return tuple(order)
+
+
+def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Indices in batches, the longest first; of equal lengths the first comes first."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

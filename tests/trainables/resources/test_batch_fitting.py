@@ -17,7 +17,7 @@ import torch
 
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables import engine
-from trainables.evaluate import Evaluation, evaluate
+from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.resources.batch_fitting import Fitting, foretold_rows
 from trainables.resources.memory_peak import TensorPeak

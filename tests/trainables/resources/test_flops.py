@@ -13,9 +13,8 @@ import torch
 
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
 from trainables import checkpoint
-from trainables.data.batches import IGNORED, Batch, collate
+from trainables.data.batches import IGNORED, Batch, collate, length_sorted
 from trainables.engine import Engine
-from trainables.evaluate import length_sorted
 from trainables.resources.estimate import FlopRates
 from trainables.resources.flops import Generation, Pass, batch_pass, rates_of, total_flops
 from trainables.spec.events import Event

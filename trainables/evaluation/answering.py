@@ -1,7 +1,7 @@
 """Answers of several models to some questions of a split, as a sweep would have asked them.
 
-`python -m trainables.answering` answers one request, a JSON object on its standard input, for a
-driver that imports no torch.
+`python -m trainables.evaluation.answering` answers one request, a JSON object on its standard
+input, for a driver that imports no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainables.data.encoding import Encoded, encode
 from trainables.data.trial_data import TrialData, load_data
 from trainables.engine import free_memory
 from trainables.errors import InputError, first_line
-from trainables.evaluate import answer
+from trainables.evaluation.evaluate import answer
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype

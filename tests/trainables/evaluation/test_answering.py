@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import make_spec, run
-from trainables import answering
-from trainables.answering import Answers, Asked, answers
 from trainables.errors import InputError
+from trainables.evaluation import answering
+from trainables.evaluation.answering import Answers, Asked, answers
 from trainables.methods.registry import METHODS
 from trainables.models import base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 ROWS: list[dict[str, Any]] = [
     {"quantization": "none"},
     {"quantization": "int8"},  # on a CPU its answers depend on the batch
@@ -106,7 +106,7 @@ def test_the_process_answers_a_line_and_ends_with_whoever_asks(
     given |= {"is_of_a_sweep": False, "eval_batch": None}
     request = json.dumps({"models": [given], "split": "selection", "questions": [1]})
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainables.answering"],
+        [sys.executable, "-m", "trainables.evaluation.answering"],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,

@@ -15,7 +15,7 @@ from tests.tiny_trials import EXECUTION, make_spec
 from tests.tiny_trials import run as train
 from trainables.storage.trial_folder import TrialFolder
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 
 
 @pytest.mark.slow

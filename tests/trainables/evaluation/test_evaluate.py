@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.tiny_trials import make_spec, make_trial, shared_base
-from trainables.data.batches import IGNORED, collate
+from trainables.data.batches import IGNORED, collate, length_sorted
 from trainables.data.encoding import Encoded
-from trainables.evaluate import EndOfLine, Evaluation, answer, evaluate, length_sorted
+from trainables.evaluation.evaluate import Evaluation, answer, evaluate
+from trainables.evaluation.generation import EndOfLine
 from trainables.resources.memory_peak import TensorPeak
 from trainables.train import train
 from trainables.trial import Trial

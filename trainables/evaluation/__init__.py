@@ -1,0 +1,1 @@
+"""Loss, generation and scoring of a model on a split."""

@@ -1,0 +1,73 @@
+"""Batched greedy generation of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from trainables.data.batches import length_sorted
+from trainables.data.encoding import Encoded
+from trainables.models.base import Base
+from trainables.resources.flops import Generation
+from trainables.spec.trial_spec import Execution
+
+
+class EndOfLine:
+    """Ends a row at its first newline after something to read; passed to transformers' generate.
+
+    Looks at one new token per row and step, so rows must be given from the first step on.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._begun: torch.Tensor | None = None
+
+    def __call__(
+        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any
+    ) -> torch.Tensor:
+        del scores, kwargs
+        tokens = input_ids[:, -1]
+        reads = ~self._base.blanks[tokens]
+        self._begun = reads if self._begun is None else self._begun | reads
+        return self._begun & self._base.line_ends[tokens]
+
+
+def _generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
+    """A prompt near the model's last position is asked alone: it would cut its neighbours short."""
+    rooms = [_room(base, prompt, execution) for prompt in encoded.prompts]
+    wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
+    lengths = [len(encoded.prompts[index]) for index in wide]
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    alone = [[index] for index, room in enumerate(rooms) if room < execution.max_new_tokens]
+    return [[wide[at] for at in batch] for batch in batches] + alone
+
+
+def _room(base: Base, prompt: Sequence[int], execution: Execution) -> int:
+    """How many tokens may be written after a prompt; at least one."""
+    asked = execution.max_new_tokens
+    left = asked if base.longest_sequence is None else base.longest_sequence - len(prompt)
+    return max(1, min(asked, left))
+
+
+def _generate(
+    model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> tuple[list[str], Generation]:
+    length = max(map(len, prompts))
+    ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    written = model.generate(
+        input_ids=torch.tensor(ids, device=base.device),
+        attention_mask=torch.tensor(mask, device=base.device),
+        max_new_tokens=max_new_tokens,
+        stopping_criteria=[EndOfLine(base)],
+    )
+    texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
+    new_tokens = written.shape[1] - length
+    return [_first_line(text) for text in texts], Generation(len(prompts), length, new_tokens)
+
+
+def _first_line(text: str) -> str:
+    """What follows a row's end is padding, which may be a token that reads as text."""
+    return text.strip().partition("\n")[0].rstrip()
