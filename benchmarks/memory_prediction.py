@@ -29,7 +29,6 @@ import torch
 from tests.tiny_models import make_tokenizer
 from trainables.data.batches import IGNORED, Batch
 from trainables.data.encoding import Encoded
-from trainables.engine import Engine, less_activation_memory
 from trainables.evaluation.evaluate import evaluate
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base
@@ -44,6 +43,7 @@ from trainables.simulate import predict
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.task import Example
+from trainables.training.engine import Engine, less_activation_memory
 
 
 @dataclass(frozen=True)

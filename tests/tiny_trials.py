@@ -13,7 +13,6 @@ import torch
 
 from trainables.data.batches import collate
 from trainables.data.trial_data import load_data
-from trainables.engine import Engine
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.models.base import Base, load_base
@@ -25,8 +24,9 @@ from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks.identity import task_identity
 from trainables.tasks.registry import make_task
-from trainables.train import train
-from trainables.trial import Trial
+from trainables.training.engine import Engine
+from trainables.training.loop import train
+from trainables.training.trial import Trial
 
 torch.set_num_threads(1)
 

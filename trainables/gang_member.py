@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from trainables.host import LOADING_TAKES, Failure, failure_of
 from trainables.spec.events import Event
 from trainables.storage.run_folder import trial_at
-from trainables.trial import resumed_history
+from trainables.training.progress import resumed_history
 from trainables.watch import Discarded, Interrupted, Watch
 
 Decision = Literal["go on", "close", "discard"]

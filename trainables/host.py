@@ -189,7 +189,7 @@ class HostProcess:
 
         Gives signs of life, and may be silent, as a trial that starts.
         """
-        from trainables.judge import score_report
+        from trainables.training.full_evaluation import score_report
 
         self.close()
         self._folder = None
@@ -240,8 +240,8 @@ class HostProcess:
 
     def _prepare(self) -> list[Event] | Interruption:
         from trainables.resources.system_metrics import SystemSampler
-        from trainables.train import train
-        from trainables.trial import resumed_history
+        from trainables.training.loop import train
+        from trainables.training.progress import resumed_history
 
         assert self._folder is not None and self._watch is not None
         summary = self._folder.summary()
@@ -259,9 +259,9 @@ class HostProcess:
     def _trial(self) -> Any:
         """What the folder describes, on a base and with data that lie ready now."""
         from trainables.data.trial_data import load_data
-        from trainables.engine import memory_errors
         from trainables.models.model_folder import check_model
-        from trainables.trial import Trial
+        from trainables.resources.out_of_memory import memory_errors
+        from trainables.training.trial import Trial
 
         assert self._folder is not None
         began = time.perf_counter()
@@ -281,8 +281,8 @@ class HostProcess:
         )
 
     def _base_for(self, spec: TrialSpec) -> Any:
-        from trainables.engine import free_memory
         from trainables.models.base import load_base
+        from trainables.resources.out_of_memory import free_memory
 
         if self._base is None or self._base.key != spec.base_key:
             self._base = None
@@ -292,7 +292,7 @@ class HostProcess:
         return self._base
 
     def _failed(self, error: Exception) -> Failure:
-        from trainables.engine import free_memory
+        from trainables.resources.out_of_memory import free_memory
 
         self._running = None
         self._base = None  # a trial that broke off may have left its marks on it
@@ -372,7 +372,7 @@ def _too_small(share_bytes: int, error: Exception) -> str:
 def _does_not_fit(error: Exception) -> bool:
     import torch
 
-    from trainables.engine import DoesNotFitError
+    from trainables.resources.out_of_memory import DoesNotFitError
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError | DoesNotFitError)
 

@@ -57,7 +57,7 @@ def train_on_ranks(
         device_shared=device_shared,
         load_seconds=time.perf_counter() - began,
     )
-    from trainables.train import train
+    from trainables.training.loop import train
 
     yield from train(trial)
 
@@ -95,7 +95,7 @@ def _device_facts() -> dict[str, str]:
 
 
 def _joined(device: Any) -> Any:
-    from trainables.team import Ranks
+    from trainables.training.process_group import Ranks
 
     return Ranks.joined(device)
 
@@ -117,7 +117,7 @@ def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
 def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> Any:
     from trainables.data.trial_data import load_data
     from trainables.models.model_folder import check_model
-    from trainables.trial import Trial
+    from trainables.training.trial import Trial
 
     team.check_same("the trial", _identity(spec, team))
     check_model(spec)
@@ -130,7 +130,7 @@ def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> A
 def _identity(spec: TrialSpec, team: Any) -> dict[str, Any]:
     """What all ranks must have alike; their number is that of the spec's workers."""
     from trainables.models.device import package_versions
-    from trainables.team import DisagreementError
+    from trainables.training.process_group import DisagreementError
 
     workers = spec.knobs.get("workers", 1)
     if workers != team.size:

@@ -16,8 +16,8 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
-from trainables.engine import Engine, less_activation_memory, summed_loss
 from trainables.evaluation.generation import EndOfLine
+from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload
@@ -31,6 +31,7 @@ from trainables.simulate_model import (
     multiply_in_int8,
     stored_tensors,
 )
+from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
 States = list[tuple[torch.Size, torch.Size]]  # of keys and values, per block

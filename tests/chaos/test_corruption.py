@@ -29,15 +29,16 @@ from orchestrator.trial_result import Split, TrialResult
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial
-from trainables.checkpoint import load_latest, load_latest_state
 from trainables.errors import InputError
-from trainables.judge import score_report
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED, INTERRUPTED
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
-from trainables.train import train
-from trainables.trial import Trial, resumed_history
+from trainables.training.checkpoint import load_latest, load_latest_state
+from trainables.training.full_evaluation import score_report
+from trainables.training.loop import train
+from trainables.training.progress import resumed_history
+from trainables.training.trial import Trial
 
 pytestmark = pytest.mark.slow
 

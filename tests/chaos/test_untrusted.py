@@ -29,13 +29,13 @@ from tests.orchestrator.run_builder import add_trial, new_run, outcomes
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial
 from trainables.errors import InputError
-from trainables.judge import score_report
 from trainables.models.base import load_base
 from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
 from trainables.tasks.registry import make_task
-from trainables.train import train
+from trainables.training.full_evaluation import score_report
+from trainables.training.loop import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SOURCES = [

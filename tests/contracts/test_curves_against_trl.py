@@ -21,8 +21,8 @@ from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.train import train
-from trainables.trial import Trial
+from trainables.training.loop import train
+from trainables.training.trial import Trial
 
 STEPS, EVALUATED_AT = 20, 10
 BATCH_SIZE, ACCUMULATION = 2, 3

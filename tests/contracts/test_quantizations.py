@@ -20,12 +20,12 @@ from tests.tiny_trials import (
     run,
     shared_base,
 )
-from trainables.engine import Engine
 from trainables.evaluation.evaluate import evaluate
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors
 from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.quantization import QUANTIZATIONS
+from trainables.training.engine import Engine
 
 # bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one
 # example gives depends on its neighbours there (about 1e-3).

@@ -20,8 +20,8 @@ from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.train import train
-from trainables.trial import resumed_history
+from trainables.training.loop import train
+from trainables.training.progress import resumed_history
 
 BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one ragged
 KNOBS: dict[str, Any] = {

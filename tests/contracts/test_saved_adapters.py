@@ -17,8 +17,8 @@ import torch
 from tests.tiny_trials import evaluate_selection, make_spec, make_trial
 from trainables.models.base import Base, load_base
 from trainables.spec.quantization import QUANTIZATIONS
-from trainables.train import train
-from trainables.trial import Trial
+from trainables.training.loop import train
+from trainables.training.trial import Trial
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

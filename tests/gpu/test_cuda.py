@@ -17,15 +17,16 @@ import torch
 
 from tests.tiny_models import make_llama
 from tests.tiny_trials import EXECUTION, evaluate_selection, gradients, make_spec, make_trial
-from trainables.engine import Engine
 from trainables.models.base import Base, load_base
 from trainables.models.device import describe_device, resolve_compute_dtype
 from trainables.models.tensors import stored_tensors
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.train import train
-from trainables.trial import Trial, resumed_history
+from trainables.training.engine import Engine
+from trainables.training.loop import train
+from trainables.training.progress import resumed_history
+from trainables.training.trial import Trial
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
-from trainables import engine
 from trainables.host import Failure, HostProcess, Interruption
+from trainables.resources import out_of_memory as out_of_memory_module
 from trainables.resources.gpu_share import CONTEXT_BYTES, share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
+from trainables.training import engine
 from trainables.watch import Watch
 
 LONG = Budget(train_examples=4000, eval_examples=3, rungs=(1.0,))
@@ -110,7 +111,7 @@ def test_a_trial_that_broke_off_leaves_nothing_in_memory(
         left.append(model())
 
     left: list[object] = []
-    free_memory = engine.free_memory
+    free_memory = out_of_memory_module.free_memory
     budget = replace(BUDGET, rungs=(1.0,))
     spec = make_spec(tiny_llama, budget=budget, learning_rate=1e30, optimizer="sgd", warmup=0.0)
     host.start(str(prepared(spec, tmp_path).path))

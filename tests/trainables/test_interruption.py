@@ -11,8 +11,8 @@ import pytest
 from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
-from trainables.train import train
-from trainables.trial import resumed_history
+from trainables.training.loop import train
+from trainables.training.progress import resumed_history
 from trainables.watch import Interrupted
 
 BUDGET = Budget(train_examples=32, eval_examples=3, rungs=(0.25, 1.0))

@@ -14,7 +14,7 @@ from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
 from trainables.resources.flops import Generation, Pass
 from trainables.simulate import answers, predict_trial
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
-from trainables.train import train
+from trainables.training.loop import train
 from trainables.workload import Rows, TokenLengths, assumed_splits, planned_work
 
 SPLITS = {

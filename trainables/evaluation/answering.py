@@ -21,13 +21,13 @@ import torch
 
 from trainables.data.encoding import Encoded, encode
 from trainables.data.trial_data import TrialData, load_data
-from trainables.engine import free_memory
 from trainables.errors import InputError, first_line
 from trainables.evaluation.evaluate import answer
 from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype
 from trainables.models.model_folder import check_model
+from trainables.resources.out_of_memory import free_memory
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Say = Callable[[str], None]

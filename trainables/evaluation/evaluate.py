@@ -17,8 +17,8 @@ import torch
 
 from trainables.data.batches import collate, length_sorted
 from trainables.data.encoding import Encoded
-from trainables.engine import summed_loss
 from trainables.evaluation.generation import _generate, _generation_batches, _room
+from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.resources.batch_fitting import Fitting
 from trainables.resources.flops import Generation, Pass, batch_pass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trainables.engine import OUT_OF_MEMORY, free_memory, memory_errors
+from trainables.resources.out_of_memory import OUT_OF_MEMORY, free_memory, memory_errors
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.engine import free_memory
+from trainables.resources.out_of_memory import free_memory
 from trainables.simulate_device import DEVICES
 
 CONTEXT_BYTES = DEVICES["cuda"].constants["cuda_context"].bytes

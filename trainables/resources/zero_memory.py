@@ -1,8 +1,8 @@
 """Sharding: what each of several workers holds under DeepSpeed, from what one device would.
 
 Arithmetic on the parts of a simulation, not a simulation: nothing here has been measured. Sources:
-Rajbhandari et al. 2020 (ZeRO) for what each stage splits; `trainables.sharded` and DeepSpeed's
-configuration for the sizes of its buffers. LIGHT.
+Rajbhandari et al. 2020 (ZeRO) for what each stage splits; `trainables.training.deepspeed_engine`
+and DeepSpeed's configuration for the sizes of its buffers. LIGHT.
 """
 
 from __future__ import annotations

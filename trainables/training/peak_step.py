@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from trainables.data.batches import Batch
-from trainables.engine import Engine, rng_states, set_rng_states
 from trainables.resources.memory_peak import TensorPeak
+from trainables.training.checkpoint import rng_states, set_rng_states
+from trainables.training.engine import Engine
 
 
 def measure_training(

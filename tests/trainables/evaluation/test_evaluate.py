@@ -15,8 +15,8 @@ from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import Evaluation, answer, evaluate
 from trainables.evaluation.generation import EndOfLine
 from trainables.resources.memory_peak import TensorPeak
-from trainables.train import train
-from trainables.trial import Trial
+from trainables.training.loop import train
+from trainables.training.trial import Trial
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from orchestrator.loading import loading_lines
 from tests.tiny_trials import make_spec, make_trial
 from trainables.models.base import load_base
-from trainables.train import train
+from trainables.training.loop import train
 
 KNOBS: list[dict[str, Any]] = [
     {"quantization": "none"},

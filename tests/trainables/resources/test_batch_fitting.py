@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
-from trainables import engine
+from trainables.evaluation import loss
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.host import HostProcess
 from trainables.resources.batch_fitting import Fitting, foretold_rows
@@ -24,8 +24,9 @@ from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.trial_folder import TrialFolder
-from trainables.train import train
-from trainables.trial import resumed_history
+from trainables.training import engine
+from trainables.training.loop import train
+from trainables.training.progress import resumed_history
 
 TOLD = ("executed_batch_size", "executed_gradient_accumulation")
 SIX: dict[str, Any] = {"batch_size": "auto", "effective_batch_size": 6}
@@ -228,7 +229,7 @@ def test_an_evaluation_begins_with_the_rows_that_are_foretold_to_fit(
         given.append(options)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr("trainables.train.evaluate", noting)
+    monkeypatch.setattr("trainables.training.loop.evaluate", noting)
     trial = make_trial(make_spec(tiny_llama), tmp_path)
     trial.folder.write_prediction({"eval_batch": 3})
     list(train(trial))
@@ -286,7 +287,7 @@ def _at_most(rows: int, tried: list[int]) -> Any:
 def _memory_for(*, rows: int, evaluating: bool = False) -> Iterator[None]:
     """Inside, a batch of more rows fails in training (or evaluation) once its logits are there."""
     patch = pytest.MonkeyPatch()
-    logits = engine._logits
+    logits = loss._logits
 
     def limited(model: Any, batch: Any, *given: Any) -> torch.Tensor:
         found = logits(model, batch, *given)

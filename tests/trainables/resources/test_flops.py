@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
-from trainables import checkpoint
 from trainables.data.batches import IGNORED, Batch, collate, length_sorted
-from trainables.engine import Engine
 from trainables.resources.estimate import FlopRates
 from trainables.resources.flops import Generation, Pass, batch_pass, rates_of, total_flops
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
-from trainables.train import train
-from trainables.trial import Progress, Trial, last_progress
+from trainables.training import checkpoint
+from trainables.training.engine import Engine
+from trainables.training.loop import train
+from trainables.training.progress import Progress, last_progress
+from trainables.training.trial import Trial
 
 TRAINING = {"token": 6.0, "pair": 3.0, "logit": 12.0}
 FORWARD = {"token": 2.0, "pair": 1.0, "logit": 4.0}
@@ -55,7 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
         return accumulate(engine, batch, **given)
 
     monkeypatch.setattr(Engine, "accumulate", noted)
-    monkeypatch.setattr("trainables.train.measure_training", _nothing)
+    monkeypatch.setattr("trainables.training.loop.measure_training", _nothing)
     return passes
 
 

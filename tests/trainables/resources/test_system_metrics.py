@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.tiny_trials import make_spec, make_trial
 from trainables.resources.system_metrics import SystemSampler
 from trainables.spec.events import Event
-from trainables.train import train
+from trainables.training.loop import train
 
 NAMES = {
     "cpu_utilization_percentage",

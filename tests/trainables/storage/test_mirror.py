@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import checkpoint
-from trainables.checkpoint import Checkpoint
 from trainables.errors import InputError
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, TrialSpec
@@ -24,6 +22,8 @@ from trainables.storage.ownership import TakenOverError, take_over
 from trainables.storage.run_folder import RunFolder, trial_at
 from trainables.storage.trial_folder import TrialFolder
 from trainables.storage.working_copy import working_copy
+from trainables.training import checkpoint
+from trainables.training.checkpoint import Checkpoint
 
 ROWS = [{"id": "q1", "answer": "12"}]
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tests.tiny_trials import finish_host, make_spec
-from trainables import checkpoint
-from trainables.checkpoint import Checkpoint
 from trainables.host import Failure, HostProcess
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.errors import StorageError
 from trainables.storage.ownership import TakenOverError, take_over
 from trainables.storage.trial_folder import TrialFolder
+from trainables.training import checkpoint
+from trainables.training.checkpoint import Checkpoint
 
 
 @pytest.fixture

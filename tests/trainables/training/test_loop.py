@@ -22,12 +22,13 @@ from tests.tiny_trials import (
     run,
     shared_base,
 )
-from trainables.judge import score_report
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
-from trainables.train import TrainingFailedError, train
-from trainables.trial import Trial, resumed_history
+from trainables.training.full_evaluation import score_report
+from trainables.training.loop import TrainingFailedError, train
+from trainables.training.progress import resumed_history
+from trainables.training.trial import Trial
 
 # All that has a state: dropout, a moving rate, moments, several micro-batches, a second epoch.
 STATEFUL: dict[str, Any] = {

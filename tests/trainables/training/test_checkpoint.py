@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.checkpoint import Checkpoint, load_latest, load_latest_state, save
 from trainables.storage.errors import StorageError
+from trainables.training.checkpoint import Checkpoint, load_latest, load_latest_state, save
 
 
 def test_what_was_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:

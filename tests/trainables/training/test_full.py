@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from tests.tiny_trials import assert_same_curve, evaluate_selection, make_spec, make_trial, run
-from trainables.engine import Engine
 from trainables.errors import InputError
-from trainables.judge import score_report
 from trainables.methods.adapters import LoRA
 from trainables.methods.weights import Full
 from trainables.models.base import load_base
 from trainables.models.tensors import stored_tensors
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.sealed_json import DamagedError
-from trainables.train import train
-from trainables.trial import Trial
+from trainables.training.engine import Engine
+from trainables.training.full_evaluation import score_report
+from trainables.training.loop import train
+from trainables.training.trial import Trial
 
 
 def full_spec(model: Path, **knobs: Any) -> TrialSpec:

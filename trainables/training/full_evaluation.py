@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from trainables.engine import memory_errors
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.flops import rates_of
 from trainables.resources.memory_peak import TensorPeak, reset_process_peak
+from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
 from trainables.storage.sealed_json import DamagedError
-from trainables.summary import finish
-from trainables.trial import Progress, Trial
+from trainables.training.progress import Progress
+from trainables.training.summary import finish
+from trainables.training.trial import Trial
 
 
 def judge_untrained(trial: Trial) -> Generator[Event, None, None]:

@@ -2,7 +2,7 @@
 
 `train` is a generator of events. Whoever drives it may stop at any event by closing it: it saves a
 checkpoint first, and the next `train` of the same folder goes on from there as if nothing had been.
-"""
+."""
 
 from __future__ import annotations
 
@@ -15,32 +15,29 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from trainables.data.batches import Batch, collate, fixed_subset, training_order
-from trainables.engine import (
-    Engine,
-    draw_apart,
-    less_activation_memory,
-    make_engine,
-    memory_errors,
-    rng_states,
-    set_rng_states,
-)
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.judge import judge_untrained
+from trainables.models.base import Base
 from trainables.resources.batch_fitting import Fitting, foretold_rows
 from trainables.resources.flops import batch_pass, rates_of
 from trainables.resources.memory_peak import TensorPeak, reset_process_peak
+from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
-from trainables.summary import finish
-from trainables.team import share
+from trainables.training.checkpoint import draw_apart, rng_states, set_rng_states
+from trainables.training.engine import Engine, less_activation_memory
+from trainables.training.full_evaluation import judge_untrained
+from trainables.training.optimizer import Knobs
 from trainables.training.peak_step import measure_training
-from trainables.trial import Progress, Trial
+from trainables.training.process_group import Team, share
+from trainables.training.progress import Progress
+from trainables.training.summary import finish
+from trainables.training.trial import Trial
 from trainables.watch import Interrupted
 
 if TYPE_CHECKING:
-    from trainables.sharded import ShardedEngine
+    from trainables.training.deepspeed_engine import ShardedEngine
 
 
 class TrainingFailedError(RuntimeError):
@@ -362,3 +359,19 @@ class _Training:
 
 def _split(indices: list[int], size: int) -> list[list[int]]:
     return [indices[at : at + size] for at in range(0, len(indices), size)]
+
+
+def make_engine(
+    model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
+) -> Engine | ShardedEngine:
+    """What trains `model` as `knobs` say, with the other workers of the team if there are any.
+
+    Raises ValueError where the trial's workers are not those of the team.
+    """
+    if int(knobs.get("workers", 1)) != team.size:
+        raise ValueError(f"the trial has {knobs.get('workers', 1)} workers, the team {team.size}")
+    if knobs.get("zero_stage", 0):
+        from trainables.training.deepspeed_engine import ShardedEngine
+
+        return ShardedEngine(model, base, knobs, total_steps=total_steps, team=team)
+    return Engine(model, base, knobs, total_steps=total_steps, team=team)

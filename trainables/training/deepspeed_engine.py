@@ -21,16 +21,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainables import checkpoint
 from trainables.data.batches import Batch
-from trainables.engine import (
-    Knobs,
-    learning_rate,
-    make_optimizer,
-    rng_states,
-    set_rng_states,
-    summed_loss,
-)
+from trainables.evaluation.loss import summed_loss
 from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.models.tensors import tensor_bytes
@@ -39,7 +31,10 @@ from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.storage.atomic_files import digest, half_written, sync
 from trainables.storage.errors import storage_errors
 from trainables.storage.trial_folder import TrialFolder
-from trainables.team import DisagreementError, Team
+from trainables.training import checkpoint
+from trainables.training.checkpoint import rng_states, set_rng_states
+from trainables.training.optimizer import Knobs, learning_rate, make_optimizer
+from trainables.training.process_group import DisagreementError, Team
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint
 _MODEL_FILE_BYTES = "5GB"  # of each file of the model that a trial ends with

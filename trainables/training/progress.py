@@ -1,63 +1,19 @@
-"""Trial, all that one trial needs to run, and Progress, how far it has come."""
+"""Progress of a trial: its history, and where it resumes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from trainables import checkpoint
-from trainables.data.trial_data import TrialData
-from trainables.methods.registry import AnyMethod, make_method
-from trainables.models.base import Base
 from trainables.resources.flops import Generation, Pass, WorkRates, total_flops
 from trainables.resources.memory_peak import TensorPeak, greatest, process_peak_memory_bytes
 from trainables.spec.events import Event
-from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
-from trainables.team import Alone, Team
-
-
-@dataclass(frozen=True)
-class Trial:
-    """All that a trial needs to run: what it is, the base it borrows, its data and its folder.
-
-    `heartbeat` is called after every optimizer step and every batch of an evaluation; it may
-    raise Interrupted. `sample` is asked once per event what the machine is doing (`Event.system`).
-    `device_shared`: other trials may compute on its device meanwhile. `load_seconds`: what this
-    attempt held the device for before it began, while its base and its data were loaded.
-    `team`: the workers that train it together. `spends_base`: no other trial borrows the base.
-    """
-
-    spec: TrialSpec
-    base: Base
-    folder: TrialFolder
-    data: TrialData
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    heartbeat: Callable[[], None] = lambda: None
-    sample: Callable[[], Mapping[str, float]] = dict
-    device_shared: bool = False
-    load_seconds: float = 0.0
-    team: Team = field(default_factory=Alone)
-    spends_base: bool = False
-
-    @property
-    def devices(self) -> int:
-        """How many devices it holds at once: one for each of its workers."""
-        return int(self.spec.knobs.get("workers", 1))
-
-    @property
-    def method(self) -> AnyMethod:
-        return make_method(self.spec.knobs)
-
-    @property
-    def result_folder(self) -> Path:
-        """What it has trained: an adapter, or a whole model."""
-        folder = self.folder
-        return folder.model_folder if self.method.makes_model else folder.adapter_folder
+from trainables.training import checkpoint
+from trainables.training.trial import Trial
 
 
 @dataclass

@@ -20,7 +20,7 @@ from tests.trainables.rank_team import run_team
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
-from trainables.trial import resumed_history
+from trainables.training.progress import resumed_history
 
 pytestmark = pytest.mark.slow
 

@@ -9,19 +9,15 @@ import pytest
 import torch
 
 from tests.tiny_trials import make_spec, make_trial, run, shared_base
-from trainables import checkpoint
-from trainables.checkpoint import Checkpoint
 from trainables.data.batches import collate
-from trainables.engine import (
-    DoesNotFitError,
-    Engine,
-    less_activation_memory,
-    memory_errors,
-    schedule_factor,
-)
 from trainables.models.base import load_base
+from trainables.resources.out_of_memory import DoesNotFitError, memory_errors
 from trainables.spec.knobs import SCHEDULES
-from trainables.trial import Trial
+from trainables.training import checkpoint
+from trainables.training.checkpoint import Checkpoint
+from trainables.training.engine import Engine, less_activation_memory
+from trainables.training.optimizer import schedule_factor
+from trainables.training.trial import Trial
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables import checkpoint
-from trainables.sharded import sound, write_config
 from trainables.storage.atomic_files import digest, unguarded
-from trainables.team import Alone
+from trainables.training import checkpoint
+from trainables.training.deepspeed_engine import sound, write_config
+from trainables.training.process_group import Alone
 
 SHARDS = {"shards/model_states.pt": b"weights", "shards/0_optim_states.pt": b"moments"}
 

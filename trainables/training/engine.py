@@ -1,62 +1,28 @@
 """One device: the loss, gradients, the optimizer's step, and what of them a checkpoint holds.
 
-Several devices: `trainables.sharded`, with the same methods.
+Several devices: `trainables.training.deepspeed_engine`, with the same methods.
 """
 
 from __future__ import annotations
 
-import gc
-import inspect
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch.nn import functional
 
-from trainables import checkpoint
-from trainables.data.batches import IGNORED, Batch
+from trainables.data.batches import Batch
+from trainables.evaluation.loss import summed_loss
 from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.storage.trial_folder import TrialFolder
-from trainables.team import Alone, Team
+from trainables.training import checkpoint
+from trainables.training.checkpoint import Tensors, rng_states, set_rng_states
+from trainables.training.optimizer import Knobs, learning_rate, make_optimizer
+from trainables.training.process_group import Alone, Team
 
-if TYPE_CHECKING:
-    from trainables.sharded import ShardedEngine
-
-Knobs = Mapping[str, Any]
-Tensors = dict[str, torch.Tensor]
-
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)  # what `memory_errors` lets through
-_FAILED_ALLOCATIONS = (
-    "DefaultCPUAllocator",
-    "bad_alloc",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 _MODEL, _OPTIMIZER, _RNG, _RNG_OF = "model.", "optimizer.", "rng.", "rng-of."
-
-
-class DoesNotFitError(MemoryError):
-    """The trial can't run on this device: its memory or its kind."""
-
-
-def make_engine(
-    model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
-) -> Engine | ShardedEngine:
-    """What trains `model` as `knobs` say, with the other workers of the team if there are any.
-
-    Raises ValueError where the trial's workers are not those of the team.
-    """
-    if int(knobs.get("workers", 1)) != team.size:
-        raise ValueError(f"the trial has {knobs.get('workers', 1)} workers, the team {team.size}")
-    if knobs.get("zero_stage", 0):
-        from trainables.sharded import ShardedEngine
-
-        return ShardedEngine(model, base, knobs, total_steps=total_steps, team=team)
-    return Engine(model, base, knobs, total_steps=total_steps, team=team)
 
 
 class Engine:
@@ -234,22 +200,6 @@ class Engine:
         return dict(optimizer.state[parameter])
 
 
-def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
-    """Cross entropy summed over a batch's completion tokens, in float32.
-
-    Logits are computed only where some row has a completion token to predict.
-    """
-    labels = batch.labels[:, 1:].to(base.device)
-    positions = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1).to(base.device)
-    with torch.autocast(
-        base.device.type, dtype=base.compute_dtype, enabled=base.compute_dtype != torch.float32
-    ):
-        logits = _logits(model, batch, base, positions)
-    kept = labels[:, positions]
-    asked = kept != IGNORED
-    return functional.cross_entropy(logits[asked].float(), kept[asked], reduction="sum")
-
-
 @contextmanager
 def less_activation_memory(model: Any, *, wanted: bool) -> Iterator[None]:
     """Gradient checkpointing inside, the model as before outside."""
@@ -262,115 +212,6 @@ def less_activation_memory(model: Any, *, wanted: bool) -> Iterator[None]:
     finally:
         model.activation_checkpointing_disable()
         model.disable_input_require_grads()  # else its hook stays, and with it more gradients
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Failed allocations that have no class of their own raised as DoesNotFitError: a CPU's, and
-    those that CUDA's libraries make themselves. torch.OutOfMemoryError passes as it is."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if any(sign in str(error) for sign in _FAILED_ALLOCATIONS):
-            raise DoesNotFitError(str(error)) from error
-        raise
-
-
-def free_memory() -> None:
-    """Gives back what nothing refers to any more; torch keeps a GPU's memory for itself else."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def learning_rate(knobs: Knobs, *, step: int, total_steps: int) -> float:
-    """The learning rate of the optimizer's step number `step`, from 0."""
-    factor = schedule_factor(
-        knobs["schedule"], step=step, total_steps=total_steps, warmup=knobs["warmup"]
-    )
-    return float(knobs["learning_rate"]) * factor
-
-
-def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float) -> float:
-    """The share of the learning rate at optimizer step `step`, from 0; that of transformers.
-
-    It rises linearly from 0 over the first `warmup` of all steps (rounded up, so that step 0 of
-    any warm-up changes nothing), then stays ("constant"), or falls towards 0, which the step after
-    the last would reach ("linear", "cosine").
-    """
-    rising = math.ceil(warmup * total_steps)
-    if step < rising:
-        return step / rising
-    done = (step - rising) / max(1, total_steps - rising)
-    if schedule == "linear":
-        return 1 - done
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0
-
-
-def parameter_groups(
-    parameters: Sequence[torch.nn.Parameter], weight_decay: float
-) -> list[dict[str, Any]]:
-    """An optimizer's groups: biases and the scales of norms do not decay, as in transformers'
-    Trainer."""
-    decaying = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
-    others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-    return [group for group in (decaying, others) if group["params"]]
-
-
-def draw_apart(seed: int, *, rank: int) -> None:
-    """Workers that began alike draw differently from now on; the first goes on as it was."""
-    if rank > 0:
-        torch.manual_seed(seed * 1_000_003 + rank)
-
-
-def rng_states(device: torch.device) -> Tensors:
-    """The states of torch's generators that training on `device` draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_rng_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Sets what `rng_states` returned; a state of another kind of device is left aside."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def _logits(model: Any, batch: Batch, base: Base, positions: torch.Tensor) -> torch.Tensor:
-    inputs = {
-        "input_ids": batch.input_ids.to(base.device),
-        "attention_mask": batch.attention_mask.to(base.device),
-        "use_cache": False,
-    }
-    if "logits_to_keep" in inspect.signature(base.model.forward).parameters:
-        chosen: torch.Tensor = model(**inputs, logits_to_keep=positions).logits
-        return chosen
-    whole: torch.Tensor = model(**inputs).logits
-    return whole[:, positions]
-
-
-def make_optimizer(
-    parameters: list[torch.nn.Parameter], knobs: Knobs, device: torch.device
-) -> torch.optim.Optimizer:
-    rate, groups = knobs["learning_rate"], parameter_groups(parameters, knobs["weight_decay"])
-    if knobs["optimizer"] == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, fused=True)
-    if knobs["optimizer"] == "sgd":
-        return torch.optim.SGD(groups, lr=rate, fused=True)
-    if device.type != "cuda":
-        raise DoesNotFitError(
-            "optimizer: paged_adamw_8bit needs a CUDA device; this trial is on a CPU. Use adamw."
-        )
-    from bitsandbytes.optim import PagedAdamW8bit
-
-    paged: torch.optim.Optimizer = PagedAdamW8bit(groups, lr=rate)
-    return paged
 
 
 def _moved(tensors: Mapping[str, torch.Tensor], rank: int) -> Tensors:

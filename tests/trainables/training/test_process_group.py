@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from trainables.team import Alone, share
+from trainables.training.process_group import Alone, share
 
 
 @dataclass(frozen=True)

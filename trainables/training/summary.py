@@ -9,7 +9,8 @@ from typing import Any
 from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.states import FINISHED
-from trainables.trial import Progress, Trial
+from trainables.training.progress import Progress
+from trainables.training.trial import Trial
 
 
 def finish(trial: Trial, progress: Progress) -> Event:

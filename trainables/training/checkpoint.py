@@ -4,7 +4,7 @@
 
 `state.json` carries the sha256 of every other file and is sealed for its trial and step, so a
 torn, altered or swapped checkpoint is seen as one and the one before it is taken. Only what ZeRO
-splits over workers lies there as DeepSpeed writes it (`trainables.sharded`).
+splits over workers lies there as DeepSpeed writes it (`trainables.training.deepspeed_engine`).
 """
 
 from __future__ import annotations
@@ -189,3 +189,27 @@ def _read_tensors(place: Path) -> dict[str, torch.Tensor] | None:
     except (OSError, SafetensorError):
         return None
     return tensors
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def draw_apart(seed: int, *, rank: int) -> None:
+    """Workers that began alike draw differently from now on; the first goes on as it was."""
+    if rank > 0:
+        torch.manual_seed(seed * 1_000_003 + rank)
+
+
+def rng_states(device: torch.device) -> Tensors:
+    """The states of torch's generators that training on `device` draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_rng_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Sets what `rng_states` returned; a state of another kind of device is left aside."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,41 @@
+"""The summed loss of completions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from trainables.data.batches import IGNORED, Batch
+from trainables.models.base import Base
+
+
+def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
+    """Cross entropy summed over a batch's completion tokens, in float32.
+
+    Logits are computed only where some row has a completion token to predict.
+    """
+    labels = batch.labels[:, 1:].to(base.device)
+    positions = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1).to(base.device)
+    with torch.autocast(
+        base.device.type, dtype=base.compute_dtype, enabled=base.compute_dtype != torch.float32
+    ):
+        logits = _logits(model, batch, base, positions)
+    kept = labels[:, positions]
+    asked = kept != IGNORED
+    return functional.cross_entropy(logits[asked].float(), kept[asked], reduction="sum")
+
+
+def _logits(model: Any, batch: Batch, base: Base, positions: torch.Tensor) -> torch.Tensor:
+    inputs = {
+        "input_ids": batch.input_ids.to(base.device),
+        "attention_mask": batch.attention_mask.to(base.device),
+        "use_cache": False,
+    }
+    if "logits_to_keep" in inspect.signature(base.model.forward).parameters:
+        chosen: torch.Tensor = model(**inputs, logits_to_keep=positions).logits
+        return chosen
+    whole: torch.Tensor = model(**inputs).logits
+    return whole[:, positions]
