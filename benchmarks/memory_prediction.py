@@ -39,7 +39,7 @@ from trainables.resources.estimate import (
     Prediction,
     Workload,
 )
-from trainables.simulate import predict
+from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.task import Example

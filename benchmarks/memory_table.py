@@ -21,7 +21,7 @@ from orchestrator.capacity import in_words, parsed_size
 from orchestrator.popular_models import POPULAR
 from trainables.resources.estimate import Prediction, Workload
 from trainables.resources.zero_memory import sharded_train_bytes
-from trainables.simulate import predict
+from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 
 MODELS = {

@@ -16,7 +16,7 @@ PREDICTED = {  # a column of results.csv, a metric in MLflow: a number in predic
     )
 }
 
-GPU_OVERHEAD_BYTES = 545 * 2**20  # assumed as in trainables.simulate_device: context, workspace
+GPU_OVERHEAD_BYTES = 545 * 2**20  # assumed as in trainables.simulation.devices: context, workspace
 
 
 def predicted_metrics(prediction: Mapping[str, Any] | None) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""Predictions: asks `python -m trainables.simulate`, one process beside the driver, for memory
-and FLOPs of trials.
+"""Predictions: asks `python -m trainables.simulation.estimate`, one process beside the driver, for
+memory and FLOPs of trials.
 
 The driver imports no torch; that process does, and ends with its standard input, so with the
 driver however that ends. Where it dies nothing is predicted any more, and the sweep goes on.
@@ -22,7 +22,7 @@ from trainables.resources.estimate import TrialPrediction
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
-_COMMAND = (sys.executable, "-m", "trainables.simulate")
+_COMMAND = (sys.executable, "-m", "trainables.simulation.estimate")
 _LEAVES_WITHIN_SECONDS = 2.0
 ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
 

@@ -109,7 +109,7 @@ def test_a_gpu_must_hold_the_tensors_and_what_cuda_takes_beside_them() -> None:
 
 @pytest.mark.slow  # imports torch
 def test_what_is_assumed_of_cuda_is_what_predictions_assume() -> None:
-    from trainables.simulate_device import DEVICES
+    from trainables.simulation.devices import DEVICES
 
     terms = DEVICES["cuda"].constants.values()
     assert sum(term.bytes for term in terms) == GPU_OVERHEAD_BYTES

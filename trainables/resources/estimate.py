@@ -1,6 +1,7 @@
 """Workload, the shape of a trial's work, and Prediction, what a simulation says of it. LIGHT.
 
-Both go through JSON: whoever plans asks `python -m trainables.simulate` and imports no torch.
+Both go through JSON: whoever plans asks `python -m trainables.simulation.estimate` and imports no
+torch.
 """
 
 from __future__ import annotations

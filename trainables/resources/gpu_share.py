@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from trainables.resources.out_of_memory import free_memory
-from trainables.simulate_device import DEVICES
+from trainables.simulation.devices import DEVICES
 
 CONTEXT_BYTES = DEVICES["cuda"].constants["cuda_context"].bytes
 

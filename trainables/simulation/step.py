@@ -21,9 +21,8 @@ from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload
-from trainables.simulate_device import DEVICES, Device, functions_of
-from trainables.simulate_memory import LiveBytes
-from trainables.simulate_model import (
+from trainables.simulation.devices import DEVICES, Device, functions_of
+from trainables.simulation.fake_model import (
     attached,
     base_on_meta,
     fill,
@@ -31,6 +30,7 @@ from trainables.simulate_model import (
     multiply_in_int8,
     stored_tensors,
 )
+from trainables.simulation.live_bytes import LiveBytes
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables.simulate_kernels import FLOPS, Kernel, attention_workspace_bytes
+from trainables.simulation.kernels import FLOPS, Kernel, attention_workspace_bytes
 
 _aten = torch.ops.aten
 _ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default

@@ -1,36 +1,34 @@
 """Memory and FLOPs of a configuration before it runs, from its config.json alone.
 
-Its training step and its evaluation are run on fake tensors. `python -m trainables.simulate`
-answers requests line by line, for a driver that imports no torch.
+Its training step and its evaluation are run on fake tensors. `python -m
+trainables.simulation.estimate` answers requests line by line, for a driver that imports no torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.models.base import quiet, warm_imports
+from trainables.models.base import quiet
 from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
 from trainables.resources.flops import total_flops
-from trainables.simulate_depth import model_config, simulate_any_depth
-from trainables.simulate_device import DEVICES
-from trainables.simulate_step import EVAL_PHASES, TRAIN_PHASES, Measured
+from trainables.simulation.depth import model_config, simulate_any_depth
+from trainables.simulation.devices import DEVICES
+from trainables.simulation.step import EVAL_PHASES, TRAIN_PHASES, Measured
+from trainables.simulation.token_lengths import TokenLengths, assumed_splits
+from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import TrialSpec
-from trainables.workload import TokenLengths, assumed_splits, planned_work
 
 VERSION = 1  # of what is predicted: another one makes cached predictions void
-
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _KNOBS = (
     "quantization",
@@ -43,7 +41,6 @@ _KNOBS = (
     "gradient_checkpointing",
 )
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
-
 _predictions: dict[str, Prediction] = {}
 
 
@@ -119,52 +116,6 @@ def predict_trial(
         eval_flops=total_flops(work.evaluation, prediction.forward) * workers,
         knows_lengths=known,
     )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Answers requests, a JSON object a line: {"id", "config", "knobs", "workload", "device"}, or
-    {"id", "config", "trial", "device"} with a trial's spec, and what else `predict_trial` takes.
-
-    Each answer is a line too: {"id", "prediction"} or {"id", "error"}. Ends with its input.
-    """
-    parser = argparse.ArgumentParser(prog="python -m trainables.simulate", description=__doc__)
-    parser.add_argument("--cache", type=Path, help="folder of predictions to read and write")
-    cache = parser.parse_args(arguments).cache
-    warm_imports()
-    for answer in answers(sys.stdin, cache=cache):
-        print(answer, flush=True)
-
-
-def answers(lines: Iterable[str], *, cache: Path | None) -> Iterator[str]:
-    """An answer per request that is not blank, in order; nothing else is printed meanwhile."""
-    tokenized = TokenLengths(cache)
-    for line in lines:
-        if line.strip():
-            with contextlib.redirect_stdout(sys.stderr):
-                answer = _answer(line, cache, tokenized)
-            yield json.dumps(answer)
-
-
-def _answer(line: str, cache: Path | None, lengths: TokenLengths) -> dict[str, Any]:
-    name = None
-    try:
-        request = json.loads(line)
-        name = request.pop("id", None)
-        found = _predicted(request, cache, lengths)
-    except Exception as error:  # noqa: BLE001  # a boundary: the next request is not to blame
-        return {"id": name, "error": f"{type(error).__name__}: {error}"}
-    return {"id": name, "prediction": found.to_json()}
-
-
-def _predicted(
-    request: dict[str, Any], cache: Path | None, lengths: TokenLengths
-) -> Prediction | TrialPrediction:
-    if "trial" in request:
-        spec = TrialSpec.from_json(request.pop("trial"))
-        return predict_trial(spec, lengths=lengths, cache=cache, **request)
-    workload = Workload(**request["workload"])
-    device = request.get("device", "cpu")
-    return predict(request["config"], request["knobs"], workload, device=device, cache=cache)
 
 
 @functools.cache
@@ -275,7 +226,3 @@ _SOURCES = {
     "dequantized_weight": "the largest weight that a 4-bit or int8 matmul dequantizes at once "
     "(bitsandbytes' unfused path and every backward pass); in the phases already",
 }
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from benchmarks.memory_prediction import peak_bytes
-from trainables.simulate_kernels import CPU_KERNELS
-from trainables.simulate_memory import LiveBytes
+from trainables.simulation.kernels import CPU_KERNELS
+from trainables.simulation.live_bytes import LiveBytes
 
 torch.set_num_threads(1)
 SIZE = 256

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.resources.estimate import Workload
-from trainables.simulate_step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
+from trainables.simulation.step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
 
 LINE_TOLERANCE = 0.002  # by how much a third depth may lie off the line of the other two
 

@@ -14,15 +14,17 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.memory_prediction import compare, draw
-from trainables import simulate, simulate_depth, simulate_step
 from trainables.errors import InputError
 from trainables.resources.estimate import Prediction, Workload
-from trainables.simulate import answers, digest, predict
-from trainables.simulate_step import TRAIN_PHASES, paged_adamw_8bit_bytes
+from trainables.simulation import depth as simulate_depth
+from trainables.simulation import estimate, step
+from trainables.simulation.estimate import digest, predict
+from trainables.simulation.service import answers
+from trainables.simulation.step import TRAIN_PHASES, paged_adamw_8bit_bytes
 from trainables.spec.knobs import canonical
 from trainables.spec.quantization import QUANTIZATIONS
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 SMALL = {
     "model_type": "llama",
     "hidden_size": 128,
@@ -123,7 +125,7 @@ def test_a_deep_model_is_predicted_from_shallow_ones() -> None:
     found = predict(deep, knobs, WORKLOAD)
     assert len(found.depths) == 3
     assert max(found.depths) < 7
-    whole = simulate_step.simulate(LlamaConfig.from_dict(deep), knobs, WORKLOAD, device="cpu")
+    whole = step.simulate(LlamaConfig.from_dict(deep), knobs, WORKLOAD, device="cpu")
     model = whole.bytes["base"] + whole.bytes["trained"]
     peaks = [whole.bytes[name] for name in TRAIN_PHASES]
     assert found.train_memory_bytes == pytest.approx(model + max(peaks), rel=0.002)
@@ -148,7 +150,7 @@ def test_blocks_that_differ_are_extrapolated_by_whole_periods() -> None:
 def test_a_phase_that_is_no_line_over_depth_is_simulated_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = simulate_step.simulate
+    real = step.simulate
 
     def bent(config: Any, *given: Any, **named: Any) -> Any:
         found = real(config, *given, **named)
@@ -227,12 +229,12 @@ def test_only_what_takes_memory_decides_whether_a_prediction_is_known() -> None:
 
 def test_predictions_are_kept_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path)
-    monkeypatch.setattr(simulate, "_predictions", {})
+    monkeypatch.setattr(estimate, "_predictions", {})
     monkeypatch.setattr(simulate_depth, "simulate", _not_again)
     assert predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path) == first
     [file] = tmp_path.iterdir()
     file.write_text("{")
-    monkeypatch.setattr(simulate, "_predictions", {})
+    monkeypatch.setattr(estimate, "_predictions", {})
     with pytest.raises(AssertionError, match="simulated again"):
         predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path)
 
@@ -285,7 +287,7 @@ def test_the_command_answers_with_nothing_but_lines() -> None:
     workload = {"batch_size": 2, "sequence_length": 96}
     request = {"config": SMALL, "knobs": configuration(quantization="int8"), "workload": workload}
     lines = "".join(json.dumps({"id": name, **request}) + "\n" for name in "ab")
-    command = [sys.executable, "-m", "trainables.simulate"]
+    command = [sys.executable, "-m", "trainables.simulation.estimate"]
     done = subprocess.run(
         command, input=lines, capture_output=True, text=True, check=True, cwd=REPOSITORY
     )

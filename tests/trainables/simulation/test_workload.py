@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
-from trainables import workload
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
 from trainables.resources.flops import Generation, Pass
-from trainables.simulate import answers, predict_trial
+from trainables.simulation import workload
+from trainables.simulation.estimate import predict_trial
+from trainables.simulation.service import answers
+from trainables.simulation.token_lengths import Rows, TokenLengths, assumed_splits
+from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.training.loop import train
-from trainables.workload import Rows, TokenLengths, assumed_splits, planned_work
 
 SPLITS = {
     "train": Rows.of([(10 + place, 2) for place in range(8)]),

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from trainables.resources.estimate import Term
-from trainables.simulate_kernels import CPU_KERNELS, CUDA_KERNELS, Kernel
+from trainables.simulation.kernels import CPU_KERNELS, CUDA_KERNELS, Kernel
 
 _MEBIBYTE = 1 << 20
 _HALF = (torch.bfloat16, torch.float16)

@@ -1,0 +1,1 @@
+"""Memory and FLOPs of a configuration from fake tensors, before it runs."""
