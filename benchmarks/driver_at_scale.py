@@ -29,9 +29,9 @@ from typing import Any
 import yaml
 
 from benchmarks.workload import REPOSITORY
-from trainables.host import HostProcess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
+from trainables.workers.host import HostProcess
 
 FIFTHS = 5
 QUESTIONS = 8
@@ -89,8 +89,7 @@ class TrivialHost(HostProcess):
 def install() -> None:
     """Runs at the start of every Ray worker: hosts are trivial there."""
     import ray
-
-    import trainables.host
+    import trainables.workers.host
 
     trainables.host.Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(TrivialHost)
 

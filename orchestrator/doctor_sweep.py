@@ -76,7 +76,7 @@ def _start_host(node: Node) -> Any:
     """A host on that node and no other, with a GPU where there is one."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from trainables.host import Host
+    from trainables.workers.host import Host
 
     here = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     gpus = 1 if node.gpus >= 1 else 0
@@ -111,7 +111,7 @@ def _train(host: Any, run: RunFolder, node: Node) -> tuple[float, str]:
 
 
 def _answered(answer: Any) -> Any:
-    from trainables.host import Failure, Interruption
+    from trainables.workers.outcomes import Failure, Interruption
 
     if isinstance(answer, Failure):
         raise RuntimeError(answer.reason)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from trainables.host import Failure, Interruption, finished_event, write_down
 from trainables.models.hub import HubAccess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.storage.run_folder import trial_at
+from trainables.workers.outcomes import Failure, Interruption, finished_event, write_down
 
 if TYPE_CHECKING:
-    from trainables.gang_member import Decision
+    from trainables.workers.group_member import Decision
 
 SECONDS_TO_ABORT = 120.0  # what Ray Train is given to end its workers, which may just be starting
 LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interrupted
@@ -311,7 +311,7 @@ def _controller_callback(front: Any) -> Any:
 
 def _work(given: dict[str, Any]) -> None:
     """What each worker does, in a process of its own."""
-    from trainables.gang_member import train_as_member
+    from trainables.workers.group_member import train_as_member
 
     interrupted = threading.Event()
     front = given["front"]

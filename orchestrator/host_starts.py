@@ -145,7 +145,7 @@ class HostStarts:
     def _actor(self, device: Device) -> Any:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        from trainables.host import Host
+        from trainables.workers.host import Host
 
         if device.reserved is None:
             options = Host.options(

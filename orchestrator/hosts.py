@@ -1,6 +1,7 @@
 """Admission: the one place that decides which trial runs on which host.
 
-Hosts (trainables/host.py) are Ray actors that hold the accelerator. As many as the cluster has
+Hosts (trainables/workers/host.py) are Ray actors that hold the accelerator. As many as the cluster
+has
 room for are started with the sweep and kept; where trials may share a GPU, more are started on it
 when one would, and for a trial of several workers (`orchestrator.gang`) as many end for as long as
 it runs. Who is next and where it goes: `orchestrator.placement`.

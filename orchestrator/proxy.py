@@ -18,10 +18,10 @@ from orchestrator.losses import Losses
 from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
-from trainables.host import LOADING_TAKES, Failure, Interruption
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
+from trainables.workers.outcomes import LOADING_TAKES, Failure, Interruption
 
 
 class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types

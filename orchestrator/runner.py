@@ -34,10 +34,10 @@ from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
-from trainables.host import LOADING_TAKES, Failure
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED
 from trainables.storage.errors import StorageError, storage_error_in
+from trainables.workers.outcomes import LOADING_TAKES, Failure
 
 OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
 

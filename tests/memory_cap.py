@@ -28,10 +28,11 @@ from orchestrator.plan import Planner
 from orchestrator.predictions import Predictions
 from orchestrator.search import Search
 from tests.tiny_trials import GENERATED, make_spec, run
-from trainables.host import Failure, HostProcess
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure
 
 MEBIBYTE = 1 << 20
 SPACE: dict[str, Any] = {

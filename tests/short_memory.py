@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny_trials import make_spec, make_trial, run
-from trainables.host import Failure, HostProcess
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure
 
 EXAMPLES = 256
 BUDGET = Budget(train_examples=EXAMPLES, eval_examples=2, rungs=(1.0,))

@@ -23,7 +23,7 @@ LIGHT = (
     "trainables.spec.checks",
     "trainables.spec.knobs",
     "trainables.spec.constraints",
-    "trainables.ranks",
+    "trainables.workers.distributed_trial",
     "trainables.methods.registry",
     "trainables.spec.quantization",
     "trainables.models.model_folder",

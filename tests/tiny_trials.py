@@ -14,7 +14,6 @@ import torch
 from trainables.data.batches import collate
 from trainables.data.trial_data import load_data
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.host import HostProcess
 from trainables.models.base import Base, load_base
 from trainables.models.model_folder import model_digest
 from trainables.resources.memory_peak import TensorPeak
@@ -27,6 +26,7 @@ from trainables.tasks.registry import make_task
 from trainables.training.engine import Engine
 from trainables.training.loop import train
 from trainables.training.trial import Trial
+from trainables.workers.host import HostProcess
 
 torch.set_num_threads(1)
 

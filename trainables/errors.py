@@ -28,3 +28,11 @@ def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     close = difflib.get_close_matches(str(given), names, n=1)
     return f" Did you mean '{close[0]}'?" if close else f" Allowed: {', '.join(names)}."
+
+
+class Interrupted(Exception):  # noqa: N818  # no error: somebody wants the device back
+    """Raised by a trial's heartbeat: it is to save a checkpoint and leave."""
+
+
+class Discarded(Exception):  # noqa: N818
+    """Thrown into a trial that has ended for the driver: it is to leave and save nothing."""

@@ -15,7 +15,7 @@ from ray.util import placement_group_table
 from orchestrator.gang import Layout, NotWantedError, _failure_of_train, gang_actor
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.test_gang import until
-from trainables.host import Interruption
+from trainables.workers.outcomes import Interruption
 
 pytestmark = pytest.mark.slow
 

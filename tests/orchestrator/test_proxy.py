@@ -250,7 +250,7 @@ def test_when_the_sweep_ends_running_and_waiting_trials_leave_and_none_is_starte
 
 def hang_from_now_on(host: Any) -> None:
     """Its trial's next event never comes."""
-    from trainables.watch import Watch
+    from trainables.workers.heartbeat import Watch
 
     host._running.close()
     host._running = a_collective_that_never_returns()

@@ -20,11 +20,11 @@ from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tun
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
-from trainables.host import Failure
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
+from trainables.workers.outcomes import Failure
 
 
 class Told:

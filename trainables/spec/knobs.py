@@ -46,7 +46,8 @@ def step_examples(knobs: Mapping[str, Any]) -> int:
 
 
 def needs_ranks(knobs: Mapping[str, Any]) -> bool:
-    """Whether the trial runs under DeepSpeed, as `trainables.ranks` does, and not on a host alone.
+    """Whether the trial runs under DeepSpeed, as `trainables.workers.distributed_trial` does, and
+    not on a host alone.
 
     One worker with a ZeRO stage does too: alone it shards nothing, but it can offload.
     """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from trainables.data.batches import Batch, collate, fixed_subset, training_order
+from trainables.errors import Interrupted
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.models.base import Base
 from trainables.resources.batch_fitting import Fitting, foretold_rows
@@ -34,7 +35,6 @@ from trainables.training.process_group import Team, share
 from trainables.training.progress import Progress
 from trainables.training.summary import finish
 from trainables.training.trial import Trial
-from trainables.watch import Interrupted
 
 if TYPE_CHECKING:
     from trainables.training.deepspeed_engine import ShardedEngine

@@ -18,7 +18,6 @@ import torch
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables.evaluation import loss
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.host import HostProcess
 from trainables.resources.batch_fitting import Fitting, foretold_rows
 from trainables.resources.memory_peak import TensorPeak
 from trainables.spec.events import Event
@@ -27,6 +26,7 @@ from trainables.storage.trial_folder import TrialFolder
 from trainables.training import engine
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
+from trainables.workers.host import HostProcess
 
 TOLD = ("executed_batch_size", "executed_gradient_accumulation")
 SIX: dict[str, Any] = {"batch_size": "auto", "effective_batch_size": 6}

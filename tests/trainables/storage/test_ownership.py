@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests.tiny_trials import finish_host, make_spec
-from trainables.host import Failure, HostProcess
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.errors import StorageError
@@ -20,6 +19,8 @@ from trainables.storage.ownership import TakenOverError, take_over
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
 from trainables.training.checkpoint import Checkpoint
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial, run
-from tests.trainables.rank_team import run_team
+from tests.trainables.workers.rank_team import run_team
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder

@@ -13,11 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from trainables.host import LOADING_TAKES, Failure, failure_of
+from trainables.errors import Discarded, Interrupted
 from trainables.spec.events import Event
 from trainables.storage.run_folder import trial_at
 from trainables.training.progress import resumed_history
-from trainables.watch import Discarded, Interrupted, Watch
+from trainables.workers.heartbeat import Watch
+from trainables.workers.outcomes import LOADING_TAKES, Failure, failure_of
 
 Decision = Literal["go on", "close", "discard"]
 DECISIONS: tuple[Decision, ...] = ("go on", "close", "discard")
@@ -87,8 +88,8 @@ class _Member:
         return self._rank == 0
 
     def run(self, provenance: dict[str, str], *, device_shared: bool) -> None:
-        from trainables.ranks import train_on_ranks
         from trainables.resources.system_metrics import SystemSampler
+        from trainables.workers.distributed_trial import train_on_ranks
 
         if self.leads:
             self._folder.pull_all()

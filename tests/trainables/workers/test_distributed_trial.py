@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import make_spec, run
-from tests.trainables.rank_team import log, run_ranks, run_team
+from tests.trainables.workers.rank_team import log, run_ranks, run_team
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder

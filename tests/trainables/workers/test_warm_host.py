@@ -17,15 +17,16 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.tiny_trials import make_spec
 from trainables.data.trial_data import DATA_KEPT, load_data
-from trainables.host import Failure, HostProcess
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 WORST: dict[str, Any] = {"gradient_checkpointing": True, "dropout": 0.1}
 DIVERGES: dict[str, Any] = {"learning_rate": 1e30, "optimizer": "sgd", "warmup": 0.0}
 

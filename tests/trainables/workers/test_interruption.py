@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
+from trainables.errors import Interrupted
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
-from trainables.watch import Interrupted
 
 BUDGET = Budget(train_examples=32, eval_examples=3, rungs=(0.25, 1.0))
 RUNGS_ONLY = replace(EXECUTION, progress_seconds=1e9, checkpoint_seconds=1e9)

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
-from trainables.host import Failure, HostProcess, Interruption
 from trainables.resources import out_of_memory as out_of_memory_module
 from trainables.resources.gpu_share import CONTEXT_BYTES, share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import engine
-from trainables.watch import Watch
+from trainables.workers.heartbeat import Watch
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure, Interruption
 
 LONG = Budget(train_examples=4000, eval_examples=3, rungs=(1.0,))
 QUIET = replace(EXECUTION, progress_seconds=1e9)

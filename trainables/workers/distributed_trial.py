@@ -140,7 +140,7 @@ def _identity(spec: TrialSpec, team: Any) -> dict[str, Any]:
 
 def _together(heartbeat: Callable[[], None], team: Any) -> Callable[[], None]:
     """All ranks leave at the same beat, or none."""
-    from trainables.watch import Interrupted
+    from trainables.errors import Interrupted
 
     def beat() -> None:
         is_asked = False

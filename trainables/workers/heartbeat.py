@@ -10,18 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from trainables.errors import Interrupted
 from trainables.storage.trial_folder import TrialFolder
 
 HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute to be dead
 _BEFORE_THE_END = 0.8  # of the silence that is allowed: the dump must be there when it is over
-
-
-class Interrupted(Exception):  # noqa: N818  # no error: somebody wants the device back
-    """Raised by a trial's heartbeat: it is to save a checkpoint and leave."""
-
-
-class Discarded(Exception):  # noqa: N818
-    """Thrown into a trial that has ended for the driver: it is to leave and save nothing."""
 
 
 class Watch:

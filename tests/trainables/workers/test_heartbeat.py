@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trainables import watch as watch_module
+from trainables.errors import Interrupted
 from trainables.storage.trial_folder import TrialFolder
-from trainables.watch import Interrupted, Watch
+from trainables.workers import heartbeat as watch_module
+from trainables.workers.heartbeat import Watch
 
 
 def watch(folder: TrialFolder, *, silent_seconds: float | None = None) -> Watch:

@@ -12,11 +12,12 @@ import pytest
 
 from tests.buckets import new_place, s3_server
 from tests.tiny_trials import finish_host, make_spec
-from trainables.host import Failure, HostProcess
 from trainables.spec.events import Event
 from trainables.storage.bucket_store import open_store
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
+from trainables.workers.host import HostProcess
+from trainables.workers.outcomes import Failure
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    from trainables.ranks import train_on_ranks
+    from trainables.workers.distributed_trial import train_on_ranks
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=240))

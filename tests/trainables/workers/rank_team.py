@@ -14,7 +14,7 @@ from trainables.spec.events import Event
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
 SECONDS = 400  # DeepSpeed compiles something at its first use
 
 
@@ -56,7 +56,7 @@ def _start(arguments: Sequence[Sequence[str]], output: int) -> list[subprocess.P
         "LOCAL_WORLD_SIZE": str(len(arguments)),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.trainables.rank_process"]
+    command = [sys.executable, "-m", "tests.trainables.workers.rank_process"]
     return [
         subprocess.Popen(
             [*command, *given],

@@ -1,0 +1,1 @@
+"""Processes that run trials: the Ray host, distributed trials, heartbeats."""
