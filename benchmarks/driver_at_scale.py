@@ -89,6 +89,7 @@ class TrivialHost(HostProcess):
 def install() -> None:
     """Runs at the start of every Ray worker: hosts are trivial there."""
     import ray
+
     import trainables.workers.host
 
     trainables.host.Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(TrivialHost)

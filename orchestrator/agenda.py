@@ -18,7 +18,7 @@ from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import Planner
 from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search
-from orchestrator.space import questions
+from orchestrator.space.tree import questions
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 from trainables.spec.trial_spec import TrialSpec

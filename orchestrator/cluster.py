@@ -12,11 +12,11 @@ from typing import Any
 
 from orchestrator.autoscaled import nodes_that_may_come
 from orchestrator.config import ResourcesConfig, SweepConfig
-from orchestrator.exclusions import surviving
 from orchestrator.host_shape import HostShape, host_shape, one_accelerator
 from orchestrator.host_starts import Sharing
 from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
+from orchestrator.space.constraints import surviving
 from orchestrator.weights import Weights, bring_to_nodes
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel

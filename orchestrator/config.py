@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.capacity import accelerator_type, parsed_size, size
-from orchestrator.exclusions import Rule, leaves_nothing, parse_rules, render_rules
-from orchestrator.given import complete
-from orchestrator.grammar import parse_space, render
 from orchestrator.objective import OBJECTIVES
 from orchestrator.overrides import Override, apply_overrides
 from orchestrator.settings import (
@@ -25,7 +22,10 @@ from orchestrator.settings import (
     options,
     read_settings,
 )
-from orchestrator.space import Space, grid, knob_names
+from orchestrator.space.constraints import Rule, leaves_nothing, parse_rules, render_rules
+from orchestrator.space.grammar import parse_space, render
+from orchestrator.space.partial import complete
+from orchestrator.space.tree import Space, grid, knob_names
 from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import above, at_least, between, boolean, one_of, whole

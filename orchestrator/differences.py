@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.config import SweepConfig, to_mapping
-from orchestrator.space import same
+from orchestrator.space.tree import same
 
 _FREE = (  # may change from one start to the next
     "search.trials",

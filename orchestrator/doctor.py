@@ -91,7 +91,7 @@ def _progress(name: str) -> Callable[[str], None]:
 def _needs(space: str) -> tuple[list[str], bool]:
     """The models that the space names, in its order, and whether DeepSpeed shards any trial."""
     from orchestrator.config import load_config
-    from orchestrator.exclusions import cells, surviving
+    from orchestrator.space.constraints import cells, surviving
 
     config = load_config(_space_file(space))
     models = list(dict.fromkeys(str(cell.model) for cell in cells(config.space)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.config import SweepConfig
-from orchestrator.exclusions import cells, count, idle_rules
-from orchestrator.one_factor import one_factor
 from orchestrator.plan import Planner, is_hub_id, rungs
+from orchestrator.space.constraints import cells, count, idle_rules
+from orchestrator.space.one_factor import one_factor
 from trainables.storage.run_folder import RunFolder
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import SchedulerConfig, SweepConfig
-from orchestrator.exclusions import surviving
 from orchestrator.forecast import Forecast, Forecaster
 from orchestrator.ledger import TrialRecord
-from orchestrator.space import Constant, Question, Range, Space, questions
+from orchestrator.space.constraints import surviving
+from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
 from trainables.models.hub import resolve_revision
 from trainables.models.model_folder import check_model_folder, model_digest

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.config import SweepConfig
-from orchestrator.draws import Draw, draw, walk
-from orchestrator.exclusions import cells as all_cells
-from orchestrator.exclusions import count, excluded
+from orchestrator.space.constraints import cells as all_cells
+from orchestrator.space.constraints import count, excluded
+from orchestrator.space.enumeration import Draw, draw, walk
 from trainables.methods.registry import METHODS
 from trainables.spec.knobs import AUTO, canonical, step_examples
 

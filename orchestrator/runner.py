@@ -24,7 +24,6 @@ from ray.tune.search import Searcher
 from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config import SweepConfig
-from orchestrator.exclusions import surviving
 from orchestrator.host_starts import host_gone
 from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
@@ -34,6 +33,7 @@ from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
+from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED
 from trainables.storage.errors import StorageError, storage_error_in

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.draws import Draw
 from orchestrator.fitting import Fitting
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner
 from orchestrator.search import Proposal, Search
+from orchestrator.space.enumeration import Draw
 from trainables.spec.trial_spec import TrialSpec
 
 ASKS_BEFORE_FALLING_BACK = 20

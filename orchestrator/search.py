@@ -15,12 +15,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config import SweepConfig
-from orchestrator.draws import Draw, draw, walk
-from orchestrator.exclusions import count, excluded
-from orchestrator.given import Given, complete, has, parameters_of
 from orchestrator.objective import OBJECTIVES
-from orchestrator.one_factor import one_factor
-from orchestrator.space import suggest
+from orchestrator.space.constraints import count, excluded
+from orchestrator.space.enumeration import Draw, draw, walk
+from orchestrator.space.one_factor import one_factor
+from orchestrator.space.partial import Given, complete, has, parameters_of
+from orchestrator.space.tree import suggest
 
 if TYPE_CHECKING:
     import optuna

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from orchestrator.config import SweepConfig, from_mapping, load_config, to_mapping
-from orchestrator.exclusions import cells, count, excluded, idle_rules
-from orchestrator.space import combinations, grid, sample, suggest
+from orchestrator.space.constraints import cells, count, excluded, idle_rules
+from orchestrator.space.tree import combinations, grid, sample, suggest
 from trainables.spec import knobs
 from trainables.spec.constraints import impossible
 
@@ -113,7 +113,7 @@ def test_full_fine_tuning_has_four_devices_under_zero_3_and_lora_one() -> None:
 
 
 def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
-    from orchestrator.grammar import parse_space
+    from orchestrator.space.grammar import parse_space
 
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     example, *_ = [part.split("```")[0] for part in text.split("```yaml")[1:]]
@@ -129,6 +129,6 @@ def test_the_grammar_of_the_readme_is_read_as_it_says() -> None:
 
 
 def _questions(space: Any) -> list[Any]:
-    from orchestrator.space import questions
+    from orchestrator.space.tree import questions
 
     return list(questions(space))

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.config import from_mapping
 from orchestrator.fitting import FREE_REFUSALS, Fitting
-from orchestrator.space import grid
+from orchestrator.space.tree import grid
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish
 from trainables.spec.knobs import canonical

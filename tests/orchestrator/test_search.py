@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import SweepConfig, from_mapping
-from orchestrator.draws import walk
-from orchestrator.grammar import parse_space
 from orchestrator.search import SEARCHERS, Proposal, Search
-from orchestrator.space import grid
+from orchestrator.space.enumeration import walk
+from orchestrator.space.grammar import parse_space
+from orchestrator.space.tree import grid
 from tests.orchestrator import spaces, tiny_sweep
 
 RANGES: dict[str, Any] = {

@@ -14,10 +14,10 @@ import yaml
 
 from orchestrator.agenda import Agenda
 from orchestrator.config import SweepConfig, from_mapping
-from orchestrator.exclusions import cells
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import ModelSource, Planner
 from orchestrator.search import Search
+from orchestrator.space.constraints import cells
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
 

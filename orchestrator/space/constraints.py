@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.space import Branch, Choice, Question, Space, combinations, questions, same
+from orchestrator.space.tree import Branch, Choice, Question, Space, combinations, questions, same
 from trainables.errors import InputError
 from trainables.spec import knobs
 from trainables.spec.knobs import AUTO, KNOBS

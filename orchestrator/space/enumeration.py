@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from orchestrator.space import Question, Space, at_random, recorded
+from orchestrator.space.tree import Question, Space, at_random, recorded
 from trainables.errors import InputError
 
 Draw = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters

@@ -11,7 +11,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.space import ORDER, Branch, Choice, Constant, Node, Range, Space, is_read, same
+from orchestrator.space.tree import (
+    ORDER,
+    Branch,
+    Choice,
+    Constant,
+    Node,
+    Range,
+    Space,
+    is_read,
+    same,
+)
 from trainables.errors import InputError, did_you_mean
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs

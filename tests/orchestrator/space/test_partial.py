@@ -11,10 +11,10 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from orchestrator.draws import walk
-from orchestrator.given import complete, has
-from orchestrator.grammar import parse_space
-from orchestrator.space import Space
+from orchestrator.space.enumeration import walk
+from orchestrator.space.grammar import parse_space
+from orchestrator.space.partial import complete, has
+from orchestrator.space.tree import Space
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 

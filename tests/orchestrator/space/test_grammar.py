@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from orchestrator.grammar import parse_space, render
+from orchestrator.space.grammar import parse_space, render
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 

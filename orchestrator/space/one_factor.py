@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.draws import Draw
-from orchestrator.exclusions import Rule, excluded
-from orchestrator.given import answer_for, complete, levels, usual_answer
-from orchestrator.space import Choose, Question, Space, recorded, resolve, same
+from orchestrator.space.constraints import Rule, excluded
+from orchestrator.space.enumeration import Draw
+from orchestrator.space.partial import answer_for, complete, levels, usual_answer
+from orchestrator.space.tree import Choose, Question, Space, recorded, resolve, same
 
 
 def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterator[Draw]:

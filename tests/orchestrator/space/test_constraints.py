@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from orchestrator.exclusions import (
+from orchestrator.space.constraints import (
     Cell,
     cells,
     count,
@@ -18,8 +18,8 @@ from orchestrator.exclusions import (
     render_rules,
     surviving,
 )
-from orchestrator.grammar import parse_space
-from orchestrator.space import grid
+from orchestrator.space.grammar import parse_space
+from orchestrator.space.tree import grid
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 

@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.grammar import parse_space
-from orchestrator.space import Choice, Range, grid, knob_names, questions, resolve, sample, suggest
+from orchestrator.space.grammar import parse_space
+from orchestrator.space.tree import (
+    Choice,
+    Range,
+    grid,
+    knob_names,
+    questions,
+    resolve,
+    sample,
+    suggest,
+)
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 from trainables.spec import knobs

@@ -9,18 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.draws import Draw, every
-from orchestrator.exclusions import Rule, excluded
-from orchestrator.space import (
-    Branch,
-    Choice,
-    Constant,
-    Node,
-    Question,
-    Space,
-    questions,
-    same,
-)
+from orchestrator.space.constraints import Rule, excluded
+from orchestrator.space.enumeration import Draw, every
+from orchestrator.space.tree import Branch, Choice, Constant, Node, Question, Space, questions, same
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import KNOBS
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.grammar import parse_space
-from orchestrator.one_factor import one_factor
+from orchestrator.space.grammar import parse_space
+from orchestrator.space.one_factor import one_factor
 from trainables.errors import InputError
 
 SPACE: dict[str, Any] = {

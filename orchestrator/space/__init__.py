@@ -1,0 +1,1 @@
+"""Search spaces: tree, grammar, constraints, enumeration."""
