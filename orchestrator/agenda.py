@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.fitting import Fitting
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
-from orchestrator.objective import OBJECTIVES
 from orchestrator.plan import Planner
 from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import from_mapping
-from orchestrator.overrides import apply_overrides
+from orchestrator.config.overrides import apply_overrides
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.plan import Planner
-from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.registry import TASKS, make_task

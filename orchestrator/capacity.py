@@ -12,7 +12,7 @@ from trainables.errors import InputError
 from trainables.spec.checks import is_finite
 
 if TYPE_CHECKING:
-    from orchestrator.config import ResourcesConfig
+    from orchestrator.config.sections import ResourcesConfig
 
 CPU, CUDA = "cpu", "cuda"
 _UNITS = {

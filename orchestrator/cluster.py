@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.autoscaled import nodes_that_may_come
-from orchestrator.config import ResourcesConfig, SweepConfig
+from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.host_shape import HostShape, host_shape, one_accelerator
 from orchestrator.host_starts import Sharing
 from orchestrator.hosts import start_admission

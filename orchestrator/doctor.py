@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _look_at_file(given: argparse.Namespace) -> int:
-    from orchestrator.config import load_config
+    from orchestrator.config.reader import load_config
     from orchestrator.doctor_cluster_file import check_cluster_file
 
     resources = load_config(_space_file(given.space)).resources if given.space else None
@@ -90,7 +90,7 @@ def _progress(name: str) -> Callable[[str], None]:
 
 def _needs(space: str) -> tuple[list[str], bool]:
     """The models that the space names, in its order, and whether DeepSpeed shards any trial."""
-    from orchestrator.config import load_config
+    from orchestrator.config.reader import load_config
     from orchestrator.space.constraints import cells, surviving
 
     config = load_config(_space_file(space))

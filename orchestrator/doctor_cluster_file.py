@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config import ResourcesConfig
+from orchestrator.config.sections import ResourcesConfig
 from orchestrator.doctor_kuberay_file import kuberay_faults
 from orchestrator.doctor_node_types import node_faults, room_faults
 from trainables.errors import InputError, did_you_mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.config import ResourcesConfig
+from orchestrator.config.sections import ResourcesConfig
 from orchestrator.host_shape import host_shape
 from trainables.errors import InputError
 

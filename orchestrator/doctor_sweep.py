@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.doctor_checks import Patient
 from orchestrator.doctor_findings import Finding
 from orchestrator.every_node import Node

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.beaten_models import discard_beaten_models
-from orchestrator.config import SweepConfig
+from orchestrator.config.sections import SweepConfig
 from orchestrator.interrupts import InterruptedAgain, NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.config import SweepConfig
+from orchestrator.config.sections import SweepConfig
 from orchestrator.plan import Planner, is_hub_id, rungs
 from orchestrator.space.constraints import cells, count, idle_rules
 from orchestrator.space.one_factor import one_factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from orchestrator.config import LimitsConfig
+from orchestrator.config.sections import LimitsConfig
 from orchestrator.run_state import read_state, remember
 from trainables.storage.run_folder import RunFolder
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import SchedulerConfig, SweepConfig
+from orchestrator.config.sections import SchedulerConfig, SweepConfig
 from orchestrator.forecast import Forecast, Forecaster
 from orchestrator.ledger import TrialRecord
 from orchestrator.space.constraints import surviving

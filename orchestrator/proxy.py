@@ -13,9 +13,9 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.host_starts import host_gone
 from orchestrator.losses import Losses
-from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.spec.events import Event

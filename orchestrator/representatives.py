@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.config import SweepConfig
+from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import cells as all_cells
 from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Draw, draw, walk

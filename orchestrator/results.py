@@ -77,7 +77,7 @@ def damage(run: RunFolder) -> list[str]:
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
     """The sweep's configuration and warnings; an empty one if it can't be read."""
-    from orchestrator.strict_yaml import read_yaml
+    from orchestrator.config.yaml_loader import read_yaml
 
     try:
         value = read_yaml(run.sweep_file)

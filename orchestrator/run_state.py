@@ -11,10 +11,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.config import LimitsConfig, SweepConfig, from_mapping, to_mapping
-from orchestrator.differences import differences
+from orchestrator.config.changes import differences
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import LimitsConfig, SweepConfig
+from orchestrator.config.writer import to_mapping
+from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.plan import MODEL
-from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError
 from trainables.spec.states import INFEASIBLE, TRIAL
 from trainables.storage.errors import StorageError

@@ -23,12 +23,12 @@ from ray.tune.search import Searcher
 
 from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
-from orchestrator.config import SweepConfig
+from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.sections import SweepConfig
 from orchestrator.host_starts import host_gone
 from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
-from orchestrator.objective import OBJECTIVES
 from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.schedulers import SCHEDULERS, judged

@@ -21,7 +21,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from orchestrator.config import SchedulerConfig
+from orchestrator.config.sections import SchedulerConfig
 from trainables.spec.events import Event
 
 OBJECTIVE, UNITS = "objective", "units"

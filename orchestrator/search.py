@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.config import SweepConfig
-from orchestrator.objective import OBJECTIVES
+from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Draw, draw, walk
 from orchestrator.space.one_factor import one_factor

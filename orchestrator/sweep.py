@@ -16,7 +16,7 @@ from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from orchestrator.config import SweepConfig
+    from orchestrator.config.sections import SweepConfig
     from orchestrator.plan import Planner
 
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
@@ -113,7 +113,7 @@ def _predict(planner: Planner, run: RunFolder) -> None:
 
 
 def _load(given: argparse.Namespace) -> SweepConfig:
-    from orchestrator.config import load_config
+    from orchestrator.config.reader import load_config
 
     overrides = list(given.set)
     if given.trials is not None:

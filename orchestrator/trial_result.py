@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.labels import trial_label
-from orchestrator.objective import OBJECTIVES
 from trainables.spec.events import Event
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
 from trainables.storage.trial_folder import TrialFolder

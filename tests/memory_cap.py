@@ -21,7 +21,7 @@ from typing import Any
 
 from orchestrator.agenda import Agenda
 from orchestrator.capacity import CPU, Capacity
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.forecast import Forecaster
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner

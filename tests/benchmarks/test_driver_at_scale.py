@@ -8,7 +8,7 @@ from itertools import accumulate
 import pytest
 
 from benchmarks.driver_at_scale import End, growth, report, space
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 
 
 def _ends(cost: Callable[[int], float], *, trials: int = 200) -> list[End]:

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import SchedulerConfig, from_mapping, to_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SchedulerConfig
+from orchestrator.config.writer import to_mapping
 from orchestrator.plan import rungs
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep

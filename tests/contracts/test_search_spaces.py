@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.config import SweepConfig, from_mapping, load_config, to_mapping
+from orchestrator.config.reader import from_mapping, load_config
+from orchestrator.config.sections import SweepConfig
+from orchestrator.config.writer import to_mapping
 from orchestrator.space.constraints import cells, count, excluded, idle_rules
 from orchestrator.space.tree import combinations, grid, sample, suggest
 from trainables.spec import knobs

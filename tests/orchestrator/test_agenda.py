@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.agenda import Agenda
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, run_out, rung

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import SweepConfig
+from orchestrator.config.sections import SweepConfig
 from orchestrator.ledger import TrialRecord
 from orchestrator.plan import Planner
 from tests.orchestrator import tiny_sweep

@@ -16,7 +16,9 @@ from orchestrator.capacity import (
     planned_capacity,
     size,
 )
-from orchestrator.config import ResourcesConfig, from_mapping, to_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import ResourcesConfig
+from orchestrator.config.writer import to_mapping
 from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, one_accelerator
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from orchestrator.cluster import needs_dashboard, start_ray
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.interrupts import NotedSignals
 from tests.orchestrator.tiny_sweep import mapping
 

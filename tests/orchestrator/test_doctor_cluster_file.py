@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.config import ResourcesConfig
+from orchestrator.config.sections import ResourcesConfig
 from orchestrator.doctor_cluster_file import FILL_IN, check_cluster_file, loose_packages
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError

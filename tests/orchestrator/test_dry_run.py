@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.dry_run import describe
 from orchestrator.plan import Planner
 from tests.orchestrator import tiny_sweep

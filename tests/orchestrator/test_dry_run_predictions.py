@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.dry_run_predictions import predicted_lines
 from orchestrator.planned_device import PlannedDevice, planned_device
 from orchestrator.sweep import _parser, main, resume_command

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.fitting import FREE_REFUSALS, Fitting
 from orchestrator.space.tree import grid
 from tests.orchestrator import tiny_sweep

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import LimitsConfig
+from orchestrator.config.sections import LimitsConfig
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.run_state import has_ended, read_state, remember
 from tests.orchestrator import tiny_sweep

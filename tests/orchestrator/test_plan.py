@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import SchedulerConfig, SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SchedulerConfig, SweepConfig
 from orchestrator.plan import Planner, is_hub_id, resolve_path, rungs
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError

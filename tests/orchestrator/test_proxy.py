@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.host_shape import HostShape
 from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep

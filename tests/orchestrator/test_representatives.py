@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.config import from_mapping
+from orchestrator.config.reader import from_mapping
 from orchestrator.representatives import Representatives, representatives
 from tests.orchestrator import tiny_sweep
 

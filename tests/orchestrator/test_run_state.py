@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.run_state import (
     has_ended,
     make_folder,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import Cluster
-from orchestrator.config import LimitsConfig
+from orchestrator.config.sections import LimitsConfig
 from orchestrator.host_shape import HostShape
 from orchestrator.interrupts import NotedSignals
 from orchestrator.ledger import LOG_TAIL_LINES, Ledger, TrialRecord

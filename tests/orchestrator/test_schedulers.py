@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import SchedulerConfig
-from orchestrator.objective import OBJECTIVES
+from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.sections import SchedulerConfig
 from orchestrator.plan import rungs
 from orchestrator.schedulers import SCHEDULERS, Stratified, bracket_of, judged
 from tests.orchestrator.tiny_sweep import rung

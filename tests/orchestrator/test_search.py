@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.search import SEARCHERS, Proposal, Search
 from orchestrator.space.enumeration import walk
 from orchestrator.space.grammar import parse_space

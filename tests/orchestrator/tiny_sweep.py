@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from orchestrator.agenda import Agenda
-from orchestrator.config import SweepConfig, from_mapping
+from orchestrator.config.reader import from_mapping
+from orchestrator.config.sections import SweepConfig
 from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import ModelSource, Planner
 from orchestrator.search import Search

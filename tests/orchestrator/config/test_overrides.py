@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.overrides import apply_overrides
+from orchestrator.config.overrides import apply_overrides
 from trainables.errors import InputError
 
 FILE: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.objective import OBJECTIVES, em_acc_then_loss
+from orchestrator.config.objectives import OBJECTIVES, em_acc_then_loss
 
 LOSSES = st.floats(allow_nan=True, allow_infinity=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.strict_yaml import parse_yaml
+from orchestrator.config.yaml_loader import parse_yaml
 from trainables.errors import InputError, did_you_mean
 
 

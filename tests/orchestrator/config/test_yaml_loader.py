@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.strict_yaml import parse_yaml, read_yaml
+from orchestrator.config.yaml_loader import parse_yaml, read_yaml
 from trainables.errors import InputError
 
 

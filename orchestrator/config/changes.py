@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.config import SweepConfig, to_mapping
+from orchestrator.config.sections import SweepConfig
+from orchestrator.config.writer import to_mapping
 from orchestrator.space.tree import same
 
 _FREE = (  # may change from one start to the next

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import from_mapping, load_config
-from orchestrator.differences import differences
+from orchestrator.config.changes import differences
+from orchestrator.config.reader import from_mapping, load_config
 
 FILE = """
 task: finqa

@@ -2,127 +2,38 @@
 
 `load_config` reads the file with its `--set` overrides; `to_mapping` and `from_mapping` keep it
 in the run folder.
-"""
+."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.capacity import accelerator_type, parsed_size, size
-from orchestrator.objective import OBJECTIVES
-from orchestrator.overrides import Override, apply_overrides
-from orchestrator.settings import (
-    Faults,
-    Setting,
-    names,
-    options,
-    read_settings,
+from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.overrides import Override, apply_overrides
+from orchestrator.config.sections import (
+    ALGORITHMS,
+    BudgetConfig,
+    ExecutionConfig,
+    LimitsConfig,
+    ResourcesConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SweepConfig,
 )
-from orchestrator.space.constraints import Rule, leaves_nothing, parse_rules, render_rules
-from orchestrator.space.grammar import parse_space, render
+from orchestrator.config.settings import Faults, Setting, names, options, read_settings
+from orchestrator.config.writer import _SCHEDULER_SETTINGS
+from orchestrator.config.yaml_loader import read_yaml
+from orchestrator.space.constraints import leaves_nothing, parse_rules
+from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete
 from orchestrator.space.tree import Space, grid, knob_names
-from orchestrator.strict_yaml import read_yaml
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
-
-ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")
-
-
-@dataclass(frozen=True)
-class BudgetConfig:
-    """How much each trial trains and how often it is judged; unit: the task's (examples)."""
-
-    train_examples: int
-    eval_examples: int  # questions of the selection split asked at a rung
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Who suggests configurations, and how many distinct feasible ones are tried."""
-
-    algorithm: Literal["tpe", "random", "nsga2", "grid", "one_factor"]
-    trials: int
-    seed: int
-    start_with: tuple[Mapping[str, Any], ...] = ()  # run first; flat, by knob
-    reference: Mapping[str, Any] = field(default_factory=dict)  # of one_factor; flat, by knob
-
-
-@dataclass(frozen=True)
-class SchedulerConfig:
-    """Who stops trials early, at the rungs, among trials alike in the knobs of `within`."""
-
-    kind: Literal["asha", "median", "hyperband", "none"] = "asha"
-    grace: float = 0.0625  # fraction of the budget at the first rung
-    reduction: float = 4.0  # the ratio between rungs; asha lets one in so many go on
-    within: tuple[str, ...] = ("model", "quantization")
-    min_trials: int = 3  # median: so many others must have come as far
-    brackets: int = 2  # hyperband: so many ASHAs, each with its first rung one later
-
-
-@dataclass(frozen=True)
-class LimitsConfig:
-    """When a trial or the whole sweep is ended whatever it has reached; None: never."""
-
-    sweep_hours: float | None = None  # wall time, all starts of the sweep together
-    trial_hours: float | None = None  # a trial's own seconds, all its attempts together
-    silent_minutes: float = 30.0  # neither a step nor a sign of life for so long
-
-
-@dataclass(frozen=True)
-class ResourcesConfig:
-    """What a trial is given, and what there is; None: decided from the cluster.
-
-    `gpus`, `gpu_memory` (bytes, of each) and `accelerator_type` (Ray's name for it) describe GPUs,
-    here or, for a plan, elsewhere. `memory`: bytes that a trial may take where there is no GPU.
-    `placement`: whether trials that are small enough share a device, or each has one alone.
-    """
-
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    concurrent_trials: int | None = None
-    gpus: int | None = None
-    gpu_memory: int | None = None
-    memory: int | None = None
-    accelerator_type: str | None = None
-    placement: Literal["shared", "exclusive"] = "shared"
-
-
-@dataclass(frozen=True)
-class ExecutionConfig:
-    """How trials are run."""
-
-    checkpoint_minutes: float = 5.0
-    eval_batch_size: int = 32
-    max_new_tokens: int | None = None  # None: enough for the target
-    allow_bin_weights: bool = False  # read pickled weights of bases that have no others
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """One sweep. Paths in it stay as they were written."""
-
-    task: str
-    data: Mapping[str, Any]  # the task's options
-    objectives: tuple[str, ...]  # the first is what trials are ranked and stopped by
-    space: Space
-    exclude: tuple[Rule, ...]
-    budget: BudgetConfig
-    search: SearchConfig
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
-    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
-
-    @property
-    def objective(self) -> str:
-        """The first objective."""
-        return self.objectives[0]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -160,50 +71,6 @@ def from_mapping(value: object) -> SweepConfig:
     if parts["search"].seed is None:
         parts["search"] = replace(parts["search"], seed=parts["budget"].seed)
     return SweepConfig(**top, **parts)
-
-
-def to_mapping(config: SweepConfig) -> dict[str, Any]:
-    """YAML's value for a sweep, every default written out: from_mapping gives the sweep back."""
-    return {
-        "task": config.task,
-        "data": copy.deepcopy(dict(config.data)),
-        "objective": config.objective if len(config.objectives) == 1 else [*config.objectives],
-        "space": render(config.space),
-        "exclude": render_rules(config.exclude),
-        "budget": asdict(config.budget),
-        "search": _search_value(config.search),
-        "scheduler": _scheduler_value(config.scheduler),
-        "resources": _resources_value(config.resources),
-        "execution": asdict(config.execution),
-        "limits": asdict(config.limits),
-    }
-
-
-def _search_value(search: SearchConfig) -> dict[str, Any]:
-    """What is not given is left out, so that sweeps of before it could be given stay the same."""
-    value = copy.deepcopy(asdict(search))
-    given = {name: value.pop(name) for name in ("start_with", "reference")}
-    if given["start_with"]:
-        value["start_with"] = [dict(each) for each in given["start_with"]]
-    if given["reference"]:
-        value["reference"] = dict(given["reference"])
-    return value
-
-
-def _resources_value(resources: ResourcesConfig) -> dict[str, Any]:
-    """What describes the hardware is left out where nothing does."""
-    value = asdict(resources)
-    return {n: v for n, v in value.items() if v is not None or n not in _HARDWARE}
-
-
-_HARDWARE = ("gpus", "gpu_memory", "memory", "accelerator_type")
-
-
-def _scheduler_value(scheduler: SchedulerConfig) -> Any:
-    if scheduler.kind == "none":
-        return "none"
-    settings = {name: getattr(scheduler, name) for name in _SCHEDULER_SETTINGS[scheduler.kind]}
-    return {scheduler.kind: {**settings, "within": list(scheduler.within)}}
 
 
 def _expect_mapping(value: object, where: str) -> Mapping[Any, Any]:
@@ -299,13 +166,6 @@ def _read_search(value: object) -> SearchConfig:
 
 def _list(value: Any) -> str | None:
     return None if isinstance(value, list) else f"got {value!r}; needs a list, as [{{rank: 8}}]."
-
-
-_SCHEDULER_SETTINGS = {
-    "asha": ("grace", "reduction", "within"),
-    "median": ("grace", "reduction", "min_trials", "within"),
-    "hyperband": ("grace", "reduction", "brackets", "within"),
-}
 
 
 def _read_scheduler(value: object) -> SchedulerConfig:

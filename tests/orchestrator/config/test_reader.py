@@ -12,7 +12,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from orchestrator.config import (
+from orchestrator.config.reader import from_mapping, load_config
+from orchestrator.config.sections import (
     ALGORITHMS,
     ExecutionConfig,
     LimitsConfig,
@@ -20,10 +21,8 @@ from orchestrator.config import (
     SchedulerConfig,
     SearchConfig,
     SweepConfig,
-    from_mapping,
-    load_config,
-    to_mapping,
 )
+from orchestrator.config.writer import to_mapping
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 

@@ -1,0 +1,1 @@
+"""SweepConfig: reading, checking, overriding and writing a sweep's YAML."""
