@@ -92,7 +92,9 @@ def install() -> None:
 
     import trainables.workers.host
 
-    trainables.host.Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(TrivialHost)
+    trainables.workers.host.Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(
+        TrivialHost
+    )
 
 
 def space(*, trials: int, workers: int) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def space(*, trials: int, workers: int) -> dict[str, Any]:
 
 def measure(folder: Path, *, trials: int, workers: int) -> list[End]:
     """Runs the sweep in this process, the driver; returns the ends of its trials, in order."""
-    from orchestrator import cluster, ledger, sweep
+    from orchestrator import cluster, sweep
+    from orchestrator.runs import ledger
 
     file = folder / "space.yaml"
     file.write_text(yaml.safe_dump(space(trials=trials, workers=workers)))

@@ -14,8 +14,8 @@ from typing import Any
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.fitting import Fitting
-from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.plan import Planner
+from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search
 from orchestrator.space.tree import questions

@@ -9,12 +9,6 @@ from collections.abc import Sequence
 
 from orchestrator.answers import AIMS, Answer, Miss, Question, Tie, answer, as_json
 from orchestrator.capacity import parsed_size, size
-from orchestrator.cost_metrics import (
-    GPU_OVERHEAD_BYTES,
-    gpu_memory_bytes,
-    has_gpu_alone,
-    peak_memory_bytes,
-)
 from orchestrator.labels import (
     byte_seconds_text,
     bytes_text,
@@ -24,12 +18,18 @@ from orchestrator.labels import (
     seconds_text,
 )
 from orchestrator.loading import loading_lines
-from orchestrator.progress import progress_text, run_name, wanted_trials
 from orchestrator.report_content import Block, Paragraph, Report, Section, Table
 from orchestrator.report_headline import score_text
-from orchestrator.results import open_run, read_config, read_trials
+from orchestrator.runs.derived_metrics import (
+    GPU_OVERHEAD_BYTES,
+    gpu_memory_bytes,
+    has_gpu_alone,
+    peak_memory_bytes,
+)
+from orchestrator.runs.progress import progress_text, run_name, wanted_trials
+from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.trial_result import TrialResult
 from orchestrator.significance import wilson
-from orchestrator.trial_result import TrialResult
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError

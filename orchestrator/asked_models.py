@@ -13,8 +13,8 @@ from typing import Any
 
 from orchestrator.labels import model_name, trial_label
 from orchestrator.plan import find_model
-from orchestrator.results import open_run, read_config, read_trials
-from orchestrator.trial_result import objective, ranked
+from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.trial_result import objective, ranked
 from trainables.errors import InputError
 from trainables.spec.knobs import canonical
 from trainables.spec.states import BASELINE, FINISHED

@@ -13,7 +13,7 @@ from statistics import mean, median
 from typing import Any
 
 from orchestrator.costs import has_device_alone
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import AUTO, step_examples
 
 SPEED = "examples_per_second"

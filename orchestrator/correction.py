@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.ledger import TrialRecord
+from orchestrator.runs.ledger import TrialRecord
 from trainables.spec.states import FINISHED
 
 REMEMBERED = 20  # trials of a kind, the last ones

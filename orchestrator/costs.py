@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.labels import quantization_name
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 
 TRAIN_FLOPS = "train_flops"
 MEASURED = {  # what a prediction is compared with

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from orchestrator.provenance import code_sha256
+from orchestrator.runs.provenance import code_sha256
 
 PACKAGES = (
     "ray",

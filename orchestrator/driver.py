@@ -11,17 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.beaten_models import discard_beaten_models
 from orchestrator.config.sections import SweepConfig
 from orchestrator.interrupts import InterruptedAgain, NotedSignals
-from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours
 from orchestrator.plan import Planner
 from orchestrator.report_content import Report
-from orchestrator.results import read_trials
-from orchestrator.run_state import hours_are_over, read_state, remember
+from orchestrator.runs.cleanup import discard_beaten_models
+from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.runs.results import read_trials
+from orchestrator.runs.state import hours_are_over, read_state, remember
+from orchestrator.runs.trial_result import TrialResult, ranked
 from orchestrator.tracking import redact
-from orchestrator.trial_result import TrialResult, ranked
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
 
@@ -126,8 +126,8 @@ class Driver:
         """Everything that a running sweep consists of; its hosts are up."""
         from orchestrator.agenda import Agenda
         from orchestrator.cluster import open_hosts
-        from orchestrator.provenance import driver_provenance
         from orchestrator.runner import Sweep
+        from orchestrator.runs.provenance import driver_provenance
         from orchestrator.search import Search
         from orchestrator.watchers import DisplayWatcher, TrackerWatcher
         from orchestrator.weights import hub_models

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.labels import quantization_name
+from orchestrator.runs.trial_result import TrialResult
 from orchestrator.significance import Comparison, compare
-from orchestrator.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
 

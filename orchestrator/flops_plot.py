@@ -16,8 +16,8 @@ from orchestrator.labels import title
 from orchestrator.pareto import VALUE, candidates, front
 from orchestrator.pareto_plot import draw_front, extend_front, new_axes, style_of, value_limits
 from orchestrator.pareto_words import INK, Style, draw_legend, label_front
-from orchestrator.results import read_trials
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.results import read_trials
+from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder
 
 GREY = "#666666"

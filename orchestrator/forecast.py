@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from orchestrator.capacity import CUDA, Capacity, in_words
 from orchestrator.correction import Correction
-from orchestrator.ledger import TrialRecord
 from orchestrator.model_config import model_config
+from orchestrator.runs.ledger import TrialRecord
 from trainables.resources.estimate import TrialPrediction
 from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.spec.constraints import impossible

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.lease import LeaseLostError
+from orchestrator.runs.lease import LeaseLostError
 from orchestrator.tracking import (
     RunEnd,
     RunStart,

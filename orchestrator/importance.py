@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from orchestrator.knob_levels import level_name, levels_of, natural_order
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
 
 FEWEST_TRIALS = 6

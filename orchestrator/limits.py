@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from orchestrator.config.sections import LimitsConfig
-from orchestrator.run_state import read_state, remember
+from orchestrator.runs.state import read_state, remember
 from trainables.storage.run_folder import RunFolder
 
 KEPT_EVERY_SECONDS = 10.0  # a driver that is killed forgets at most so much

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.cost_metrics import cost_metrics
 from orchestrator.costs import TRAIN_FLOPS
 from orchestrator.labels import trial_label
 from orchestrator.pareto import front
-from orchestrator.results import read_config, read_predictions, read_trials
+from orchestrator.runs.derived_metrics import cost_metrics
+from orchestrator.runs.results import read_config, read_predictions, read_trials
+from orchestrator.runs.trial_result import Split, TrialResult, objective, ranked
 from orchestrator.tracking import (
     BackgroundTracker,
     Row,
@@ -30,7 +31,6 @@ from orchestrator.tracking import (
     Tracker,
     TrackingError,
 )
-from orchestrator.trial_result import Split, TrialResult, objective, ranked
 from trainables.errors import InputError
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 
 COST, VALUE = "train_peak_memory_bytes", "em_acc"
 COSTS = ("train_peak_memory_bytes", "eval_peak_memory_bytes", "train_flops")

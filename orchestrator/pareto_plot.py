@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator.labels import model_name, quantization_name, title
 from orchestrator.pareto import COST, VALUE, candidates, front
 from orchestrator.pareto_words import INK, KNOWN, Style, draw_legend, label_front
-from orchestrator.results import read_trials
+from orchestrator.runs.results import read_trials
+from orchestrator.runs.trial_result import TrialResult
 from orchestrator.significance import wilson
-from orchestrator.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.labels import model_name, quantization_name
 from orchestrator.pareto import COST, VALUE
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 
 KNOWN = ("none", "int8", "nf4", "fp4")
 INK = "#333333"

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.config.sections import SchedulerConfig, SweepConfig
 from orchestrator.forecast import Forecast, Forecaster
-from orchestrator.ledger import TrialRecord
+from orchestrator.runs.ledger import TrialRecord
 from orchestrator.space.constraints import surviving
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError

@@ -12,8 +12,8 @@ from orchestrator.answering import AnsweringFailedError, ask
 from orchestrator.asked_models import AskedModel, asked_models, names_a_trial
 from orchestrator.asked_questions import chosen_questions, option_faults, plain_spec, task_of
 from orchestrator.predict_report import Answered, Comparison, json_lines, report
-from orchestrator.results import read_predictions
-from orchestrator.trial_result import Split
+from orchestrator.runs.results import read_predictions
+from orchestrator.runs.trial_result import Split
 from trainables.errors import InputError
 from trainables.spec.checks import one_of
 from trainables.spec.quantization import QUANTIZATIONS

@@ -15,7 +15,11 @@ from orchestrator import report_flips, report_methods
 from orchestrator import report_tables as tables
 from orchestrator.costs import TRAIN_FLOPS
 from orchestrator.pareto import candidates
-from orchestrator.progress import (
+from orchestrator.report_batch_size import batch_sizes
+from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
+from orchestrator.report_headline import headline
+from orchestrator.results_csv import write_results
+from orchestrator.runs.progress import (
     is_over,
     progress_text,
     remembered,
@@ -23,12 +27,8 @@ from orchestrator.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.report_batch_size import batch_sizes
-from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
-from orchestrator.report_headline import headline
-from orchestrator.results import damage, open_run, read_config, read_trials
-from orchestrator.results_csv import write_results
-from orchestrator.trial_result import TrialResult, objective, ranked
+from orchestrator.runs.results import damage, open_run, read_config, read_trials
+from orchestrator.runs.trial_result import TrialResult, objective, ranked
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 

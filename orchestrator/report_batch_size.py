@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
-from orchestrator.failures import counts_text
 from orchestrator.labels import MISSING, bytes_text, model_name, quantization_name
 from orchestrator.report_content import Block, Paragraph, Section, Table
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.progress import counts_text
+from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import AUTO
 
 HEADING = "Speed and memory by batch size"

@@ -28,7 +28,7 @@ from orchestrator.labels import (
 from orchestrator.pareto import COST, front
 from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
 from orchestrator.report_headline import score_text
-from orchestrator.trial_result import TrialResult, ranked
+from orchestrator.runs.trial_result import TrialResult, ranked
 
 SHOWN = 10  # trials in the table of costs; results.csv has all
 LEVELS = 6  # at most, of EmAcc to be reached

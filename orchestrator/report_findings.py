@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.failures import Group, unfinished
 from orchestrator.importance import NO_DIFFERENCE, Effect, Importance, importance, knob_verdicts
 from orchestrator.labels import p_text, title
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.report_headline import comparison_text, value_text
 from orchestrator.report_tables import loss_order
-from orchestrator.results import read_predictions
+from orchestrator.runs.progress import Group, unfinished
+from orchestrator.runs.results import read_predictions
+from orchestrator.runs.trial_result import TrialResult, ranked
 from orchestrator.significance import any_difference, compare
-from orchestrator.trial_result import TrialResult, ranked
 
 SIGNIFICANT = 0.05
 TIES_NAMED = 8

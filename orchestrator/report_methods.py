@@ -17,9 +17,9 @@ from orchestrator.labels import (
 from orchestrator.pareto import COST
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.report_headline import comparison_text, score_text
-from orchestrator.results import read_predictions
+from orchestrator.runs.results import read_predictions
+from orchestrator.runs.trial_result import Split, TrialResult, ranked
 from orchestrator.significance import compare
-from orchestrator.trial_result import Split, TrialResult, ranked
 
 HEADING = "Methods"
 HOW = (

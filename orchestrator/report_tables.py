@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.failures import counts_text
 from orchestrator.labels import (
     bytes_text,
     model_name,
@@ -18,7 +17,8 @@ from orchestrator.labels import (
 from orchestrator.pareto import COST, front
 from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
 from orchestrator.report_headline import base_of, score_text
-from orchestrator.trial_result import TrialResult, ranked
+from orchestrator.runs.progress import counts_text
+from orchestrator.runs.trial_result import TrialResult, ranked
 
 SHOWN = 10  # best trials in the table; results.csv has all
 CENSORED = "censored: no finished trial"

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cost_metrics import PREDICTED
-from orchestrator.results import read_trials
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.derived_metrics import PREDICTED
+from orchestrator.runs.results import read_trials
+from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
 from trainables.storage.run_folder import RunFolder
 

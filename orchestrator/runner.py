@@ -27,10 +27,10 @@ from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
 from orchestrator.host_starts import host_gone
 from orchestrator.interrupts import NotedSignals
-from orchestrator.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
+from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.schedulers import SCHEDULERS, judged
 from orchestrator.silence import SilentError, answer
 from orchestrator.space.constraints import surviving

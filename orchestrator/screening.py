@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.fitting import Fitting
-from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner
+from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Proposal, Search
 from orchestrator.space.enumeration import Draw
 from trainables.spec.trial_spec import TrialSpec

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.every_node import Node, alive_nodes, on_every_node
-from orchestrator.lease import this_place
+from orchestrator.runs.lease_holder import this_place
 from orchestrator.sqlite_store import sqlite_file
 from trainables.errors import InputError
 from trainables.storage.bucket_store import open_store

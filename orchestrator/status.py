@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text, title
-from orchestrator.lease import is_alive, read_lease
-from orchestrator.progress import (
+from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
+from orchestrator.runs.lease_holder import is_alive, read_lease
+from orchestrator.runs.progress import (
     done_trials,
     is_over,
     progress_text,
@@ -18,9 +19,8 @@ from orchestrator.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
-from orchestrator.results import open_run, read_config, read_trials
-from orchestrator.trial_result import RUNNING, TrialResult, objective, ranked
+from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.trial_result import RUNNING, TrialResult, objective, ranked
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ from trainables.storage.run_folder import RunFolder
 class Driver:
     """The process that holds a sweep; `age` is the seconds since it last said so.
 
-    It is `alive` if another driver would be refused because of it (`orchestrator.lease`).
+    It is `alive` if another driver would be refused because of it (`orchestrator.runs.lease`).
     """
 
     host: str

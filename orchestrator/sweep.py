@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _sweep(given: argparse.Namespace) -> int:
     from orchestrator.driver import Driver
     from orchestrator.dry_run import describe
-    from orchestrator.lease_in_bucket import fetch, lease_of
     from orchestrator.plan import Planner
-    from orchestrator.run_state import (
+    from orchestrator.runs.bucket_lease import fetch, lease_of
+    from orchestrator.runs.state import (
         has_ended,
         make_folder,
         pinned_revisions,

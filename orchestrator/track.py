@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from orchestrator.lease import Lease
-from orchestrator.lease_in_bucket import LeaseInBucket, lease_of
 from orchestrator.mirror import end_sweep, mirror_trial, sweep_identity
 from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
-from orchestrator.progress import is_over, wanted_trials
-from orchestrator.results import open_run, read_config, read_trials
-from orchestrator.run_state import remember
+from orchestrator.runs.bucket_lease import LeaseInBucket, lease_of
+from orchestrator.runs.lease import Lease
+from orchestrator.runs.progress import is_over, wanted_trials
+from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.state import remember
 from orchestrator.tracking import Tracker, TrackingError, redact
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError

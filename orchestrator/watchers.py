@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from orchestrator.labels import trial_label
-from orchestrator.ledger import TrialRecord
 from orchestrator.mirror import finish_trial, start_trial
+from orchestrator.runs.ledger import TrialRecord
 from orchestrator.terminal import SweepDisplay
 from orchestrator.tracking import BackgroundTracker
 from trainables.spec.events import Event

@@ -23,9 +23,9 @@ from orchestrator.agenda import Agenda
 from orchestrator.capacity import CPU, Capacity
 from orchestrator.config.reader import from_mapping
 from orchestrator.forecast import Forecaster
-from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import Planner
 from orchestrator.predictions import Predictions
+from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from tests.tiny_trials import GENERATED, make_spec, run
 from trainables.spec.events import Event

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.lease import read_lease
+from orchestrator.runs.lease_holder import read_lease
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 

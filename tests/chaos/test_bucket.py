@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.lease import parsed
+from orchestrator.runs.lease_holder import parsed
 from tests.buckets import new_place, s3_server
 from tests.chaos.disturbed import (
     MARK,

@@ -1,8 +1,8 @@
 """Promise: a sweep has one driver. One that was paused and taken over stops and writes nothing.
 
 The real program with its real heartbeat, so a driver has to be paused for half a minute.
-The lease itself: tests/orchestrator/test_lease.py; a second driver of one that works is refused:
-tests/test_end_to_end.py.
+The lease itself: tests/orchestrator/runs/test_lease.py; a second driver of one that works is
+refused: tests/test_end_to_end.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.lease import HEARTBEAT_SECONDS, MISSED_BEATS_ALLOWED, read_lease
+from orchestrator.runs.lease_holder import HEARTBEAT_SECONDS, MISSED_BEATS_ALLOWED, read_lease
 from tests.chaos.disturbed import (
     Finished,
     Place,

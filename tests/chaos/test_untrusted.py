@@ -18,11 +18,11 @@ import pytest
 import torch
 import yaml
 
-from orchestrator.ledger import Ledger
 from orchestrator.report import build_report, write_report
 from orchestrator.report import main as report
-from orchestrator.results import open_run, read_predictions, read_trials
-from orchestrator.run_state import refuse_another_space
+from orchestrator.runs.ledger import Ledger
+from orchestrator.runs.results import open_run, read_predictions, read_trials
+from orchestrator.runs.state import refuse_another_space
 from orchestrator.sweep import main as sweep
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sections import SweepConfig
-from orchestrator.ledger import TrialRecord
 from orchestrator.plan import Planner
+from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster, with_memory
 from tests.orchestrator.test_agenda import config, studied

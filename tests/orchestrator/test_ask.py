@@ -12,9 +12,9 @@ import pytest
 
 from orchestrator.answers import Question, answer
 from orchestrator.ask import main
-from orchestrator.lease import Lease
 from orchestrator.loading import loading_lines
-from orchestrator.results import read_trials
+from orchestrator.runs.lease import Lease
+from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder

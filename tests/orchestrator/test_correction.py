@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.correction import HIGHEST, TO_LOWER, Correction
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.runs.ledger import Ledger, TrialRecord
 from tests.orchestrator import run_builder
 from trainables.spec.knobs import canonical
 from trainables.spec.states import STOPPED

@@ -8,13 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cost_metrics import (
-    GPU_OVERHEAD_BYTES,
-    PREDICTED,
-    cost_metrics,
-    gpu_memory_bytes,
-    memory_byte_seconds,
-)
 from orchestrator.costs import (
     error_of,
     first_to_reach,
@@ -24,8 +17,15 @@ from orchestrator.costs import (
 )
 from orchestrator.flops_plot import caption, plot_flops
 from orchestrator.mirror import finish_trial
-from orchestrator.results import read_trials
 from orchestrator.results_csv import write_results
+from orchestrator.runs.derived_metrics import (
+    GPU_OVERHEAD_BYTES,
+    PREDICTED,
+    cost_metrics,
+    gpu_memory_bytes,
+    memory_byte_seconds,
+)
+from orchestrator.runs.results import read_trials
 from orchestrator.tracking import RunEnd
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder

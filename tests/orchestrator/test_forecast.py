@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.capacity import CUDA, Capacity
 from orchestrator.forecast import Forecast, Forecaster
-from orchestrator.ledger import TrialRecord
+from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster
 from tests.orchestrator.test_plan import config, one

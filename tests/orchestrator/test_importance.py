@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.importance import importance, knob_verdicts
 from orchestrator.knob_levels import levels_of
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.events import Event
 from trainables.storage.trial_folder import TrialFolder
 

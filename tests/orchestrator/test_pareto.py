@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.pareto import COST, COSTS, VALUE, front, unbeaten
 from orchestrator.pareto_plot import caption, plot
-from orchestrator.results import read_trials
-from orchestrator.trial_result import TrialResult
+from orchestrator.runs.results import read_trials
+from orchestrator.runs.trial_result import TrialResult
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from trainables.storage.trial_folder import TrialFolder
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.failures import unfinished
-from orchestrator.lease import Lease
 from orchestrator.report import build_report, main, write_report
 from orchestrator.report_headline import base_of
-from orchestrator.results import read_predictions, read_trials
+from orchestrator.runs.lease import Lease
+from orchestrator.runs.progress import unfinished
+from orchestrator.runs.results import read_predictions, read_trials
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 

@@ -14,9 +14,9 @@ from orchestrator.cluster import Cluster
 from orchestrator.config.sections import LimitsConfig
 from orchestrator.host_shape import HostShape
 from orchestrator.interrupts import NotedSignals
-from orchestrator.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.limits import SweepClock
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum
+from orchestrator.runs.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung

@@ -11,9 +11,9 @@ import pytest
 from orchestrator import ask, report, status, sweep
 from orchestrator.asked_models import asked_models
 from orchestrator.every_node import Node
-from orchestrator.lease import own_lease
-from orchestrator.results import open_run, read_trials
-from orchestrator.run_state import make_folder
+from orchestrator.runs.lease_holder import own_lease
+from orchestrator.runs.results import open_run, read_trials
+from orchestrator.runs.state import make_folder
 from orchestrator.shared_storage import (
     StorageView,
     check_storage,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lease import this_place
+from orchestrator.runs.lease_holder import this_place
 from orchestrator.status import main, read_driver, read_status
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.storage.run_folder import RunFolder

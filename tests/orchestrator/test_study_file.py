@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.agenda import Agenda
 from orchestrator.driver import Driver
-from orchestrator.ledger import Ledger, TrialRecord
+from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, rung

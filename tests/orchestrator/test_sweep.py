@@ -179,7 +179,7 @@ def test_a_dry_run_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_second_driver_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from orchestrator.lease import Lease
+    from orchestrator.runs.lease import Lease
 
     file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
     with Lease(RunFolder(tmp_path / "runs" / "tiny")):

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.labels import bytes_text, seconds_text, trial_label
-from orchestrator.ledger import TrialRecord
+from orchestrator.runs.ledger import TrialRecord
 from orchestrator.terminal import SweepDisplay
 from orchestrator.watchers import DisplayWatcher
 from tests.orchestrator.run_builder import new_spec

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lease import Lease
 from orchestrator.mirror import end_sweep, mirror, mirror_later, sweep_identity
 from orchestrator.mlflow_tracker import MLflowTracker
+from orchestrator.runs.lease import Lease
 from orchestrator.track import main
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.watchers import TrackerWatcher

@@ -15,8 +15,8 @@ import yaml
 from orchestrator.agenda import Agenda
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.ledger import Ledger, TrialRecord
 from orchestrator.plan import ModelSource, Planner
+from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from orchestrator.space.constraints import cells
 from trainables.spec.events import Event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import TrialRecord
+from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder

@@ -7,7 +7,7 @@ that what was torn, altered or swapped is seen as damaged and is as good as not 
 
 A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
 lost the right to write there: a host to a later one (`trainables.storage.ownership`), a driver to
-the one that has taken the sweep over (`orchestrator.lease`).
+the one that has taken the sweep over (`orchestrator.runs.lease`).
 
 A folder of a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
 what is written there is published before the write returns (`trainables.storage.mirror`).

@@ -29,7 +29,7 @@ def driver_provenance() -> dict[str, str]:
 
 def code_sha256() -> str:
     """The first 12 digits of the digest of the project's Python files, by name and content."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parent.parent.parent
     digest = hashlib.sha256()
     for folder in _CODE:
         for file in sorted((root / folder).rglob("*.py")):
@@ -40,7 +40,7 @@ def code_sha256() -> str:
 
 def _git(*arguments: str) -> str:
     """The output of a git command in the project's folder; empty if there is none."""
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent.parent
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import provenance
-from orchestrator.provenance import code_sha256, driver_provenance
+from orchestrator.runs import provenance
+from orchestrator.runs.provenance import code_sha256, driver_provenance
 
 
 def test_it_names_versions_and_commit() -> None:

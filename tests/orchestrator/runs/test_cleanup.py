@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.beaten_models import discard_beaten_models
+from orchestrator.runs.cleanup import discard_beaten_models
 from tests.orchestrator.run_builder import add_trial, new_run
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cost_metrics import cost_metrics
-from orchestrator.lease import is_alive, read_lease
-from orchestrator.trial_result import RUNNING, Split, TrialResult
+from orchestrator.runs.derived_metrics import cost_metrics
+from orchestrator.runs.lease_holder import is_alive, read_lease
+from orchestrator.runs.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED, TRIAL
@@ -121,7 +121,7 @@ def _not_scored(file: Path) -> str:
 
 
 def _open_in_bucket(url: str) -> RunFolder:
-    from orchestrator.lease_in_bucket import fetch
+    from orchestrator.runs.bucket_lease import fetch
 
     run = RunFolder.at(url)
     try:

@@ -1,6 +1,7 @@
 """The lease of a sweep whose truth lies in a bucket: one driver, wherever the others are.
 
-As `orchestrator.lease`: the same file with the same content, and the same rule for taking it over.
+As `orchestrator.runs.lease`: the same file with the same content, and the same rule for taking it
+over.
 But it is an object, created if it is absent and beaten into only while it is the version that this
 driver has put last, so of two that find a dead one a single one gets it, and a holder that was
 taken over is refused by the bucket itself.
@@ -25,8 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from orchestrator import lease
-from orchestrator.lease import LeaseLostError, holder_text, is_alive_here, parsed
+from orchestrator.runs import lease, lease_holder
+from orchestrator.runs.lease import LeaseLostError
+from orchestrator.runs.lease_holder import holder_text, is_alive_here, parsed
 from trainables.errors import InputError
 from trainables.storage.atomic_files import remove_half_written, write_bytes
 from trainables.storage.errors import StorageError
@@ -76,7 +78,7 @@ class LeaseInBucket:
         if tag is None:
             now = self._mirror.store.get(self._key)
             raise InputError(self._held_by(now.content if now is not None else b""))
-        self._tag, self._fresh_until = tag, _in(began, lease.HEARTBEAT_SECONDS)
+        self._tag, self._fresh_until = tag, _in(began, lease_holder.HEARTBEAT_SECONDS)
         self._heart.start()
         try:
             self._held.enter_context(using(self.run.path, seconds=READER_SECONDS))
@@ -137,20 +139,20 @@ class LeaseInBucket:
         known = is_alive_here(parsed(found.content))
         if known is not None:
             return known
-        seconds = lease.HEARTBEAT_SECONDS * lease.MISSED_BEATS_ALLOWED
+        seconds = lease_holder.HEARTBEAT_SECONDS * lease_holder.MISSED_BEATS_ALLOWED
         self._say(
             f"{holder_text(parsed(found.content))} held this sweep: waiting up to {seconds:.0f} s "
             "for a sign of life from it ..."
         )
-        for _ in range(lease.MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
-            time.sleep(lease.HEARTBEAT_SECONDS / _LOOKS_PER_BEAT)
+        for _ in range(lease_holder.MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
+            time.sleep(lease_holder.HEARTBEAT_SECONDS / _LOOKS_PER_BEAT)
             now = self._mirror.store.get(self._key)
             if now is None or now.tag != found.tag:
                 return now is not None and bool(now.content)
         return False
 
     def _beat(self) -> None:
-        while not self._over.wait(lease.HEARTBEAT_SECONDS):
+        while not self._over.wait(lease_holder.HEARTBEAT_SECONDS):
             try:
                 self._renew()
             except LeaseLostError:
@@ -168,7 +170,7 @@ class LeaseInBucket:
             self._fresh_until = (0.0, 0.0)
             self.check()
             return
-        self._tag, self._fresh_until = tag, _in(began, lease.HEARTBEAT_SECONDS)
+        self._tag, self._fresh_until = tag, _in(began, lease_holder.HEARTBEAT_SECONDS)
         self._keep_here()
 
     def _is_ours(self) -> bool:
@@ -179,7 +181,7 @@ class LeaseInBucket:
         return is_ours
 
     def _content(self) -> bytes:
-        return json.dumps(lease.own_lease(nonce=self._nonce, taken=self._taken)).encode()
+        return json.dumps(lease_holder.own_lease(nonce=self._nonce, taken=self._taken)).encode()
 
     def _keep_here(self) -> None:
         """For who looks at the working copy on this machine (orchestrator.status)."""
@@ -191,7 +193,7 @@ class LeaseInBucket:
         return holder_text(parsed(found.content) if found is not None else None)
 
     def _held_by(self, content: bytes) -> str:
-        return lease.held_by(self.run.place, parsed(content))
+        return lease_holder.held_by(self.run.place, parsed(content))
 
 
 class WhileHeld:

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator import lease
-from orchestrator.lease import Lease, LeaseLostError, is_alive, read_lease, this_place
+from orchestrator.runs import lease
+from orchestrator.runs.lease import Lease, LeaseLostError
+from orchestrator.runs.lease_holder import is_alive, read_lease, this_place
 from orchestrator.status import read_driver
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError

@@ -14,9 +14,10 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator import lease
-from orchestrator.lease import LeaseLostError, own_lease, read_lease
-from orchestrator.lease_in_bucket import LeaseInBucket, fetch, lease_of, using
+from orchestrator.runs import lease
+from orchestrator.runs.bucket_lease import LeaseInBucket, fetch, lease_of, using
+from orchestrator.runs.lease import LeaseLostError
+from orchestrator.runs.lease_holder import own_lease, read_lease
 from trainables.errors import InputError
 from trainables.storage.bucket_store import BucketStore
 from trainables.storage.errors import StorageError
@@ -78,7 +79,7 @@ class Stuck:
 def test_a_write_that_is_tried_again_asks_for_the_lease_again(
     run: RunFolder, store: ObjectStore, interrupts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.lease_in_bucket.SECONDS_BETWEEN_TRIES", 0.2)
+    monkeypatch.setattr("orchestrator.runs.bucket_lease.SECONDS_BETWEEN_TRIES", 0.2)
     stuck = Stuck(store)
     stalled = RunFolder(run.path, mirror=Mirror(run.path, cast(ObjectStore, stuck)))
 
@@ -245,7 +246,7 @@ def test_a_paused_holder_asks_the_bucket_before_it_writes_again(
     held = LeaseInBucket(run).__enter__()
     store.put(LOCK, elsewhere())
     held.check()  # nobody waits less than three heartbeats, and this is within the first
-    monkeypatch.setattr("orchestrator.lease_in_bucket._now", lambda: (1e12, 1e12))
+    monkeypatch.setattr("orchestrator.runs.bucket_lease._now", lambda: (1e12, 1e12))
     with pytest.raises(LeaseLostError):
         held.check()
     held._over.set()

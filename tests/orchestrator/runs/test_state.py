@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.run_state import (
+from orchestrator.runs.state import (
     has_ended,
     make_folder,
     pinned_revisions,

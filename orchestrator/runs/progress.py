@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.failures import counts_text
-from orchestrator.trial_result import RUNNING, TrialResult
-from trainables.spec.states import FAILED, FINISHED, INTERRUPTED, STOPPED
+from orchestrator.runs.trial_result import RUNNING, TrialResult
+from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 from trainables.storage.run_folder import RunFolder
 
 
@@ -66,3 +67,50 @@ def done_trials(results: Sequence[TrialResult]) -> int:
     """Trials that count towards the number asked for: done, and not infeasible."""
     ended = (FINISHED, STOPPED, FAILED)
     return sum(item.is_trial and item.state in ended for item in results)
+
+
+ORDER = (FAILED, INFEASIBLE, STOPPED, INTERRUPTED, RUNNING)
+_NUMBER = re.compile(r"-?\d[\d.,]*(?:e[+-]?\d+)?%?")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials of one state whose reasons differ in their numbers only; `reason` is the first's."""
+
+    state: str
+    reason: str
+    trial_ids: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.trial_ids)
+
+
+def unfinished(results: Sequence[TrialResult]) -> list[Group]:
+    """Groups of trials and baselines that did not finish: failed ones first, then by size."""
+    groups: dict[tuple[str, str], list[TrialResult]] = {}
+    for item in results:
+        if not item.finished:
+            key = (item.state, _NUMBER.sub("#", item.reason))
+            groups.setdefault(key, []).append(item)
+    found = [
+        Group(state, items[0].reason, tuple(item.trial_id for item in items))
+        for (state, _), items in groups.items()
+    ]
+    return sorted(found, key=lambda group: (_place(group.state), -group.count, group.reason))
+
+
+def counts(results: Sequence[TrialResult]) -> dict[str, int]:
+    """How many trials (without baselines) are in each state, in a fixed order, zeros left out."""
+    states = [item.state for item in results if item.is_trial]
+    order = dict.fromkeys(["finished", STOPPED, FAILED, INFEASIBLE, INTERRUPTED, RUNNING, *states])
+    return {state: states.count(state) for state in order if state in states}
+
+
+def counts_text(results: Sequence[TrialResult]) -> str:
+    """'14 finished, 4 stopped'; 'no trials' when there are none."""
+    return ", ".join(f"{n} {state}" for state, n in counts(results).items()) or "no trials"
+
+
+def _place(state: str) -> int:
+    return ORDER.index(state) if state in ORDER else len(ORDER)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -23,17 +22,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+from orchestrator.runs.lease_holder import (
+    HEARTBEAT_SECONDS,
+    MISSED_BEATS_ALLOWED,
+    _content,
+    held_by,
+    holder_text,
+    is_alive_here,
+    own_lease,
+    parsed,
+    read_lease,
+)
 from trainables.errors import InputError
 from trainables.storage.atomic_files import remove_half_written
 from trainables.storage.errors import storage_errors
 from trainables.storage.run_folder import RunFolder
 
-HEARTBEAT_SECONDS = 10.0
-MISSED_BEATS_ALLOWED = 3
 _FILE_BYTES = 512  # always, so that a beat never changes the size
-_NUMBERS = ("pid", "taken", "heartbeat", "monotonic")
 _LOOKS_PER_BEAT = 20
 _MOMENT_SECONDS = 0.2
 
@@ -179,76 +185,6 @@ class Lease:
         return False
 
 
-def read_lease(file: Path) -> dict[str, Any] | None:
-    """What the lease says, or None if there is none (or it is half written or damaged)."""
-    return parsed(_content(file))
-
-
-def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:
-    """What the lease of this process says now."""
-    return {
-        **this_place(),
-        "pid": os.getpid(),
-        "nonce": nonce,
-        "taken": taken,
-        "heartbeat": time.time(),
-        "monotonic": time.monotonic(),
-    }
-
-
-def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the driver that wrote the lease seems to be at work: for who only wants to look.
-
-    A driver on another host is judged by its clock and ours, which may differ.
-    """
-    known = is_alive_here(holder)
-    return _is_fresh(time.time() - float(holder.get("heartbeat", 0))) if known is None else known
-
-
-def this_place() -> dict[str, str]:
-    """What two processes share that see each other by their ids and read one monotonic clock."""
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
-
-
-def _content(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def parsed(content: bytes | None) -> dict[str, Any] | None:
-    """What a lease of this content says; None if it says nothing (half written, damaged)."""
-    try:
-        value = json.loads(content) if content else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    return value if all(_is_moment(value.get(name, 0)) for name in _NUMBERS) else None
-
-
-def _is_moment(value: Any) -> bool:
-    """What a damaged file says must not stop whoever reads it."""
-    return isinstance(value, int | float) and 0 <= value < 2**40
-
-
-def is_alive_here(holder: dict[str, Any] | None) -> bool | None:
-    """Whether this machine shows that the driver is at work. None: it is elsewhere, or has not
-    said who it is, and must be watched."""
-    if holder is None or any(holder.get(name) != value for name, value in this_place().items()):
-        return None
-    if not _process_exists(int(holder.get("pid", -1))):
-        return False
-    if "monotonic" not in holder:
-        return None
-    return _is_fresh(time.monotonic() - float(holder["monotonic"]))  # a clock that nobody sets
-
-
-def _is_fresh(age_seconds: float) -> bool:
-    return age_seconds <= HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED
-
-
 def _changes(file: Path, before: bytes) -> bool:
     """Whether the lease is renewed while we look on for as long as it may miss its beats."""
     for _ in range(MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
@@ -257,50 +193,3 @@ def _changes(file: Path, before: bytes) -> bool:
         if now != before:
             return now is not None
     return False
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""  # no Linux
-
-
-def _pid_namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""  # no Linux
-
-
-def _process_exists(pid: int) -> bool:
-    if not 0 < pid < 2**31:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def held_by(place: str, holder: dict[str, Any] | None) -> str:
-    """Why a second driver of the sweep at `place` is refused."""
-    return (
-        f"{place}: {holder_text(holder)} is running this sweep{_since(holder)}. "
-        f"Watch it with: python -m orchestrator.status {place}  "
-        "Or wait until it ends, or give this one another --name."
-    )
-
-
-def holder_text(holder: dict[str, Any] | None) -> str:
-    """Who holds a lease, in words."""
-    holder = holder or {}
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-
-
-def _since(holder: dict[str, Any] | None) -> str:
-    taken = (holder or {}).get("taken")
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(taken)) if taken else ""
-    return f" since {when}" if when else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import RUNNING, Ledger
+from orchestrator.runs.ledger import RUNNING, Ledger
 from tests.orchestrator.run_builder import add_trial, new_spec
 from tests.orchestrator.tiny_sweep import rung
 from trainables.errors import InputError

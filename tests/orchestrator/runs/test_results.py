@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lease import Lease
-from orchestrator.results import damage, open_run, read_config, read_predictions, read_trials
 from orchestrator.results_csv import write_results
-from orchestrator.trial_result import TrialResult, ranked
+from orchestrator.runs.lease import Lease
+from orchestrator.runs.results import damage, open_run, read_config, read_predictions, read_trials
+from orchestrator.runs.trial_result import TrialResult, ranked
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder

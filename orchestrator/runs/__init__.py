@@ -1,0 +1,1 @@
+"""The state of a sweep on disk: ledger, lease, results, progress."""
