@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from orchestrator.answers import AIMS, Answer, Miss, Question, Tie, answer, as_json
+from orchestrator.analysis.best_within import AIMS, Answer, Miss, Question, Tie, answer, as_json
+from orchestrator.analysis.significance import wilson
 from orchestrator.capacity import parsed_size, size
 from orchestrator.labels import (
     byte_seconds_text,
@@ -29,7 +30,6 @@ from orchestrator.runs.derived_metrics import (
 from orchestrator.runs.progress import progress_text, run_name, wanted_trials
 from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.trial_result import TrialResult
-from orchestrator.significance import wilson
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError

@@ -303,7 +303,7 @@ class Driver:
 
 def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
-    from orchestrator.pareto import front
+    from orchestrator.analysis.pareto import front
 
     fronts = [*front(results), *front(results, cost="train_flops")]
     return list(dict.fromkeys(item.trial_id for item in [*ranked(results, metric)[:1], *fronts]))
@@ -311,7 +311,7 @@ def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
 
 def _worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
     """Whose models may still be asked for, with any limits of memory and FLOPs."""
-    from orchestrator.pareto import unbeaten
+    from orchestrator.analysis.pareto import unbeaten
 
     return {*due, *(item.trial_id for item in unbeaten(results))}
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.costs import TRAIN_FLOPS, learning_curve
+from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
+from orchestrator.analysis.pareto import VALUE, candidates, front
 from orchestrator.labels import title
-from orchestrator.pareto import VALUE, candidates, front
 from orchestrator.pareto_plot import draw_front, extend_front, new_axes, style_of, value_limits
 from orchestrator.pareto_words import INK, Style, draw_legend, label_front
 from orchestrator.runs.results import read_trials

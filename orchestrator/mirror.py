@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.costs import TRAIN_FLOPS
+from orchestrator.analysis.costs import TRAIN_FLOPS
+from orchestrator.analysis.pareto import front
 from orchestrator.labels import trial_label
-from orchestrator.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.results import read_config, read_predictions, read_trials
 from orchestrator.runs.trial_result import Split, TrialResult, objective, ranked

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.analysis.pareto import COST, VALUE, candidates, front
+from orchestrator.analysis.significance import wilson
 from orchestrator.labels import model_name, quantization_name, title
-from orchestrator.pareto import COST, VALUE, candidates, front
 from orchestrator.pareto_words import INK, KNOWN, Style, draw_legend, label_front
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
-from orchestrator.significance import wilson
 from trainables.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.

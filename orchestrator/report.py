@@ -13,8 +13,8 @@ from orchestrator import report_costs as costs
 from orchestrator import report_findings as findings
 from orchestrator import report_flips, report_methods
 from orchestrator import report_tables as tables
-from orchestrator.costs import TRAIN_FLOPS
-from orchestrator.pareto import candidates
+from orchestrator.analysis.costs import TRAIN_FLOPS
+from orchestrator.analysis.pareto import candidates
 from orchestrator.report_batch_size import batch_sizes
 from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.report_headline import headline

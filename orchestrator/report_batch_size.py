@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
+from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
 from orchestrator.labels import MISSING, bytes_text, model_name, quantization_name
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text

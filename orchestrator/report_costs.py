@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.costs import (
+from orchestrator.analysis.costs import (
     MEASURED,
     TRAIN_FLOPS,
     PredictionError,
@@ -16,6 +16,7 @@ from orchestrator.costs import (
     prediction_errors,
     speed_ranks,
 )
+from orchestrator.analysis.pareto import COST, front
 from orchestrator.labels import (
     MISSING,
     byte_seconds_text,
@@ -25,7 +26,6 @@ from orchestrator.labels import (
     seconds_text,
     title,
 )
-from orchestrator.pareto import COST, front
 from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
 from orchestrator.report_headline import score_text
 from orchestrator.runs.trial_result import TrialResult, ranked

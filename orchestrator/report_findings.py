@@ -6,7 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.importance import NO_DIFFERENCE, Effect, Importance, importance, knob_verdicts
+from orchestrator.analysis.importance import (
+    NO_DIFFERENCE,
+    Effect,
+    Importance,
+    importance,
+    knob_verdicts,
+)
+from orchestrator.analysis.significance import any_difference, compare
 from orchestrator.labels import p_text, title
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.report_headline import comparison_text, value_text
@@ -14,7 +21,6 @@ from orchestrator.report_tables import loss_order
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import TrialResult, ranked
-from orchestrator.significance import any_difference, compare
 
 SIGNIFICANT = 0.05
 TIES_NAMED = 8

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from orchestrator.flips import Direction, Flip, Pair, pairs
+from orchestrator.analysis.flips import Direction, Flip, Pair, pairs
 from orchestrator.labels import p_text, percent_text, trial_label
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.runs.results import read_predictions

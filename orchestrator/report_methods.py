@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from orchestrator.costs import has_device_alone
+from orchestrator.analysis.costs import has_device_alone
+from orchestrator.analysis.pareto import COST
+from orchestrator.analysis.significance import compare
 from orchestrator.labels import (
     MISSING,
     bytes_text,
@@ -14,12 +16,10 @@ from orchestrator.labels import (
     number_text,
     seconds_text,
 )
-from orchestrator.pareto import COST
 from orchestrator.report_content import Block, Paragraph, Section, Table
 from orchestrator.report_headline import comparison_text, score_text
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
-from orchestrator.significance import compare
 
 HEADING = "Methods"
 HOW = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.analysis.pareto import COST, front
 from orchestrator.labels import (
     bytes_text,
     model_name,
@@ -14,7 +15,6 @@ from orchestrator.labels import (
     seconds_text,
     title,
 )
-from orchestrator.pareto import COST, front
 from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
 from orchestrator.report_headline import base_of, score_text
 from orchestrator.runs.progress import counts_text

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.answers import Question, answer
+from orchestrator.analysis.best_within import Question, answer
 from orchestrator.ask import main
 from orchestrator.loading import loading_lines
 from orchestrator.runs.lease import Lease

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.significance import any_difference, compare, mcnemar, wilson
+from orchestrator.analysis.significance import any_difference, compare, mcnemar, wilson
 from tests.orchestrator.run_builder import outcomes, question_rows
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.importance import importance, knob_verdicts
-from orchestrator.knob_levels import levels_of
+from orchestrator.analysis.importance import importance, knob_verdicts
+from orchestrator.analysis.knob_levels import levels_of
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.events import Event
 from trainables.storage.trial_folder import TrialFolder

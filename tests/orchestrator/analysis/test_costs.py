@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.costs import (
+from orchestrator.analysis.costs import (
     error_of,
     first_to_reach,
     learning_curve,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from orchestrator.costs import has_device_alone
+from orchestrator.analysis.costs import has_device_alone
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import AUTO, step_examples
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.batch_sizes import Study, studies
+from orchestrator.analysis.batch_sizes import Study, studies
 from orchestrator.report import build_report
 from orchestrator.report_batch_size import HEADING
 from orchestrator.runs.results import read_trials

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.analysis.significance import compare
 from orchestrator.runs.derived_metrics import gpu_memory_bytes
 from orchestrator.runs.results import Row, read_predictions
 from orchestrator.runs.trial_result import TrialResult
-from orchestrator.significance import compare
 
 Aim = Literal["train_flops", "memory", "em_error"]
 AIMS: tuple[Aim, ...] = ("em_error", "memory", "train_flops")

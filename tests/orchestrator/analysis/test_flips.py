@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.flips import Pair, quantization_knobs
+from orchestrator.analysis.flips import Pair, quantization_knobs
 from orchestrator.report import build_report, write_report
 from orchestrator.report_flips import COLUMNS, find_pairs
 from orchestrator.runs.results import read_trials

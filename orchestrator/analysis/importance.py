@@ -10,8 +10,8 @@ to hold the others equal, the means of the levels are compared as they are, and 
 so. Interactions are not looked for.
 
 In simulated sweeps of 8 to 40 trials with seven knobs, none of which mattered, at most 5% of a
-knob's verdicts were 'matters' (tests/orchestrator/test_importance.py). A percentile bootstrap
-over trials was refused: resamples of a dozen trials often hold one level only.
+knob's verdicts were 'matters' (tests/orchestrator/analysis/test_importance.py). A percentile
+bootstrap over trials was refused: resamples of a dozen trials often hold one level only.
 
 Trials are compared at the same fraction of the budget only. At the first rung every trial still
 runs, so nothing is censored; at the end only those that the scheduler let through are seen.
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from orchestrator.knob_levels import level_name, levels_of, natural_order
+from orchestrator.analysis.knob_levels import level_name, levels_of, natural_order
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
 

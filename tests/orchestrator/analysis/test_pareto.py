@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pareto import COST, COSTS, VALUE, front, unbeaten
+from orchestrator.analysis.pareto import COST, COSTS, VALUE, front, unbeaten
 from orchestrator.pareto_plot import caption, plot
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.analysis.significance import Comparison, compare
 from orchestrator.labels import quantization_name
 from orchestrator.runs.trial_result import TrialResult
-from orchestrator.significance import Comparison, compare
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
 

@@ -1,0 +1,1 @@
+"""What the results mean: significance, importance, Pareto front, costs. Pure functions."""
