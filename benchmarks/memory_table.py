@@ -17,8 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from orchestrator.capacity import in_words, parsed_size
-from orchestrator.popular_models import POPULAR
+from orchestrator.config.settings import parsed_size
+from orchestrator.formatting import in_words
+from orchestrator.planning.known_models import POPULAR
 from trainables.resources.estimate import Prediction, Workload
 from trainables.resources.zero_memory import sharded_train_bytes
 from trainables.simulation.estimate import predict

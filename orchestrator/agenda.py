@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.fitting import Fitting
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.screening import Screening
 from orchestrator.search import Proposal, Search

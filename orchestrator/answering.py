@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from orchestrator.asked_models import AskedModel
-from orchestrator.plan import PROJECT_ROOT
+from orchestrator.planning.sources import PROJECT_ROOT
 from trainables.errors import InputError
 
 _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.best_within import AIMS, Answer, Miss, Question, Tie, answer, as_json
 from orchestrator.analysis.significance import wilson
-from orchestrator.capacity import parsed_size, size
+from orchestrator.config.settings import parsed_size, size
 from orchestrator.labels import (
     byte_seconds_text,
     bytes_text,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.labels import model_name, trial_label
-from orchestrator.plan import find_model
+from orchestrator.planning.sources import find_model
 from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.trial_result import objective, ranked
 from trainables.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.config.overrides import apply_overrides
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.yaml_loader import read_yaml
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.registry import TASKS, make_task

@@ -65,7 +65,7 @@ def node_reaches(url: str) -> str:
 
 def node_models(names: list[str]) -> dict[str, str]:
     """Each model's digest as the node finds it, a local folder or the hub's, or "!" and why not."""
-    from orchestrator.plan import find_model
+    from orchestrator.planning.sources import find_model
     from trainables.errors import InputError
 
     found = {}

@@ -16,7 +16,7 @@ from orchestrator.config.sections import SweepConfig
 from orchestrator.doctor_checks import Patient
 from orchestrator.doctor_findings import Finding
 from orchestrator.every_node import Node
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from trainables.storage.run_folder import RunFolder
 
 MODEL = "base_models/small"

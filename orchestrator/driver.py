@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.config.sections import SweepConfig
 from orchestrator.interrupts import InterruptedAgain, NotedSignals
 from orchestrator.limits import SweepClock, out_of_hours
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from orchestrator.report_content import Report
 from orchestrator.runs.cleanup import discard_beaten_models
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
@@ -164,7 +164,7 @@ class Driver:
 
     def _start_predicting(self, display: Any) -> None:
         """Its imports overlap with Ray's start."""
-        from orchestrator.predictions import Predictions
+        from orchestrator.planning.simulator import Predictions
 
         if self.predicts:
             cache = self.run.predictions_folder
@@ -173,8 +173,8 @@ class Driver:
 
     def _forecast(self, cluster: Cluster) -> None:
         """From here on trials are held against what the cluster has."""
-        from orchestrator.capacity import cluster_capacity
-        from orchestrator.forecast import Forecaster
+        from orchestrator.planning.capacity import cluster_capacity
+        from orchestrator.planning.forecast import Forecaster
 
         device = cluster.device
         capacity = cluster_capacity(self.config.resources, device, cluster.nodes)

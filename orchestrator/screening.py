@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.fitting import Fitting
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Proposal, Search
 from orchestrator.space.enumeration import Draw

@@ -17,7 +17,7 @@ from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.config.sections import SweepConfig
-    from orchestrator.plan import Planner
+    from orchestrator.planning.planner import Planner
 
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _sweep(given: argparse.Namespace) -> int:
     from orchestrator.driver import Driver
-    from orchestrator.dry_run import describe
-    from orchestrator.plan import Planner
+    from orchestrator.planning.dry_run import describe
+    from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch, lease_of
     from orchestrator.runs.state import (
         has_ended,
@@ -91,10 +91,10 @@ def _sweep(given: argparse.Namespace) -> int:
 
 def _predict(planner: Planner, run: RunFolder) -> None:
     """Prints what trials will need, as it becomes known; writes nothing."""
-    from orchestrator.dry_run_predictions import predicted_lines
-    from orchestrator.forecast import Forecaster, known_config
-    from orchestrator.planned_device import planned_device
-    from orchestrator.predictions import Predictions
+    from orchestrator.planning.dry_run import predicted_lines
+    from orchestrator.planning.forecast import Forecaster, known_config
+    from orchestrator.planning.planned_device import planned_device
+    from orchestrator.planning.simulator import Predictions
 
     device = planned_device(planner.config.resources)
     planner.device = device.facts

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.every_node import Node, alive_nodes, on_every_node
 from orchestrator.labels import bytes_text
-from orchestrator.plan import ModelSource
+from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
 

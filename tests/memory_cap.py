@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agenda import Agenda
-from orchestrator.capacity import CPU, Capacity
 from orchestrator.config.reader import from_mapping
-from orchestrator.forecast import Forecaster
-from orchestrator.plan import Planner
-from orchestrator.predictions import Predictions
+from orchestrator.planning.capacity import CPU, Capacity
+from orchestrator.planning.forecast import Forecaster
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.simulator import Predictions
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from tests.tiny_trials import GENERATED, make_spec, run

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.capacity import accelerator_type, parsed_size, size
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.overrides import Override, apply_overrides
 from orchestrator.config.sections import (
@@ -25,7 +24,16 @@ from orchestrator.config.sections import (
     SearchConfig,
     SweepConfig,
 )
-from orchestrator.config.settings import Faults, Setting, names, options, read_settings
+from orchestrator.config.settings import (
+    Faults,
+    Setting,
+    accelerator_type,
+    names,
+    options,
+    parsed_size,
+    read_settings,
+    size,
+)
 from orchestrator.config.writer import _SCHEDULER_SETTINGS
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules

@@ -102,3 +102,11 @@ class SweepConfig:
     def objective(self) -> str:
         """The first objective."""
         return self.objectives[0]
+
+
+def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
+    """Fractions of the budget at which a trial is judged, rising; the last is 1."""
+    fractions = [] if scheduler.kind == "none" else [scheduler.grace]
+    while fractions and fractions[-1] * scheduler.reduction < 1 - 1e-9:
+        fractions.append(fractions[-1] * scheduler.reduction)
+    return (*fractions, 1.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.checks import Check
+from trainables.spec.checks import Check, is_finite
 
 REQUIRED = object()
 T = TypeVar("T")
@@ -79,3 +80,41 @@ def _wrong(value: Any, setting: Setting) -> str | None:
 
 def _value(value: Any, setting: Setting) -> Any:
     return setting.default if value is None else value
+
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def size(value: Any) -> str | None:
+    """Accepts sizes: a whole number of bytes, or as 40GiB, 512 MiB, 80GB."""
+    if parsed_size(value) is not None:
+        return None
+    return f"got {value!r}; needs a size, as 40GiB or 512MiB, or a whole number of bytes."
+
+
+def accelerator_type(value: Any) -> str | None:
+    """Accepts names, as Ray has them: A100, H100, T4."""
+    fits = isinstance(value, str) and value.strip() != ""
+    return None if fits else f"got {value!r}; needs Ray's name of a GPU, as A100 or H100."
+
+
+def parsed_size(value: Any) -> int | None:
+    """The bytes of a size that `size` accepts; None for anything else."""
+    if is_finite(value):
+        return int(value) if value > 0 and value == int(value) else None
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    unit = _UNITS.get(match[2].upper()) if match else None
+    found = None if match is None or unit is None else int(float(match[1]) * unit)
+    return found or None

@@ -16,7 +16,6 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import LimitsConfig, SweepConfig
 from orchestrator.config.writer import to_mapping
 from orchestrator.config.yaml_loader import read_yaml
-from orchestrator.plan import MODEL
 from trainables.errors import InputError
 from trainables.spec.states import INFEASIBLE, TRIAL
 from trainables.storage.errors import StorageError
@@ -164,3 +163,6 @@ def _refuse_other_contents(
         title = f"{run.path}: what this run was started with has changed since."
         lines = [f"  {name}: its content is another one now" for name in changed]
         raise InputError([title, *lines, _HOW_TO_GO_ON])
+
+
+MODEL = "model "  # begins the names of models in `Planner.contents`

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.reader import from_mapping
-from orchestrator.config.sections import SchedulerConfig
+from orchestrator.config.sections import SchedulerConfig, rungs
 from orchestrator.config.writer import to_mapping
-from orchestrator.plan import rungs
 from orchestrator.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 

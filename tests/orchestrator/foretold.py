@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.capacity import CPU, Capacity
-from orchestrator.correction import Correction
-from orchestrator.forecast import Forecaster
-from orchestrator.plan import Planner
+from orchestrator.planning.capacity import CPU, Capacity
+from orchestrator.planning.correction import Correction
+from orchestrator.planning.forecast import Forecaster
+from orchestrator.planning.planner import Planner
 from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
 
 MEBIBYTE = 1 << 20

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.sections import SweepConfig
-from orchestrator.plan import Planner
+from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster, with_memory

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.config.sections import SchedulerConfig
-from orchestrator.plan import rungs
+from orchestrator.config.sections import SchedulerConfig, rungs
 from orchestrator.schedulers import SCHEDULERS, Stratified, bracket_of, judged
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec.events import Event

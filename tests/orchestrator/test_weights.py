@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from orchestrator.plan import ModelSource
+from orchestrator.planning.sources import ModelSource
 from orchestrator.weights import Weights, bring_to_nodes, hub_models
 from tests.hub_server import COMMIT, Hub, hub_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space

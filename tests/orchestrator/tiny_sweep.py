@@ -15,7 +15,8 @@ import yaml
 from orchestrator.agenda import Agenda
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.plan import ModelSource, Planner
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.sources import ModelSource
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search import Search
 from orchestrator.space.constraints import cells

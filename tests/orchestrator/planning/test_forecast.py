@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.capacity import CUDA, Capacity
-from orchestrator.forecast import Forecast, Forecaster
+from orchestrator.planning.capacity import CUDA, Capacity
+from orchestrator.planning.forecast import Forecast, Forecaster
 from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster
-from tests.orchestrator.test_plan import config, one
+from tests.orchestrator.planning.test_planner import config, one
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.popular_models import popular_config
+from orchestrator.planning.known_models import popular_config
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ from typing import Any
 
 from trainables.resources.estimate import TrialPrediction
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
 _COMMAND = (sys.executable, "-m", "trainables.simulation.estimate")
 _LEAVES_WITHIN_SECONDS = 2.0

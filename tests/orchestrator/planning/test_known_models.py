@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model_config import model_config
-from orchestrator.popular_models import POPULAR, VARIANTS, popular_config
+from orchestrator.planning.known_models import POPULAR, VARIANTS, popular_config
+from orchestrator.planning.model_config import model_config
 
 PARAMETERS = {  # of the safetensors on each model's page
     "meta-llama/Llama-2-7b-hf": 6_738_415_616,

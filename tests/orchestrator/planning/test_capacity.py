@@ -6,20 +6,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.capacity import (
-    CPU,
-    CUDA,
-    Capacity,
-    cluster_capacity,
-    in_words,
-    parsed_size,
-    planned_capacity,
-    size,
-)
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import ResourcesConfig
+from orchestrator.config.settings import parsed_size, size
 from orchestrator.config.writer import to_mapping
+from orchestrator.formatting import in_words
 from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, one_accelerator
+from orchestrator.planning.capacity import CPU, CUDA, Capacity, cluster_capacity, planned_capacity
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.correction import HIGHEST, TO_LOWER, Correction
+from orchestrator.planning.correction import HIGHEST, TO_LOWER, Correction
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from tests.orchestrator import run_builder
 from trainables.spec.knobs import canonical

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.capacity import CPU, CUDA, Capacity, planned_capacity
 from orchestrator.config.sections import ResourcesConfig
+from orchestrator.planning.capacity import CPU, CUDA, Capacity, planned_capacity
 
 ASSUMED_UTILISATION = 0.3  # of the peak; what fine-tuning with LoRA often reaches. Not measured.
 PEAK_FLOPS = {  # a second, dense, in bfloat16 (float16 where there is none): NVIDIA's data sheets

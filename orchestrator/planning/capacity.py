@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
-from trainables.spec.checks import is_finite
 
 if TYPE_CHECKING:
     from orchestrator.config.sections import ResourcesConfig
 
 CPU, CUDA = "cpu", "cuda"
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -39,38 +24,6 @@ class Capacity:
     device_type: str  # CPU or CUDA
     source: str
     devices: int = 1
-
-
-def size(value: Any) -> str | None:
-    """Accepts sizes: a whole number of bytes, or as 40GiB, 512 MiB, 80GB."""
-    if parsed_size(value) is not None:
-        return None
-    return f"got {value!r}; needs a size, as 40GiB or 512MiB, or a whole number of bytes."
-
-
-def accelerator_type(value: Any) -> str | None:
-    """Accepts names, as Ray has them: A100, H100, T4."""
-    fits = isinstance(value, str) and value.strip() != ""
-    return None if fits else f"got {value!r}; needs Ray's name of a GPU, as A100 or H100."
-
-
-def parsed_size(value: Any) -> int | None:
-    """The bytes of a size that `size` accepts; None for anything else."""
-    if is_finite(value):
-        return int(value) if value > 0 and value == int(value) else None
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    unit = _UNITS.get(match[2].upper()) if match else None
-    found = None if match is None or unit is None else int(float(match[1]) * unit)
-    return found or None
-
-
-def in_words(amount: float) -> str:
-    """Bytes as people say them: 39.6 GiB."""
-    for name in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.3g} {name}" if amount < 100 else f"{amount:.0f} {name}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
 
 
 def cluster_capacity(

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.predictions import Predictions
+from orchestrator.planning.simulator import Predictions
 from tests.orchestrator.foretold import told
 
 REQUEST: dict[str, Any] = {
@@ -85,11 +85,11 @@ def test_it_ends_with_the_driver_however_that_ends(tmp_path: Path) -> None:
     mark = tmp_path / "ended"
     text = f"import sys\nfor line in sys.stdin: pass\nopen({str(mark)!r}, 'w').close()\n"
     driver = (
-        "import os\nfrom orchestrator.predictions import Predictions\n"
+        "import os\nfrom orchestrator.planning.simulator import Predictions\n"
         f"Predictions(cache=None, warn=print, command={program(tmp_path, text)!r}).start()\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    repository = Path(__file__).resolve().parent.parent.parent
+    repository = Path(__file__).resolve().parent.parent.parent.parent
     subprocess.run([sys.executable, "-c", driver], cwd=repository, check=False)
     until = time.monotonic() + 10
     while not mark.exists() and time.monotonic() < until:

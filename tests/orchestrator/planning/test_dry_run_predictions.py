@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.dry_run_predictions import predicted_lines
-from orchestrator.planned_device import PlannedDevice, planned_device
+from orchestrator.planning.dry_run import predicted_lines
+from orchestrator.planning.planned_device import PlannedDevice, planned_device
 from orchestrator.sweep import _parser, main, resume_command
 from tests.orchestrator import run_builder, tiny_sweep
 from tests.orchestrator.foretold import LinearPredictions, forecaster

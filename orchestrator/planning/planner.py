@@ -6,20 +6,24 @@ depends on what a model and its data are and not on where they lie.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sections import SchedulerConfig, SweepConfig
-from orchestrator.forecast import Forecast, Forecaster
+from orchestrator.config.sections import SweepConfig, rungs
+from orchestrator.planning.forecast import Forecast, Forecaster
+from orchestrator.planning.sources import (
+    ModelSource,
+    find_model,
+    is_hub_id,
+    resolve_data_paths,
+    resolve_path,
+)
 from orchestrator.runs.ledger import TrialRecord
+from orchestrator.runs.state import MODEL
 from orchestrator.space.constraints import surviving
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
-from trainables.models.hub import resolve_revision
-from trainables.models.model_folder import check_model_folder, model_digest
 from trainables.spec.constraints import impossible
 from trainables.spec.knobs import KNOBS, canonical
 from trainables.spec.states import BASELINE, TRIAL
@@ -27,7 +31,6 @@ from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
 from trainables.tasks.registry import make_task
 
-MODEL = "model "  # begins the names of models in `Planner.contents`
 MAX_NEW_TOKENS = {("finqa", "answer"): 32, ("finqa", "program"): 128, ("tatqa", "answer"): 128}
 _OF_A_BASELINE = (
     "model",
@@ -38,17 +41,6 @@ _OF_A_BASELINE = (
     "prompt",
     "target",
 )
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model is loaded from and what identifies its content."""
-
-    location: str  # an absolute folder, or a hub id
-    digest: str
-    revision: str = ""
 
 
 @dataclass
@@ -224,29 +216,6 @@ class Planner:
         return self._tasks[key]
 
 
-def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
-    """Fractions of the budget at which a trial is judged, rising; the last is 1."""
-    fractions = [] if scheduler.kind == "none" else [scheduler.grace]
-    while fractions and fractions[-1] * scheduler.reduction < 1 - 1e-9:
-        fractions.append(fractions[-1] * scheduler.reduction)
-    return (*fractions, 1.0)
-
-
-def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
-    """A local folder where there is one by that name, else a model of the hub."""
-    if is_hub_id(name):
-        revision = resolve_revision(name, "main")
-        return ModelSource(name, f"{name}@{revision}", revision)
-    folder = existing_path(name) or Path(name).expanduser()
-    check_model_folder(folder, allow_bin=allow_bin)
-    return ModelSource(str(folder), model_digest(folder, allow_bin=allow_bin))
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a model is the hub's, `owner/name` or `name`: looks like it, and no folder is it."""
-    return _HUB_ID.fullmatch(name) is not None and existing_path(name) is None
-
-
 def longest_sequence(space: Space) -> int:
     """The largest sequence_length of the space."""
     asked = [question for question in questions(space) if question.knob == "sequence_length"]
@@ -270,27 +239,3 @@ def _misplaced(data: Mapping[str, Any]) -> list[str]:
         for name in ("prompt", "target")
         if name in data
     ]
-
-
-def existing_path(text: str) -> Path | None:
-    """The path as given, or below the project's root; absolute, or None if there is none."""
-    given = Path(text).expanduser()
-    for candidate in (given, PROJECT_ROOT / given):
-        if candidate.exists():
-            return candidate.resolve()
-    return None
-
-
-def resolve_path(text: str) -> str:
-    """An existing file's absolute path; anything else as it is (a named prompt, say)."""
-    is_path = "/" in text or Path(text).suffix != ""
-    found = existing_path(text) if is_path else None
-    return str(found) if found else text
-
-
-def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's options with the files in them as absolute paths."""
-    return {
-        name: resolve_path(value) if isinstance(value, str) else value
-        for name, value in options.items()
-    }

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.reader import from_mapping
-from orchestrator.dry_run import describe
-from orchestrator.plan import Planner
+from orchestrator.planning.dry_run import describe
+from orchestrator.planning.planner import Planner
 from tests.orchestrator import tiny_sweep
 from trainables.storage.run_folder import RunFolder
 

@@ -1,17 +1,64 @@
-"""What a sweep's trials will need, in words, as it becomes known: the dry run's second half."""
+"""What a sweep would do, in words, without doing it."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.capacity import in_words
-from orchestrator.forecast import Forecast, Forecaster
-from orchestrator.plan import Planner
-from orchestrator.planned_device import ASSUMED_UTILISATION, PlannedDevice
-from orchestrator.representatives import Representatives, representatives
-from orchestrator.throughput import measured_flops_per_second
+from orchestrator.config.sections import SweepConfig, rungs
+from orchestrator.formatting import in_words
+from orchestrator.planning.forecast import Forecast, Forecaster
+from orchestrator.planning.planned_device import ASSUMED_UTILISATION, PlannedDevice
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.representatives import Representatives, representatives
+from orchestrator.planning.sources import is_hub_id
+from orchestrator.space.constraints import cells, count, idle_rules
+from orchestrator.space.one_factor import one_factor
+from trainables.spec.states import FINISHED, TRIAL
+from trainables.storage.run_folder import RunFolder
+
+
+def describe(planner: Planner, run: RunFolder) -> str:
+    """How many trials, over which cells (model x quantization x method), which are excluded."""
+    config = planner.config
+    size = count(config.space, config.exclude)
+    configurations = "no end of" if size is None else str(size)
+    reach = _reach(config, size)
+    trials = config.search.trials if reach is None else min(config.search.trials, reach)
+    judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
+    all_cells = cells(config.space, config.exclude)
+    lines = [
+        f"Sweep {run.path.name} in {run.path}",
+        f"  {trials} trials of {configurations} configurations, by {config.search.algorithm}",
+        f"  each trains on {config.budget.train_examples} examples of task {config.task}; "
+        f"judged at {judged} of that; early stopping: {config.scheduler.kind}",
+        "  cells (model x quantization x method):",
+    ]
+    for cell in all_cells:
+        left = cell.configurations - cell.excluded
+        note = f"{left} configurations" if left else "excluded"
+        if left and cell.excluded:
+            note += f", {cell.excluded} excluded"
+        lines.append(f"    {cell.model}  {cell.quantization}  {cell.method}: {note}")
+    if size is None:
+        lines.append("  (a continuous range counts once)")
+    baselines = {str(planner.baseline_knobs(found)) for found in planner.cell_configurations()}
+    lines.append(f"  and {len(baselines)} untrained baselines, outside the count")
+    hub = sorted({str(cell.model) for cell in all_cells if is_hub_id(str(cell.model))})
+    lines += [f"  {model} is no folder here: the hub will be asked for it" for model in hub]
+    lines += [f"  note: {note}" for note in idle_rules(config.space, config.exclude)]
+    lines.append("Nothing was run.")
+    return "\n".join(lines)
+
+
+def _reach(config: SweepConfig, size: int | None) -> int | None:
+    """How many configurations the algorithm can come to; None: no end of them."""
+    if config.search.algorithm != "one_factor":
+        return size
+    return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))
+
 
 _SHOWN = (
     "rank",
@@ -109,3 +156,28 @@ def _hours(
         )
     else:
         yield f"  device hours: unknown, nothing has been measured on {name}"
+
+
+_LOOKED_AT = 200  # trials, of each run
+
+
+def measured_flops_per_second(storage: Path, *, device: str) -> float | None:
+    """The median over finished trials that had a device of this name alone; None without any."""
+    found = list(_throughputs(storage, device)) if storage.is_dir() else []
+    return statistics.median(found) if found else None
+
+
+def _throughputs(storage: Path, device: str) -> Iterator[float]:
+    runs = sorted(place for place in storage.iterdir() if (place / "trials").is_dir())
+    for place in runs:
+        for folder in list(RunFolder(place).trials())[-_LOOKED_AT:]:
+            summary = folder.summary() or {}
+            metrics = summary.get("metrics", {})
+            if summary.get("state") != FINISHED or summary.get("role") != TRIAL:
+                continue
+            if summary.get("provenance", {}).get("device") != device:
+                continue
+            done = (metrics.get("train_flops") or 0) + (metrics.get("eval_flops") or 0)
+            seconds = metrics.get("device_seconds") or 0
+            if done > 0 and seconds > 0 and not metrics.get("device_shared"):
+                yield done / seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.config.reader import from_mapping
-from orchestrator.representatives import Representatives, representatives
+from orchestrator.planning.representatives import Representatives, representatives
 from tests.orchestrator import tiny_sweep
 
 
