@@ -124,11 +124,11 @@ class Driver:
 
     def _sweep(self, ledger: Ledger, display: Any, tracker: Any, clock: SweepClock) -> Any:
         """Everything that a running sweep consists of; its hosts are up."""
-        from orchestrator.agenda import Agenda
         from orchestrator.cluster import open_hosts
         from orchestrator.runner import Sweep
         from orchestrator.runs.provenance import driver_provenance
-        from orchestrator.search import Search
+        from orchestrator.search.searcher import Search
+        from orchestrator.search.trial_queue import Agenda
         from orchestrator.watchers import DisplayWatcher, TrackerWatcher
         from orchestrator.weights import hub_models
 

@@ -21,7 +21,6 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.agenda import Agenda
 from orchestrator.cluster import Cluster, HostsLeft
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
@@ -31,7 +30,8 @@ from orchestrator.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
-from orchestrator.schedulers import SCHEDULERS, judged
+from orchestrator.search.schedulers import SCHEDULERS, judged
+from orchestrator.search.trial_queue import Agenda
 from orchestrator.silence import SilentError, answer
 from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event

@@ -19,14 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agenda import Agenda
 from orchestrator.config.reader import from_mapping
 from orchestrator.planning.capacity import CPU, Capacity
 from orchestrator.planning.forecast import Forecaster
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.simulator import Predictions
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search import Search
+from orchestrator.search.searcher import Search
+from orchestrator.search.trial_queue import Agenda
 from tests.tiny_trials import GENERATED, make_spec, run
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder

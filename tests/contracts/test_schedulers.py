@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SchedulerConfig, rungs
 from orchestrator.config.writer import to_mapping
-from orchestrator.schedulers import SCHEDULERS
+from orchestrator.search.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 
 BUDGET = 640

@@ -17,7 +17,7 @@ from orchestrator.interrupts import NotedSignals
 from orchestrator.limits import SweepClock
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum
 from orchestrator.runs.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
-from orchestrator.schedulers import SCHEDULERS
+from orchestrator.search.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec.events import Event

@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from orchestrator.agenda import Agenda
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.sources import ModelSource
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search import Search
+from orchestrator.search.searcher import Search
+from orchestrator.search.trial_queue import Agenda
 from orchestrator.space.constraints import cells
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder

@@ -74,7 +74,8 @@ class TrialFolder(TrialFiles):
         return self.summary() is not None
 
     def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
-        """The spec, with the sampler's parameters that led to it (see `orchestrator.search`)."""
+        """The spec, with the sampler's parameters that led to it (see
+        `orchestrator.search.searcher`)."""
         self._write(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
 
     def spec(self) -> TrialSpec:

@@ -323,7 +323,7 @@ def test_narrowing_a_space_does_not_break_its_rules(write: Write) -> None:
 
 
 def test_every_algorithm_has_a_searcher() -> None:
-    from orchestrator.search import SEARCHERS
+    from orchestrator.search.samplers import SEARCHERS
 
     assert set(ALGORITHMS) == set(SEARCHERS)
 

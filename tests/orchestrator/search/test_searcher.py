@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.search import SEARCHERS, Proposal, Search
+from orchestrator.search.samplers import SEARCHERS
+from orchestrator.search.searcher import Proposal, Search
 from orchestrator.space.enumeration import walk
 from orchestrator.space.grammar import parse_space
 from orchestrator.space.tree import grid

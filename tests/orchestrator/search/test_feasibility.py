@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.reader import from_mapping
-from orchestrator.fitting import FREE_REFUSALS, Fitting
+from orchestrator.search.feasibility import FREE_REFUSALS, Fitting
 from orchestrator.space.tree import grid
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.memory_order import FREE, ORDERED, Need
+from orchestrator.search.memory_order import FREE, ORDERED, Need
 from trainables.spec.knobs import KNOBS, canonical
 
 MIDDLE: dict[str, Any] = {

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.fitting import Fitting
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search import Proposal, Search
+from orchestrator.search.feasibility import Fitting
+from orchestrator.search.searcher import Proposal, Search
 from orchestrator.space.enumeration import Draw
 from trainables.spec.trial_spec import TrialSpec
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
+from orchestrator.search.samplers import _ORDERS, SEARCHERS
 from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Draw, draw, walk
-from orchestrator.space.one_factor import one_factor
 from orchestrator.space.partial import Given, complete, has, parameters_of
 from orchestrator.space.tree import suggest
 
@@ -149,7 +149,7 @@ class Search:
 
     def database(self, name: str) -> bytes:
         """The study of this sweep's trials, to be read by others (see study_file.py)."""
-        from orchestrator.study_file import study_database
+        from orchestrator.search.study_export import study_database
 
         return study_database(self.study, name=name, having=TRIAL_ID)
 
@@ -189,40 +189,3 @@ class Search:
     @cached_property
     def _everything(self) -> list[Draw]:
         return list(walk(self._config.space))
-
-
-def _tpe(seed: int, trials: int) -> Any:
-    import optuna
-
-    startup = max(4, min(10, trials // 3))
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
-    )
-
-
-def _random(seed: int, trials: int) -> Any:
-    import optuna
-
-    del trials
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _nsga2(seed: int, trials: int) -> Any:
-    """NSGA-II (Deb et al. 2002), of at least four generations within the trials asked for."""
-    import optuna
-
-    population = max(4, min(50, trials // 4))
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
-
-
-SEARCHERS: dict[str, Callable[[int, int], Any]] = {
-    "tpe": _tpe,
-    "random": _random,
-    "nsga2": _nsga2,
-    "grid": _random,  # in these two, configurations are imposed; nothing is left to sample
-    "one_factor": _random,
-}
-_ORDERS: dict[str, Callable[[SweepConfig], Iterator[Draw]]] = {
-    "grid": lambda config: walk(config.space),
-    "one_factor": lambda config: one_factor(config.space, config.exclude, config.search.reference),
-}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from orchestrator.memory_order import FREE, Knobs, Need
+from orchestrator.search.memory_order import FREE, Knobs, Need
 
 FREE_REFUSALS = 10  # from then on a share of the launches may be risked
 RISKED_SHARE = 0.15

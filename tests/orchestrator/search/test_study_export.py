@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.agenda import Agenda
 from orchestrator.driver import Driver
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search import Search
+from orchestrator.search.searcher import Search
+from orchestrator.search.trial_queue import Agenda
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, rung
 from trainables.storage.run_folder import RunFolder

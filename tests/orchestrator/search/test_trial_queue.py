@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.agenda import Agenda
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.search.trial_queue import Agenda
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, run_out, rung
 from trainables.spec.states import BASELINE, FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.fitting import Fitting
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
-from orchestrator.screening import Screening
-from orchestrator.search import Proposal, Search
+from orchestrator.search.feasibility import Fitting
+from orchestrator.search.screening import Screening
+from orchestrator.search.searcher import Proposal, Search
 from orchestrator.space.tree import questions
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SchedulerConfig, rungs
-from orchestrator.schedulers import SCHEDULERS, Stratified, bracket_of, judged
+from orchestrator.search.schedulers import SCHEDULERS, Stratified, bracket_of, judged
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec.events import Event
 

@@ -16,7 +16,7 @@ from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster, with_memory
-from tests.orchestrator.test_agenda import config, studied
+from tests.orchestrator.search.test_trial_queue import config, studied
 from tests.orchestrator.tiny_sweep import finish
 from trainables.resources.estimate import TrialPrediction
 from trainables.spec.states import INFEASIBLE

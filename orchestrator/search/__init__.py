@@ -1,0 +1,1 @@
+"""Which trial runs next: queue, samplers, schedulers, learned feasibility."""
