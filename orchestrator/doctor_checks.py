@@ -20,7 +20,7 @@ from orchestrator.doctor_node import (
 )
 from orchestrator.every_node import Answer, Node, on_every_node
 from orchestrator.shared_storage import look_at_storage, refuse_shared_sqlite, unshared
-from orchestrator.sqlite_store import sqlite_file
+from orchestrator.tracking.sqlite_store import sqlite_file
 from trainables.errors import InputError
 from trainables.storage.object_store import is_url
 

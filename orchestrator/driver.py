@@ -21,7 +21,7 @@ from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
 from orchestrator.runs.trial_result import TrialResult, ranked
-from orchestrator.tracking import redact
+from orchestrator.tracking.tracker import redact
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
 
@@ -59,8 +59,8 @@ class Driver:
         import ray
 
         from orchestrator.cluster import needs_dashboard, start_ray
-        from orchestrator.mlflow_tracker import tracking_command
         from orchestrator.terminal import SweepDisplay
+        from orchestrator.tracking.mlflow_store import tracking_command
 
         remember(self.run, resume_command=self.resume_command)
         clock = SweepClock(self.run, self.config.limits)
@@ -255,10 +255,10 @@ class Driver:
 
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
-        from orchestrator.held_tracker import HeldTracker
-        from orchestrator.mirror import mirror_later, sweep_identity
-        from orchestrator.mlflow_tracker import MLflowTracker
-        from orchestrator.tracking import BackgroundTracker
+        from orchestrator.tracking.background import BackgroundTracker
+        from orchestrator.tracking.guarded import HeldTracker
+        from orchestrator.tracking.mlflow_tracker import MLflowTracker
+        from orchestrator.tracking.sync import mirror_later, sweep_identity
 
         remember(self.run, tracked_in=None)  # until all of it is there again
         held = HeldTracker(MLflowTracker(self._uri), guard=self.run.guard)
@@ -269,7 +269,7 @@ class Driver:
 
     def _close_tracker(self, tracker: Any, outcome: Outcome) -> None:
         """What the tracker has missed, how trials that go on at the next start stand, the end."""
-        from orchestrator.mirror import end_sweep, mirror_later
+        from orchestrator.tracking.sync import end_sweep, mirror_later
 
         mirror_later(self.run, tracker, is_driven=False)
         end_sweep(
@@ -281,8 +281,8 @@ class Driver:
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
         from orchestrator.shared_storage import refuse_shared_sqlite
-        from orchestrator.sqlite_store import is_lost
         from orchestrator.terminal import SweepDisplay
+        from orchestrator.tracking.sqlite_store import is_lost
 
         if read_state(self.run).get("tracked_in") != redact(self._uri) or is_lost(self._uri):
             refuse_shared_sqlite(self._uri)
@@ -291,7 +291,7 @@ class Driver:
 
     @property
     def _uri(self) -> str:
-        from orchestrator.mlflow_tracker import default_uri
+        from orchestrator.tracking.mlflow_store import default_uri
 
         return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
 

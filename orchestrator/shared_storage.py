@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orchestrator.every_node import Node, alive_nodes, on_every_node
 from orchestrator.runs.lease_holder import this_place
-from orchestrator.sqlite_store import sqlite_file
+from orchestrator.tracking.sqlite_store import sqlite_file
 from trainables.errors import InputError
 from trainables.storage.bucket_store import open_store
 from trainables.storage.errors import StorageError

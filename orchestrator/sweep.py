@@ -146,7 +146,7 @@ def resume_command(given: argparse.Namespace) -> str:
     """The command line that goes on with this sweep; a password in it is left out."""
     import shlex
 
-    from orchestrator.tracking import redact
+    from orchestrator.tracking.tracker import redact
 
     words = ["python", "-m", "orchestrator.sweep", given.space]
     for option in ("name", "storage", "tracking_uri", "trials", "address"):

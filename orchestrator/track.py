@@ -8,14 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from orchestrator.mirror import end_sweep, mirror_trial, sweep_identity
-from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
 from orchestrator.runs.bucket_lease import LeaseInBucket, lease_of
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import is_over, wanted_trials
 from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.state import remember
-from orchestrator.tracking import Tracker, TrackingError, redact
+from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.sync import end_sweep, mirror_trial, sweep_identity
+from orchestrator.tracking.tracker import Tracker, TrackingError, redact
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder

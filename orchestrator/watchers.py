@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from orchestrator.labels import trial_label
-from orchestrator.mirror import finish_trial, start_trial
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.terminal import SweepDisplay
-from orchestrator.tracking import BackgroundTracker
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.sync import finish_trial, start_trial
 from trainables.spec.events import Event
 
 

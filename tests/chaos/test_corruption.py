@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.mirror import end_sweep, mirror
 from orchestrator.report import build_report
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.runs.results import damage, read_predictions, read_trials
 from orchestrator.runs.state import has_ended, read_state
 from orchestrator.runs.trial_result import Split, TrialResult
 from orchestrator.status import read_status, status_report
-from orchestrator.tracking import RunEnd, RunStart, SweepEnd, SweepIdentity
+from orchestrator.tracking.sync import end_sweep, mirror
+from orchestrator.tracking.tracker import RunEnd, RunStart, SweepEnd, SweepIdentity
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial

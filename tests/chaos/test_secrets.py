@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.orchestrator.mlflow_servers import free_port, mlflow_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space
-from tests.orchestrator.tracked_runs import snapshot
+from tests.orchestrator.tracking.mlflow_servers import free_port, mlflow_server
+from tests.orchestrator.tracking.tracked_runs import snapshot
 from tests.tiny_models import make_llama
 
 pytestmark = pytest.mark.slow

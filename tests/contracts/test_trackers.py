@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import (
-    BackgroundTracker,
-    RunEnd,
-    RunStart,
-    SweepEnd,
-    SweepIdentity,
-    Tracker,
-)
-from tests.orchestrator.mlflow_servers import mlflow_server
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.tracker import RunEnd, RunStart, SweepEnd, SweepIdentity, Tracker
+from tests.orchestrator.tracking.mlflow_servers import mlflow_server
 from trainables.spec.events import Event
 
 SWEEP = SweepIdentity("s1", "quick", 1e9, tags={"git_commit": "0123abc"}, params={"task": "finqa"})

@@ -12,7 +12,7 @@ from orchestrator.doctor_findings import Finding, all_passed, table
 from orchestrator.doctor_node import node_reaches, read_ops
 from orchestrator.every_node import Answer, Node
 from tests.conftest import REPOSITORY
-from tests.orchestrator.mlflow_servers import free_port
+from tests.orchestrator.tracking.mlflow_servers import free_port
 
 REPORT = """\
 ninja .................. [OKAY]

@@ -16,7 +16,6 @@ from orchestrator.analysis.costs import (
     speed_ranks,
 )
 from orchestrator.flops_plot import caption, plot_flops
-from orchestrator.mirror import finish_trial
 from orchestrator.results_csv import write_results
 from orchestrator.runs.derived_metrics import (
     GPU_OVERHEAD_BYTES,
@@ -26,7 +25,8 @@ from orchestrator.runs.derived_metrics import (
     memory_byte_seconds,
 )
 from orchestrator.runs.results import read_trials
-from orchestrator.tracking import RunEnd
+from orchestrator.tracking.sync import finish_trial
+from orchestrator.tracking.tracker import RunEnd
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 

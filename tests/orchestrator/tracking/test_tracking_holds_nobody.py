@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.mirror import sweep_identity
-from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.sync import sweep_identity
+from orchestrator.tracking.tracker import Tracker
 from orchestrator.watchers import TrackerWatcher
-from tests.orchestrator.mlflow_servers import Weather, WeatherServer
-from tests.orchestrator.tracked_runs import records, tracked_run
+from tests.orchestrator.tracking.mlflow_servers import Weather, WeatherServer
+from tests.orchestrator.tracking.tracked_runs import records, tracked_run
 from trainables.storage.run_folder import RunFolder
 
 LONGEST_SECONDS = 0.005

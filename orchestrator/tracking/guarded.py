@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.runs.lease import LeaseLostError
-from orchestrator.tracking import (
+from orchestrator.tracking.tracker import (
     RunEnd,
     RunStart,
     SweepEnd,

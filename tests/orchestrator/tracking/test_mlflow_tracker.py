@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.mirror import finish_trial, mirror, trial_name
-from orchestrator.mlflow_tracker import MLflowTracker, default_uri, tracking_command
-from orchestrator.tracking import (
-    BackgroundTracker,
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.sync import finish_trial, mirror, trial_name
+from orchestrator.tracking.tracker import (
     RunEnd,
     RunStart,
     SweepEnd,

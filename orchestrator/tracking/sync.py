@@ -21,8 +21,8 @@ from orchestrator.labels import trial_label
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.results import read_config, read_predictions, read_trials
 from orchestrator.runs.trial_result import Split, TrialResult, objective, ranked
-from orchestrator.tracking import (
-    BackgroundTracker,
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.tracker import (
     Row,
     RunEnd,
     RunStart,

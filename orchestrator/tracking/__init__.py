@@ -1,0 +1,1 @@
+"""Trackers (MLflow) and their synchronisation with the run folder."""
