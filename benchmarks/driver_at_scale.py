@@ -129,7 +129,8 @@ def space(*, trials: int, workers: int) -> dict[str, Any]:
 
 def measure(folder: Path, *, trials: int, workers: int) -> list[End]:
     """Runs the sweep in this process, the driver; returns the ends of its trials, in order."""
-    from orchestrator import cluster, sweep
+    from orchestrator import sweep
+    from orchestrator.cluster import session
     from orchestrator.runs import ledger
 
     file = folder / "space.yaml"
@@ -144,7 +145,7 @@ def measure(folder: Path, *, trials: int, workers: int) -> list[End]:
             ends.append(End(time.perf_counter() - began[0], time.process_time() - began[1]))
 
     ledger.Ledger.finished = note  # type: ignore[method-assign]
-    cluster.start_ray = lambda address, **_: _start_ray(workers)
+    session.start_ray = lambda address, **_: _start_ray(workers)
     words = [str(file), "--storage", str(folder / "runs"), "--address", "local", "--no-predict"]
     code = sweep.main(words)
     if code:

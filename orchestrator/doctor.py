@@ -53,11 +53,11 @@ def _look_at_file(given: argparse.Namespace) -> int:
 def _look_at_cluster(given: argparse.Namespace) -> int:
     import ray
 
-    from orchestrator.cluster import start_ray
+    from orchestrator.cluster.nodes import alive_nodes
+    from orchestrator.cluster.session import start_ray
     from orchestrator.doctor_checks import CHECKS, Patient
     from orchestrator.doctor_findings import all_passed, table
     from orchestrator.doctor_sweep import check_sweep
-    from orchestrator.every_node import alive_nodes
     from orchestrator.sweep import storage_place
 
     began = time.monotonic()

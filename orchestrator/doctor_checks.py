@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.autoscaled import nodes_that_may_come
+from orchestrator.cluster.nodes import Answer, Node, nodes_that_may_come, on_every_node
+from orchestrator.cluster.storage_check import look_at_storage, unshared
 from orchestrator.doctor_findings import Finding
 from orchestrator.doctor_node import (
     node_deepspeed,
@@ -18,9 +19,7 @@ from orchestrator.doctor_node import (
     node_reaches,
     node_versions,
 )
-from orchestrator.every_node import Answer, Node, on_every_node
-from orchestrator.shared_storage import look_at_storage, refuse_shared_sqlite, unshared
-from orchestrator.tracking.sqlite_store import sqlite_file
+from orchestrator.tracking.sqlite_store import refuse_shared_sqlite, sqlite_file
 from trainables.errors import InputError
 from trainables.storage.object_store import is_url
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.cluster.host_shape import host_shape
 from orchestrator.config.sections import ResourcesConfig
-from orchestrator.host_shape import host_shape
 from trainables.errors import InputError
 
 Config = Mapping[str, Any]

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.cluster.nodes import Node
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
 from orchestrator.doctor_checks import Patient
 from orchestrator.doctor_findings import Finding
-from orchestrator.every_node import Node
 from orchestrator.planning.planner import Planner
 from trainables.storage.run_folder import RunFolder
 

@@ -26,7 +26,7 @@ from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from orchestrator.cluster import Cluster
+    from orchestrator.cluster.session import Cluster
 
 Outcome = Literal["finished", "nothing", "interrupted"]
 _DONE = (FINISHED, STOPPED, FAILED)
@@ -58,7 +58,7 @@ class Driver:
         """Runs what is left to run and writes the report; needs the lease and a settled folder."""
         import ray
 
-        from orchestrator.cluster import needs_dashboard, start_ray
+        from orchestrator.cluster.session import needs_dashboard, start_ray
         from orchestrator.terminal import SweepDisplay
         from orchestrator.tracking.mlflow_store import tracking_command
 
@@ -124,13 +124,13 @@ class Driver:
 
     def _sweep(self, ledger: Ledger, display: Any, tracker: Any, clock: SweepClock) -> Any:
         """Everything that a running sweep consists of; its hosts are up."""
-        from orchestrator.cluster import open_hosts
+        from orchestrator.cluster.model_prefetch import hub_models
+        from orchestrator.cluster.session import open_hosts
         from orchestrator.runner import Sweep
         from orchestrator.runs.provenance import driver_provenance
         from orchestrator.search.searcher import Search
         from orchestrator.search.trial_queue import Agenda
         from orchestrator.watchers import DisplayWatcher, TrackerWatcher
-        from orchestrator.weights import hub_models
 
         provenance, trials = driver_provenance(), self.config.search.trials
         cluster = open_hosts(
@@ -248,7 +248,8 @@ class Driver:
 
     def _check_storage(self) -> None:
         """Refuses storage that a node does not share, and a SQLite store on shared storage."""
-        from orchestrator.shared_storage import check_storage, refuse_shared_sqlite
+        from orchestrator.cluster.storage_check import check_storage
+        from orchestrator.tracking.sqlite_store import refuse_shared_sqlite
 
         is_shared = check_storage(self.run.storage)
         refuse_shared_sqlite(self._uri, shared_folder=self.run.path.parent if is_shared else None)
@@ -280,9 +281,8 @@ class Driver:
 
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
-        from orchestrator.shared_storage import refuse_shared_sqlite
         from orchestrator.terminal import SweepDisplay
-        from orchestrator.tracking.sqlite_store import is_lost
+        from orchestrator.tracking.sqlite_store import is_lost, refuse_shared_sqlite
 
         if read_state(self.run).get("tracked_in") != redact(self._uri) or is_lost(self._uri):
             refuse_shared_sqlite(self._uri)

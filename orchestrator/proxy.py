@@ -13,10 +13,10 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from orchestrator.cluster.devices import Need
+from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.host_starts import host_gone
 from orchestrator.losses import Losses
-from orchestrator.placement import Need
 from orchestrator.silence import NotWaitedForError, SilentError, answer
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks

@@ -21,13 +21,13 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.cluster import Cluster, HostsLeft
+from orchestrator.cluster.devices import Need
+from orchestrator.cluster.nodes import host_gone
+from orchestrator.cluster.session import Cluster, HostsLeft
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
-from orchestrator.host_starts import host_gone
 from orchestrator.interrupts import NotedSignals
 from orchestrator.limits import SweepClock, out_of_hours, trial_limits
-from orchestrator.placement import Need
 from orchestrator.proxy import TrialProxy
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.search.schedulers import SCHEDULERS, judged

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,3 +83,6 @@ def _of_cpus(
     if has <= CPU_HOST_MEMORY_BYTES:
         return None
     return Capacity(has - CPU_HOST_MEMORY_BYTES, CPU, "Ray's memory for a host, less its own")
+
+
+CPU_HOST_MEMORY_BYTES = 1 << 30  # a host's process with its imports, before it loads a model

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.host_shape import HostShape
-from orchestrator.hosts import start_admission
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_shape import HostShape
 from orchestrator.losses import Losses
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.test_proxy import open_proxy

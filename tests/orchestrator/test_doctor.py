@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.nodes import Answer, Node
 from orchestrator.doctor import BAD_INPUT, FINE, SOMETHING_FAILED, main
 from orchestrator.doctor_checks import differing
 from orchestrator.doctor_findings import Finding, all_passed, table
 from orchestrator.doctor_node import node_reaches, read_ops
-from orchestrator.every_node import Answer, Node
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tracking.mlflow_servers import free_port
 

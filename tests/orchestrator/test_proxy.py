@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_shape import HostShape
 from orchestrator.config.reader import from_mapping
-from orchestrator.host_shape import HostShape
-from orchestrator.hosts import start_admission
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder

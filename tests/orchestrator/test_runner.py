@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import Cluster
+from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.session import Cluster
 from orchestrator.config.sections import LimitsConfig
-from orchestrator.host_shape import HostShape
 from orchestrator.interrupts import NotedSignals
 from orchestrator.limits import SweepClock
 from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum

@@ -10,16 +10,16 @@ import pytest
 
 from orchestrator import ask, report, status, sweep
 from orchestrator.asked_models import asked_models
-from orchestrator.every_node import Node
-from orchestrator.runs.lease_holder import own_lease
-from orchestrator.runs.results import open_run, read_trials
-from orchestrator.runs.state import make_folder
-from orchestrator.shared_storage import (
+from orchestrator.cluster.nodes import Node
+from orchestrator.cluster.storage_check import (
     StorageView,
     check_storage,
     look_at_bucket_from_a_node,
     unshared,
 )
+from orchestrator.runs.lease_holder import own_lease
+from orchestrator.runs.results import open_run, read_trials
+from orchestrator.runs.state import make_folder
 from tests.buckets import BUCKET, new_place, s3_server
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial
 from trainables.errors import InputError
@@ -143,17 +143,17 @@ def test_trials_are_read_as_they_were_written(url: str) -> None:
 def test_every_node_is_asked_about_a_bucket_also_the_only_one(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import shared_storage
+    from orchestrator.cluster import storage_check
 
     asked: list[str] = []
     node = Node("10.0.0.1", "10.0.0.1", 1, 0, False)
-    monkeypatch.setattr(shared_storage, "alive_nodes", lambda: [node])
+    monkeypatch.setattr(storage_check, "alive_nodes", lambda: [node])
 
     def look(place: str, nodes: object) -> list[StorageView]:
         asked.append(place)
         return [StorageView(node, same_machine=True)]
 
-    monkeypatch.setattr(shared_storage, "look_at_storage", look)
+    monkeypatch.setattr(storage_check, "look_at_storage", look)
     assert check_storage(url) is False  # no folder, in which SQLite could lie
     assert asked == [url]
 

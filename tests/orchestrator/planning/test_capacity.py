@@ -6,13 +6,20 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster.host_shape import one_accelerator
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import ResourcesConfig
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.config.writer import to_mapping
 from orchestrator.formatting import in_words
-from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, one_accelerator
-from orchestrator.planning.capacity import CPU, CUDA, Capacity, cluster_capacity, planned_capacity
+from orchestrator.planning.capacity import (
+    CPU,
+    CPU_HOST_MEMORY_BYTES,
+    CUDA,
+    Capacity,
+    cluster_capacity,
+    planned_capacity,
+)
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 

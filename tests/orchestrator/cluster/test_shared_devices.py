@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.host_shape import HostShape
-from orchestrator.host_starts import Sharing
-from orchestrator.hosts import start_admission
-from orchestrator.placement import Need
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.devices import Need
+from orchestrator.cluster.host_pool import Sharing
+from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator.tiny_sweep import REPOSITORY
 
 pytestmark = pytest.mark.slow

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.autoscaled import nodes_that_may_come
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_pool import Sharing
+from orchestrator.cluster.host_shape import HostShape, host_shape, one_accelerator
+from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes
+from orchestrator.cluster.nodes import nodes_that_may_come
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
-from orchestrator.host_shape import HostShape, host_shape, one_accelerator
-from orchestrator.host_starts import Sharing
-from orchestrator.hosts import start_admission
 from orchestrator.interrupts import NotedSignals
 from orchestrator.space.constraints import surviving
-from orchestrator.weights import Weights, bring_to_nodes
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel
 from trainables.spec.knobs import needs_ranks

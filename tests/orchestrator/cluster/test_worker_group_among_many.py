@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.host_shape import HostShape
-from orchestrator.host_starts import HostStarts
-from orchestrator.hosts import Admission
-from orchestrator.placement import PASSED_OVER_AT_MOST, Device, Need
+from orchestrator.cluster.admission import Admission
+from orchestrator.cluster.devices import Device, Need
+from orchestrator.cluster.host_pool import HostStarts
+from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.test_gang import until
+from tests.orchestrator.cluster.test_worker_group import until
 from tests.orchestrator.test_proxy import open_proxy
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster import needs_dashboard, start_ray
+from orchestrator.cluster.session import needs_dashboard, start_ray
 from orchestrator.config.reader import from_mapping
 from orchestrator.interrupts import NotedSignals
 from tests.orchestrator.tiny_sweep import mapping

@@ -12,9 +12,10 @@ import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
 from ray.util import placement_group_table
 
-from orchestrator.gang import Layout, NotWantedError, _failure_of_train, gang_actor
+from orchestrator.cluster.train_run import Layout, NotWantedError, _failure_of_train
+from orchestrator.cluster.worker_group import gang_actor
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.test_gang import until
+from tests.orchestrator.cluster.test_worker_group import until
 from trainables.workers.outcomes import Interruption
 
 pytestmark = pytest.mark.slow

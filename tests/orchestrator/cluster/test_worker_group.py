@@ -13,8 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
 
-from orchestrator.host_shape import HostShape
-from orchestrator.hosts import start_admission
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.test_proxy import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama

@@ -15,8 +15,8 @@ from typing import IO
 
 import pytest
 
+from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes, hub_models
 from orchestrator.planning.sources import ModelSource
-from orchestrator.weights import Weights, bring_to_nodes, hub_models
 from tests.hub_server import COMMIT, Hub, hub_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space
 from trainables.errors import InputError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.every_node import Node, alive_nodes, on_every_node
+from orchestrator.cluster.nodes import Node, alive_nodes, on_every_node
 from orchestrator.labels import bytes_text
 from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line

@@ -8,14 +8,11 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.placement import (
-    FRAGMENTATION,
+from orchestrator.cluster.devices import FRAGMENTATION, Device, Need, Slot
+from orchestrator.cluster.placement import (
     PASSED_OVER_AT_MOST,
-    Device,
-    Need,
     Place,
     Placing,
-    Slot,
     Supply,
     best_placing,
     next_start,

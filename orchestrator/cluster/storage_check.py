@@ -11,27 +11,19 @@ later.
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.every_node import Node, alive_nodes, on_every_node
+from orchestrator.cluster.nodes import Node, alive_nodes, on_every_node
 from orchestrator.runs.lease_holder import this_place
-from orchestrator.tracking.sqlite_store import sqlite_file
 from trainables.errors import InputError
 from trainables.storage.bucket_store import open_store
 from trainables.storage.errors import StorageError
 from trainables.storage.object_store import ObjectStore, is_url
 
-MOUNTS = Path("/proc/self/mounts")
-NETWORK_FILESYSTEMS = (
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "lustre", "gpfs", "beegfs",
-    "glusterfs", "afs", "pvfs2", "orangefs", "wekafs", "fuse.sshfs", "fuse.glusterfs",
-    "fuse.ceph-fuse", "fuse.s3fs", "fuse.gcsfuse", "fuse.mount-s3", "fuse.juicefs", "fuse.rclone",
-)  # fmt: skip
 _OURS = "driver"
 
 
@@ -157,50 +149,6 @@ def check_storage(storage: Path | str) -> bool:
     if reason:
         raise InputError(f"--storage: {reason}")
     return not is_url(str(storage)) and any(not view.same_machine for view in views)
-
-
-def network_filesystem(path: Path, mounts: str | None = None) -> str:
-    """The kind of network storage that a path lies on, as "nfs4"; empty for a disk.
-
-    `mounts` are the lines of /proc/mounts (by default this process's own; elsewhere than on Linux
-    none are known, and every path counts as a disk's).
-    """
-    if mounts is None:
-        mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
-    real, best, kind = Path(os.path.realpath(path)), Path(), ""
-    for line in mounts.splitlines():
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = Path(fields[1].replace("\\040", " "))
-        inside = real.is_relative_to(point)
-        if inside and (not kind or len(point.parts) >= len(best.parts)):
-            best, kind = point, fields[2]
-    return kind if kind in NETWORK_FILESYSTEMS else ""
-
-
-def refuse_shared_sqlite(
-    uri: str, *, shared_folder: Path | None = None, mounts: str | None = None
-) -> None:
-    """Raises InputError for a SQLite store on network storage or below `shared_folder`.
-
-    `shared_folder`: the storage, where `check_storage` has found that other machines see it. Any
-    other kind of store is left alone.
-    """
-    database = sqlite_file(uri)
-    if database is None:
-        return
-    network = network_filesystem(database.parent, mounts)
-    is_below = shared_folder is not None and Path(os.path.realpath(database)).is_relative_to(
-        os.path.realpath(shared_folder)
-    )
-    if network or is_below:
-        lies = f"{network} storage" if network else f"{shared_folder}, which other machines share"
-        raise InputError(
-            f"--tracking-uri: {uri}: the database lies on {lies}; SQLite is damaged there sooner "
-            "or later. Use an MLflow server (--tracking-uri http://HEAD:5000), or a SQLite on this "
-            "machine's own disk."
-        )
 
 
 def _unread(place: Path, name: str, word: str) -> str:

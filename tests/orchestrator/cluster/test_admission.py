@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
-from orchestrator.host_shape import HostShape, host_shape
-from orchestrator.host_starts import HostStarts, Sharing
-from orchestrator.hosts import Admission
-from orchestrator.placement import FRAGMENTATION, PASSED_OVER_AT_MOST, Device, Need, Slot
+from orchestrator.cluster.admission import Admission
+from orchestrator.cluster.devices import FRAGMENTATION, Device, Need, Slot
+from orchestrator.cluster.host_pool import HostStarts, Sharing
+from orchestrator.cluster.host_shape import HostShape, host_shape
+from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
 from trainables.errors import InputError
 
 P = ParamSpec("P")
@@ -102,9 +103,9 @@ class StubHosts(Admission):
 
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.hosts.draining_nodes", set)
-    monkeypatch.setattr("orchestrator.hosts.dead_nodes", set)
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_FOR_A_GANG", 0)
+    monkeypatch.setattr("orchestrator.cluster.admission.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.admission.dead_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_FOR_A_GANG", 0)
 
 
 def hosts(count: int) -> StubHosts:
@@ -467,7 +468,7 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
 async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.2)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.2)
     admission = await four_hosts_of_which_one_is_lost("lost")
     gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
     smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
@@ -492,14 +493,14 @@ async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs
 async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.01)
     admission = await four_hosts_of_which_one_is_lost("lost")
     await asyncio.sleep(0.05)
     smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
     admission.release("one")
     admission.release("two")
     await smaller
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 60)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 60)
     gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
     small = asyncio.create_task(admission.acquire("small", "a"))
     await settled()
@@ -540,7 +541,7 @@ async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -
 async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.01)
     admission = hosts(3)
     await admission.open()
     await settled()
@@ -715,8 +716,8 @@ async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again
             raise RuntimeError("the head node is busy")
         return set()
 
-    monkeypatch.setattr("orchestrator.hosts.draining_nodes", look)
-    monkeypatch.setattr("orchestrator.hosts.SECONDS_BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr("orchestrator.cluster.admission.draining_nodes", look)
+    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_BETWEEN_LOOKS", 0.001)
     admission = hosts(1)
     await admission.open()
     while len(looks) < 5:

@@ -19,8 +19,8 @@ import psutil  # type: ignore[import-untyped]  # it carries no types
 import pytest
 import yaml
 
-from orchestrator.autoscaled import NodeGroup, node_groups, possible_nodes
-from orchestrator.host_shape import one_accelerator
+from orchestrator.cluster.host_shape import one_accelerator
+from orchestrator.cluster.nodes import NodeGroup, node_groups, possible_nodes
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 

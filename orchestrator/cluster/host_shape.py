@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
 
-CPU_HOST_MEMORY_BYTES = 1 << 30  # a host's process with its imports, before it loads a model
 _TYPE = "accelerator_type:"  # begins Ray's names of a node's kinds of GPU
 _ROUNDING = 1e-9  # 1.0 // 0.2 is 4
 

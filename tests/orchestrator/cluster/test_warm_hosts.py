@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.host_shape import HostShape
-from orchestrator.hosts import start_admission
+from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec

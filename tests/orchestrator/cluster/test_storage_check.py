@@ -8,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.every_node import Node
-from orchestrator.shared_storage import (
-    StorageView,
-    look_from_a_node,
-    network_filesystem,
-    refuse_shared_sqlite,
-    unshared,
-)
+from orchestrator.cluster.nodes import Node
+from orchestrator.cluster.storage_check import StorageView, look_from_a_node, unshared
+from orchestrator.tracking.sqlite_store import network_filesystem, refuse_shared_sqlite
 from trainables.errors import InputError
 
 MOUNTS = """\

@@ -2,7 +2,7 @@
 
 Without sharing a host is an actor that asks Ray for its GPU or its CPU core. Where trials share
 GPUs, each GPU is reserved by a placement group of one bundle, and its hosts are actors inside it.
-"""
+."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.host_shape import CPU_HOST_MEMORY_BYTES, HostShape
-from orchestrator.placement import Device, Need, Slot
-from orchestrator.weights import Weights
+from orchestrator.cluster.devices import Device, Need, Slot
+from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.model_prefetch import Weights
+from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class HostStarts:
 
         `device_shared`: others may compute on one of its devices meanwhile.
         """
-        from orchestrator.gang import Layout, gang_actor
+        from orchestrator.cluster.train_run import Layout
+        from orchestrator.cluster.worker_group import gang_actor
 
         shape = self.shape
         device_type = str((self.description or {}).get("device_type", "cpu"))
@@ -195,24 +197,3 @@ def _node(node_id: str) -> Device:
         process_bytes=CPU_HOST_MEMORY_BYTES,
         is_node=True,
     )
-
-
-def host_gone() -> tuple[type[Exception], ...]:
-    """What Ray raises for a call to a host that is no more, or that it ended for its memory."""
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
-
-    return (RayActorError, NodeDiedError, OutOfMemoryError)
-
-
-def dead_nodes() -> set[str]:
-    """Ids of the nodes that were there and are gone."""
-    import ray
-
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-
-
-def draining_nodes() -> set[str]:
-    """Ids of the nodes that take no more work because they are about to be taken away."""
-    from ray._private.state import state  # the only place where Ray says so to programs
-
-    return set(state.get_draining_nodes())

@@ -3,8 +3,8 @@
 Hosts (trainables/workers/host.py) are Ray actors that hold the accelerator. As many as the cluster
 has
 room for are started with the sweep and kept; where trials may share a GPU, more are started on it
-when one would, and for a trial of several workers (`orchestrator.gang`) as many end for as long as
-it runs. Who is next and where it goes: `orchestrator.placement`.
+when one would, and for a trial of several workers (`orchestrator.cluster.worker_group`) as many
+end for as long as it runs. Who is next and where it goes: `orchestrator.cluster.placement`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.host_shape import HostShape
-from orchestrator.host_starts import HostStarts, Sharing, dead_nodes, draining_nodes, host_gone
-from orchestrator.placement import Device, Need, Place, Placing, Slot, Supply, next_start
-from orchestrator.weights import Weights
+from orchestrator.cluster.devices import Device, Need, Slot
+from orchestrator.cluster.host_pool import HostStarts, Sharing
+from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.model_prefetch import Weights
+from orchestrator.cluster.nodes import dead_nodes, draining_nodes, host_gone
+from orchestrator.cluster.placement import Place, Placing, Supply, next_start
 from trainables.errors import first_line
 
 BRING_UP_ATTEMPTS = 3

@@ -1,0 +1,1 @@
+"""Ray: session, nodes, hosts, placement, worker groups."""
