@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
     given = _parser().parse_args(arguments)
     try:
-        from orchestrator.interrupts import terminate_like_ctrl_c
+        from orchestrator.execution.signals import terminate_like_ctrl_c
 
         terminate_like_ctrl_c()
         return _sweep(given)
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    from orchestrator.driver import Driver
+    from orchestrator.execution.driver import Driver
     from orchestrator.planning.dry_run import describe
     from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch, lease_of

@@ -16,7 +16,7 @@ from orchestrator.cluster.host_shape import HostShape, host_shape, one_accelerat
 from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes
 from orchestrator.cluster.nodes import nodes_that_may_come
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
-from orchestrator.interrupts import NotedSignals
+from orchestrator.execution.signals import NotedSignals
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel

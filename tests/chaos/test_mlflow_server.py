@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.execution.observers import TrackerWatcher
 from orchestrator.track import main
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, mirror_later, sweep_identity
-from orchestrator.watchers import TrackerWatcher
 from tests.orchestrator.tracking.mlflow_servers import (
     Weather,
     WeatherServer,

@@ -18,9 +18,9 @@ import pytest
 
 from orchestrator.cluster.admission import start_admission
 from orchestrator.cluster.host_shape import HostShape
-from orchestrator.losses import Losses
+from orchestrator.execution.tune_trial import Losses
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.test_proxy import open_proxy
+from tests.orchestrator.execution.test_tune_trial import open_proxy
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder
 

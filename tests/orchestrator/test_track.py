@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.execution.observers import TrackerWatcher
 from orchestrator.runs.lease import Lease
 from orchestrator.track import main
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, mirror, mirror_later, sweep_identity
-from orchestrator.watchers import TrackerWatcher
 from tests.orchestrator.tracking.mlflow_servers import WeatherServer, free_port, mlflow_server
 from tests.orchestrator.tracking.tracked_runs import records, snapshot, tracked_run
 from trainables.storage.run_folder import RunFolder

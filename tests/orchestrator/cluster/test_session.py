@@ -13,7 +13,7 @@ import ray
 
 from orchestrator.cluster.session import needs_dashboard, start_ray
 from orchestrator.config.reader import from_mapping
-from orchestrator.interrupts import NotedSignals
+from orchestrator.execution.signals import NotedSignals
 from tests.orchestrator.tiny_sweep import mapping
 
 

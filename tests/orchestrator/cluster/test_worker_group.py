@@ -16,7 +16,7 @@ import ray
 from orchestrator.cluster.admission import start_admission
 from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.test_proxy import kill_host, next_event, open_proxy
+from tests.orchestrator.execution.test_tune_trial import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder
 

@@ -23,7 +23,7 @@ from orchestrator.cluster.host_shape import HostShape
 from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
-from tests.orchestrator.test_proxy import open_proxy
+from tests.orchestrator.execution.test_tune_trial import open_proxy
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.driver import Driver
+from orchestrator.execution.driver import Driver
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.searcher import Search
 from orchestrator.search.trial_queue import Agenda

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.execution.observers import TrackerWatcher
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import sweep_identity
 from orchestrator.tracking.tracker import Tracker
-from orchestrator.watchers import TrackerWatcher
 from tests.orchestrator.tracking.mlflow_servers import Weather, WeatherServer
 from tests.orchestrator.tracking.tracked_runs import records, tracked_run
 from trainables.storage.run_folder import RunFolder

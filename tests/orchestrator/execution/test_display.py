@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.execution.display import SweepDisplay
+from orchestrator.execution.observers import DisplayWatcher
 from orchestrator.labels import bytes_text, seconds_text, trial_label
 from orchestrator.runs.ledger import TrialRecord
-from orchestrator.terminal import SweepDisplay
-from orchestrator.watchers import DisplayWatcher
 from tests.orchestrator.run_builder import new_spec
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical

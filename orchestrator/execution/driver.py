@@ -2,18 +2,18 @@
 
 What lies in the run folder decides what is left to do; nothing else is carried over from an
 earlier start.
-"""
+."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config.sections import SweepConfig
-from orchestrator.interrupts import InterruptedAgain, NotedSignals
-from orchestrator.limits import SweepClock, out_of_hours
+from orchestrator.execution.limits import SweepClock, out_of_hours
+from orchestrator.execution.report_split import _worth_keeping, _worth_reporting
+from orchestrator.execution.signals import InterruptedAgain, NotedSignals
 from orchestrator.planning.planner import Planner
 from orchestrator.report_content import Report
 from orchestrator.runs.cleanup import discard_beaten_models
@@ -59,7 +59,7 @@ class Driver:
         import ray
 
         from orchestrator.cluster.session import needs_dashboard, start_ray
-        from orchestrator.terminal import SweepDisplay
+        from orchestrator.execution.display import SweepDisplay
         from orchestrator.tracking.mlflow_store import tracking_command
 
         remember(self.run, resume_command=self.resume_command)
@@ -108,7 +108,7 @@ class Driver:
         self, ledger: Ledger, display: Any, tracker: Any, clock: SweepClock
     ) -> bool:
         """Trials, then the report split; False if the user interrupted them."""
-        from orchestrator.runner import run_trials
+        from orchestrator.execution.tune_loop import run_trials
 
         first = _best(self.run, "em_acc")
         best = (first.metrics["em_acc"], first.label) if first else None
@@ -126,11 +126,11 @@ class Driver:
         """Everything that a running sweep consists of; its hosts are up."""
         from orchestrator.cluster.model_prefetch import hub_models
         from orchestrator.cluster.session import open_hosts
-        from orchestrator.runner import Sweep
+        from orchestrator.execution.observers import DisplayWatcher, TrackerWatcher
+        from orchestrator.execution.running_sweep import Sweep
         from orchestrator.runs.provenance import driver_provenance
         from orchestrator.search.searcher import Search
         from orchestrator.search.trial_queue import Agenda
-        from orchestrator.watchers import DisplayWatcher, TrackerWatcher
 
         provenance, trials = driver_provenance(), self.config.search.trials
         cluster = open_hosts(
@@ -193,7 +193,7 @@ class Driver:
 
     def _score_reports(self, sweep: Any, display: Any) -> None:
         """The report split; the sweep has ended only if all that is due on it was scored."""
-        from orchestrator.runner import score_reports
+        from orchestrator.execution.report_split import score_reports
 
         display.message("Scoring the report split ...")
         results = read_trials(self.run)
@@ -281,7 +281,7 @@ class Driver:
 
     def _complete_tracking(self) -> None:
         """A sweep that has ended is given to a tracker that has missed some of it."""
-        from orchestrator.terminal import SweepDisplay
+        from orchestrator.execution.display import SweepDisplay
         from orchestrator.tracking.sqlite_store import is_lost, refuse_shared_sqlite
 
         if read_state(self.run).get("tracked_in") != redact(self._uri) or is_lost(self._uri):
@@ -299,21 +299,6 @@ class Driver:
         from orchestrator.report import write_report
 
         return write_report(self.run, is_driven=False)
-
-
-def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
-    """The winner and the Pareto points: the only trained trials that see the report split."""
-    from orchestrator.analysis.pareto import front
-
-    fronts = [*front(results), *front(results, cost="train_flops")]
-    return list(dict.fromkeys(item.trial_id for item in [*ranked(results, metric)[:1], *fronts]))
-
-
-def _worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
-    """Whose models may still be asked for, with any limits of memory and FLOPs."""
-    from orchestrator.analysis.pareto import unbeaten
-
-    return {*due, *(item.trial_id for item in unbeaten(results))}
 
 
 def _best(run: RunFolder, metric: str) -> TrialResult | None:

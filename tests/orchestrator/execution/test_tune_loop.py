@@ -13,9 +13,12 @@ import pytest
 from orchestrator.cluster.host_shape import HostShape
 from orchestrator.cluster.session import Cluster
 from orchestrator.config.sections import LimitsConfig
-from orchestrator.interrupts import NotedSignals
-from orchestrator.limits import SweepClock
-from orchestrator.runner import AgendaSearcher, Sweep, SweepCallback, _quiet_tune, stratum
+from orchestrator.execution.limits import SweepClock
+from orchestrator.execution.running_sweep import Sweep, stratum
+from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.tune_callback import SweepCallback
+from orchestrator.execution.tune_loop import _quiet_tune
+from orchestrator.execution.tune_searcher import AgendaSearcher
 from orchestrator.runs.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.search.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.losses import LOSSES_ALLOWED, Losses
+from orchestrator.execution.tune_trial import LOSSES_ALLOWED, Losses
 
 
 def test_one_that_is_lost_again_and_again_at_the_same_place_is_hopeless() -> None:

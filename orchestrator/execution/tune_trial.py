@@ -2,11 +2,11 @@
 
 Tune sees an ordinary class Trainable whose `step` is the trial's next event, so that its
 schedulers mean what their documentation says; with `reuse_actors` one proxy serves many trials.
-"""
+."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -16,8 +16,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from orchestrator.cluster.devices import Need
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.losses import Losses
-from orchestrator.silence import NotWaitedForError, SilentError, answer
+from orchestrator.execution.liveness import NotWaitedForError, SilentError, answer
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
@@ -224,3 +223,33 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             ray.get(self._admission.replace.remote(self._trial_id))
         else:
             ray.get(self._admission.release.remote(self._trial_id, held_bytes))
+
+
+LOSSES_ALLOWED = 2  # without progress between them
+
+
+@dataclass
+class Losses:
+    """The losses of one trial since it last got further than it was when it was lost."""
+
+    count: int = 0
+    _step: int = 0  # the furthest that it was
+
+    def add(self, *, step: int) -> None:
+        """It was lost after this optimizer step."""
+        self.count += 1
+        self._step = max(self._step, step)
+
+    def reached(self, step: int) -> None:
+        """It has told that this optimizer step is done; steps that it repeats are no progress."""
+        if step > self._step:
+            self.count = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self.count > LOSSES_ALLOWED
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether one more would be allowed."""
+        return self.count < LOSSES_ALLOWED

@@ -48,8 +48,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **limits: float) -> Any:
     """The proxy of one trial that saves a checkpoint at every step."""
+    from orchestrator.execution.tune_trial import TrialProxy
     from orchestrator.planning.planner import Planner
-    from orchestrator.proxy import TrialProxy
 
     execution = {"max_new_tokens": 4, "checkpoint_minutes": 1e-9}
     budget = {"train_examples": 96, "eval_examples": 4, "seed": 3}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.sections import LimitsConfig
-from orchestrator.limits import SweepClock, out_of_hours, trial_limits
+from orchestrator.execution.limits import SweepClock, out_of_hours, trial_limits
 from orchestrator.runs.state import has_ended, read_state, remember
 from tests.orchestrator import tiny_sweep
 from trainables.storage.run_folder import RunFolder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.interrupts import SIGNALS, InterruptedAgain, NotedSignals
+from orchestrator.execution.signals import SIGNALS, InterruptedAgain, NotedSignals
 
 EACH = pytest.mark.parametrize("number", SIGNALS)
 

@@ -1,0 +1,1 @@
+"""A running sweep: driver, Tune loop, signals, limits, display."""

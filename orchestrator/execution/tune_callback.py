@@ -1,0 +1,140 @@
+"""What follows each result that Tune is told of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ray import tune
+
+from orchestrator.cluster.session import HostsLeft
+from orchestrator.execution.limits import out_of_hours
+from orchestrator.execution.running_sweep import Sweep, _replay
+from orchestrator.execution.signals import NotedSignals
+from orchestrator.runs.ledger import RUNNING, TrialRecord
+from trainables.spec.events import Event
+from trainables.spec.states import INTERRUPTED
+from trainables.storage.errors import StorageError
+
+
+class SweepCallback(tune.Callback):  # type: ignore[misc]
+    """Takes each result into the ledger and passes it on to the agenda and the watchers."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        scheduler: Any,
+        *,
+        signals: NotedSignals | None = None,
+    ) -> None:
+        self._sweep = sweep
+        self._scheduler = scheduler
+        self._signals = signals or NotedSignals()
+        self._ended_early = False
+        self._hosts_left = HostsLeft(sweep.cluster, sweep.say)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see AgendaSearcher
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Several times a second."""
+        self.look()
+
+    def look(self) -> None:
+        """Is it time to end?"""
+        sweep = self._sweep
+        sweep.clock.tick()
+        self._hosts_left.look()
+        if self._ended_early:
+            return
+        if self._signals.asked:
+            self._end("interrupted")
+            sweep.say("Interrupted: running trials save a checkpoint. Again to leave at once.")
+        elif sweep.clock.used_up:
+            self._end(out_of_hours(sweep.config.limits, resume_command=sweep.resume_command))
+
+    def _end(self, reason: str) -> None:
+        self._ended_early = True
+        self._sweep.agenda.end(reason)
+        self._sweep.cluster.admission.interrupt.remote()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        record = self._record(trial)
+        if _has_written(result):
+            record.folder.pull()
+        if result.get("failure"):
+            self._fail(record, result["failure"])
+            return
+        if result.get("interrupted"):
+            self._sweep.ledger.interrupted(record)
+            return
+        if "history" in result:  # it comes alone, before any event
+            self._catch_up(record, [Event.from_json(event) for event in result["history"]])
+            return
+        self._take(record, [Event.from_json(result["event"])])
+        if result.get("stopped"):
+            self._sweep.ledger.stopped(record, result["stopped"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        if record.state == RUNNING:
+            self._sweep.ledger.stopped(record)
+            _free_host(trial)
+        self._ended(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
+        self._sweep.cluster.admission.replace.remote(record.trial_id)  # it may still compute there
+        self._ended(record)
+
+    def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
+        """A trial goes on from a checkpoint: what it had reported until then counts again."""
+        record.history = []
+        _replay(self._scheduler, self._sweep.config, record, history)
+        self._take(record, history)
+
+    def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:
+        record.history += events
+        for event in events:
+            if event.kind == "rung":
+                self._sweep.agenda.rung(record, event)
+        if events and events[-1].kind == "finished":
+            self._sweep.ledger.finished(record)
+        for watcher in self._sweep.watchers:
+            watcher.trial_events(record, events)
+
+    def _fail(self, record: TrialRecord, failure: Mapping[str, Any]) -> None:
+        ledger = self._sweep.ledger
+        if failure["storage"]:  # it would be every trial's fate, one after another
+            with suppress(StorageError):
+                ledger.interrupted(record)
+            raise StorageError(failure["reason"])
+        end = ledger.infeasible if failure["infeasible"] else ledger.failed
+        end(record, failure["reason"])
+
+    def _ended(self, record: TrialRecord) -> None:
+        if record.state != INTERRUPTED:
+            self._sweep.agenda.ended(record)
+        for watcher in self._sweep.watchers:
+            watcher.trial_ended(record)
+
+    def _record(self, trial: Any) -> TrialRecord:
+        return self._sweep.ledger.records[trial.config["trial_id"]]
+
+
+def _free_host(trial: Any) -> None:
+    """Of a trial that the scheduler has stopped: Tune keeps its proxy for a next trial, which may
+    never come, while others wait for the host."""
+    proxy = trial.temporary_state.ray_actor
+    if proxy is not None:
+        proxy.leave.remote()
+
+
+def _has_written(result: Mapping[str, Any]) -> bool:
+    """Whether a host has written what the driver reads: a rung's answers, a summary, its log."""
+    kind = result["event"]["kind"] if "event" in result else ""
+    return bool(result.get("failure") or result.get("interrupted")) or kind in ("rung", "finished")

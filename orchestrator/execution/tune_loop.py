@@ -1,0 +1,89 @@
+"""Runs a planned sweep through Ray Tune: trials, then the report split for those that earned it.
+
+Tune schedules light proxies (proxy.py); the Agenda says what runs next, the Ledger keeps what came
+of it, and each event is passed on to whoever watches (display, tracker).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from ray import tune
+
+from orchestrator.execution.running_sweep import Sweep, _replay, look_ahead
+from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.tune_callback import SweepCallback
+from orchestrator.execution.tune_searcher import AgendaSearcher
+from orchestrator.execution.tune_trial import TrialProxy
+from orchestrator.search.schedulers import SCHEDULERS
+from trainables.storage.errors import storage_error_in
+
+
+def run_trials(sweep: Sweep, *, signals: NotedSignals) -> bool:
+    """Runs trials until the agenda is over; False if the user interrupted it, or has already.
+
+    Interrupted (Ctrl-C), running trials save a checkpoint and end; interrupted once more, this
+    raises InterruptedAgain at once.
+    """
+    _quiet_tune()
+    scheduler = _scheduler(sweep)
+    scratch = tempfile.mkdtemp(prefix="sweep-tune-")
+    _fit(sweep, scheduler, SweepCallback(sweep, scheduler, signals=signals), scratch)
+    return sweep.agenda.over and not signals.asked
+
+
+def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) -> None:
+    try:
+        tune.Tuner(
+            tune.with_resources(TrialProxy, _next_to_no_resources()),
+            tune_config=tune.TuneConfig(
+                search_alg=AgendaSearcher(sweep, look=callback.look),
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=sweep.cluster.most_trials + look_ahead(sweep),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                callbacks=[callback],
+            ),
+        ).fit()
+    except tune.TuneError as error:
+        raise (storage_error_in(error) or error) from error  # Tune wraps what its callbacks raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scheduler(sweep: Sweep) -> Any:
+    """The space's scheduler, with what earlier runs of this sweep told it."""
+    config = sweep.config
+    scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler, config.budget.train_examples)
+    for record in sweep.ledger:
+        _replay(scheduler, config, record, record.history)
+    return scheduler
+
+
+def _next_to_no_resources() -> tune.PlacementGroupFactory:
+    """Proxies stay on the head node and leave every CPU and GPU to the hosts."""
+    return tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+
+
+def _quiet_tune() -> None:
+    """Our own display, files and checks of results stand in for Tune's."""
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()  # AWS secrets among them, and Ray logs what it gets
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see interrupts.py
+    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = "30"
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
