@@ -79,7 +79,7 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
         "orchestrator.sweep",
         "orchestrator.report",
         "orchestrator.ask",
-        "orchestrator.predict",
+        "orchestrator.predict.__main__",
         "orchestrator.doctor",
         *LIGHT,
     ],

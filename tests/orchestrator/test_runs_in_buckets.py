@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ask, report, status, sweep
-from orchestrator.asked_models import asked_models
 from orchestrator.cluster.nodes import Node
 from orchestrator.cluster.storage_check import (
     StorageView,
@@ -17,6 +16,7 @@ from orchestrator.cluster.storage_check import (
     look_at_bucket_from_a_node,
     unshared,
 )
+from orchestrator.predict.models import asked_models
 from orchestrator.runs.lease_holder import own_lease
 from orchestrator.runs.results import open_run, read_trials
 from orchestrator.runs.state import make_folder

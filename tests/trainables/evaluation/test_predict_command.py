@@ -57,7 +57,7 @@ def rows(folder: TrialFolder) -> list[dict[str, object]]:
 
 def predict_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator.predict", *arguments],
+        [sys.executable, "-m", "orchestrator.predict.__main__", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import predict
-from orchestrator.answering import AnsweringFailedError, ask
-from orchestrator.asked_models import asked_models
-from orchestrator.predict import main
+from orchestrator.predict import __main__
+from orchestrator.predict.__main__ import main
+from orchestrator.predict.models import asked_models
+from orchestrator.predict.worker_process import AnsweringFailedError, ask
+from tests.orchestrator.predict.test_models import finished
+from tests.orchestrator.predict.test_questions import GENERATED
 from tests.orchestrator.run_builder import add_baseline, new_run, new_spec
-from tests.orchestrator.test_asked_models import finished
-from tests.orchestrator.test_asked_questions import GENERATED
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
@@ -109,7 +109,7 @@ def test_a_failure_and_ctrl_c_have_exit_codes_of_their_own(
         def fail(*given: object, error: BaseException = error, **options: object) -> None:
             raise error
 
-        monkeypatch.setattr(predict, "ask", fail)
+        monkeypatch.setattr(__main__, "ask", fail)
         assert main([str(folder.path)]) == code
 
 

@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.asked_models import (
-    KINDS,
-    AskedModel,
-    asked_models,
-    names_a_trial,
-    untrained,
-)
+from orchestrator.predict.models import KINDS, AskedModel, asked_models, names_a_trial, untrained
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS

@@ -8,10 +8,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from orchestrator.answering import AnsweringFailedError, ask
-from orchestrator.asked_models import AskedModel, asked_models, names_a_trial
-from orchestrator.asked_questions import chosen_questions, option_faults, plain_spec, task_of
-from orchestrator.predict_report import Answered, Comparison, json_lines, report
+from orchestrator.predict.comparison import Answered, Comparison, json_lines, report
+from orchestrator.predict.models import AskedModel, asked_models, names_a_trial
+from orchestrator.predict.questions import chosen_questions, option_faults, plain_spec, task_of
+from orchestrator.predict.worker_process import AnsweringFailedError, ask
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import Split
 from trainables.errors import InputError

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.answering import ModelAnswers
-from orchestrator.asked_models import AskedModel
 from orchestrator.labels import TITLES
+from orchestrator.predict.models import AskedModel
+from orchestrator.predict.worker_process import ModelAnswers
 from orchestrator.report_content import Block, Paragraph, Report, Section, Table
 from orchestrator.report_headline import score_text
 from trainables.tasks.exact_match import answer_text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.asked_questions import (
+from orchestrator.predict.questions import (
     DOWNLOADED,
     chosen_questions,
     option_faults,

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.answering import ModelAnswers
-from orchestrator.asked_models import AskedModel, untrained
-from orchestrator.predict_report import (
+from orchestrator.predict.comparison import (
     Answered,
     Comparison,
     gold_text,
@@ -20,8 +18,10 @@ from orchestrator.predict_report import (
     report,
     shortened,
 )
+from orchestrator.predict.models import AskedModel, untrained
+from orchestrator.predict.worker_process import ModelAnswers
+from tests.orchestrator.predict.test_questions import DATA
 from tests.orchestrator.run_builder import new_spec
-from tests.orchestrator.test_asked_questions import DATA
 from trainables.methods.registry import METHODS
 from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks.registry import TASKS, make_task

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from orchestrator.asked_models import AskedModel
 from orchestrator.planning.sources import PROJECT_ROOT
+from orchestrator.predict.models import AskedModel
 from trainables.errors import InputError
 
 _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")

@@ -1,0 +1,1 @@
+"""`python -m orchestrator.predict`: ask trained models side by side."""
