@@ -80,7 +80,7 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
         "orchestrator.report",
         "orchestrator.ask",
         "orchestrator.predict.__main__",
-        "orchestrator.doctor",
+        "orchestrator.doctor.__main__",
         *LIGHT,
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.doctor_cluster_file import FILL_IN
+from orchestrator.doctor.cluster_file import FILL_IN
 from tests.cluster.hosts import SHARED_AT, Host, Hosts, reason_to_skip, wait_for
 from tests.conftest import REPOSITORY
 from tests.orchestrator import tiny_sweep

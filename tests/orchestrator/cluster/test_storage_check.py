@@ -1,5 +1,5 @@
 """Storage that some node does not share is refused with the reason; SQLite never lies on shared
-storage. What other machines see is faked here; tests/orchestrator/test_doctor_checks.py has
+storage. What other machines see is faked here; tests/orchestrator/doctor/test_checks.py has
 real nodes that differ, tests/cluster real hosts."""
 
 from __future__ import annotations

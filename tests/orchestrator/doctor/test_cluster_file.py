@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from orchestrator.config.sections import ResourcesConfig
-from orchestrator.doctor_cluster_file import FILL_IN, check_cluster_file, loose_packages
+from orchestrator.doctor.cluster_file import FILL_IN, check_cluster_file, loose_packages
 from tests.conftest import REPOSITORY
 from trainables.errors import InputError
 

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from orchestrator.config.sections import ResourcesConfig
-from orchestrator.doctor_kuberay_file import kuberay_faults
-from orchestrator.doctor_node_types import node_faults, room_faults
+from orchestrator.doctor.kuberay_manifest import kuberay_faults
+from orchestrator.doctor.node_types import node_faults, room_faults
 from trainables.errors import InputError, did_you_mean
 
 Config = Mapping[str, Any]

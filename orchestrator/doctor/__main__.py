@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _look_at_file(given: argparse.Namespace) -> int:
     from orchestrator.config.reader import load_config
-    from orchestrator.doctor_cluster_file import check_cluster_file
+    from orchestrator.doctor.cluster_file import check_cluster_file
 
     resources = load_config(_space_file(given.space)).resources if given.space else None
     try:
@@ -55,9 +55,9 @@ def _look_at_cluster(given: argparse.Namespace) -> int:
 
     from orchestrator.cluster.nodes import alive_nodes
     from orchestrator.cluster.session import start_ray
-    from orchestrator.doctor_checks import CHECKS, Patient
-    from orchestrator.doctor_findings import all_passed, table
-    from orchestrator.doctor_sweep import check_sweep
+    from orchestrator.doctor.checks import CHECKS, Patient
+    from orchestrator.doctor.findings import all_passed, table
+    from orchestrator.doctor.trial_check import check_sweep
     from orchestrator.sweep import storage_place
 
     began = time.monotonic()
@@ -101,7 +101,7 @@ def _needs(space: str) -> tuple[list[str], bool]:
 
 def _space_file(given: str) -> Path:
     """The file as given, or the shipped one by that path from any working directory."""
-    shipped = Path(__file__).resolve().parent.parent / given
+    shipped = Path(__file__).resolve().parent.parent.parent / given
     return shipped if not Path(given).exists() and shipped.exists() else Path(given)
 
 

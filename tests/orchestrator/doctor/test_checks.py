@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.doctor import FINE, SOMETHING_FAILED
+from orchestrator.doctor.__main__ import FINE, SOMETHING_FAILED
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def _await_two_nodes(address: str) -> None:
 
 def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator.doctor", *arguments],
+        [sys.executable, "-m", "orchestrator.doctor.__main__", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -14,8 +14,8 @@ from typing import Any
 from orchestrator.cluster.nodes import Node
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.doctor_checks import Patient
-from orchestrator.doctor_findings import Finding
+from orchestrator.doctor.checks import Patient
+from orchestrator.doctor.findings import Finding
 from orchestrator.planning.planner import Planner
 from trainables.storage.run_folder import RunFolder
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.nodes import Answer, Node
-from orchestrator.doctor import BAD_INPUT, FINE, SOMETHING_FAILED, main
-from orchestrator.doctor_checks import differing
-from orchestrator.doctor_findings import Finding, all_passed, table
-from orchestrator.doctor_node import node_reaches, read_ops
+from orchestrator.doctor.__main__ import BAD_INPUT, FINE, SOMETHING_FAILED, main
+from orchestrator.doctor.checks import differing
+from orchestrator.doctor.findings import Finding, all_passed, table
+from orchestrator.doctor.node_probes import node_reaches, read_ops
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tracking.mlflow_servers import free_port
 
@@ -83,7 +83,7 @@ def test_a_cluster_file_that_is_not_ready_fails_with_all_that_is_to_mend(
 def test_a_cluster_file_that_is_ready_passes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestrator.doctor_cluster_file import FILL_IN
+    from orchestrator.doctor.cluster_file import FILL_IN
 
     shipped = (REPOSITORY / "clusters" / "kuberay" / "rayjob.yaml").read_text()
     file = tmp_path / "job.yaml"

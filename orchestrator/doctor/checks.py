@@ -11,8 +11,8 @@ from typing import Any
 
 from orchestrator.cluster.nodes import Answer, Node, nodes_that_may_come, on_every_node
 from orchestrator.cluster.storage_check import look_at_storage, unshared
-from orchestrator.doctor_findings import Finding
-from orchestrator.doctor_node import (
+from orchestrator.doctor.findings import Finding
+from orchestrator.doctor.node_probes import (
     node_deepspeed,
     node_devices,
     node_models,

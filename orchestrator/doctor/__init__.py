@@ -1,0 +1,1 @@
+"""`python -m orchestrator.doctor`: is this cluster fit for sweeps?"""
