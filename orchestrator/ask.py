@@ -18,9 +18,9 @@ from orchestrator.labels import (
     percent_text,
     seconds_text,
 )
-from orchestrator.loading import loading_lines
-from orchestrator.report_content import Block, Paragraph, Report, Section, Table
-from orchestrator.report_headline import score_text
+from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
+from orchestrator.reporting.load_snippet import loading_lines
+from orchestrator.reporting.sections.headline import score_text
 from orchestrator.runs.derived_metrics import (
     GPU_OVERHEAD_BYTES,
     gpu_memory_bytes,

@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import report_costs as costs
-from orchestrator import report_findings as findings
-from orchestrator import report_flips, report_methods
-from orchestrator import report_tables as tables
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import candidates
-from orchestrator.report_batch_size import batch_sizes
-from orchestrator.report_content import Block, Code, Paragraph, Report, Section, Table
-from orchestrator.report_headline import headline
-from orchestrator.results_csv import write_results
+from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
+from orchestrator.reporting.results_csv import write_results
+from orchestrator.reporting.sections import costs, findings, flips, methods, tables
+from orchestrator.reporting.sections.batch_sizes import batch_sizes
+from orchestrator.reporting.sections.headline import headline
 from orchestrator.runs.progress import (
     is_over,
     progress_text,
@@ -57,12 +54,12 @@ def write_report(
 ) -> Report:
     """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
     counted its FLOPs flops.png too."""
-    from orchestrator.flops_plot import plot_flops
-    from orchestrator.pareto_plot import plot
+    from orchestrator.reporting.plots.flops import plot_flops
+    from orchestrator.reporting.plots.pareto import plot
 
     results = read_trials(run, is_driven=is_driven)
     write_results(run, results)
-    report_flips.write_flips(run, report_flips.find_pairs(results))
+    flips.write_flips(run, flips.find_pairs(results))
     plot(run, results)
     plot_flops(run, results)
     report = _report_of(run, results, guesses)
@@ -105,14 +102,14 @@ def _report_of(
         ),
         findings.differences(results, metric=score),
         tables.best_trials(results, metric=metric),
-        *report_methods.methods(results, metric=metric),
+        *methods.methods(results, metric=metric),
         tables.pareto_front(results, picture=picture),
         *costs.flops(results, picture=curves),
         costs.spent(results, metric=metric),
         *batch_sizes(results),
         tables.cells(results, metric=metric),
         tables.baselines(results),
-        report_flips.flips(report_flips.find_pairs(results), run.flips_file),
+        flips.flips(flips.find_pairs(results), run.flips_file),
         findings.what_mattered(results, metric=metric),
         findings.not_finished(results),
         costs.prediction_error(results),

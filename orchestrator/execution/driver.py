@@ -15,7 +15,7 @@ from orchestrator.execution.limits import SweepClock, out_of_hours
 from orchestrator.execution.report_split import _worth_keeping, _worth_reporting
 from orchestrator.execution.signals import InterruptedAgain, NotedSignals
 from orchestrator.planning.planner import Planner
-from orchestrator.report_content import Report
+from orchestrator.reporting.document import Report
 from orchestrator.runs.cleanup import discard_beaten_models
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.results import read_trials

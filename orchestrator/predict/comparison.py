@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.labels import TITLES
 from orchestrator.predict.models import AskedModel
 from orchestrator.predict.worker_process import ModelAnswers
-from orchestrator.report_content import Block, Paragraph, Report, Section, Table
-from orchestrator.report_headline import score_text
+from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
+from orchestrator.reporting.sections.headline import score_text
 from trainables.tasks.exact_match import answer_text
 from trainables.tasks.task import Example, Task
 

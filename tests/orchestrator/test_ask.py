@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.analysis.best_within import Question, answer
 from orchestrator.ask import main
-from orchestrator.loading import loading_lines
+from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.analysis.batch_sizes import Study, studies
 from orchestrator.report import build_report
-from orchestrator.report_batch_size import HEADING
+from orchestrator.reporting.sections.batch_sizes import HEADING
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder

@@ -15,8 +15,8 @@ from orchestrator.analysis.costs import (
     prediction_errors,
     speed_ranks,
 )
-from orchestrator.flops_plot import caption, plot_flops
-from orchestrator.results_csv import write_results
+from orchestrator.reporting.plots.flops import caption, plot_flops
+from orchestrator.reporting.results_csv import write_results
 from orchestrator.runs.derived_metrics import (
     GPU_OVERHEAD_BYTES,
     PREDICTED,

@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator.analysis.flips import Pair, quantization_knobs
 from orchestrator.report import build_report, write_report
-from orchestrator.report_flips import COLUMNS, find_pairs
+from orchestrator.reporting.sections.flips import COLUMNS, find_pairs
 from orchestrator.runs.results import read_trials
+from tests.orchestrator.reporting.test_builder import section
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
-from tests.orchestrator.test_report import section
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
 

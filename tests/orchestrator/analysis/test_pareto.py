@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.analysis.pareto import COST, COSTS, VALUE, front, unbeaten
-from orchestrator.pareto_plot import caption, plot
+from orchestrator.reporting.plots.pareto import caption, plot
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes

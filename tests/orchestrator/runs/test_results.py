@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.results_csv import write_results
+from orchestrator.reporting.results_csv import write_results
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.results import damage, open_run, read_config, read_predictions, read_trials
 from orchestrator.runs.trial_result import TrialResult, ranked

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.loading import loading_lines
+from orchestrator.reporting.load_snippet import loading_lines
 from tests.tiny_trials import make_spec, make_trial
 from trainables.models.base import load_base
 from trainables.training.loop import train

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report import build_report, main, write_report
-from orchestrator.report_headline import base_of
+from orchestrator.reporting.sections.headline import base_of
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import unfinished
 from orchestrator.runs.results import read_predictions, read_trials

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report import build_report
-from orchestrator.report_methods import CHOSEN, HEADING, SHARED
+from orchestrator.reporting.sections.methods import CHOSEN, HEADING, SHARED
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder

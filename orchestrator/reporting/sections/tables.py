@@ -15,8 +15,8 @@ from orchestrator.labels import (
     seconds_text,
     title,
 )
-from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
-from orchestrator.report_headline import base_of, score_text
+from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
+from orchestrator.reporting.sections.headline import base_of, score_text
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.trial_result import TrialResult, ranked
 

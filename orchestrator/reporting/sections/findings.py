@@ -15,9 +15,9 @@ from orchestrator.analysis.importance import (
 )
 from orchestrator.analysis.significance import any_difference, compare
 from orchestrator.labels import p_text, title
-from orchestrator.report_content import Block, Paragraph, Section, Table
-from orchestrator.report_headline import comparison_text, value_text
-from orchestrator.report_tables import loss_order
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
+from orchestrator.reporting.sections.headline import comparison_text, value_text
+from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import TrialResult, ranked

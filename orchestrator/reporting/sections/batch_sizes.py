@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
 from orchestrator.labels import MISSING, bytes_text, model_name, quantization_name
-from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import AUTO

@@ -16,8 +16,8 @@ from orchestrator.labels import (
     number_text,
     seconds_text,
 )
-from orchestrator.report_content import Block, Paragraph, Section, Table
-from orchestrator.report_headline import comparison_text, score_text
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
+from orchestrator.reporting.sections.headline import comparison_text, score_text
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 

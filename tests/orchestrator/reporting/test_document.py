@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from orchestrator.report_content import Paragraph, Report, Section, Table
+from orchestrator.reporting.document import Paragraph, Report, Section, Table
 
 HEADERS = ["trial", "configuration", "EmAcc (95%)", "report EmAcc (95%)", "eval loss",
            "train memory", "eval memory", "time"]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.analysis.flips import Direction, Flip, Pair, pairs
 from orchestrator.labels import p_text, percent_text, trial_label
-from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder

@@ -26,8 +26,8 @@ from orchestrator.labels import (
     seconds_text,
     title,
 )
-from orchestrator.report_content import Block, Paragraph, Picture, Section, Table
-from orchestrator.report_headline import score_text
+from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
+from orchestrator.reporting.sections.headline import score_text
 from orchestrator.runs.trial_result import TrialResult, ranked
 
 SHOWN = 10  # trials in the table of costs; results.csv has all

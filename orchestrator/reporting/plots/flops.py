@@ -14,8 +14,14 @@ from typing import Any
 from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
 from orchestrator.analysis.pareto import VALUE, candidates, front
 from orchestrator.labels import title
-from orchestrator.pareto_plot import draw_front, extend_front, new_axes, style_of, value_limits
-from orchestrator.pareto_words import INK, Style, draw_legend, label_front
+from orchestrator.reporting.plots.annotations import INK, Style, draw_legend, label_front
+from orchestrator.reporting.plots.pareto import (
+    draw_front,
+    extend_front,
+    new_axes,
+    style_of,
+    value_limits,
+)
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.analysis.significance import Comparison, compare, wilson
 from orchestrator.labels import p_text, percent_text, points_text, title, trial_label
-from orchestrator.report_content import Block, Paragraph, Section, Table
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import Row, read_predictions
 from orchestrator.runs.trial_result import Split, TrialResult
 
