@@ -3,68 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from orchestrator.analysis.costs import TRAIN_FLOPS
-from orchestrator.analysis.pareto import candidates
-from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
-from orchestrator.reporting.results_csv import write_results
-from orchestrator.reporting.sections import costs, findings, flips, methods, tables
-from orchestrator.reporting.sections.batch_sizes import batch_sizes
-from orchestrator.reporting.sections.headline import headline
-from orchestrator.runs.progress import (
-    is_over,
-    progress_text,
-    remembered,
-    resume_line,
-    run_name,
-    wanted_trials,
-)
-from orchestrator.runs.results import damage, open_run, read_config, read_trials
-from orchestrator.runs.trial_result import TrialResult, objective, ranked
+from orchestrator.reporting.builder import build_report, write_report
+from orchestrator.runs.results import open_run
 from trainables.errors import InputError
-from trainables.storage.run_folder import RunFolder
-
-
-def build_report(
-    run: RunFolder,
-    guesses: Mapping[str, float] | None = None,
-    *,
-    is_driven: bool | None = None,
-) -> Report:
-    """The report of the run as it lies on disk now, finished or not.
-
-    `guesses` maps a way to answer without a model ('best_constant', 'copy_a_cell') to its share
-    right of the report split's numeric questions; None: what the sweep remembered is taken.
-    `is_driven` is as for `results.read_trials`. Reads only; raises nothing for what a sweep left
-    incomplete.
-    """
-    return _report_of(run, read_trials(run, is_driven=is_driven), guesses)
-
-
-def write_report(
-    run: RunFolder,
-    guesses: Mapping[str, float] | None = None,
-    *,
-    is_driven: bool | None = None,
-) -> Report:
-    """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
-    counted its FLOPs flops.png too."""
-    from orchestrator.reporting.plots.flops import plot_flops
-    from orchestrator.reporting.plots.pareto import plot
-
-    results = read_trials(run, is_driven=is_driven)
-    write_results(run, results)
-    flips.write_flips(run, flips.find_pairs(results))
-    plot(run, results)
-    plot_flops(run, results)
-    report = _report_of(run, results, guesses)
-    run.write_text(run.report_file, report.markdown())
-    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,81 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = build_report(run)
     report.print()
     return 0
-
-
-def _report_of(
-    run: RunFolder, results: Sequence[TrialResult], guesses: Mapping[str, float] | None
-) -> Report:
-    config, warnings = read_config(run)
-    metric = objective(config)
-    score = "em_acc" if metric.endswith("loss") else metric
-    best = next(iter(ranked(results, metric)), None)
-    picture = run.pareto_file if candidates(results) else None
-    curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
-    sections = [
-        _progress(run, results, config),
-        headline(
-            best, results, metric=metric, guesses=guesses or remembered(run).get("guesses", {})
-        ),
-        findings.differences(results, metric=score),
-        tables.best_trials(results, metric=metric),
-        *methods.methods(results, metric=metric),
-        tables.pareto_front(results, picture=picture),
-        *costs.flops(results, picture=curves),
-        costs.spent(results, metric=metric),
-        *batch_sizes(results),
-        tables.cells(results, metric=metric),
-        tables.baselines(results),
-        flips.flips(flips.find_pairs(results), run.flips_file),
-        findings.what_mattered(results, metric=metric),
-        findings.not_finished(results),
-        costs.prediction_error(results),
-        findings.facts(results),
-        findings.provenance(results),
-        _paths(run),
-        *_warnings(
-            [*warnings, *damage(run), *(text for item in results for text in item.warnings)]
-        ),
-    ]
-    return Report(f"Sweep {run_name(run)}", sections)
-
-
-def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
-    wanted = wanted_trials(config)
-    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted))]
-    if not is_over(run, results, wanted):
-        blocks += [Paragraph("To go on:"), Code(resume_line(run))]
-    return Section("Progress", blocks)
-
-
-def _paths(run: RunFolder) -> Section:
-    paths = [
-        ("this report", run.report_file),
-        ("all trials", run.results_file),
-        ("what quantization changed", run.flips_file),
-        ("Pareto plot", run.pareto_file),
-        ("EmAcc against FLOPs", run.flops_file),
-        ("trial folders", run.path / "trials"),
-        ("MLflow database", run.tracking_database),
-    ]
-    rows = [(what, _published(run, path)) for what, path in paths]
-    store = f"sqlite:///{Path(run.tracking_database).resolve()}"
-    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
-    ask = shlex.join(["python", "-m", "orchestrator.ask", run.place, "--gpu-memory", "12GiB"])
-    return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])
-
-
-def _published(run: RunFolder, path: Path) -> str:
-    """Where a reader finds it: in the bucket, if that is the truth; MLflow's database is here."""
-    if run.mirror is None or not path.is_relative_to(run.path):
-        return str(path)
-    return f"{run.place}/{path.relative_to(run.path).as_posix()}"
-
-
-def _warnings(texts: Sequence[str]) -> list[Section]:
-    if not texts:
-        return []
-    return [Section("Warnings", [Paragraph(text) for text in texts])]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text, title
+from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text, title
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.runs.lease_holder import is_alive, read_lease
 from orchestrator.runs.progress import (

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from orchestrator.cli import DEFAULT_SPACE, _space_file, storage_place
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.config.sections import SweepConfig
     from orchestrator.planning.planner import Planner
 
-DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _EXIT_CODES = {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted": INTERRUPTED}
 
@@ -135,13 +135,6 @@ def _run_folder(given: argparse.Namespace) -> RunFolder:
     return RunFolder.at(f"{storage_place(given.storage)}/{name}")
 
 
-def storage_place(given: str) -> str:
-    """`--storage` as it is named everywhere: an absolute path, or a URL. Raises InputError."""
-    from trainables.storage.object_store import checked_url, is_url
-
-    return checked_url(given) if is_url(given) else str(Path(given).expanduser().resolve())
-
-
 def resume_command(given: argparse.Namespace) -> str:
     """The command line that goes on with this sweep; a password in it is left out."""
     import shlex
@@ -158,12 +151,6 @@ def resume_command(given: argparse.Namespace) -> str:
     for override in given.set:
         words += ["--set", redact(override)]
     return shlex.join(words)
-
-
-def _space_file(given: str) -> Path:
-    """The file as given, or the shipped one by that path from any working directory."""
-    shipped = Path(__file__).resolve().parent.parent / given
-    return shipped if not Path(given).exists() and shipped.exists() else Path(given)
 
 
 def _parser() -> argparse.ArgumentParser:

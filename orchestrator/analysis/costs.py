@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.labels import quantization_name
+from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 
 TRAIN_FLOPS = "train_flops"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.analysis.significance import Comparison, compare
-from orchestrator.labels import quantization_name
+from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS

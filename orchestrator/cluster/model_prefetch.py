@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.cluster.nodes import Node, alive_nodes, on_every_node
-from orchestrator.labels import bytes_text
+from orchestrator.formatting import bytes_text
 from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all

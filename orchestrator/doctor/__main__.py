@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.sweep import DEFAULT_SPACE
+from orchestrator.cli import DEFAULT_SPACE
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 
@@ -53,12 +53,12 @@ def _look_at_file(given: argparse.Namespace) -> int:
 def _look_at_cluster(given: argparse.Namespace) -> int:
     import ray
 
+    from orchestrator.cli import storage_place
     from orchestrator.cluster.nodes import alive_nodes
     from orchestrator.cluster.session import start_ray
     from orchestrator.doctor.checks import CHECKS, Patient
     from orchestrator.doctor.findings import all_passed, table
     from orchestrator.doctor.trial_check import check_sweep
-    from orchestrator.sweep import storage_place
 
     began = time.monotonic()
     models, uses_deepspeed = _needs(given.space or DEFAULT_SPACE)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from orchestrator.labels import bytes_text, number_text, percent_text, seconds_text
+from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 

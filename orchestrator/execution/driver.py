@@ -296,7 +296,7 @@ class Driver:
         return self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
 
     def _report(self) -> Report:
-        from orchestrator.report import write_report
+        from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from orchestrator.execution.display import SweepDisplay
-from orchestrator.labels import trial_label
 from orchestrator.runs.ledger import TrialRecord
+from orchestrator.runs.trial_label import trial_label
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.sync import finish_trial, start_trial
 from trainables.spec.events import Event

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.labels import TITLES
+from orchestrator.formatting import TITLES
 from orchestrator.predict.models import AskedModel
 from orchestrator.predict.worker_process import ModelAnswers
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table

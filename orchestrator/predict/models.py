@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.labels import model_name, trial_label
 from orchestrator.planning.sources import find_model
 from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.trial_label import model_name, trial_label
 from orchestrator.runs.trial_result import objective, ranked
 from trainables.errors import InputError
 from trainables.spec.knobs import canonical

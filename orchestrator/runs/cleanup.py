@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from orchestrator.labels import bytes_text
+from orchestrator.formatting import bytes_text
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.labels import trial_label
+from orchestrator.runs.trial_label import trial_label
 from trainables.spec.events import Event
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
 from trainables.storage.trial_folder import TrialFolder

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.report import build_report
+from orchestrator.reporting.builder import build_report
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.runs.results import damage, read_predictions, read_trials
 from orchestrator.runs.state import has_ended, read_state

@@ -18,8 +18,8 @@ import pytest
 import torch
 import yaml
 
-from orchestrator.report import build_report, write_report
 from orchestrator.report import main as report
+from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.runs.ledger import Ledger
 from orchestrator.runs.results import open_run, read_predictions, read_trials
 from orchestrator.runs.state import refuse_another_space

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.analysis.pareto import COST, VALUE
-from orchestrator.labels import model_name, quantization_name
+from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
 
 KNOWN = ("none", "int8", "nf4", "fp4")

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
 from orchestrator.analysis.pareto import VALUE, candidates, front
-from orchestrator.labels import title
+from orchestrator.formatting import title
 from orchestrator.reporting.plots.annotations import INK, Style, draw_legend, label_front
 from orchestrator.reporting.plots.pareto import (
     draw_front,

@@ -13,9 +13,10 @@ from typing import Any
 
 from orchestrator.analysis.pareto import COST, VALUE, candidates, front
 from orchestrator.analysis.significance import wilson
-from orchestrator.labels import model_name, quantization_name, title
+from orchestrator.formatting import title
 from orchestrator.reporting.plots.annotations import INK, KNOWN, Style, draw_legend, label_front
 from orchestrator.runs.results import read_trials
+from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder
 

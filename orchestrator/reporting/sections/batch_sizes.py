@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
-from orchestrator.labels import MISSING, bytes_text, model_name, quantization_name
+from orchestrator.formatting import MISSING, bytes_text
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
+from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import AUTO
 

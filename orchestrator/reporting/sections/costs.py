@@ -17,7 +17,7 @@ from orchestrator.analysis.costs import (
     speed_ranks,
 )
 from orchestrator.analysis.pareto import COST, front
-from orchestrator.labels import (
+from orchestrator.formatting import (
     MISSING,
     byte_seconds_text,
     bytes_text,

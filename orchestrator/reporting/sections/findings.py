@@ -14,7 +14,7 @@ from orchestrator.analysis.importance import (
     knob_verdicts,
 )
 from orchestrator.analysis.significance import any_difference, compare
-from orchestrator.labels import p_text, title
+from orchestrator.formatting import p_text, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, value_text
 from orchestrator.reporting.sections.tables import loss_order

@@ -9,9 +9,10 @@ from itertools import groupby
 from pathlib import Path
 
 from orchestrator.analysis.flips import Direction, Flip, Pair, pairs
-from orchestrator.labels import p_text, percent_text, trial_label
+from orchestrator.formatting import p_text, percent_text
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.significance import Comparison, compare, wilson
-from orchestrator.labels import p_text, percent_text, points_text, title, trial_label
+from orchestrator.formatting import p_text, percent_text, points_text, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
 
 BY_CONTENT = ("model", "prompt")  # their digests count instead of their names

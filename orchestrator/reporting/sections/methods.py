@@ -8,17 +8,11 @@ from itertools import groupby
 from orchestrator.analysis.costs import has_device_alone
 from orchestrator.analysis.pareto import COST
 from orchestrator.analysis.significance import compare
-from orchestrator.labels import (
-    MISSING,
-    bytes_text,
-    method_name,
-    model_name,
-    number_text,
-    seconds_text,
-)
+from orchestrator.formatting import MISSING, bytes_text, number_text, seconds_text
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, score_text
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.trial_label import method_name, model_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 
 HEADING = "Methods"

@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.analysis.pareto import COST, front
-from orchestrator.labels import (
-    bytes_text,
-    model_name,
-    number_text,
-    percent_text,
-    quantization_name,
-    seconds_text,
-    title,
-)
+from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text, title
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
 from orchestrator.reporting.sections.headline import base_of, score_text
 from orchestrator.runs.progress import counts_text
+from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult, ranked
 
 SHOWN = 10  # best trials in the table; results.csv has all

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.analysis.batch_sizes import Study, studies
-from orchestrator.report import build_report
+from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.sections.batch_sizes import HEADING
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes

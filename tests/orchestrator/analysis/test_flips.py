@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.analysis.flips import Pair, quantization_knobs
-from orchestrator.report import build_report, write_report
+from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.reporting.sections.flips import COLUMNS, find_pairs
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.reporting.test_builder import section

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from orchestrator.execution.display import SweepDisplay
 from orchestrator.execution.observers import DisplayWatcher
-from orchestrator.labels import bytes_text, seconds_text, trial_label
+from orchestrator.formatting import bytes_text, seconds_text
 from orchestrator.runs.ledger import TrialRecord
+from orchestrator.runs.trial_label import trial_label
 from tests.orchestrator.run_builder import new_spec
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical

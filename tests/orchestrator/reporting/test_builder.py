@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report import build_report, main, write_report
+from orchestrator.report import main
+from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.reporting.sections.headline import base_of
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import unfinished

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report import build_report, write_report
+from orchestrator.reporting.builder import build_report, write_report
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 

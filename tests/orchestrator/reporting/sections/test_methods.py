@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report import build_report
+from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.sections.methods import CHOSEN, HEADING, SHARED
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder

@@ -1,0 +1,185 @@
+"""The answer of `python -m orchestrator.ask` as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.analysis.best_within import Answer, Miss, Question, Tie
+from orchestrator.analysis.significance import wilson
+from orchestrator.formatting import (
+    byte_seconds_text,
+    bytes_text,
+    flops_text,
+    number_text,
+    percent_text,
+    seconds_text,
+)
+from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
+from orchestrator.reporting.load_snippet import loading_lines
+from orchestrator.reporting.sections.headline import score_text
+from orchestrator.runs.derived_metrics import gpu_memory_bytes, has_gpu_alone, peak_memory_bytes
+from orchestrator.runs.progress import progress_text, run_name, wanted_trials
+from orchestrator.runs.results import read_config
+from orchestrator.runs.trial_result import TrialResult
+from trainables.storage.run_folder import RunFolder
+from trainables.storage.sealed_json import DamagedError
+
+SHOWN = 8  # ties
+AIM_WORDS = {
+    "em_error": "The highest EmAcc",
+    "memory": "The least memory",
+    "train_flops": "The fewest train FLOPs",
+}
+
+
+def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Answer) -> Report:
+    """The answer for a terminal, up to the heading of the lines that load it."""
+    question = _question_text(found)
+    title = f"Sweep {run_name(run)}"
+    state = progress_text(run, results, wanted_trials(read_config(run)[0]))
+    asked = Section(question, [Paragraph(state)])
+    if found.best is None:
+        return Report(title, [asked, Section("None qualifies", _why_not(found))])
+    sections = [asked, Section("Answer", _best(found.best, found.question))]
+    sections.append(Section("It ties with", _ties(found)))
+    sections.append(Section("How to load it", []))
+    return Report(title, sections)
+
+
+def _question_text(found: Answer) -> str:
+    asked = found.question
+    limits = []
+    if asked.gpu_memory is not None:
+        limits.append(f"in {bytes_text(asked.gpu_memory)}")
+    if asked.min_em_acc is not None:
+        limits.append(f"with EmAcc of {percent_text(asked.min_em_acc)} or more")
+    return " ".join([AIM_WORDS[asked.minimize], *limits])
+
+
+def _best(item: TrialResult, question: Question) -> list[Block]:
+    blocks: list[Block] = [
+        Paragraph(f"`{item.trial_id}`: {item.label}", strong=True),
+        Table(["", "value"], _numbers(item), words=2),
+    ]
+    return [*blocks, *(Paragraph(text) for text in _caveats(item, question))]
+
+
+def _numbers(item: TrialResult) -> list[tuple[str, str]]:
+    metrics = item.metrics
+    report = score_text(item.report_metrics.get("em_acc"), item.report_count)
+    return [
+        (
+            "EmAcc (95%)",
+            f"{score_text(metrics['em_acc'], item.count())} of {item.count()} questions",
+        ),
+        ("EmAcc on the report split", report if item.report_metrics else "not scored there"),
+        ("eval loss", number_text(metrics.get("eval_loss"))),
+        ("GPU memory", _memory_text(item)),
+        ("train FLOPs, evaluation FLOPs", _flops_text(item)),
+        ("device time", seconds_text(metrics.get("device_seconds"))),
+        ("memory x time", byte_seconds_text(item.costs.get("memory_byte_seconds"))),
+        ("measured on", str(item.provenance.get("device", "unknown"))),
+    ]
+
+
+def _memory_text(item: TrialResult) -> str:
+    """Both parts of it."""
+    whole, peak = gpu_memory_bytes(item.metrics), peak_memory_bytes(item.metrics)
+    if whole is None or peak is None:
+        return "not measured"
+    seen = "seen" if has_gpu_alone(item.metrics) else "assumed"
+    beside = f"{bytes_text(whole - peak)} {seen} for CUDA"
+    return f"{bytes_text(whole)}: tensors {bytes_text(peak)}, {beside}"
+
+
+def _flops_text(item: TrialResult) -> str:
+    counted = [item.metrics.get(name) for name in ("train_flops", "eval_flops")]
+    return ", ".join(map(flops_text, counted)) if any(counted) else "not counted"
+
+
+def _caveats(item: TrialResult, question: Question) -> list[str]:
+    texts = []
+    if "em_acc" not in item.report_metrics:
+        texts.append("The selection split chose it, so its EmAcc there flatters it.")
+    low, _ = wilson(item.metrics["em_acc"], item.count())
+    if question.min_em_acc is not None and low < question.min_em_acc:
+        asked = percent_text(question.min_em_acc)
+        texts.append(f"Its interval reaches below the {asked} that were asked for.")
+    if item.provenance.get("device_type") == "cpu" and question.gpu_memory is not None:
+        texts.append("It was measured on a CPU: on a GPU other kernels take other memory.")
+    damaged = item.folder.damaged_adapter()
+    if damaged:
+        texts.append(f"Don't use its adapter: {damaged[0]} is damaged or gone.")
+    return texts
+
+
+def _ties(found: Answer) -> list[Block]:
+    blocks: list[Block] = []
+    if not found.ties:
+        blocks.append(Paragraph("None: of those that qualify, none can be taken for it."))
+    else:
+        headers = ["trial", "configuration", "EmAcc", "train FLOPs", "GPU memory", "p"]
+        rows = [_tie_row(tie) for tie in found.ties[:SHOWN]]
+        blocks.append(Table(headers, rows, words=2))
+    if len(found.ties) > SHOWN:
+        blocks.append(Paragraph(f"{len(found.ties) - SHOWN} more; --json names all."))
+    if found.not_compared:
+        text = f"{found.not_compared} others have no sound predictions to compare with."
+        blocks.append(Paragraph(text))
+    return blocks
+
+
+def _tie_row(tie: Tie) -> tuple[str, ...]:
+    item = tie.trial
+    return (
+        item.trial_id,
+        item.label,
+        percent_text(item.metrics["em_acc"]),
+        flops_text(item.metrics.get("train_flops")),
+        bytes_text(gpu_memory_bytes(item.metrics)),
+        f"{tie.p_value:.2g}",
+    )
+
+
+def _why_not(found: Answer) -> list[Block]:
+    blocks: list[Block] = [Paragraph(_considered_text(found))]
+    for miss in found.misses:
+        blocks.append(Paragraph(f"Closest: `{miss.trial.trial_id}`, {_miss_text(miss, found)}."))
+    return blocks
+
+
+def _considered_text(found: Answer) -> str:
+    if found.considered:
+        return f"None of {found.considered} finished trials is within the limits."
+    if not found.unmeasured:
+        return "No trial has finished."
+    what = found.question.minimize
+    why = ": they had no prediction to count by" if what == "train_flops" else ""
+    return f"{found.unmeasured} trials have finished, none with {what} measured{why}."
+
+
+def _miss_text(miss: Miss, found: Answer) -> str:
+    item, asked = miss.trial, found.question
+    em_acc, memory = (
+        percent_text(item.metrics["em_acc"]),
+        bytes_text(gpu_memory_bytes(item.metrics)),
+    )
+    faults = []
+    if miss.excess_bytes > 0:
+        more = bytes_text(miss.excess_bytes)
+        faults.append(f"needs {more} more than {bytes_text(asked.gpu_memory)}")
+    if miss.lacking_em_acc > 0:
+        faults.append(f"lacks {100 * miss.lacking_em_acc:.1f} points of the EmAcc asked for")
+    return f"{item.label} (EmAcc {em_acc}, {memory}): {' and '.join(faults)}"
+
+
+def _lines(best: TrialResult | None) -> list[str]:
+    if best is None:
+        return []
+    if best.folder.model_was_removed:
+        return ["# Its model was removed from its folder: there is nothing to load."]
+    try:
+        best.folder.pull_trained()
+        return loading_lines(best.folder)
+    except (OSError, DamagedError) as error:
+        return [f"# it can't be read: {error}"]
