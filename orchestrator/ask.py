@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from orchestrator.analysis.best_within import AIMS, Question, answer, as_json
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import _lines, answer_report
-from orchestrator.runs.derived_metrics import GPU_OVERHEAD_BYTES
 from orchestrator.runs.results import open_run, read_trials
 from trainables.errors import InputError
+from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
 
 ANSWERED, NONE_QUALIFIES, BAD_INPUT = 0, 1, 2
 _DESCRIPTION = """\

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+CHANGED = "has changed since this trial was planned; run the sweep under another --name."
+
 
 class InputError(ValueError):
     """One or more faults in what the user gave; the command line prints them and exits with 2.

@@ -2,7 +2,7 @@
 
 Without sharing a host is an actor that asks Ray for its GPU or its CPU core. Where trials share
 GPUs, each GPU is reserved by a placement group of one bundle, and its hosts are actors inside it.
-."""
+"""
 
 from __future__ import annotations
 

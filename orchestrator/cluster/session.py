@@ -16,7 +16,6 @@ from orchestrator.cluster.host_shape import HostShape, host_shape, one_accelerat
 from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes
 from orchestrator.cluster.nodes import nodes_that_may_come
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
-from orchestrator.execution.signals import NotedSignals
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel
@@ -134,14 +133,14 @@ def open_hosts(
     trials: int,
     provenance: dict[str, str],
     say: Callable[[str], None],
-    signals: NotedSignals,
+    check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
 ) -> Cluster:
     """Brings the hub's `models` to the nodes, starts the hosts and waits for the first; says what
     it waits for.
 
-    Raises InputError if no node has room for one or a model can't be had, KeyboardInterrupt at a
-    noted signal.
+    `check` is called while it waits and may raise, as at a signal. Raises InputError if no node
+    has room for a host or a model can't be had.
     """
     import ray
 
@@ -158,11 +157,11 @@ def open_hosts(
         trials=trials,
     )
     weights = Weights(models, HubAccess.of(os.environ))
-    bring_to_nodes(weights, on_gpus=shape.gpus > 0, say=say, check=signals.check)
+    bring_to_nodes(weights, on_gpus=shape.gpus > 0, say=say, check=check)
     name = f"admission-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
     admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
-    device = _first_host(admission.open.remote(weights), shape, say, signals)
+    device = _first_host(admission.open.remote(weights), shape, say, check)
     return Cluster(shape, admission, name, device, sharing, tuple(nodes))
 
 
@@ -190,13 +189,13 @@ def _sharing(resources: ResourcesConfig, shape: HostShape) -> Sharing:
 
 
 def _first_host(
-    description: Any, shape: HostShape, say: Callable[[str], None], signals: NotedSignals
+    description: Any, shape: HostShape, say: Callable[[str], None], check: Callable[[], None]
 ) -> dict[str, Any]:
     import ray
 
     began = said = time.monotonic()
     while not ray.wait([description], timeout=SECONDS_BETWEEN_LOOKS)[0]:
-        signals.check()
+        check()
         if time.monotonic() - said >= SECONDS_BETWEEN_WAITING_LINES:
             said = time.monotonic()
             say(_waiting_line(shape, seconds=said - began))

@@ -2,7 +2,7 @@
 
 `load_config` reads the file with its `--set` overrides; `to_mapping` and `from_mapping` keep it
 in the run folder.
-."""
+"""
 
 from __future__ import annotations
 

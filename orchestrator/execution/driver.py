@@ -2,7 +2,7 @@
 
 What lies in the run folder decides what is left to do; nothing else is carried over from an
 earlier start.
-."""
+"""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Driver:
             trials=trials,
             provenance=provenance,
             say=display.message,
-            signals=self._signals,
+            check=self._signals.check,
             models=hub_models(
                 self.planner.models.values(), allow_bin=self.config.execution.allow_bin_weights
             ),

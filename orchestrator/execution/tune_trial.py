@@ -2,7 +2,7 @@
 
 Tune sees an ordinary class Trainable whose `step` is the trial's next event, so that its
 schedulers mean what their documentation says; with `reuse_actors` one proxy serves many trials.
-."""
+"""
 
 from __future__ import annotations
 

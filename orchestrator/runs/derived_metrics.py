@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
+
 PREDICTED = {  # a column of results.csv, a metric in MLflow: a number in prediction.json
     f"predicted_{name}": name
     for name in (
@@ -15,8 +17,6 @@ PREDICTED = {  # a column of results.csv, a metric in MLflow: a number in predic
         "eval_flops",
     )
 }
-
-GPU_OVERHEAD_BYTES = 545 * 2**20  # assumed as in trainables.simulation.devices: context, workspace
 
 
 def predicted_metrics(prediction: Mapping[str, Any] | None) -> dict[str, float]:

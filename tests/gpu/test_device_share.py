@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.resources.gpu_share import CONTEXT_BYTES, held_on_gpu, limit_gpu
+from trainables.resources.gpu_overhead import CUDA_CONTEXT_BYTES
+from trainables.resources.gpu_share import held_on_gpu, limit_gpu
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -20,7 +21,7 @@ def test_what_exceeds_the_share_fails_and_what_does_not_is_untouched() -> None:
         with pytest.raises(torch.OutOfMemoryError):
             torch.zeros(512 * MEBIBYTE, dtype=torch.uint8, device="cuda")
         assert int(within.sum()) == 0
-        assert held_on_gpu() >= CONTEXT_BYTES + 128 * MEBIBYTE
+        assert held_on_gpu() >= CUDA_CONTEXT_BYTES + 128 * MEBIBYTE
     finally:
         limit_gpu(None)
     assert torch.zeros(512 * MEBIBYTE, dtype=torch.uint8, device="cuda").numel() > 0

@@ -57,6 +57,20 @@ def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
     return sorted(drawn)
 
 
+def micro_batches(indices: Sequence[int], rows: int) -> list[list[int]]:
+    """The indices in order, at most `rows` at a time."""
+    return [list(indices[at : at + rows]) for at in range(0, len(indices), rows)]
+
+
+def longest_micro_batch(
+    encoded: Encoded, order: Sequence[int], *, step_examples: int, rows: int
+) -> list[int]:
+    """The micro-batch of the whole training with the most tokens, padding included."""
+    steps = micro_batches(order, step_examples)
+    batches = [batch for chosen in steps for batch in micro_batches(chosen, rows)]
+    return max(batches, key=lambda batch: len(batch) * max(map(encoded.length, batch)))
+
+
 @functools.lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     order = list(range(count))

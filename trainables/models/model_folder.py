@@ -8,9 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import InputError
+from trainables.errors import CHANGED, InputError
 from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks.identity import _CHANGED
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
@@ -140,4 +139,4 @@ def check_model(spec: TrialSpec) -> None:
     if not spec.model_digest or not Path(place).is_absolute():
         return
     if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
-        raise InputError(f"model: the model folder {place} {_CHANGED}")
+        raise InputError(f"model: the model folder {place} {CHANGED}")

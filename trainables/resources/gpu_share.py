@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from trainables.resources.gpu_overhead import CUDA_CONTEXT_BYTES
 from trainables.resources.out_of_memory import free_memory
-from trainables.simulation.devices import DEVICES
-
-CONTEXT_BYTES = DEVICES["cuda"].constants["cuda_context"].bytes
 
 
 def held_on_gpu() -> int:
     """Bytes that this process takes of its GPU, after giving back what nothing refers to."""
     free_memory()
-    return CONTEXT_BYTES + torch.cuda.memory_reserved()
+    return CUDA_CONTEXT_BYTES + torch.cuda.memory_reserved()
 
 
 def limit_gpu(share_bytes: int | None) -> None:
@@ -30,4 +28,4 @@ def share_fraction(share_bytes: int | None, total_bytes: int) -> float:
     """What torch's allocator may give out, as a fraction of the device's memory."""
     if share_bytes is None:
         return 1.0
-    return min(1.0, max(0.0, (share_bytes - CONTEXT_BYTES) / total_bytes))
+    return min(1.0, max(0.0, (share_bytes - CUDA_CONTEXT_BYTES) / total_bytes))

@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional
 
 from trainables.resources.estimate import Term
+from trainables.resources.gpu_overhead import CUBLAS_WORKSPACE_BYTES, CUDA_CONTEXT_BYTES
 from trainables.simulation.kernels import CPU_KERNELS, CUDA_KERNELS, Kernel
 
-_MEBIBYTE = 1 << 20
 _HALF = (torch.bfloat16, torch.float16)
 _aten = torch.ops.aten
 
@@ -115,12 +115,12 @@ DEVICES: dict[str, Device] = {
         },
         constants={
             "cuda_context": Term(
-                512 * _MEBIBYTE,
+                CUDA_CONTEXT_BYTES,
                 "assumed: the driver's context and kernels, outside torch's allocator; what "
                 "nvidia-smi shows for an idle process. Not measured here.",
             ),
             "cublas_workspace": Term(
-                33 * _MEBIBYTE,
+                CUBLAS_WORKSPACE_BYTES,
                 "torch docs, CUBLAS_WORKSPACE_CONFIG: 32 MiB on compute capability 9, 8 MiB "
                 "before; once per process, from torch's allocator",
             ),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainables.errors import InputError
+from trainables.errors import CHANGED, InputError
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Task
-
-_CHANGED = "has changed since this trial was planned; run the sweep under another --name."
 
 
 def task_identity(task: Task) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def check_task(spec: TrialSpec, task: Task) -> None:
     """
     changed = list(_changes(spec, task_identity(task)))
     if changed:
-        raise InputError([f"{what} {_CHANGED}" for what in changed])
+        raise InputError([f"{what} {CHANGED}" for what in changed])
 
 
 def _changes(spec: TrialSpec, now: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 `train` is a generator of events. Whoever drives it may stop at any event by closing it: it saves a
 checkpoint first, and the next `train` of the same folder goes on from there as if nothing had been.
-."""
+"""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from trainables.data.batches import Batch, collate, fixed_subset, training_order
+from trainables.data.batches import (
+    Batch,
+    collate,
+    fixed_subset,
+    longest_micro_batch,
+    micro_batches,
+    training_order,
+)
 from trainables.errors import Interrupted
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.models.base import Base
 from trainables.resources.batch_fitting import Fitting, foretold_rows
 from trainables.resources.flops import batch_pass, rates_of
 from trainables.resources.memory_peak import TensorPeak, reset_process_peak
@@ -26,12 +32,13 @@ from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
+from trainables.training.cadence import Cadence
 from trainables.training.checkpoint import draw_apart, rng_states, set_rng_states
 from trainables.training.engine import Engine, less_activation_memory
+from trainables.training.engines import make_engine
 from trainables.training.full_evaluation import judge_untrained
-from trainables.training.optimizer import Knobs
 from trainables.training.peak_step import measure_training
-from trainables.training.process_group import Team, share
+from trainables.training.process_group import share
 from trainables.training.progress import Progress
 from trainables.training.summary import finish
 from trainables.training.trial import Trial
@@ -88,8 +95,7 @@ class _Training:
         self._progress = Progress()
         self._rates = rates_of(trial.folder.prediction())
         self._saved_step: int | None = None
-        self._told: frozenset[int] = frozenset()
-        self._last_event = self._last_save = time.monotonic()
+        self._cadence = Cadence(self._budget, trial.spec.execution, team=trial.team)
 
     def events(self) -> Generator[Event, None, None]:
         self._begin()
@@ -120,7 +126,7 @@ class _Training:
             self._fitting.rows = self._progress.executed_batch_size or self._fitting.rows
         self._progress.begin_attempt(self._trial, can_count=self._rates is not None)
         told = sorted(self._trial.folder.told(after=self._progress.step))
-        self._told = frozenset(self._team.agreed(told))
+        self._cadence.told = frozenset(self._team.agreed(told))
         self._progress.trainable_parameters = self._engine.trainable_parameters
         device = self._trial.base.device
         seen = self._progress.train_peak_memory_bytes
@@ -135,7 +141,12 @@ class _Training:
         """The longest micro-batch first: what does not fit is known before anything is trained."""
 
         def attempt(rows: int) -> None:
-            indices = self._longest_batch(rows)
+            indices = longest_micro_batch(
+                self._data,
+                self._order(0, self._budget.train_examples),
+                step_examples=self._step_examples,
+                rows=rows,
+            )
             longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
             accumulated = rows < math.ceil(self._step_examples / self._team.size)
             base, steps = self._trial.base, self._total_steps
@@ -161,7 +172,7 @@ class _Training:
         progress.loss_sum += loss
         progress.loss_tokens += tokens
         size = self._team.size  # of every worker: what they all do is the trial's
-        shares = [_split(chosen[rank::size], self._fitting.rows) for rank in range(size)]
+        shares = [micro_batches(chosen[rank::size], self._fitting.rows) for rank in range(size)]
         batches = [batch for share_of_one in shares for batch in share_of_one]
         progress.count(self._rates, training=[batch_pass(self._data, batch) for batch in batches])
         progress.executed_batch_size = self._fitting.rows
@@ -212,34 +223,21 @@ class _Training:
             yield self._judge(max(self._due_rungs()))
 
     def _due_rungs(self) -> list[float]:
-        seen = self._progress.units / self._budget.train_examples
-        judged = self._progress.fraction
-        return [rung for rung in self._budget.rungs if judged < rung <= seen + 1e-9]
+        progress = self._progress
+        return self._cadence.due_rungs(units=progress.units, judged=progress.fraction)
 
     def _due_event(self) -> Event | None:
         """What is to be told after a step, if anything; what is saved then tells of it too."""
-        progress, execution = self._progress, self._trial.spec.execution
+        progress = self._progress
         if self._due_rungs():
             return self._judge(max(self._due_rungs()))
         seen = progress.units / self._budget.train_examples
         event = None
-        if self._is_time_to_tell():
+        if self._cadence.is_time_to_tell(progress.step):
             event = self._tell("progress", self._training_metrics(), fraction=seen)
-        seconds = time.monotonic() - self._last_save
-        if self._team.agreed(seconds >= execution.checkpoint_seconds):
+        if self._cadence.is_time_to_save():
             self._save()
         return event
-
-    def _is_time_to_tell(self) -> bool:
-        """What an attempt that broke off has told after its last checkpoint is told again at the
-        same steps, and nothing between them: a tracker's curves then hold no point but ours.
-        """
-        step = self._progress.step
-        if self._told and step <= max(self._told):
-            return step in self._told
-        seconds = time.monotonic() - self._last_event
-        is_time = seconds >= self._trial.spec.execution.progress_seconds
-        return bool(self._team.agreed(is_time))
 
     def _judge(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
@@ -279,26 +277,16 @@ class _Training:
         return evaluation
 
     def _training_metrics(self) -> dict[str, float]:
-        """Of the time since the last event; the next one starts anew."""
         progress = self._progress
         peak = max(self._train_peak.bytes, self._engine.peak_bytes)
         progress.train_peak_memory_bytes = int(self._team.highest(peak))
-        metrics = {
-            "train_loss": progress.loss_sum / max(1, progress.loss_tokens),
-            "learning_rate_now": self._engine.learning_rate(progress.step - 1),
-            "examples_per_second": progress.units / progress.train_seconds,
-            "tokens_seen": float(progress.tokens_seen),
-            "train_peak_memory_bytes": float(progress.train_peak_memory_bytes),
-            "executed_batch_size": float(progress.executed_batch_size),
-            "executed_gradient_accumulation": float(progress.executed_gradient_accumulation),
-        }
-        progress.loss_sum, progress.loss_tokens = 0.0, 0
-        return metrics
+        rate = self._engine.learning_rate(progress.step - 1)
+        return progress.take_training_metrics(learning_rate=rate)
 
     def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
         metrics, now = self._team.agreed(dict(metrics)), self._trial.sample()
         event = self._progress.event(kind, metrics, fraction=fraction, system=now)
-        self._last_event = time.monotonic()
+        self._cadence.has_told()
         return event
 
     def _save(self) -> None:
@@ -309,7 +297,7 @@ class _Training:
                 self._trial.folder, step=progress.step, progress=dataclasses.asdict(progress)
             )
         self._saved_step = progress.step
-        self._last_save = time.monotonic()
+        self._cadence.has_saved()
 
     def _finish(self) -> Event:
         trial, progress = self._trial, self._progress
@@ -348,30 +336,3 @@ class _Training:
         if automatic:
             rows = foretold_rows(self._trial.folder.prediction(), most=self._step_examples)
         return Fitting(rows, may_shrink=automatic)
-
-    def _longest_batch(self, rows: int) -> list[int]:
-        """The micro-batch of the whole training with the most tokens, padding included."""
-        order = self._order(0, self._budget.train_examples)
-        steps = _split(order, self._step_examples)
-        batches = [batch for chosen in steps for batch in _split(chosen, rows)]
-        return max(batches, key=lambda batch: len(batch) * max(map(self._data.length, batch)))
-
-
-def _split(indices: list[int], size: int) -> list[list[int]]:
-    return [indices[at : at + size] for at in range(0, len(indices), size)]
-
-
-def make_engine(
-    model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
-) -> Engine | ShardedEngine:
-    """What trains `model` as `knobs` say, with the other workers of the team if there are any.
-
-    Raises ValueError where the trial's workers are not those of the team.
-    """
-    if int(knobs.get("workers", 1)) != team.size:
-        raise ValueError(f"the trial has {knobs.get('workers', 1)} workers, the team {team.size}")
-    if knobs.get("zero_stage", 0):
-        from trainables.training.deepspeed_engine import ShardedEngine
-
-        return ShardedEngine(model, base, knobs, total_steps=total_steps, team=team)
-    return Engine(model, base, knobs, total_steps=total_steps, team=team)

@@ -138,6 +138,20 @@ class Progress:
         self.history.append(event.to_json())
         return event
 
+    def take_training_metrics(self, *, learning_rate: float) -> dict[str, float]:
+        """What training has reached; its loss is the mean since this was called before."""
+        metrics = {
+            "train_loss": self.loss_sum / max(1, self.loss_tokens),
+            "learning_rate_now": learning_rate,
+            "examples_per_second": self.units / self.train_seconds,
+            "tokens_seen": float(self.tokens_seen),
+            "train_peak_memory_bytes": float(self.train_peak_memory_bytes),
+            "executed_batch_size": float(self.executed_batch_size),
+            "executed_gradient_accumulation": float(self.executed_gradient_accumulation),
+        }
+        self.loss_sum, self.loss_tokens = 0.0, 0
+        return metrics
+
     def memory_metrics(self) -> dict[str, float]:
         """The peaks of evaluation, of the process and of a GPU; the process is asked now."""
         now = process_peak_memory_bytes()

@@ -2,7 +2,7 @@
 
 A host outlives its trials: the process, its imports, its tokenized data and, where the next trial
 wants the same one, its base stay. This is the only file of the worker that imports ray.
-."""
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from orchestrator.analysis.costs import (
 from orchestrator.reporting.plots.flops import caption, plot_flops
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.runs.derived_metrics import (
-    GPU_OVERHEAD_BYTES,
     PREDICTED,
     cost_metrics,
     gpu_memory_bytes,
@@ -28,6 +27,7 @@ from orchestrator.runs.results import read_trials
 from orchestrator.tracking.sync import finish_trial
 from orchestrator.tracking.tracker import RunEnd
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
+from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
 from trainables.storage.run_folder import RunFolder
 
 MEBIBYTE = 2**20

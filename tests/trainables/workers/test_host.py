@@ -14,7 +14,8 @@ import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
 from trainables.resources import out_of_memory as out_of_memory_module
-from trainables.resources.gpu_share import CONTEXT_BYTES, share_fraction
+from trainables.resources.gpu_overhead import CUDA_CONTEXT_BYTES
+from trainables.resources.gpu_share import share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
@@ -283,7 +284,7 @@ def test_a_trial_is_told_whether_it_shares_its_device(
 
 @pytest.mark.parametrize(
     ("share_bytes", "fraction"),
-    [(None, 1.0), (CONTEXT_BYTES + (8 << 30), 0.5), (1, 0.0), (99 << 30, 1.0)],
+    [(None, 1.0), (CUDA_CONTEXT_BYTES + (8 << 30), 0.5), (1, 0.0), (99 << 30, 1.0)],
 )
 def test_a_share_is_a_fraction_for_the_allocator_without_the_context(
     share_bytes: int | None, fraction: float

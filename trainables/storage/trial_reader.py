@@ -1,0 +1,155 @@
+"""TrialReader: what the files of a trial say, and whether they are as they were written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.atomic_files import Guard, Json, digest, unguarded
+from trainables.storage.layout import TrialFiles
+from trainables.storage.sealed_json import DamagedError, unsealed
+
+if TYPE_CHECKING:
+    from trainables.storage.mirror import Mirror
+
+FILES = "files"  # in a summary or a score: the digests of the files it was made with
+
+
+@dataclass(frozen=True)
+class TrialReader(TrialFiles):
+    """Reads a trial's folder; `guard` and `mirror` are those of `trainables.storage.run_folder`."""
+
+    guard: Guard = field(default=unguarded, compare=False, repr=False)
+    mirror: Mirror | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def done(self) -> bool:
+        return self.summary() is not None
+
+    def spec(self) -> TrialSpec:
+        """Raises FileNotFoundError, or DamagedError."""
+        return self.spec_and_suggestion()[0]
+
+    def spec_and_suggestion(self) -> tuple[TrialSpec, Json]:
+        """As `spec`, with what `write_spec` was given beside it."""
+        written = self.read(self.spec_file)
+        try:
+            spec, suggestion = TrialSpec.from_json(written), dict(written["suggestion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"damaged: no spec ({error!r})") from error
+        if spec.trial_id != self.trial_id:
+            raise DamagedError(f"damaged: it is the spec of trial {spec.trial_id}")
+        return spec, suggestion
+
+    def summary(self) -> Json | None:
+        return self._read_or_none(self.summary_file)
+
+    def prediction(self) -> Json | None:
+        """None where nothing was predicted, or where the file is damaged."""
+        return self._read_or_none(self.prediction_file)
+
+    def progress(self) -> Json | None:
+        return self._read_or_none(self.progress_file)
+
+    def report_score(self) -> Json | None:
+        return self._read_or_none(self.report_score_file)
+
+    def told(self, *, after: int) -> frozenset[int]:
+        """The steps later than `after` that the trial has told of: more than its last checkpoint
+        knows if it broke off."""
+        try:
+            lines = self.told_file.read_bytes().split(b"\n")[:-1]  # without a torn last one
+        except OSError:
+            return frozenset()
+        steps = (int(line) for line in lines if line.isdigit() and len(line) < 16)
+        return frozenset(step for step in steps if step > after)
+
+    def sign_of_life(self, *, every: float) -> object:
+        """Changes whenever a host writes that the trial still runs; no clocks are compared.
+
+        A bucket is asked no more often than `every` seconds; that it can't be says nothing.
+        """
+        there = None
+        if self.mirror is not None:
+            with contextlib.suppress(OSError):
+                there = self.mirror.look(self.progress_file, every=every)
+        try:
+            found = self.progress_file.stat()
+        except OSError:
+            return there
+        return found.st_mtime_ns, found.st_ino, there
+
+    def read(self, file: Path) -> Json:
+        """One of the trial's JSON files; raises FileNotFoundError, or DamagedError."""
+        return unsealed(file.read_bytes(), place=self._place(file))
+
+    def damaged_files(self, names: Iterable[str] | None = None) -> list[Path]:
+        """The files that are not as the trial's summary or report score says they were.
+
+        `names` are relative to the trial's folder; None: its predictions on either split.
+        """
+        noted = {**self._noted(self.summary_file), **self._noted(self.report_score_file)}
+        predictions = [self.predictions_file(split).name for split in ("selection", "report")]
+        wanted = predictions if names is None else list(names)
+        return [
+            self.path / name
+            for name in wanted
+            if name in noted and digest(self.path / name) != noted[name]
+            if not self._is_kept_elsewhere(name)
+        ]
+
+    def is_sound(self) -> bool:
+        """Whether its spec, and its summary, score and predictions if there, are as written."""
+        try:
+            self.spec()
+            for file in (self.summary_file, self.report_score_file):
+                if file.exists():
+                    self.read(file)
+        except (OSError, DamagedError):
+            return False
+        return not self.damaged_files()
+
+    def damaged_adapter(self) -> list[Path]:
+        """As `damaged_files`, of the adapter or model; a model that was removed is not damaged."""
+        folders = ("adapter/",) if self.model_was_removed else ("adapter/", "model/")
+        noted = self._noted(self.summary_file)
+        return self.damaged_files(name for name in noted if name.startswith(folders))
+
+    @property
+    def model_was_removed(self) -> bool:
+        return self._read_or_none(self.removed_model_file) is not None
+
+    @property
+    def model_bytes(self) -> int:
+        """What the model takes that full fine-tuning made, here or in the bucket; 0 without one."""
+        files = [file for file in self.model_folder.rglob("*") if file.is_file()]
+        elsewhere = self.mirror.elsewhere_bytes("model") if self.mirror is not None else 0
+        return sum(file.stat().st_size for file in files) + elsewhere
+
+    def _is_kept_elsewhere(self, name: str) -> bool:
+        """Not fetched, as it is large: whoever uses it fetches it and looks then."""
+        if self.mirror is None or (self.path / name).exists():
+            return False
+        return self.mirror.is_kept_elsewhere(name)
+
+    def _place(self, file: Path) -> str:
+        return f"{self.trial_id}/{file.name}"
+
+    def _read_or_none(self, file: Path) -> Json | None:
+        """None for a file that is not there or damaged; without the digests in it."""
+        try:
+            value = self.read(file)
+        except (FileNotFoundError, IsADirectoryError, DamagedError):
+            return None
+        return {name: item for name, item in value.items() if name != FILES}
+
+    def _noted(self, file: Path) -> Json:
+        try:
+            noted = self.read(file).get(FILES)
+        except (FileNotFoundError, IsADirectoryError, DamagedError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
