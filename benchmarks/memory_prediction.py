@@ -36,7 +36,7 @@ from trainables.models.tensors import tensor_bytes
 from trainables.resources.estimate import (
     UNDER_ALLOWANCE,
     UNDER_ALLOWANCE_BYTES,
-    Prediction,
+    Estimate,
     Workload,
 )
 from trainables.simulation.estimate import predict
@@ -120,7 +120,7 @@ def compare(case: Case, folder: Path) -> Comparison:
     )
 
 
-def foretell(case: Case, knobs: dict[str, Any]) -> Prediction:
+def foretell(case: Case, knobs: dict[str, Any]) -> Estimate:
     rows, eval_rows = _batch(case, case.lengths), _batch(case, case.eval_lengths)
     workload = Workload(
         batch_size=len(case.lengths),

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from orchestrator.config.settings import parsed_size
 from orchestrator.formatting import in_words
 from orchestrator.planning.known_models import POPULAR
-from trainables.resources.estimate import Prediction, Workload
+from trainables.resources.estimate import Estimate, Workload
 from trainables.resources.zero_memory import sharded_train_bytes
 from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
@@ -60,7 +60,7 @@ def train_bytes(case: Case) -> int:
     return sharded_train_bytes(prediction, knobs) + constants
 
 
-def predicted(case: Case) -> tuple[Prediction, dict[str, Any]]:
+def predicted(case: Case) -> tuple[Estimate, dict[str, Any]]:
     """The prediction, and the canonical knobs that it is of."""
     knobs = canonical({"model": case.model, **case.knobs})
     workload = Workload(

@@ -28,7 +28,7 @@ from benchmarks import workload as work
 from benchmarks.workload import Workload, read_prepared
 
 
-class Trial:
+class TrialContext:
     """One trial's work and when it did what."""
 
     def __init__(self, config: Mapping[str, Any], data: Mapping[str, Any], folder: Path) -> None:
@@ -169,7 +169,7 @@ class Trial:
 
 def train_lora(config: dict[str, Any], *, data: Mapping[str, Any], folder: str) -> None:
     """The function trainable."""
-    tune.report(Trial(config, data, Path(folder)).run())
+    tune.report(TrialContext(config, data, Path(folder)).run())
 
 
 class LoRATrainable(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -180,7 +180,7 @@ class LoRATrainable(tune.Trainable):  # type: ignore[misc]  # Ray carries no typ
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._trial = Trial(new_config, self._data, self._folder)
+        self._trial = TrialContext(new_config, self._data, self._folder)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from orchestrator.analysis.best_within import AIMS, Question, answer, as_json
+from orchestrator.analysis.best_within import AIMS, Requirements, as_json, best_within
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import _lines, answer_report
 from orchestrator.runs.results import open_run, read_trials
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     results = read_trials(run)
-    found = answer(results, question)
+    found = best_within(results, question)
     if options.json:
         print(json.dumps({**as_json(found), "load": _lines(found.best)}, indent=2))
     else:
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _question(options: argparse.Namespace) -> Question:
+def _question(options: argparse.Namespace) -> Requirements:
     """Raises InputError with all that is wrong in the options."""
     faults = []
     aim = next((name for name in AIMS if name == options.minimize), None)
@@ -89,7 +89,7 @@ def _question(options: argparse.Namespace) -> Question:
     if faults or aim is None:
         raise InputError(faults)
     memory = None if options.gpu_memory is None else parsed_size(options.gpu_memory)
-    return Question(aim, gpu_memory=memory, min_em_acc=share)
+    return Requirements(aim, gpu_memory=memory, min_em_acc=share)
 
 
 def _share(text: str | None) -> float | None:

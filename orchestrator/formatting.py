@@ -32,22 +32,22 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " "))
 
 
-def percent_text(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """0.615 as '61.5%'."""
     return MISSING if share is None else f"{100 * share:.1f}%"
 
 
-def points_text(difference: float) -> str:
+def format_points(difference: float) -> str:
     """A difference of shares in percentage points: 0.123 as '+12.3 points'."""
     return f"{100 * difference:+.1f} points"
 
 
-def number_text(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """A loss or a rate with `digits` decimals."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 
-def bytes_text(count: float | None) -> str:
+def format_bytes(count: float | None) -> str:
     """Bytes in MiB, from 1 GiB on in GiB."""
     if count is None:
         return MISSING
@@ -55,7 +55,7 @@ def bytes_text(count: float | None) -> str:
     return f"{mebibytes:.1f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.2f} GiB"
 
 
-def flops_text(count: float | None) -> str:
+def format_flops(count: float | None) -> str:
     """FLOPs with three digits: '3.2 TFLOP'."""
     if count is None:
         return MISSING
@@ -66,7 +66,7 @@ def flops_text(count: float | None) -> str:
     return f"{count:.3g} {units[place]}"
 
 
-def byte_seconds_text(count: float | None) -> str:
+def format_byte_seconds(count: float | None) -> str:
     """Memory times time with three digits: '0.355 MiB·h', from 1 GiB·h on '3.42 GiB·h'."""
     if count is None:
         return MISSING
@@ -74,7 +74,7 @@ def byte_seconds_text(count: float | None) -> str:
     return f"{hours:.3g} MiB·h" if hours < 1000 else f"{hours / 1024:.3g} GiB·h"
 
 
-def seconds_text(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """'8 s', '4 min 10 s' or '2 h 05 min'."""
     if seconds is None:
         return MISSING
@@ -86,6 +86,6 @@ def seconds_text(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def p_text(p_value: float) -> str:
+def format_p_value(p_value: float) -> str:
     """A p-value with two digits, never as zero."""
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"

@@ -8,7 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text, title
+from orchestrator.formatting import (
+    format_bytes,
+    format_duration,
+    format_number,
+    format_percent,
+    title,
+)
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.runs.lease_holder import is_alive, read_lease
 from orchestrator.runs.progress import (
@@ -103,7 +109,7 @@ def status_report(status: Status) -> Report:
     text = progress_text(status.run, status.results, status.wanted)
     blocks: list[Block] = [Paragraph(text), Paragraph(_driver_text(status.driver))]
     if status.eta_seconds is not None:
-        blocks.append(Paragraph(f"About {seconds_text(status.eta_seconds)} to go."))
+        blocks.append(Paragraph(f"About {format_duration(status.eta_seconds)} to go."))
     best = status.best
     if best is not None:
         values = _value_text(status.metric, best.metrics[status.metric])
@@ -142,12 +148,12 @@ def _driver_text(driver: Driver | None) -> str:
     who = f"process {driver.pid} on {driver.host}"
     if driver.alive:
         return f"A driver holds it: {who}."
-    return f"No driver holds it: {who} last said so {seconds_text(driver.age)} ago."
+    return f"No driver holds it: {who} last said so {format_duration(driver.age)} ago."
 
 
 def _value_text(metric: str, value: float) -> str:
     loss = metric.endswith("loss")
-    return f"{title(metric)} {number_text(value) if loss else percent_text(value)}"
+    return f"{title(metric)} {format_number(value) if loss else format_percent(value)}"
 
 
 def _running_table(running: Sequence[TrialResult]) -> Table:
@@ -163,11 +169,11 @@ def _running_row(item: TrialResult) -> list[str]:
         item.label,
         str(item.units),
         str(item.step),
-        number_text(metrics.get("train_loss")),
-        number_text(metrics.get("eval_loss")),
-        percent_text(metrics.get("em_acc")),
-        bytes_text(metrics.get("train_peak_memory_bytes")),
-        seconds_text(item.seconds.get("total")),
+        format_number(metrics.get("train_loss")),
+        format_number(metrics.get("eval_loss")),
+        format_percent(metrics.get("em_acc")),
+        format_bytes(metrics.get("train_peak_memory_bytes")),
+        format_duration(item.seconds.get("total")),
     ]
 
 

@@ -94,12 +94,12 @@ def _predict(planner: Planner, run: RunFolder) -> None:
     from orchestrator.planning.dry_run import predicted_lines
     from orchestrator.planning.forecast import Forecaster, known_config
     from orchestrator.planning.planned_device import planned_device
-    from orchestrator.planning.simulator import Predictions
+    from orchestrator.planning.simulator import SimulatorClient
 
     device = planned_device(planner.config.resources)
     planner.device = device.facts
     cache = run.predictions_folder if run.predictions_folder.is_dir() else None
-    predictions = Predictions(cache=cache, warn=print, offline=True)
+    predictions = SimulatorClient(cache=cache, warn=print, offline=True)
     kind = device.capacity.device_type
     forecaster = Forecaster(
         predictions, capacity=device.capacity, device=kind, model_config=known_config

@@ -26,11 +26,11 @@ PATIENCE_SECONDS = 60  # for one answer: nobody waits here but the user
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def rebuild(run: RunFolder, tracker: Tracker, *, say: Callable[[str], None]) -> list[str]:
+def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) -> list[str]:
     """Gives a tracker the whole sweep, which nobody drives now; returns the ids of the trials
     that were left out because their files are damaged.
 
-    What is there already is not sent again. `say` is told every few seconds how far it has come.
+    What is there already is not sent again. `notify` is told every few seconds how far it has come.
     Raises TrackingError, and InputError if the folder does not say which sweep it is.
     """
     tracker.open(sweep_identity(run))
@@ -40,12 +40,12 @@ def rebuild(run: RunFolder, tracker: Tracker, *, say: Callable[[str], None]) -> 
         if not mirror_trial(tracker, folder, is_driven=False):
             damaged.append(folder.trial_id)
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
-            say(f"{number} of {len(folders)} trials are there ...")
+            notify(f"{number} of {len(folders)} trials are there ...")
             last = time.monotonic()
     results = read_trials(run, is_driven=False)
     over = is_over(run, results, wanted_trials(read_config(run)[0]))
     end_sweep(run, tracker, state="finished" if over else "interrupted")
-    say(f"{len(folders) - len(damaged)} of {len(folders)} trials are there.")
+    notify(f"{len(folders) - len(damaged)} of {len(folders)} trials are there.")
     return damaged
 
 
@@ -80,7 +80,7 @@ def _track(given: argparse.Namespace) -> int:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE_SECONDS))
     with _alone(run):
         print(f"Mirroring {run.path} to {redact(uri)} ...", flush=True)
-        damaged = rebuild(run, MLflowTracker(uri), say=_say)
+        damaged = rebuild(run, MLflowTracker(uri), notify=_say)
         remember(run, tracked_in=redact(uri))
     for trial_id in damaged:
         print(f"warning: {run.trial(trial_id).path}: damaged; left out", file=sys.stderr)

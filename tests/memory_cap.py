@@ -23,10 +23,10 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.planning.capacity import CPU, Capacity
 from orchestrator.planning.forecast import Forecaster
 from orchestrator.planning.planner import Planner
-from orchestrator.planning.simulator import Predictions
+from orchestrator.planning.simulator import SimulatorClient
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.searcher import Search
-from orchestrator.search.trial_queue import Agenda
+from orchestrator.search.trial_queue import TrialQueue
 from tests.tiny_trials import GENERATED, make_spec, run
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
@@ -60,7 +60,7 @@ def main(model: Path, folder: Path, cap_bytes: int, host_bytes: int) -> None:
         from_mapping(space), device={"device_type": "cpu", "compute_dtype": "float32"}
     )
     planner.prepare()
-    predictions = Predictions(cache=None, warn=_fail)
+    predictions = SimulatorClient(cache=None, warn=_fail)
     predictions.start()  # before the cap, which it would inherit
     capacity = Capacity(cap_bytes - host_bytes, CPU, "a test's cap")
     planner.forecaster = Forecaster(predictions, capacity=capacity, device=CPU)
@@ -71,8 +71,10 @@ def main(model: Path, folder: Path, cap_bytes: int, host_bytes: int) -> None:
     ledger = Ledger(sweep)
     refused: list[TrialRecord] = []
     search = Search(planner.config)
-    agenda = Agenda(planner=planner, search=search, ledger=ledger, on_rejected=refused.append)
-    ends = [_run(host, record, agenda, ledger) for record in _given(agenda)]
+    trial_queue = TrialQueue(
+        planner=planner, search=search, ledger=ledger, on_rejected=refused.append
+    )
+    ends = [_run(host, record, trial_queue, ledger) for record in _given(trial_queue)]
     would_fit = [record for record in refused if _runs(host, record, folder / "refused")]
     planner.forecaster.close()
     told = {
@@ -86,28 +88,28 @@ def main(model: Path, folder: Path, cap_bytes: int, host_bytes: int) -> None:
     print(json.dumps(told))
 
 
-def _given(agenda: Agenda) -> Any:
-    while not agenda.over:
-        record = agenda.next()
+def _given(trial_queue: TrialQueue) -> Any:
+    while not trial_queue.over:
+        record = trial_queue.next()
         if record is None:
             time.sleep(0.01)
         else:
             yield record
 
 
-def _run(host: HostProcess, record: TrialRecord, agenda: Agenda, ledger: Ledger) -> str:
+def _run(host: HostProcess, record: TrialRecord, trial_queue: TrialQueue, ledger: Ledger) -> str:
     """What the runner does with a trial's events, without Ray between."""
     failure = _events(host, record.folder, record.history)
     for event in record.history:
         if event.kind == "rung":
-            agenda.rung(record, event)
+            trial_queue.rung(record, event)
     if failure is None:
         ledger.finished(record)
     elif failure.infeasible:
         ledger.infeasible(record, failure.reason)
     else:
         ledger.failed(record, failure.reason)
-    agenda.ended(record)
+    trial_queue.ended(record)
     return record.state if failure is None or failure.infeasible else failure.reason
 
 

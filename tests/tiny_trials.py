@@ -16,7 +16,7 @@ from trainables.data.trial_data import load_data
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.models.base import Base, load_base
 from trainables.models.model_folder import model_digest
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
@@ -25,7 +25,7 @@ from trainables.tasks.identity import task_identity
 from trainables.tasks.registry import make_task
 from trainables.training.engine import Engine
 from trainables.training.loop import train
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 from trainables.workers.host import HostProcess
 
 torch.set_num_threads(1)
@@ -77,12 +77,14 @@ def make_spec(
     )
 
 
-def make_trial(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> Trial:
+def make_trial(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> TrialContext:
     """A trial in `folder`, on a base that other tests share unless one is given."""
     borrowed = base or shared_base(spec)
     place = TrialFolder(folder / spec.trial_id)
     place.write_spec(spec, suggestion={})
-    return Trial(spec=spec, base=borrowed, folder=place, data=load_data(spec, borrowed, _DATA))
+    return TrialContext(
+        spec=spec, base=borrowed, folder=place, data=load_data(spec, borrowed, _DATA)
+    )
 
 
 def run(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> list[Event]:
@@ -134,7 +136,7 @@ def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> Non
             assert event.metrics[name] == pytest.approx(other.metrics[name], rel=1e-6), name
 
 
-def evaluate_selection(model: Any, trial: Trial) -> Evaluation:
+def evaluate_selection(model: Any, trial: TrialContext) -> Evaluation:
     """The model judged on the trial's whole selection split."""
     return evaluate(
         model,
@@ -142,11 +144,11 @@ def evaluate_selection(model: Any, trial: Trial) -> Evaluation:
         task=trial.data.task,
         encoded=trial.data.split("selection"),
         execution=trial.spec.execution,
-        peak=TensorPeak(model, trial.base.device),
+        peak=PeakMemory(model, trial.base.device),
     )
 
 
-def gradients(engine: Engine, trial: Trial) -> torch.Tensor:
+def gradients(engine: Engine, trial: TrialContext) -> torch.Tensor:
     """All gradients of one batch of the trial's training data, as one vector; none are left."""
     engine.model.train()
     batch = collate(trial.data.split("train"), [0, 1, 2], pad_token=trial.base.pad_token)

@@ -16,7 +16,7 @@ AIMS: tuple[Aim, ...] = ("em_error", "memory", "train_flops")
 
 
 @dataclass(frozen=True)
-class Question:
+class Requirements:
     """What is asked: the least of `minimize` among trials within the limits that are given."""
 
     minimize: Aim = "em_error"
@@ -33,7 +33,7 @@ class Tie:
 
 
 @dataclass(frozen=True)
-class Miss:
+class NearMiss:
     """A trial that comes close, and what it misses by: bytes too many, EmAcc too little."""
 
     trial: TrialResult
@@ -42,21 +42,21 @@ class Miss:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Recommendation:
     """`best` is None where no finished trial is within the limits; then `misses` say how far off
     the nearest are. `considered`: finished trials that were measured; `unmeasured`: those that lack
     what the question is about."""
 
-    question: Question
+    question: Requirements
     best: TrialResult | None
     considered: int
     unmeasured: int
     ties: Sequence[Tie] = ()
     not_compared: int = 0  # within the limits, but with no question in common with the best
-    misses: Sequence[Miss] = field(default_factory=tuple)
+    misses: Sequence[NearMiss] = field(default_factory=tuple)
 
 
-def answer(results: Sequence[TrialResult], question: Question) -> Answer:
+def best_within(results: Sequence[TrialResult], question: Requirements) -> Recommendation:
     """The finished trial that does best; of equals the more accurate, then the lower eval loss."""
     finished = [item for item in results if item.is_trial and item.finished]
     measured = [item for item in finished if _is_measured(item, question)]
@@ -64,10 +64,10 @@ def answer(results: Sequence[TrialResult], question: Question) -> Answer:
     within = [item for item in measured if _fits(item, question) and _reaches(item, question)]
     if not within:
         misses = _misses(measured, question)
-        return Answer(question, None, len(measured), unmeasured, misses=misses)
+        return Recommendation(question, None, len(measured), unmeasured, misses=misses)
     order = sorted(within, key=lambda item: _order(item, question))
     ties, not_compared = _ties(order)
-    return Answer(
+    return Recommendation(
         question, order[0], len(measured), unmeasured, ties=ties, not_compared=not_compared
     )
 
@@ -81,35 +81,35 @@ def aimed_at(item: TrialResult, aim: Aim) -> float | None:
     return item.metrics.get("train_flops")
 
 
-def _is_measured(item: TrialResult, question: Question) -> bool:
+def _is_measured(item: TrialResult, question: Requirements) -> bool:
     needed: list[Aim] = [question.minimize, "em_error"]
     if question.gpu_memory is not None:
         needed.append("memory")
     return all(aimed_at(item, aim) is not None for aim in needed)
 
 
-def _fits(item: TrialResult, question: Question) -> bool:
+def _fits(item: TrialResult, question: Requirements) -> bool:
     return _excess(item, question) <= 0
 
 
-def _reaches(item: TrialResult, question: Question) -> bool:
+def _reaches(item: TrialResult, question: Requirements) -> bool:
     return _lack(item, question) <= 0
 
 
-def _excess(item: TrialResult, question: Question) -> float:
+def _excess(item: TrialResult, question: Requirements) -> float:
     """Bytes above the limit."""
     if question.gpu_memory is None:
         return 0.0
     return (gpu_memory_bytes(item.metrics) or 0.0) - question.gpu_memory
 
 
-def _lack(item: TrialResult, question: Question) -> float:
+def _lack(item: TrialResult, question: Requirements) -> float:
     """EmAcc below the limit."""
     asked = question.min_em_acc
     return 0.0 if asked is None else asked - item.metrics["em_acc"]
 
 
-def _order(item: TrialResult, question: Question) -> tuple[float, float, float, str]:
+def _order(item: TrialResult, question: Requirements) -> tuple[float, float, float, str]:
     aim = aimed_at(item, question.minimize)
     loss = item.metrics.get("eval_loss", float("inf"))
     return aim if aim is not None else 0.0, -item.metrics["em_acc"], loss, item.trial_id
@@ -134,7 +134,7 @@ def _rows(item: TrialResult) -> Sequence[Row]:
     return read_predictions(item.folder)[0]
 
 
-def _misses(measured: Sequence[TrialResult], question: Question) -> list[Miss]:
+def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[NearMiss]:
     """The most accurate that fits, and the smallest that is accurate enough: where to give way.
 
     Where none fits, or none is accurate enough, the nearest of all stands for it.
@@ -146,12 +146,12 @@ def _misses(measured: Sequence[TrialResult], question: Question) -> list[Miss]:
     accurate = min(fitting or measured, key=lambda item: (_lack(item, question), item.trial_id))
     small = min(reaching or measured, key=lambda item: (_excess(item, question), item.trial_id))
     return [
-        Miss(item, max(0.0, _excess(item, question)), max(0.0, _lack(item, question)))
+        NearMiss(item, max(0.0, _excess(item, question)), max(0.0, _lack(item, question)))
         for item in {item.trial_id: item for item in (accurate, small)}.values()
     ]
 
 
-def as_json(value: Answer) -> Mapping[str, object]:
+def as_json(value: Recommendation) -> Mapping[str, object]:
     """The answer as plain values, sizes in bytes, EmAcc as shares."""
     asked = value.question
     return {

@@ -44,7 +44,7 @@ def candidates(
     ]
 
 
-def unbeaten(
+def non_dominated(
     results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS, value: str = VALUE
 ) -> list[TrialResult]:
     """The finished trials that no other one beats: worth no less at no more of any cost, and better
@@ -53,12 +53,12 @@ def unbeaten(
     finished = [item for item in results if item.is_trial and item.finished]
     whole = [item for item in finished if {*costs, value} <= item.metrics.keys()]
     points = {item.trial_id: _point(item, costs, value) for item in whole}
-    beaten = {
+    dominated = {
         name
         for name, point in points.items()
         if any(other != point and all(map(float.__ge__, other, point)) for other in points.values())
     }
-    return [item for item in finished if item.trial_id not in beaten]
+    return [item for item in finished if item.trial_id not in dominated]
 
 
 def _point(result: TrialResult, costs: Sequence[str], value: str) -> tuple[float, ...]:

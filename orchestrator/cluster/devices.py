@@ -12,7 +12,7 @@ FRAGMENTATION = 0.1
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceRequest:
     """What a trial asks for: so many bytes of a device (None: not known), or a device alone.
 
     `workers`: it is trained by so many processes together, each with a device; 0: by a host.
@@ -25,7 +25,7 @@ class Need:
     @classmethod
     def of(
         cls, prediction: Mapping[str, Any] | None, *, exclusive: bool = False, workers: int = 0
-    ) -> Need:
+    ) -> ResourceRequest:
         """What the trial of this prediction needs (TrialFolder.prediction)."""
         memory = (prediction or {}).get("device_memory_bytes")
         return cls(memory if isinstance(memory, int) else None, exclusive, workers)
@@ -44,7 +44,7 @@ class Slot:
     node_id: str = ""
     base_key: str | None = None
     trial_id: str | None = None
-    need: Need = field(default_factory=Need)
+    need: ResourceRequest = field(default_factory=ResourceRequest)
     held_bytes: int = 0
     idle_since: int = 0
     leaving: bool = False  # its node is being taken away
@@ -82,7 +82,7 @@ class Device:
             return None
         return max(0, self.memory_bytes - self.process_bytes * len(self.slots))
 
-    def share_bytes(self, need: Need) -> int | None:
+    def share_bytes(self, need: ResourceRequest) -> int | None:
         """What is set apart for a trial; None: it has the device to itself."""
         if need.exclusive:
             return None
@@ -94,7 +94,7 @@ class Device:
         wanted = math.ceil(need.memory_bytes * (1 + FRAGMENTATION))
         return wanted if wanted < capacity else None
 
-    def is_shared(self, need: Need) -> bool:
+    def is_shared(self, need: ResourceRequest) -> bool:
         """Whether other trials may compute on it while one with this need does."""
         if self.is_part:
             return True
@@ -102,7 +102,7 @@ class Device:
             return len(self.slots) > 1 and not need.exclusive
         return self.most_hosts > 1 and self.share_bytes(need) is not None
 
-    def is_shared_beside(self, members: Sequence[Slot], need: Need) -> bool:
+    def is_shared_beside(self, members: Sequence[Slot], need: ResourceRequest) -> bool:
         """As `is_shared`, while a gang with this need has these places."""
         if not self.is_node:
             return self.is_part
@@ -127,20 +127,20 @@ class Device:
         """How many of a gang's workers it could take if nothing ran on it."""
         return len(self.slots) if self.is_node else 1
 
-    def for_workers(self, need: Need) -> list[Slot]:
+    def for_workers(self, need: ResourceRequest) -> list[Slot]:
         """The idle hosts whose place workers with this need can take now."""
         idle = [slot for slot in self.slots if slot.free]
         if not self.is_node:
             return [] if self.running else idle[:1]
         shares = [self.share_bytes(slot.need) for slot in self.running]
-        each = self.share_bytes(Need(need.memory_bytes))
+        each = self.share_bytes(ResourceRequest(need.memory_bytes))
         if None in shares or (shares and (each is None or need.exclusive)):
             return []
         if not shares or not each or self.capacity_bytes is None:
             return idle
         return idle[: max(0, self.capacity_bytes - sum(filter(None, shares))) // each]
 
-    def giving_way(self, need: Need, *, keep: Slot | None) -> list[Slot] | None:
+    def evicted(self, need: ResourceRequest, *, keep: Slot | None) -> list[Slot] | None:
         """The idle hosts, but for `keep`, that give their memory up so that the need fits.
 
         Those idle for longest come first. None: it doesn't fit whatever they do.
@@ -153,7 +153,7 @@ class Device:
             stay.pop()
         return [slot for slot in idle if slot not in stay]
 
-    def _fits(self, need: Need, *, beside: Sequence[Slot]) -> bool:
+    def _fits(self, need: ResourceRequest, *, beside: Sequence[Slot]) -> bool:
         """Whether there is room next to what runs and these idle hosts."""
         shares = [self.share_bytes(slot.need) for slot in self.running]
         share = self.share_bytes(need)

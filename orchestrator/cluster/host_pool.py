@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, Need, Slot
+from orchestrator.cluster.devices import Device, ResourceRequest, Slot
 from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.model_prefetch import Weights
+from orchestrator.cluster.model_prefetch import ModelFiles
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SharingPolicy:
     """How trials share devices.
 
     `hosts_per_gpu`: at most so many trials on one GPU at once. `gpu_memory_bytes`: what a GPU is
@@ -37,10 +37,10 @@ class HostStarts:
     """Starts hosts, on devices of their own or shared ones, and ends them."""
 
     shape: HostShape
-    sharing: Sharing
+    sharing: SharingPolicy
     provenance: Mapping[str, str]
     description: dict[str, Any] | None = None  # of the device of the first host that came up
-    weights: Weights = field(default_factory=Weights)
+    model_files: ModelFiles = field(default_factory=ModelFiles)
     _nodes: dict[str, Device] = field(default_factory=dict)
 
     async def first(self) -> Slot:
@@ -65,8 +65,8 @@ class HostStarts:
     async def bring_up(self, slot: Slot) -> dict[str, Any]:
         """Starts the slot's host on its device; returns its description once it can train."""
         actor = self._actor(slot.device)
-        if self.weights.models:  # a node may have joined since they were brought to all
-            await actor.bring_models.remote(self.weights.models, self.weights.access)
+        if self.model_files.models:  # a node may have joined since they were brought to all
+            await actor.bring_models.remote(self.model_files.models, self.model_files.access)
         description: dict[str, Any] = await actor.warm_up.remote()
         self.description = self.description or description
         slot.node_id = await actor.node_id.remote()
@@ -84,7 +84,7 @@ class HostStarts:
         if not any(other.actor is not None for other in slot.device.slots):
             self._free(slot.device)
 
-    async def hand_over(self, slot: Slot, need: Need) -> None:
+    async def hand_over(self, slot: Slot, need: ResourceRequest) -> None:
         """Tells a host what the trial that comes may take; raises what Ray does for a dead one."""
         device = slot.device
         is_divided = device.is_part or device.most_hosts > 1
@@ -104,7 +104,7 @@ class HostStarts:
         slot.actor.forget_base.remote()
         slot.base_key, slot.held_bytes = None, 0
 
-    def lend(self, slot: Slot, trial_id: str, need: Need) -> None:
+    def lend(self, slot: Slot, trial_id: str, need: ResourceRequest) -> None:
         """A worker of a gang takes the place of an idle host; Ray has its resources back."""
         import ray
 
@@ -112,16 +112,16 @@ class HostStarts:
             ray.kill(slot.actor)
         slot.actor, slot.held_bytes, slot.trial_id = None, 0, trial_id
         exclusive = need.exclusive or not slot.device.is_node
-        slot.need = Need(need.memory_bytes, exclusive=exclusive)
+        slot.need = ResourceRequest(need.memory_bytes, exclusive=exclusive)
         self._free(slot.device)
 
-    def start_gang(self, need: Need, *, device_shared: bool) -> Any:
+    def start_group(self, need: ResourceRequest, *, device_shared: bool) -> Any:
         """The front of so many workers; it starts them when it is given the trial.
 
         `device_shared`: others may compute on one of its devices meanwhile.
         """
         from orchestrator.cluster.train_run import Layout
-        from orchestrator.cluster.worker_group import gang_actor
+        from orchestrator.cluster.worker_group import worker_group_actor
 
         shape = self.shape
         device_type = str((self.description or {}).get("device_type", "cpu"))
@@ -133,16 +133,16 @@ class HostStarts:
             self.sharing.accelerator_type,
             device_shared,
         )
-        gang = gang_actor(layout, dict(self.provenance))
-        gang.reach_hub.remote(self.weights.access)
-        return gang
+        worker_group = worker_group_actor(layout, dict(self.provenance))
+        worker_group.reach_hub.remote(self.model_files.access)
+        return worker_group
 
-    async def recall_gang(self, gang: Slot) -> None:
+    async def recall_group(self, worker_group: Slot) -> None:
         """Its trial comes again for other places, unless its workers have begun."""
-        await gang.actor.wait_no_longer.remote()
+        await worker_group.actor.wait_no_longer.remote()
 
-    def end_gang(self, gang: Slot) -> None:
-        gang.actor.abandon.remote()
+    def end_group(self, worker_group: Slot) -> None:
+        worker_group.actor.abandon.remote()
 
     def _actor(self, device: Device) -> Any:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

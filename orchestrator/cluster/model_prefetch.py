@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.nodes import Node, alive_nodes, on_every_node
-from orchestrator.formatting import bytes_text
+from orchestrator.cluster.nodes import Node, alive_nodes, run_on_all_nodes
+from orchestrator.formatting import format_bytes
 from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelFiles:
     """The models of the hub that a sweep loads, and how its nodes reach the hub."""
 
     models: tuple[HubModel, ...] = ()
@@ -39,11 +39,11 @@ def hub_models(sources: Iterable[ModelSource], *, allow_bin: bool) -> tuple[HubM
     )
 
 
-def bring_to_nodes(
-    weights: Weights,
+def prefetch(
+    model_files: ModelFiles,
     *,
     on_gpus: bool,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Brings the models to every node where hosts may start, by tasks that take no resources.
@@ -51,26 +51,26 @@ def bring_to_nodes(
     Returns when they are there, and says how it goes on; `check` is called while it waits. A node
     that is lost meanwhile is left out and said. Raises InputError with all that can't be had.
     """
-    if not weights.models:
+    if not model_files.models:
         return
     nodes = [node for node in alive_nodes() if (node.gpus if on_gpus else node.cpus) > 0]
-    calls = {_start(node, weights): node for node in nodes}
-    _wait(calls, weights, say, check)
-    faults = [fault for call, node in calls.items() for fault in _faults(call, node, say)]
+    calls = {_start(node, model_files): node for node in nodes}
+    _wait(calls, model_files, notify, check)
+    faults = [fault for call, node in calls.items() for fault in _faults(call, node, notify)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
 
 
-def _start(node: Node, weights: Weights) -> Any:
+def _start(node: Node, model_files: ModelFiles) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0)(_bring)
-    return task.options(scheduling_strategy=there).remote(weights.models, weights.access)
+    task = ray.remote(num_cpus=0, max_retries=0)(_prefetch)
+    return task.options(scheduling_strategy=there).remote(model_files.models, model_files.access)
 
 
-def _bring(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
+def _prefetch(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
     """On a node: what could not be had."""
     try:
         fetch_all(models, access)
@@ -80,7 +80,10 @@ def _bring(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
 
 
 def _wait(
-    calls: dict[Any, Node], weights: Weights, say: Callable[[str], None], check: Callable[[], None]
+    calls: dict[Any, Node],
+    model_files: ModelFiles,
+    notify: Callable[[str], None],
+    check: Callable[[], None],
 ) -> None:
     import ray
 
@@ -91,26 +94,28 @@ def _wait(
         _, left = ray.wait(left, num_returns=len(left), timeout=SECONDS_BETWEEN_LOOKS)
         check()
         if left and time.monotonic() >= next_line:
-            say(_line([calls[call] for call in left], weights, time.monotonic() - began))
+            notify(_line([calls[call] for call in left], model_files, time.monotonic() - began))
             next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     if time.monotonic() > began + QUIET_SECONDS:
-        say(f"The models are on {len(calls)} nodes after {time.monotonic() - began:.0f} s.")
+        notify(f"The models are on {len(calls)} nodes after {time.monotonic() - began:.0f} s.")
 
 
-def _line(nodes: list[Node], weights: Weights, seconds: float) -> str:
-    models = ", ".join(model.name for model in weights.models)
-    there = on_every_node(nodes, cached_bytes, weights.models, weights.access, seconds=10.0)
-    so_far = [f"{each.node.name} {bytes_text(each.value)}" for each in there if not each.error]
+def _line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:
+    models = ", ".join(model.name for model in model_files.models)
+    there = run_on_all_nodes(
+        nodes, cached_bytes, model_files.models, model_files.access, seconds=10.0
+    )
+    so_far = [f"{each.node.name} {format_bytes(each.value)}" for each in there if not each.error]
     return f"Fetching {models} ({seconds:.0f} s): {'; '.join(so_far) or 'the nodes are busy'}"
 
 
-def _faults(call: Any, node: Node, say: Callable[[str], None]) -> list[str]:
+def _faults(call: Any, node: Node, notify: Callable[[str], None]) -> list[str]:
     import ray
     from ray.exceptions import RayError
 
     try:
         faults: list[str] = ray.get(call)
     except RayError as error:
-        say(f"warning: models can't be brought to {node.name}: {first_line(error)}")
+        notify(f"warning: models can't be brought to {node.name}: {first_line(error)}")
         return []
     return faults

@@ -24,7 +24,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeResult:
     """What the work returned on a node; or why it did not, in one line."""
 
     node: Node
@@ -52,13 +52,13 @@ def alive_nodes() -> list[Node]:
     return sorted(nodes, key=lambda node: (not node.is_driver, node.name))
 
 
-def on_every_node(
+def run_on_all_nodes(
     nodes: Sequence[Node],
     work: Callable[..., Any],
     *arguments: Any,
     seconds: float = 120.0,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Answer]:
+    notify: Callable[[str], None] = lambda line: None,
+) -> list[NodeResult]:
     """Runs `work(*arguments)` once on each node, at the same time; answers in the nodes' order.
 
     It takes no CPU and no GPU, so that it runs where a sweep runs. A node that has not answered
@@ -81,11 +81,11 @@ def on_every_node(
         try:
             value = ray.get(call, timeout=max(0.1, end - time.monotonic()))
         except RayError as error:
-            answers.append(Answer(node, error=_in_a_line(error)))
+            answers.append(NodeResult(node, error=_in_a_line(error)))
             ray.cancel(call, force=True)
         else:
-            answers.append(Answer(node, value))
-        say(f"{len(answers)} of {len(nodes)} nodes")
+            answers.append(NodeResult(node, value))
+        notify(f"{len(answers)} of {len(nodes)} nodes")
     return answers
 
 
@@ -112,7 +112,7 @@ class NodeGroup:
     most: int
 
 
-def nodes_that_may_come() -> list[Mapping[str, float]]:
+def autoscaler_node_groups() -> list[Mapping[str, float]]:
     """The resources of each node that the autoscaler may start beside those that run.
 
     Ray does not tell programs of its node types, so the head's autoscaler is looked for and the
@@ -165,7 +165,7 @@ def possible_nodes(
     ]
 
 
-def autoscalers_file(gcs_address: str) -> dict[str, Any] | None:
+def autoscaler_config_file(gcs_address: str) -> dict[str, Any] | None:
     """The file that this machine's autoscaler of the cluster was started with; None: there is
     none. Runs on the head."""
     import psutil  # type: ignore[import-untyped]  # it carries no types
@@ -187,9 +187,9 @@ def _file_on_head(heads: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     context = ray.get_runtime_context()
     for head in heads:
         if head["NodeID"] == context.get_node_id():
-            return autoscalers_file(context.gcs_address)
+            return autoscaler_config_file(context.gcs_address)
         there = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
-        ask = ray.remote(num_cpus=0)(autoscalers_file).options(scheduling_strategy=there)
+        ask = ray.remote(num_cpus=0)(autoscaler_config_file).options(scheduling_strategy=there)
         found: dict[str, Any] | None = ray.get(ask.remote(context.gcs_address))
         return found
     return None

@@ -15,20 +15,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, Need, Slot
+from orchestrator.cluster.devices import Device, ResourceRequest, Slot
 
 PASSED_OVER_AT_MOST = 3  # then the first in line gets the next host, whatever it holds
 
 
 @dataclass(eq=False)
-class Place:
+class QueueEntry:
     """A trial's place in line, how often another one went past it, and where it holds back."""
 
     trial_id: str
     base_key: str
-    need: Need = field(default_factory=Need)
+    need: ResourceRequest = field(default_factory=ResourceRequest)
     given: Any = None  # a future of its slot
-    passed_over: int = 0
+    skipped: int = 0
     needs_room: bool = False  # a host was there, and that was not enough
     holds: tuple[Device, ...] = ()
 
@@ -38,48 +38,48 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Supply:
+class Availability:
     """How many devices there are to be, of `expected` that the sweep is to have, when those are up
     that are `coming`."""
 
     coming: int = 0
     expected: int = 0
 
-    def is_short(self, devices: Iterable[Device], need: Need) -> bool:
+    def is_short(self, devices: Iterable[Device], need: ResourceRequest) -> bool:
         """Whether a gang can't start because devices are missing that should be there."""
         there_are = _most_workers(devices) + self.coming
         return there_are < min(need.workers, self.expected)
 
 
 @dataclass(frozen=True)
-class Placing:
+class Placement:
     """Where a trial can start now: on a free host, or on one to be started (`slot` is None).
 
-    `giving_way`: idle hosts of the device that have to give their memory up first. `members`: the
+    `evicted`: idle hosts of the device that have to give their memory up first. `members`: the
     hosts whose places a gang's workers take.
     """
 
     device: Device
     slot: Slot | None
-    giving_way: tuple[Slot, ...] = ()
+    evicted: tuple[Slot, ...] = ()
     members: tuple[Slot, ...] = ()
 
 
 def next_start(
-    line: Sequence[Place], devices: Sequence[Device], supply: Supply | None = None
-) -> tuple[Place, Placing] | None:
+    line: Sequence[QueueEntry], devices: Sequence[Device], supply: Availability | None = None
+) -> tuple[QueueEntry, Placement] | None:
     """Who of those that wait starts now, and where; None: nobody can.
 
     It counts on being asked again until it says None.
     """
-    supply = supply or Supply()
+    supply = supply or Availability()
     line = [place for place in line if not supply.is_short(devices, place.need)]
     if not line:
         return None
     first = line[0]
-    placing = _placing(devices, first, growing=supply.coming > 0)
-    if placing is not None:
-        return _one_with_a_base(line, devices) or (first, placing)
+    placement = _placement(devices, first, growing=supply.coming > 0)
+    if placement is not None:
+        return _one_with_a_base(line, devices) or (first, placement)
     first.needs_room |= any(device.has_host for device in devices)
     first.holds = _held_back(first, devices)
     others = [device for device in devices if device not in first.holds]
@@ -87,72 +87,76 @@ def next_start(
     return next(_placed(hosts, others), None)
 
 
-def best_placing(devices: Iterable[Device], place: Place) -> Placing | None:
+def best_placement(devices: Iterable[Device], place: QueueEntry) -> Placement | None:
     """A free host with its base; else one without any, on the least busy device; else the one idle
     for longest; and only where no host is free, a new one on a device that it would share.
     """
     able = _able(devices, place.need)
-    found = [placing for device in able for placing in _placings(device, place.need)]
-    return min(found, key=lambda placing: _order(placing, place.base_key), default=None)
+    found = [placement for device in able for placement in _placements(device, place.need)]
+    return min(found, key=lambda placement: _preference(placement, place.base_key), default=None)
 
 
-def _placing(devices: Iterable[Device], place: Place, *, growing: bool) -> Placing | None:
+def _placement(devices: Iterable[Device], place: QueueEntry, *, growing: bool) -> Placement | None:
     if place.need.workers:
-        return _gang_placing(devices, place.need, growing=growing)
-    return best_placing(devices, place)
+        return _group_placement(devices, place.need, growing=growing)
+    return best_placement(devices, place)
 
 
-def _able(devices: Iterable[Device], need: Need) -> list[Device]:
+def _able(devices: Iterable[Device], need: ResourceRequest) -> list[Device]:
     """The devices that are as large as the need; all of them if none is."""
     staying = [device for device in devices if not device.leaving]
     large = [d for d in staying if (d.capacity_bytes or math.inf) >= (need.memory_bytes or 0)]
     return large or staying
 
 
-def _placings(device: Device, need: Need) -> Iterator[Placing]:
+def _placements(device: Device, need: ResourceRequest) -> Iterator[Placement]:
     idle = [slot for slot in device.slots if slot.free]
     for slot in idle:
-        giving_way = device.giving_way(need, keep=slot)
-        if giving_way is not None:
-            yield Placing(device, slot, tuple(giving_way))
-    if device.can_grow and device.giving_way(need, keep=None) == []:
-        yield Placing(device, None)
+        evicted = device.evicted(need, keep=slot)
+        if evicted is not None:
+            yield Placement(device, slot, tuple(evicted))
+    if device.can_grow and device.evicted(need, keep=None) == []:
+        yield Placement(device, None)
 
 
-def _order(placing: Placing, base_key: str) -> tuple[object, ...]:
-    slot, busy = placing.slot, len(placing.device.running)
+def _preference(placement: Placement, base_key: str) -> tuple[object, ...]:
+    slot, busy = placement.slot, len(placement.device.running)
     if slot is None:
         return (True, 0, True, True, busy, 0)
     kept = slot.base_key is not None
     has_base = slot.base_key == base_key
-    return (False, len(placing.giving_way), not has_base, kept, busy, slot.idle_since)
+    return (False, len(placement.evicted), not has_base, kept, busy, slot.idle_since)
 
 
 def _one_with_a_base(
-    line: Sequence[Place], devices: Sequence[Device]
-) -> tuple[Place, Placing] | None:
+    line: Sequence[QueueEntry], devices: Sequence[Device]
+) -> tuple[QueueEntry, Placement] | None:
     """Who waits for the base of a free host; past the first in line only so often."""
     first = line[0]
-    if first.needs_room or first.passed_over >= PASSED_OVER_AT_MOST:
+    if first.needs_room or first.skipped >= PASSED_OVER_AT_MOST:
         return None
     bases = {slot.base_key for device in devices for slot in device.slots if slot.free}
     waiting = [place for place in line if place.base_key in bases and not place.need.workers]
-    for place, placing in _placed(waiting, devices):
-        if placing.slot is not None and placing.slot.base_key == place.base_key:
-            first.passed_over += place is not first
-            return place, placing
+    for place, placement in _placed(waiting, devices):
+        if placement.slot is not None and placement.slot.base_key == place.base_key:
+            first.skipped += place is not first
+            return place, placement
     return None
 
 
-def _placed(line: Iterable[Place], devices: Collection[Device]) -> Iterator[tuple[Place, Placing]]:
+def _placed(
+    line: Iterable[QueueEntry], devices: Collection[Device]
+) -> Iterator[tuple[QueueEntry, Placement]]:
     """Those that can start now, in the order of the line."""
     for place in line:
-        placing = best_placing(devices, place)
-        if placing is not None:
-            yield place, placing
+        placement = best_placement(devices, place)
+        if placement is not None:
+            yield place, placement
 
 
-def _gang_placing(devices: Iterable[Device], need: Need, *, growing: bool) -> Placing | None:
+def _group_placement(
+    devices: Iterable[Device], need: ResourceRequest, *, growing: bool
+) -> Placement | None:
     """A device for each of its workers, or all there are: Ray may find the others elsewhere."""
     staying = [device for device in devices if not device.leaving]
     members = [slot for device in staying for slot in device.for_workers(need)]
@@ -162,7 +166,7 @@ def _gang_placing(devices: Iterable[Device], need: Need, *, growing: bool) -> Pl
     chosen = members[:wanted]
     on_gpus = [slot.device for slot in chosen if not slot.device.is_node]
     others = [slot for device in on_gpus for slot in device.slots if slot not in chosen]
-    return Placing(chosen[0].device, None, giving_way=tuple(others), members=tuple(chosen))
+    return Placement(chosen[0].device, None, evicted=tuple(others), members=tuple(chosen))
 
 
 def _most_workers(devices: Iterable[Device]) -> int:
@@ -170,7 +174,7 @@ def _most_workers(devices: Iterable[Device]) -> int:
     return sum(device.most_workers for device in devices if not device.leaving)
 
 
-def _held_back(first: Place, devices: Sequence[Device]) -> tuple[Device, ...]:
+def _held_back(first: QueueEntry, devices: Sequence[Device]) -> tuple[Device, ...]:
     """The devices on which nobody else starts until the first in line does: the least busy ones.
 
     They stay the same for as long as they are there.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cluster.admission import start_admission
-from orchestrator.cluster.host_pool import Sharing
+from orchestrator.cluster.host_pool import SharingPolicy
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape, host_shape, one_accelerator
-from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes
-from orchestrator.cluster.nodes import nodes_that_may_come
+from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
+from orchestrator.cluster.nodes import autoscaler_node_groups
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
@@ -35,10 +35,10 @@ class Cluster:
     """
 
     shape: HostShape
-    admission: Any  # the actor; `name` finds it from other processes
+    host_scheduler: Any  # the actor; `name` finds it from other processes
     name: str
     device: dict[str, Any]
-    sharing: Sharing = field(default_factory=Sharing)
+    sharing: SharingPolicy = field(default_factory=SharingPolicy)
     nodes: tuple[Mapping[str, float], ...] = ()
 
     @property
@@ -48,32 +48,32 @@ class Cluster:
         return min(room, self.sharing.trials or room)
 
 
-class HostsLeft:
+class RemainingHosts:
     """Says now and then what became of lost hosts, and that none is up while trials wait for one;
-    `look` never waits."""
+    `poll` never waits."""
 
-    def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
-        self._cluster, self._say = cluster, say
+    def __init__(self, cluster: Cluster, notify: Callable[[str], None]) -> None:
+        self._cluster, self._log = cluster, notify
         self._asked: Any = None
         self._next = time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
 
-    def look(self) -> None:
+    def poll(self) -> None:
         import ray
 
         if time.monotonic() < self._next:
             return
         if self._asked is None:
-            self._asked = self._cluster.admission.standing.remote()
+            self._asked = self._cluster.host_scheduler.status.remote()
         if not ray.wait([self._asked], timeout=0)[0]:
             return
-        standing = ray.get(self._asked)
+        status = ray.get(self._asked)
         self._asked, self._next = None, time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
-        for trouble in standing.troubles:
-            self._say(f"warning: {trouble}")
-        if standing.waiting and not standing.up:
+        for trouble in status.troubles:
+            self._log(f"warning: {trouble}")
+        if status.waiting and not status.up:
             shape = self._cluster.shape
-            self._say(
-                f"No host is up and {standing.waiting} trials wait for one. Each host asks Ray for "
+            self._log(
+                f"No host is up and {status.waiting} trials wait for one. Each host asks Ray for "
                 f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs: they go on when one has started, as "
                 "soon as Ray has room or a node joins."
             )
@@ -132,7 +132,7 @@ def open_hosts(
     *,
     trials: int,
     provenance: dict[str, str],
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
 ) -> Cluster:
@@ -144,11 +144,11 @@ def open_hosts(
     """
     import ray
 
-    coming = nodes_that_may_come()
+    coming = autoscaler_node_groups()
     if coming:
-        say(f"The cluster's autoscaler may start {len(coming)} more nodes.")
+        notify(f"The cluster's autoscaler may start {len(coming)} more nodes.")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + coming
-    resources, nodes = _of_one_type(resources, nodes, say)
+    resources, nodes = _of_one_type(resources, nodes, notify)
     shape = host_shape(
         nodes,
         cpus=resources.cpus_per_trial,
@@ -156,31 +156,33 @@ def open_hosts(
         count=resources.concurrent_trials,
         trials=trials,
     )
-    weights = Weights(models, HubAccess.of(os.environ))
-    bring_to_nodes(weights, on_gpus=shape.gpus > 0, say=say, check=check)
+    model_files = ModelFiles(models, HubAccess.of(os.environ))
+    prefetch(model_files, on_gpus=shape.gpus > 0, notify=notify, check=check)
     name = f"admission-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
-    admission = start_admission(name, shape, provenance=provenance, sharing=sharing)
-    device = _first_host(admission.open.remote(weights), shape, say, check)
-    return Cluster(shape, admission, name, device, sharing, tuple(nodes))
+    host_scheduler = start_host_scheduler(name, shape, provenance=provenance, sharing=sharing)
+    device = _first_host(host_scheduler.open.remote(model_files), shape, notify, check)
+    return Cluster(shape, host_scheduler, name, device, sharing, tuple(nodes))
 
 
 def _of_one_type(
-    resources: ResourcesConfig, nodes: list[Mapping[str, float]], say: Callable[[str], None]
+    resources: ResourcesConfig, nodes: list[Mapping[str, float]], notify: Callable[[str], None]
 ) -> tuple[ResourcesConfig, list[Mapping[str, float]]]:
     """One type of GPU per sweep, unless the space has chosen one: its memory decides what fits."""
     wanted = resources.accelerator_type
     left, kind = one_accelerator(nodes, wanted)
     if kind != wanted:
-        say(f"There are several types of GPU; this sweep uses {kind} (resources.accelerator_type).")
+        notify(
+            f"There are several types of GPU; this sweep uses {kind} (resources.accelerator_type)."
+        )
     return replace(resources, accelerator_type=kind), left
 
 
-def _sharing(resources: ResourcesConfig, shape: HostShape) -> Sharing:
+def _sharing(resources: ResourcesConfig, shape: HostShape) -> SharingPolicy:
     """Trials share GPUs unless the space says what each trial gets of them."""
     shared = shape.gpus == 1 and resources.gpus_per_trial is None
     shared = shared and resources.placement == "shared"
-    return Sharing(
+    return SharingPolicy(
         hosts_per_gpu=MOST_ON_A_GPU if shared else 1,
         gpu_memory_bytes=resources.gpu_memory,
         accelerator_type=resources.accelerator_type,
@@ -189,7 +191,7 @@ def _sharing(resources: ResourcesConfig, shape: HostShape) -> Sharing:
 
 
 def _first_host(
-    description: Any, shape: HostShape, say: Callable[[str], None], check: Callable[[], None]
+    description: Any, shape: HostShape, notify: Callable[[str], None], check: Callable[[], None]
 ) -> dict[str, Any]:
     import ray
 
@@ -198,7 +200,7 @@ def _first_host(
         check()
         if time.monotonic() - said >= SECONDS_BETWEEN_WAITING_LINES:
             said = time.monotonic()
-            say(_waiting_line(shape, seconds=said - began))
+            notify(_waiting_line(shape, seconds=said - began))
     device: dict[str, Any] = ray.get(description)
     return device
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cluster.nodes import Node, alive_nodes, on_every_node
+from orchestrator.cluster.nodes import Node, alive_nodes, run_on_all_nodes
 from orchestrator.runs.lease_holder import this_place
 from trainables.errors import InputError
 from trainables.storage.bucket_store import open_store
@@ -36,21 +36,21 @@ class StorageView:
     fault: str = ""
 
 
-def look_at_storage(storage: Path | str, nodes: Sequence[Node]) -> list[StorageView]:
+def inspect_storage(storage: Path | str, nodes: Sequence[Node]) -> list[StorageView]:
     """Writes a file here and one on every node, and reads each where it was not written.
 
     `storage` is a folder, or the URL of a bucket's. Nothing stays. Raises OSError if this process
     can't write there.
     """
     if is_url(str(storage)):
-        return _look_at_bucket(str(storage), nodes)
+        return _inspect_bucket(str(storage), nodes)
     storage = Path(storage)
     storage.mkdir(parents=True, exist_ok=True)
     place, word = storage / f".seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
     place.mkdir()
     try:
         (place / _OURS).write_text(word)
-        answers = on_every_node(nodes, look_from_a_node, str(place), word)
+        answers = run_on_all_nodes(nodes, inspect_from_a_node, str(place), word)
         return [
             StorageView(
                 each.node,
@@ -63,7 +63,7 @@ def look_at_storage(storage: Path | str, nodes: Sequence[Node]) -> list[StorageV
         shutil.rmtree(place, ignore_errors=True)
 
 
-def look_from_a_node(place: str, word: str) -> dict[str, object]:
+def inspect_from_a_node(place: str, word: str) -> dict[str, object]:
     """Runs on a node: what it sees at the place, and the file that it has written there."""
     folder, name = Path(place), uuid.uuid4().hex
     fault = ""
@@ -79,12 +79,12 @@ def look_from_a_node(place: str, word: str) -> dict[str, object]:
     return {"place": this_place(), "fault": fault, "file": name}
 
 
-def _look_at_bucket(url: str, nodes: Sequence[Node]) -> list[StorageView]:
+def _inspect_bucket(url: str, nodes: Sequence[Node]) -> list[StorageView]:
     store = open_store(url)
     place, word = f"seen-{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
     try:
         store.put(f"{place}/{_OURS}", word.encode())
-        answers = on_every_node(nodes, look_at_bucket_from_a_node, url, place, word)
+        answers = run_on_all_nodes(nodes, inspect_bucket_from_a_node, url, place, word)
         return [
             StorageView(
                 each.node,
@@ -97,7 +97,7 @@ def _look_at_bucket(url: str, nodes: Sequence[Node]) -> list[StorageView]:
         store.delete(item.key for item in store.list(f"{place}/"))
 
 
-def look_at_bucket_from_a_node(url: str, place: str, word: str) -> dict[str, object]:
+def inspect_bucket_from_a_node(url: str, place: str, word: str) -> dict[str, object]:
     """Runs on a node: whether it reads, lists and writes there, and creates only what is absent."""
     try:
         store = open_store(url)
@@ -144,7 +144,7 @@ def check_storage(storage: Path | str) -> bool:
     nodes = alive_nodes()
     if len(nodes) == 1 and not is_url(str(storage)):
         return False
-    views = look_at_storage(storage, nodes)
+    views = inspect_storage(storage, nodes)
     reason = unshared(storage, views)
     if reason:
         raise InputError(f"--storage: {reason}")

@@ -41,7 +41,7 @@ class Layout:
     device_shared: bool = False
 
 
-class NotWantedError(Exception):
+class GroupAbandonedError(Exception):
     """The trial was ended before its workers were there."""
 
 
@@ -65,23 +65,23 @@ def _train(given: dict[str, Any], layout: Layout) -> None:
             name=_TRAIN_FOLDER,
             storage_path=given["working_copy"],
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[_controller_callback(given["front"])],
+            callbacks=[_controller_callback(given["coordinator"])],
         ),
     ).fit()
 
 
-def _controller_callback(front: Any) -> Any:
+def _controller_callback(coordinator: Any) -> Any:
     """Tells the front of the controller, in whose process it is called, and asks before each
     attempt to start the workers whether they are wanted."""
     from ray.train.v2._internal.execution.callback import ControllerCallback
 
     class TellsOfItself(ControllerCallback):  # type: ignore[misc]  # Ray carries no types
         def after_controller_start(self, train_run_context: Any) -> None:
-            ray.get(front.controlled_by.remote(ray.get_runtime_context().current_actor))
+            ray.get(coordinator.controlled_by.remote(ray.get_runtime_context().current_actor))
 
         def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-            if not ray.get(front.is_wanted.remote()):
-                raise NotWantedError
+            if not ray.get(coordinator.is_wanted.remote()):
+                raise GroupAbandonedError
 
     return TellsOfItself()
 
@@ -91,13 +91,13 @@ def _work(given: dict[str, Any]) -> None:
     from trainables.workers.group_member import train_as_member
 
     interrupted = threading.Event()
-    front = given["front"]
-    ray.get(front.hub_access.remote()).use()
-    threading.Thread(target=_die_with, args=(front,), daemon=True).start()
-    threading.Thread(target=_hear, args=(front, interrupted), daemon=True).start()
+    coordinator = given["coordinator"]
+    ray.get(coordinator.hub_access.remote()).use()
+    threading.Thread(target=_die_with, args=(coordinator,), daemon=True).start()
+    threading.Thread(target=_receive, args=(coordinator, interrupted), daemon=True).start()
     train_as_member(
         given["folder"],
-        _Calls(front),
+        _Calls(coordinator),
         provenance=given["provenance"],
         silent_seconds=given["silent_seconds"],
         device_shared=given["device_shared"],
@@ -105,41 +105,41 @@ def _work(given: dict[str, Any]) -> None:
     )
 
 
-def _die_with(front: Any) -> None:
+def _die_with(coordinator: Any) -> None:
     """A worker without its front would keep its device for ever: Ray Train does not see to it."""
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(front.until_death.remote())
+        ray.get(coordinator.until_death.remote())
     os._exit(1)
 
 
-def _hear(front: Any, interrupted: threading.Event) -> None:
+def _receive(coordinator: Any, interrupted: threading.Event) -> None:
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(front.until_interrupted.remote())
+        ray.get(coordinator.until_interrupted.remote())
         interrupted.set()
 
 
 class _Calls:
-    """`trainables.gang_member.Front`, in the front's process."""
+    """`trainables.gang_member.Coordinator`, in the front's process."""
 
-    def __init__(self, front: Any) -> None:
-        self._front = front
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
 
-    def began(self, history: list[Event]) -> Decision:
-        decision: Decision = ray.get(self._front.began.remote(history))
+    def on_start(self, history: list[Event]) -> Decision:
+        decision: Decision = ray.get(self._coordinator.on_start.remote(history))
         return decision
 
-    def event(self, event: Event) -> Decision:
-        decision: Decision = ray.get(self._front.event.remote(event))
+    def on_event(self, event: Event) -> Decision:
+        decision: Decision = ray.get(self._coordinator.on_event.remote(event))
         return decision
 
-    def finished(self, event: Event) -> None:
-        ray.get(self._front.finished.remote(event))
+    def on_finish(self, event: Event) -> None:
+        ray.get(self._coordinator.on_finish.remote(event))
 
-    def interrupted(self) -> None:
-        ray.get(self._front.interrupted.remote())
+    def on_interrupt(self) -> None:
+        ray.get(self._coordinator.on_interrupt.remote())
 
-    def failed(self, failure: Failure) -> None:
-        ray.get(self._front.failed.remote(failure))
+    def on_failure(self, failure: Failure) -> None:
+        ray.get(self._coordinator.on_failure.remote(failure))
 
 
 def _failure_of_train(error: Any) -> Failure | None:
@@ -148,7 +148,7 @@ def _failure_of_train(error: Any) -> Failure | None:
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
     from ray.train.v2.api.exceptions import ControllerError, PreemptionError
 
-    gone = (WorkerHealthCheckFailedError, PreemptionError, NotWantedError)
+    gone = (WorkerHealthCheckFailedError, PreemptionError, GroupAbandonedError)
     failures = [error.controller_failure] if isinstance(error, ControllerError) else [error]
     found: list[Exception] = [*getattr(error, "worker_failures", {}).values()] or failures
     dead = [each for each in found if isinstance(each, WorkerHealthCheckFailedError)]

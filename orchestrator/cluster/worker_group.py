@@ -30,9 +30,9 @@ SECONDS_TO_ABORT = 120.0  # what Ray Train is given to end its workers, which ma
 LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interrupted
 
 
-class GangProcess:
+class WorkerGroup:
     """What the front does. `start`, `next`, `close` as a host's, one at a time; rank 0 calls the
-    methods of `trainables.gang_member.Front`, and every rank waits in `until_death`."""
+    methods of `trainables.gang_member.Coordinator`, and every rank waits in `until_death`."""
 
     def __init__(self, layout: Layout, provenance: Mapping[str, str]) -> None:
         self._layout, self._provenance = layout, dict(provenance)
@@ -71,7 +71,7 @@ class GangProcess:
             return Interruption()
         me = ray.get_runtime_context().current_actor
         given = {
-            "front": me,
+            "coordinator": me,
             "folder": folder if self._folder.mirror else str(self._folder.path.resolve()),
             "working_copy": str(self._folder.path.resolve()),
             "provenance": self._provenance,
@@ -80,7 +80,7 @@ class GangProcess:
         }
         self._fit = threading.Thread(target=self._run, args=(given,), daemon=True)
         self._fit.start()
-        started: list[Event] | Failure | Interruption = self._hear()
+        started: list[Event] | Failure | Interruption = self._receive()
         return started
 
     def next(self) -> Event | Failure | Interruption:
@@ -90,7 +90,7 @@ class GangProcess:
         if self._fit is None:
             return Failure("no trial is running here")
         self._decisions.put("go on")
-        event: Event | Failure | Interruption = self._hear()
+        event: Event | Failure | Interruption = self._receive()
         return event
 
     def close(self, *, discard: bool = False) -> int:
@@ -158,28 +158,28 @@ class GangProcess:
         return not (self._abandoned.is_set() or self._interrupted.is_set())
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def began(self, history: list[Event]) -> Decision:
+    def on_start(self, history: list[Event]) -> Decision:
         self._begun = True
         self._told.put(history)
         return self._decided()
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def event(self, event: Event) -> Decision:
+    def on_event(self, event: Event) -> Decision:
         write_down(self._folder, event)
         self._told.put(event)
         return self._decided()
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def finished(self, event: Event) -> None:
+    def on_finish(self, event: Event) -> None:
         write_down(self._folder, event)
         self._told.put(event)
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def interrupted(self) -> None:
+    def on_interrupt(self) -> None:
         self._told.put(Interruption())
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def failed(self, failure: Failure) -> None:
+    def on_failure(self, failure: Failure) -> None:
         self._failure = self._failure or failure
 
     def _decided(self) -> Decision:
@@ -190,7 +190,7 @@ class GangProcess:
         self._told.put(Interruption())
         return "close"
 
-    def _hear(self) -> Any:
+    def _receive(self) -> Any:
         """What the workers tell next. Without them this process ends, as a host would that dies.
 
         After an interruption the driver may end at once: it is told when the workers have ended.
@@ -220,14 +220,14 @@ class GangProcess:
         return Interruption() if self._interrupted.is_set() else None
 
 
-def gang_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
+def worker_group_actor(layout: Layout, provenance: Mapping[str, str]) -> Any:
     """A front as a Ray actor on the head node, which takes no CPU of its own.
 
     What Ray Train leaves behind to clean up after a controller that dies asks for the cluster by
     its address, which it has to be told where several run on one machine.
     """
     address = ray.get_runtime_context().gcs_address
-    actor = ray.remote(concurrency_groups=_groups(layout.workers))(GangProcess).options(
+    actor = ray.remote(concurrency_groups=_groups(layout.workers))(WorkerGroup).options(
         num_cpus=0,
         resources={"node:__internal_head__": 0.001},
         runtime_env={"env_vars": {"RAY_ADDRESS": address}},

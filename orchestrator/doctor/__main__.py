@@ -56,7 +56,7 @@ def _look_at_cluster(given: argparse.Namespace) -> int:
     from orchestrator.cli import storage_place
     from orchestrator.cluster.nodes import alive_nodes
     from orchestrator.cluster.session import start_ray
-    from orchestrator.doctor.checks import CHECKS, Patient
+    from orchestrator.doctor.checks import CHECKS, CheckContext
     from orchestrator.doctor.findings import all_passed, table
     from orchestrator.doctor.trial_check import check_sweep
 
@@ -69,10 +69,10 @@ def _look_at_cluster(given: argparse.Namespace) -> int:
         findings = []
         checks = dict(CHECKS) if given.no_sweep else {**CHECKS, "sweep": check_sweep}
         for place, (name, check) in enumerate(checks.items(), start=1):
-            say = _progress(f"[{place}/{len(checks)}] {name}")
-            say("...")
+            notify = _progress(f"[{place}/{len(checks)}] {name}")
+            notify("...")
             uri = _tracking_uri(given, storage)
-            patient = Patient(alive_nodes(), storage, uri, models, uses_deepspeed, say)
+            patient = CheckContext(alive_nodes(), storage, uri, models, uses_deepspeed, notify)
             findings.append(check(patient))
     finally:
         ray.shutdown()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.nodes import Answer, Node, nodes_that_may_come, on_every_node
-from orchestrator.cluster.storage_check import look_at_storage, unshared
+from orchestrator.cluster.nodes import Node, NodeResult, autoscaler_node_groups, run_on_all_nodes
+from orchestrator.cluster.storage_check import inspect_storage, unshared
 from orchestrator.doctor.findings import Finding
 from orchestrator.doctor.node_probes import (
     node_deepspeed,
@@ -28,7 +28,7 @@ _SAME = "Bring all nodes to one version: run `ray up` again with the cluster's f
 
 
 @dataclass(frozen=True)
-class Patient:
+class CheckContext:
     """What is looked at, for a space: its models, as it names them, and whether DeepSpeed shards
     any of its trials."""
 
@@ -37,13 +37,15 @@ class Patient:
     tracking_uri: str
     models: Sequence[str]
     uses_deepspeed: bool = False
-    say: Say = lambda line: None
+    notify: Say = lambda line: None
 
-    def ask(self, work: Callable[..., Any], *arguments: Any, seconds: float = 120) -> list[Answer]:
-        return on_every_node(self.nodes, work, *arguments, seconds=seconds, say=self.say)
+    def ask(
+        self, work: Callable[..., Any], *arguments: Any, seconds: float = 120
+    ) -> list[NodeResult]:
+        return run_on_all_nodes(self.nodes, work, *arguments, seconds=seconds, notify=self.notify)
 
 
-def check_nodes(patient: Patient) -> Finding:
+def check_nodes(patient: CheckContext) -> Finding:
     """How many there are, with what; those that died are named."""
     import ray
 
@@ -52,15 +54,15 @@ def check_nodes(patient: Patient) -> Finding:
     said = f"{len(lines)} up: {', '.join(lines)}"
     if dead:
         said += f"; gone since the cluster's start: {', '.join(sorted(set(dead)))}"
-    may_come = nodes_that_may_come()
+    may_come = autoscaler_node_groups()
     if may_come:
         said += f"; the autoscaler may start {len(may_come)} more, which are not looked at now"
     room = any(node.cpus >= 1 for node in patient.nodes) or bool(may_come)
-    mend = "No node has a CPU for trials now: see that workers join, or that an autoscaler runs."
-    return Finding("nodes", room, said, mend)
+    fix = "No node has a CPU for trials now: see that workers join, or that an autoscaler runs."
+    return Finding("nodes", room, said, fix)
 
 
-def check_gpus(patient: Patient) -> Finding:
+def check_gpus(patient: CheckContext) -> Finding:
     """Whether Ray counts the GPUs that each node's system has."""
     answers = patient.ask(node_devices)
     wrong = [
@@ -68,21 +70,21 @@ def check_gpus(patient: Patient) -> Finding:
         for each in answers
         if not each.error and each.value != each.node.gpus
     ]
-    mend = (
+    fix = (
         "Look at nvidia-smi on that node. Without a driver install one; else `ray start` saw other "
         "GPUs (CUDA_VISIBLE_DEVICES, --num-gpus): start Ray there again."
     )
-    said = _mute(answers) or "; ".join(wrong)
+    said = _silent_nodes(answers) or "; ".join(wrong)
     if said:
-        return Finding("GPUs", False, said, mend)
+        return Finding("GPUs", False, said, fix)
     have = [f"{node.name} {node.gpus:g}" for node in patient.nodes if node.gpus]
     return Finding("GPUs", True, ", ".join(have) or "none now: trials run on CPUs")
 
 
-def check_versions(patient: Patient) -> Finding:
+def check_versions(patient: CheckContext) -> Finding:
     """Equal versions of Python, of every package and of the project on all nodes."""
     answers = patient.ask(node_versions)
-    said = _mute(answers) or "; ".join(differing(answers))
+    said = _silent_nodes(answers) or "; ".join(differing(answers))
     if said:
         return Finding("versions", False, said, _SAME)
     own: Mapping[str, str] = answers[0].value
@@ -90,7 +92,7 @@ def check_versions(patient: Patient) -> Finding:
     return Finding("versions", True, f"equal on all nodes: {shown}, ...")
 
 
-def differing(answers: Sequence[Answer]) -> Iterator[str]:
+def differing(answers: Sequence[NodeResult]) -> Iterator[str]:
     """What most nodes do not have, by package and node."""
     for package in answers[0].value:
         versions = {each.node.name: each.value.get(package, "none") for each in answers}
@@ -100,30 +102,30 @@ def differing(answers: Sequence[Answer]) -> Iterator[str]:
             yield f"{package}: {', '.join(others)}, the others {usual}"
 
 
-def check_shared_storage(patient: Patient) -> Finding:
+def check_shared_storage(patient: CheckContext) -> Finding:
     """Whether every node reads and writes the storage folder, and it is the same one."""
     storage = patient.storage
     try:
-        views = look_at_storage(storage, patient.nodes)
+        views = inspect_storage(storage, patient.nodes)
     except OSError as error:
-        mend = "Give --storage a folder that you may write."
-        return Finding("storage", False, f"{storage}: {error.strerror or error} here", mend)
+        fix = "Give --storage a folder that you may write."
+        return Finding("storage", False, f"{storage}: {error.strerror or error} here", fix)
     said = unshared(storage, views)
     if said:
-        reason, _, mend = said.partition("). ")
-        return Finding("storage", False, f"{reason})", mend)
+        reason, _, fix = said.partition("). ")
+        return Finding("storage", False, f"{reason})", fix)
     elsewhere = sum(not view.same_machine for view in views)
     said = f"{storage}: one folder, written and read by every node"
     return Finding("storage", True, f"{said}; {elsewhere} of {len(views)} are on other machines")
 
 
-def check_mlflow(patient: Patient) -> Finding:
+def check_mlflow(patient: CheckContext) -> Finding:
     """Whether the tracking store is to be had from here, and lies where SQLite may lie."""
     uri = patient.tracking_uri
     if uri.startswith(("http://", "https://")):
         why = node_reaches(f"{uri.rstrip('/')}/health")
-        mend = "Start it on the head: bash clusters/serve_mlflow.sh STORAGE/mlflow-artifacts"
-        return Finding("MLflow", not why, f"{uri}: {why or 'answers'}", mend)
+        fix = "Start it on the head: bash clusters/serve_mlflow.sh STORAGE/mlflow-artifacts"
+        return Finding("MLflow", not why, f"{uri}: {why or 'answers'}", fix)
     database = sqlite_file(uri)
     if database is None:
         return Finding("MLflow", None, f"{uri.partition(':')[0]} store: not looked at")
@@ -132,51 +134,51 @@ def check_mlflow(patient: Patient) -> Finding:
     try:
         refuse_shared_sqlite(uri, shared_folder=shared)
     except InputError as error:
-        reason, _, mend = error.messages[0].partition(" Use ")
-        return Finding("MLflow", False, reason, f"Use {mend}")
+        reason, _, fix = error.messages[0].partition(" Use ")
+        return Finding("MLflow", False, reason, f"Use {fix}")
     folder = next(parent for parent in database.parents if parent.exists())
     fine = os.access(folder, os.W_OK)
     return Finding("MLflow", fine, f"{uri}: on this machine's disk", f"Let {folder} be written.")
 
 
-def check_models(patient: Patient) -> Finding:
+def check_models(patient: CheckContext) -> Finding:
     """Whether every node has each model, from its own disk or from the hub, and the same one."""
     if not patient.models:
         return Finding("models", None, "the space names none")
     answers = patient.ask(node_models, list(patient.models), seconds=240)
-    said = _mute(answers) or "; ".join(_absent(answers) or differing(answers))
-    mend = (
+    said = _silent_nodes(answers) or "; ".join(_absent(answers) or differing(answers))
+    fix = (
         "For the hub: network, and a token for gated models (HF_TOKEN, or file_mounts of "
         "~/.cache/huggingface/token). Offline: a local folder, or a snapshot in every node's cache."
     )
     if said:
-        return Finding("models", False, said, mend)
+        return Finding("models", False, said, fix)
     names = ", ".join(Path(name).name if "/" not in name else name for name in patient.models)
     return Finding("models", True, f"every node has {names}")
 
 
-def check_deepspeed(patient: Patient) -> Finding:
+def check_deepspeed(patient: CheckContext) -> Finding:
     """Whether DeepSpeed's optimizers can be built where they are needed."""
     answers = patient.ask(node_deepspeed, seconds=180)
-    mute = _mute(answers)
+    mute = _silent_nodes(answers)
     if mute:
         return Finding("DeepSpeed", False, mute, "See that node's logs.")
     if not any(each.value["version"] for each in answers):
         passed = False if patient.uses_deepspeed else None
         said = "not installed; only trials with a zero_stage use it"
         return Finding("DeepSpeed", passed, said, "Install deepspeed on every node.")
-    wrong = [fault for each in answers for fault in _op_faults(each)]
+    wrong = [fault for each in answers for fault in _kernel_faults(each)]
     if wrong and not patient.uses_deepspeed:
         said = f"{'; '.join(wrong)}: this space does not need it"
         return Finding("DeepSpeed", None, said)
-    mend = "Install g++ and ninja on that node, and on GPU nodes the CUDA toolkit (nvcc)."
+    fix = "Install g++ and ninja on that node, and on GPU nodes the CUDA toolkit (nvcc)."
     versions = {each.value["version"] for each in answers}
     return Finding(
-        "DeepSpeed", not wrong, "; ".join(wrong) or f"{versions.pop()}: its ops can be built", mend
+        "DeepSpeed", not wrong, "; ".join(wrong) or f"{versions.pop()}: its ops can be built", fix
     )
 
 
-def _op_faults(answer: Answer) -> Iterator[str]:
+def _kernel_faults(answer: NodeResult) -> Iterator[str]:
     name, found = answer.node.name, answer.value
     if not found["version"]:
         yield f"{name}: not installed"
@@ -186,7 +188,7 @@ def _op_faults(answer: Answer) -> Iterator[str]:
     yield from (f"{name}: {op} can't be built" for op in wanted if not found["ops"].get(op))
 
 
-def _absent(answers: Sequence[Answer]) -> list[str]:
+def _absent(answers: Sequence[NodeResult]) -> list[str]:
     return [
         f"{each.node.name}: {found[1:]}"
         for each in answers
@@ -195,16 +197,16 @@ def _absent(answers: Sequence[Answer]) -> list[str]:
     ]
 
 
-def _mute(answers: Sequence[Answer]) -> str:
+def _silent_nodes(answers: Sequence[NodeResult]) -> str:
     """Nodes on which the check itself failed."""
     return "; ".join(f"{each.node.name}: {each.error}" for each in answers if each.error)
 
 
-def _is_on_several_machines(patient: Patient) -> bool:
+def _is_on_several_machines(patient: CheckContext) -> bool:
     return len({node.name.partition("/")[0] for node in patient.nodes}) > 1
 
 
-CHECKS: Mapping[str, Callable[[Patient], Finding]] = {
+CHECKS: Mapping[str, Callable[[CheckContext], Finding]] = {
     "nodes": check_nodes,
     "GPUs": check_gpus,
     "versions": check_versions,

@@ -17,7 +17,7 @@ class Finding:
     check: str
     passed: bool | None
     said: str
-    mend: str = ""
+    fix: str = ""
 
 
 def table(findings: Sequence[Finding]) -> str:
@@ -27,8 +27,8 @@ def table(findings: Sequence[Finding]) -> str:
     for finding in findings:
         head = f"{finding.check:<14} {_WORDS[finding.passed]:<6}"
         rows += _filled(head, finding.said)
-        if finding.passed is False and finding.mend:
-            rows += _filled(indent, f"mend: {finding.mend}")
+        if finding.passed is False and finding.fix:
+            rows += _filled(indent, f"mend: {finding.fix}")
     return "\n".join(rows)
 
 

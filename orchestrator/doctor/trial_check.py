@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.cluster.nodes import Node
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
-from orchestrator.doctor.checks import Patient
+from orchestrator.doctor.checks import CheckContext
 from orchestrator.doctor.findings import Finding
 from orchestrator.planning.planner import Planner
 from trainables.storage.run_folder import RunFolder
@@ -42,7 +42,7 @@ SPACE: Mapping[str, Any] = {
 }
 
 
-def check_sweep(patient: Patient) -> Finding:
+def check_sweep(patient: CheckContext) -> Finding:
     """Trains one small trial to its end on every node that has room for one."""
     from ray.exceptions import RayError
 
@@ -62,14 +62,14 @@ def check_sweep(patient: Patient) -> Finding:
                 faults.append(f"{node.name}: {said[-1][:300]}")
             else:
                 took.append(f"{node.name} {seconds:.1f} s on {device}")
-            patient.say(f"{len(took) + len(faults)} of {len(able)} nodes")
+            patient.notify(f"{len(took) + len(faults)} of {len(able)} nodes")
     finally:
         _end(hosts.values())
         for node in able:
             RunFolder.at(f"{place}-{node.node_id[:12]}").discard()
     if faults:
-        mend = "Its reason is above; a node that does not answer may be busy with another sweep."
-        return Finding("sweep", False, "; ".join(faults), mend)
+        fix = "Its reason is above; a node that does not answer may be busy with another sweep."
+        return Finding("sweep", False, "; ".join(faults), fix)
     return Finding("sweep", True, f"a trial to its end on {', '.join(took)}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text
+from orchestrator.formatting import format_bytes, format_duration, format_number, format_percent
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
@@ -150,9 +150,9 @@ class SweepDisplay:
         parts = [f"{self._count()[1:-1]} trials", f"{len(self._running)} running"]
         eta = self._eta_seconds()
         if eta is not None:
-            parts.append(f"about {seconds_text(eta)} to go")
+            parts.append(f"about {format_duration(eta)} to go")
         if self._best is not None:
-            parts.append(f"best EmAcc {percent_text(self._best[0])} ({self._best[1]})")
+            parts.append(f"best EmAcc {format_percent(self._best[0])} ({self._best[1]})")
         return " · ".join(parts)
 
     def _eta_seconds(self) -> float | None:
@@ -169,10 +169,10 @@ def _rung_line(trial_id: str, trial: _Running) -> str:
 
 def _values_text(metrics: Mapping[str, float]) -> str:
     values: list[tuple[str, str, Callable[[float | None], str]]] = [
-        ("train loss", "train_loss", number_text),
-        ("eval loss", "eval_loss", number_text),
-        ("EmAcc", "em_acc", percent_text),
-        ("memory", "train_peak_memory_bytes", bytes_text),
+        ("train loss", "train_loss", format_number),
+        ("eval loss", "eval_loss", format_number),
+        ("EmAcc", "em_acc", format_percent),
+        ("memory", "train_peak_memory_bytes", format_bytes),
     ]
     return ", ".join(f"{name} {show(metrics[key])}" for name, key, show in values if key in metrics)
 
@@ -184,11 +184,11 @@ def _cells(trial_id: str, trial: _Running, now: float) -> tuple[str, ...]:
         trial.label,
         trial.rung,
         str(trial.step),
-        number_text(metrics.get("train_loss")),
-        number_text(metrics.get("eval_loss")),
-        percent_text(metrics.get("em_acc")),
-        bytes_text(metrics.get("train_peak_memory_bytes")),
-        seconds_text(trial.seconds or now - trial.began),
+        format_number(metrics.get("train_loss")),
+        format_number(metrics.get("eval_loss")),
+        format_percent(metrics.get("em_acc")),
+        format_bytes(metrics.get("train_peak_memory_bytes")),
+        format_duration(trial.seconds or now - trial.began),
     )
 
 

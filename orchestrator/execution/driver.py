@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock, out_of_hours
 from orchestrator.execution.report_split import _worth_keeping, _worth_reporting
-from orchestrator.execution.signals import InterruptedAgain, NotedSignals
+from orchestrator.execution.signals import DeferredSignals, SecondInterrupt
 from orchestrator.planning.planner import Planner
 from orchestrator.reporting.document import Report
-from orchestrator.runs.cleanup import discard_beaten_models
+from orchestrator.runs.cleanup import discard_dominated_models
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
@@ -45,7 +45,7 @@ class Driver:
     predicts: bool = True
     _predictions: Any = field(default=None, init=False)
     _search: Any = field(default=None, init=False)  # there is none before hosts are up
-    _signals: NotedSignals = field(default_factory=NotedSignals, init=False)
+    _signals: DeferredSignals = field(default_factory=DeferredSignals, init=False)
 
     def show(self) -> Outcome:
         """A sweep that has ended: prints its report, and tells a tracker what it has missed."""
@@ -80,11 +80,11 @@ class Driver:
             if self._run_on_cluster(ledger, display, tracker, clock):
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt as error:
-            at_once = isinstance(error, InterruptedAgain)
+            at_once = isinstance(error, SecondInterrupt)
         finally:
             display.stop()
             self._stop_predicting()
-            clock.keep()
+            clock.save()
             ray.shutdown()
             ledger.discard_leftovers()
             self._close(ledger, tracker, outcome, at_once=at_once)
@@ -117,8 +117,8 @@ class Driver:
             display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
             if not run_trials(sweep, signals=self._signals):
                 return False
-        if sweep.agenda.end_reason:
-            display.message(sweep.agenda.end_reason)
+        if sweep.trial_queue.end_reason:
+            display.message(sweep.trial_queue.end_reason)
         self._score_reports(sweep, display)
         return True
 
@@ -130,14 +130,14 @@ class Driver:
         from orchestrator.execution.running_sweep import Sweep
         from orchestrator.runs.provenance import driver_provenance
         from orchestrator.search.searcher import Search
-        from orchestrator.search.trial_queue import Agenda
+        from orchestrator.search.trial_queue import TrialQueue
 
         provenance, trials = driver_provenance(), self.config.search.trials
         cluster = open_hosts(
             self.config.resources,
             trials=trials,
             provenance=provenance,
-            say=display.message,
+            notify=display.message,
             check=self._signals.check,
             models=hub_models(
                 self.planner.models.values(), allow_bin=self.config.execution.allow_bin_weights
@@ -153,22 +153,24 @@ class Driver:
         search = self._search = Search(self.config, known_trials=len(ledger.records))
         return Sweep(
             config=self.config,
-            agenda=Agenda(planner=self.planner, search=search, ledger=ledger, on_rejected=rejected),
+            trial_queue=TrialQueue(
+                planner=self.planner, search=search, ledger=ledger, on_rejected=rejected
+            ),
             ledger=ledger,
             cluster=cluster,
             watchers=[DisplayWatcher(display), TrackerWatcher(tracker)],
             clock=clock,
             resume_command=self.resume_command,
-            say=display.message,
+            notify=display.message,
         )
 
     def _start_predicting(self, display: Any) -> None:
         """Its imports overlap with Ray's start."""
-        from orchestrator.planning.simulator import Predictions
+        from orchestrator.planning.simulator import SimulatorClient
 
         if self.predicts:
             cache = self.run.predictions_folder
-            self._predictions = Predictions(cache=cache, warn=display.message)
+            self._predictions = SimulatorClient(cache=cache, warn=display.message)
             self._predictions.start()
 
     def _forecast(self, cluster: Cluster) -> None:
@@ -199,14 +201,14 @@ class Driver:
         results = read_trials(self.run)
         chosen = _worth_reporting(results, self.config.objective)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
-        score_reports(sweep, due, say=display.message)
-        removed = discard_beaten_models(self.run, keep=_worth_keeping(results, chosen))
+        score_reports(sweep, due, notify=display.message)
+        removed = discard_dominated_models(self.run, keep=_worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
-        remember(self.run, guesses=self._guesses(), out_of_hours=sweep.agenda.ended_early)
-        if all(record.folder.report_score() for record in due) and not sweep.agenda.gave_up:
+        remember(self.run, guesses=self._guesses(), out_of_hours=sweep.trial_queue.ended_early)
+        if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
-            remember(self.run, trials_done=done, exhausted=sweep.agenda.exhausted)
+            remember(self.run, trials_done=done, exhausted=sweep.trial_queue.exhausted)
 
     def _guesses(self) -> dict[str, float]:
         """How far one gets on the report split without a model."""
@@ -257,12 +259,12 @@ class Driver:
     def _open_tracker(self, display: Any) -> Any:
         """A mirror in MLflow that never waits, with what earlier starts could not tell it."""
         from orchestrator.tracking.background import BackgroundTracker
-        from orchestrator.tracking.guarded import HeldTracker
+        from orchestrator.tracking.guarded import LeaseGuardedTracker
         from orchestrator.tracking.mlflow_tracker import MLflowTracker
         from orchestrator.tracking.sync import mirror_later, sweep_identity
 
         remember(self.run, tracked_in=None)  # until all of it is there again
-        held = HeldTracker(MLflowTracker(self._uri), guard=self.run.guard)
+        held = LeaseGuardedTracker(MLflowTracker(self._uri), guard=self.run.guard)
         tracker = BackgroundTracker(held, warn=display.message)
         tracker.open(sweep_identity(self.run))
         mirror_later(self.run, tracker, is_driven=True)

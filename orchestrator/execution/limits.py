@@ -37,11 +37,11 @@ class SweepClock:
         """Whether the sweep's hours are over; never without a limit."""
         return self._hours is not None and self.seconds >= 3600 * self._hours
 
-    def tick(self) -> None:
+    def update(self) -> None:
         if self._now() - self._kept >= KEPT_EVERY_SECONDS:
-            self.keep()
+            self.save()
 
-    def keep(self) -> None:
+    def save(self) -> None:
         self._kept = self._now()
         remember(self._run, seconds=round(self.seconds, 1))
 

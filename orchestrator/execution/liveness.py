@@ -12,7 +12,7 @@ LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes
 BUCKET_LOOKS_EVERY_SECONDS = 10.0  # each is a request
 
 
-class SilentError(RuntimeError):
+class HostUnresponsiveError(RuntimeError):
     """A host gave no sign of life for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
@@ -20,11 +20,11 @@ class SilentError(RuntimeError):
         self.seconds = seconds
 
 
-class NotWaitedForError(RuntimeError):
+class CancelledWaitError(RuntimeError):
     """Whoever waits has something better to do."""
 
 
-def answer(
+def wait_for(
     call: Any,
     folder: TrialFolder,
     *,
@@ -45,9 +45,9 @@ def answer(
         if ready:
             return ray.get(call)
         if give_up():
-            raise NotWaitedForError
+            raise CancelledWaitError
         before, sign = sign, folder.sign_of_life(every=every)
         if sign != before:
             began = time.monotonic()
         if silent_seconds is not None and time.monotonic() - began > silent_seconds:
-            raise SilentError(silent_seconds)
+            raise HostUnresponsiveError(silent_seconds)

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
-from orchestrator.cluster.devices import Need
+from orchestrator.cluster.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.execution.limits import trial_limits
-from orchestrator.execution.liveness import SilentError, answer
+from orchestrator.execution.liveness import HostUnresponsiveError, wait_for
 from orchestrator.execution.running_sweep import Sweep
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.trial_result import TrialResult, ranked
@@ -27,13 +27,13 @@ def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
 
 def _worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
     """Whose models may still be asked for, with any limits of memory and FLOPs."""
-    from orchestrator.analysis.pareto import unbeaten
+    from orchestrator.analysis.pareto import non_dominated
 
-    return {*due, *(item.trial_id for item in unbeaten(results))}
+    return {*due, *(item.trial_id for item in non_dominated(results))}
 
 
 def score_reports(
-    sweep: Sweep, records: Sequence[TrialRecord], *, say: Callable[[str], None]
+    sweep: Sweep, records: Sequence[TrialRecord], *, notify: Callable[[str], None]
 ) -> list[TrialRecord]:
     """Scores finished trials on the report split, once each; returns those that were scored.
 
@@ -41,7 +41,7 @@ def score_reports(
     """
     waiting = [record for record in records if record.folder.report_score() is None]
     waiting.sort(key=lambda record: record.spec.base_key)  # hosts seldom change theirs then
-    ray.get(sweep.cluster.admission.reopen.remote())
+    ray.get(sweep.cluster.host_scheduler.reopen.remote())
     pool = ThreadPoolExecutor(max_workers=sweep.cluster.shape.count)
     try:
         failures = list(pool.map(lambda record: _score_report(sweep, record), waiting))
@@ -49,25 +49,27 @@ def score_reports(
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C must not wait for the rest
     for record, failure in zip(waiting, failures, strict=True):
         if failure:
-            say(f"warning: trial {record.trial_id} was not scored on the report split: {failure}")
+            notify(
+                f"warning: trial {record.trial_id} was not scored on the report split: {failure}"
+            )
     return [record for record, why in zip(waiting, failures, strict=True) if not why]
 
 
 def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     """Scores one trial on any host; returns why it failed, or nothing."""
-    place, admission = f"{record.trial_id}/report", sweep.cluster.admission
+    place, host_scheduler = f"{record.trial_id}/report", sweep.cluster.host_scheduler
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_TAKES
-    need = Need.of(record.folder.prediction())
-    host = ray.get(admission.acquire.remote(place, record.spec.base_key, need))
-    gone: tuple[type[Exception], ...] = (*host_gone(), SilentError)
+    need = ResourceRequest.of(record.folder.estimate())
+    host = ray.get(host_scheduler.acquire.remote(place, record.spec.base_key, need))
+    gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)
     try:
         call = host.score_report.remote(record.folder.place, silent)
-        score = answer(call, record.folder, silent_seconds=allowed)
+        score = wait_for(call, record.folder, silent_seconds=allowed)
     except gone as error:
-        ray.get(admission.replace.remote(place))
+        ray.get(host_scheduler.replace.remote(place))
         return f"its host died or hung ({type(error).__name__})"
     finally:
-        ray.get(admission.release.remote(place))
+        ray.get(host_scheduler.release.remote(place))
     record.folder.pull()
     return score.reason if isinstance(score, Failure) else ""

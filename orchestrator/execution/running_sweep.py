@@ -13,14 +13,14 @@ from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.schedulers import judged
-from orchestrator.search.trial_queue import Agenda
+from orchestrator.search.trial_queue import TrialQueue
 from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event
 
 OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
 
 
-class Watcher(Protocol):
+class SweepObserver(Protocol):
     """Whoever follows a sweep: told of each trial's start, events and end, in order."""
 
     def trial_started(self, record: TrialRecord) -> None: ...
@@ -35,13 +35,13 @@ class Sweep:
     """All that a running sweep consists of."""
 
     config: SweepConfig
-    agenda: Agenda
+    trial_queue: TrialQueue
     ledger: Ledger
     cluster: Cluster
-    watchers: Sequence[Watcher]
+    watchers: Sequence[SweepObserver]
     clock: SweepClock
     resume_command: str = ""
-    say: Callable[[str], None] = print
+    notify: Callable[[str], None] = print
 
 
 def look_ahead(sweep: Sweep) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class InterruptedAgain(KeyboardInterrupt):
+class SecondInterrupt(KeyboardInterrupt):
     """The user does not want to wait for checkpoints."""
 
 
-class NotedSignals:
+class DeferredSignals:
     """Inside its `with`, a first Ctrl-C or SIGTERM breaks nothing off, whoever is at work: `asked`
     says that it came. Each further one raises InterruptedAgain.
 
@@ -24,7 +24,7 @@ class NotedSignals:
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> NotedSignals:
+    def __enter__(self) -> DeferredSignals:
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self.take()
         return self
@@ -45,7 +45,7 @@ class NotedSignals:
 
     def _note(self, number: int, frame: Any) -> None:
         if self.asked:
-            raise InterruptedAgain
+            raise SecondInterrupt
         self.asked = True
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.cluster.session import HostsLeft
+from orchestrator.cluster.session import RemainingHosts
 from orchestrator.execution.limits import out_of_hours
 from orchestrator.execution.running_sweep import Sweep, _replay
-from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.signals import DeferredSignals
 from orchestrator.runs.ledger import RUNNING, TrialRecord
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED
@@ -26,38 +26,38 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         sweep: Sweep,
         scheduler: Any,
         *,
-        signals: NotedSignals | None = None,
+        signals: DeferredSignals | None = None,
     ) -> None:
         self._sweep = sweep
         self._scheduler = scheduler
-        self._signals = signals or NotedSignals()
+        self._signals = signals or DeferredSignals()
         self._ended_early = False
-        self._hosts_left = HostsLeft(sweep.cluster, sweep.say)
+        self._hosts_left = RemainingHosts(sweep.cluster, sweep.notify)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see AgendaSearcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Several times a second."""
-        self.look()
+        self.poll()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Is it time to end?"""
         sweep = self._sweep
-        sweep.clock.tick()
-        self._hosts_left.look()
+        sweep.clock.update()
+        self._hosts_left.poll()
         if self._ended_early:
             return
         if self._signals.asked:
             self._end("interrupted")
-            sweep.say("Interrupted: running trials save a checkpoint. Again to leave at once.")
+            sweep.notify("Interrupted: running trials save a checkpoint. Again to leave at once.")
         elif sweep.clock.used_up:
             self._end(out_of_hours(sweep.config.limits, resume_command=sweep.resume_command))
 
     def _end(self, reason: str) -> None:
         self._ended_early = True
-        self._sweep.agenda.end(reason)
-        self._sweep.cluster.admission.interrupt.remote()
+        self._sweep.trial_queue.end(reason)
+        self._sweep.cluster.host_scheduler.interrupt.remote()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -88,7 +88,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
-        self._sweep.cluster.admission.replace.remote(record.trial_id)  # it may still compute there
+        self._sweep.cluster.host_scheduler.replace.remote(
+            record.trial_id
+        )  # it may still compute there
         self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
@@ -101,7 +103,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         record.history += events
         for event in events:
             if event.kind == "rung":
-                self._sweep.agenda.rung(record, event)
+                self._sweep.trial_queue.rung(record, event)
         if events and events[-1].kind == "finished":
             self._sweep.ledger.finished(record)
         for watcher in self._sweep.watchers:
@@ -118,7 +120,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def _ended(self, record: TrialRecord) -> None:
         if record.state != INTERRUPTED:
-            self._sweep.agenda.ended(record)
+            self._sweep.trial_queue.ended(record)
         for watcher in self._sweep.watchers:
             watcher.trial_ended(record)
 

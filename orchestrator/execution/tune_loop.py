@@ -15,15 +15,15 @@ from typing import Any
 from ray import tune
 
 from orchestrator.execution.running_sweep import Sweep, _replay, look_ahead
-from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.signals import DeferredSignals
 from orchestrator.execution.tune_callback import SweepCallback
-from orchestrator.execution.tune_searcher import AgendaSearcher
-from orchestrator.execution.tune_trial import TrialProxy
+from orchestrator.execution.tune_searcher import QueueSearcher
+from orchestrator.execution.tune_trial import TuneTrial
 from orchestrator.search.schedulers import SCHEDULERS
 from trainables.storage.errors import storage_error_in
 
 
-def run_trials(sweep: Sweep, *, signals: NotedSignals) -> bool:
+def run_trials(sweep: Sweep, *, signals: DeferredSignals) -> bool:
     """Runs trials until the agenda is over; False if the user interrupted it, or has already.
 
     Interrupted (Ctrl-C), running trials save a checkpoint and end; interrupted once more, this
@@ -33,15 +33,15 @@ def run_trials(sweep: Sweep, *, signals: NotedSignals) -> bool:
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     _fit(sweep, scheduler, SweepCallback(sweep, scheduler, signals=signals), scratch)
-    return sweep.agenda.over and not signals.asked
+    return sweep.trial_queue.over and not signals.asked
 
 
 def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) -> None:
     try:
         tune.Tuner(
-            tune.with_resources(TrialProxy, _next_to_no_resources()),
+            tune.with_resources(TuneTrial, _next_to_no_resources()),
             tune_config=tune.TuneConfig(
-                search_alg=AgendaSearcher(sweep, look=callback.look),
+                search_alg=QueueSearcher(sweep, poll=callback.poll),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=sweep.cluster.most_trials + look_ahead(sweep),

@@ -13,13 +13,13 @@ from orchestrator.execution.running_sweep import Sweep, look_ahead, stratum
 from orchestrator.runs.ledger import RUNNING
 
 
-class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
+class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     """Tune's view of the Agenda."""
 
-    def __init__(self, sweep: Sweep, *, look: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, sweep: Sweep, *, poll: Callable[[], None] = lambda: None) -> None:
         super().__init__(metric="objective", mode="max")
         self._sweep = sweep
-        self._look = look  # while Tune has no trial at all it asks for one, and for nothing else
+        self._look = poll  # while Tune has no trial at all it asks for one, and for nothing else
         self._ahead = look_ahead(sweep)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -28,9 +28,9 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._look()
         sweep = self._sweep
-        record = sweep.agenda.next() if self._has_room() else None
+        record = sweep.trial_queue.next() if self._has_room() else None
         if record is None:
-            return str(Searcher.FINISHED) if sweep.agenda.over else None
+            return str(Searcher.FINISHED) if sweep.trial_queue.over else None
         for watcher in sweep.watchers:
             watcher.trial_started(record)
         return {
@@ -49,7 +49,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         cluster = self._sweep.cluster
         if cluster.sharing.hosts_per_gpu == 1:
             return True
-        running: int = ray.get(cluster.admission.running.remote())
+        running: int = ray.get(cluster.host_scheduler.running.remote())
         wanted = max(cluster.shape.count, running + 1) + self._ahead
         return self._sweep.ledger.count(RUNNING) < wanted
 

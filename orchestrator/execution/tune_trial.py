@@ -13,18 +13,18 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from orchestrator.cluster.devices import Need
+from orchestrator.cluster.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import OBJECTIVES
-from orchestrator.execution.liveness import NotWaitedForError, SilentError, answer
+from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
 from trainables.workers.outcomes import LOADING_TAKES, Failure, Interruption
 
 
-class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
-    """Runs the trial of `config["folder"]` on a host that the actor `config["admission"]` gives it.
+class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
+    """Runs the trial of `config["folder"]` on a host of the actor `config["host_scheduler"]`.
 
     The trial's folder is all it needs: the host reads the spec there. The first result holds
     `history`, the events of the checkpoint that the trial goes on from; the others an `event`
@@ -55,7 +55,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
                 result = self._next()
             except host_gone() as error:
                 result = self._lost(error)
-            except SilentError as error:
+            except HostUnresponsiveError as error:
                 result = self._ended_silent_host(error)
             if result is not None:
                 return result
@@ -81,11 +81,11 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._folder = trial_at(config["folder"])
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
-        self._admission = ray.get_actor(config["admission"])
+        self._host_scheduler = ray.get_actor(config["admission"])
         self._objective = OBJECTIVES[config["objective"]]
         self._limits = config["limits"]
         self._host = None
-        self._losses = Losses()
+        self._losses = RetryBudget()
         self._outgrew_its_share = False
         self._units = self._step = 0
         self._judged: dict[str, float] = {}
@@ -102,14 +102,14 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
                 "done": False,
             }
         silent = self._limits["silent_seconds"]
-        event = answer(self._host.next.remote(), self._folder, silent_seconds=silent)
+        event = wait_for(self._host.next.remote(), self._folder, silent_seconds=silent)
         if not isinstance(event, Event):
             return self._instead_of_an_event(event)
         return self._result(event)
 
     def _start(self) -> list[Event] | Failure | Interruption:
         config = self._config
-        call = self._admission.acquire.remote(self._trial_id, config["base_key"], self._need())
+        call = self._host_scheduler.acquire.remote(self._trial_id, config["base_key"], self._need())
         self._host = ray.get(call)
         if self._host is None:
             return Interruption()
@@ -117,25 +117,25 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         allowed = None if silent is None else silent * LOADING_TAKES
         call = self._host.start.remote(config["folder"], silent)
         try:  # not waited for when the sweep ends: it may be a long download
-            started: list[Event] | Failure | Interruption = answer(
+            started: list[Event] | Failure | Interruption = wait_for(
                 call, self._folder, silent_seconds=allowed, give_up=self._sweep_ends
             )
-        except NotWaitedForError:
+        except CancelledWaitError:
             return Interruption()
         return started
 
-    def _need(self) -> Need:
+    def _need(self) -> ResourceRequest:
         if self._outgrew_its_share:
-            return Need()
+            return ResourceRequest()
         knobs = self._folder.spec().knobs
-        return Need.of(
-            self._folder.prediction(),
+        return ResourceRequest.of(
+            self._folder.estimate(),
             exclusive=self._config.get("exclusive", False),
             workers=int(knobs.get("workers", 1)) if needs_ranks(knobs) else 0,
         )
 
     def _sweep_ends(self) -> bool:
-        ends: bool = ray.get(self._admission.is_ending.remote())
+        ends: bool = ray.get(self._host_scheduler.is_ending.remote())
         return ends
 
     def _result(self, event: Event) -> dict[str, Any]:
@@ -175,10 +175,10 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             return self._failure(told)
         host, self._host = self._host, None
         if not self._sweep_ends():  # its node is about to go: elsewhere, from the checkpoint
-            ray.get(self._admission.replace.remote(self._trial_id))
+            ray.get(self._host_scheduler.replace.remote(self._trial_id))
             return None
         if host is not None:
-            ray.get(self._admission.release.remote(self._trial_id))
+            ray.get(self._host_scheduler.release.remote(self._trial_id))
         return {"interrupted": True, "units": self._units, "done": True}
 
     def _lost(self, error: Exception) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         One that Ray ended because its node ran out of memory would only be ended again.
         """
         self._host = None
-        ray.get(self._admission.replace.remote(self._trial_id))
+        ray.get(self._host_scheduler.replace.remote(self._trial_id))
         if isinstance(error, OutOfMemoryError):
             return self._failure(Failure("its node ran out of memory", infeasible=True))
         if not (isinstance(error, RayActorError) and error.preempted):
@@ -197,9 +197,9 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         times = f"its host died {self._losses.count} times, and it got no further between them"
         return self._failure(Failure(f"{times} ({type(error).__name__})"))
 
-    def _ended_silent_host(self, error: SilentError) -> dict[str, Any]:
+    def _ended_silent_host(self, error: HostUnresponsiveError) -> dict[str, Any]:
         self._host = None
-        ray.get(self._admission.replace.remote(self._trial_id))  # kills it
+        ray.get(self._host_scheduler.replace.remote(self._trial_id))  # kills it
         last = f"its last step was {self._step}" if self._step else "it had done no step"
         return self._failure(
             Failure(
@@ -220,16 +220,16 @@ class TrialProxy(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         try:
             held_bytes = ray.get(host.close.remote(discard=discard))
         except host_gone():
-            ray.get(self._admission.replace.remote(self._trial_id))
+            ray.get(self._host_scheduler.replace.remote(self._trial_id))
         else:
-            ray.get(self._admission.release.remote(self._trial_id, held_bytes))
+            ray.get(self._host_scheduler.release.remote(self._trial_id, held_bytes))
 
 
 LOSSES_ALLOWED = 2  # without progress between them
 
 
 @dataclass
-class Losses:
+class RetryBudget:
     """The losses of one trial since it last got further than it was when it was lost."""
 
     count: int = 0

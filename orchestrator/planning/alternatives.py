@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from trainables.spec.constraints import impossible
+from trainables.spec.constraints import violations
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.trial_spec import TrialSpec
 
@@ -55,7 +55,7 @@ def _more_workers(spec: TrialSpec, devices: int) -> Iterator[tuple[str, TrialSpe
             "gradient_accumulation": max(1, step_examples(knobs) // workers),
         }
         other = _with(spec, **change)
-        if impossible(other.knobs) is None and other != spec:
+        if violations(other.knobs) is None and other != spec:
             yield ", ".join(f"{name}: {value}" for name, value in change.items()), other, [1]
 
 

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from orchestrator.formatting import in_words
 from orchestrator.planning.alternatives import _alternatives, _batching, _micro_batches
+from orchestrator.planning.calibration import Calibration
 from orchestrator.planning.capacity import CUDA, Capacity
-from orchestrator.planning.correction import Correction
 from orchestrator.planning.model_config import model_config
 from orchestrator.runs.ledger import TrialRecord
-from trainables.resources.estimate import TrialPrediction
+from trainables.resources.estimate import TrialEstimate
 from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.spec.knobs import AUTO
 from trainables.spec.trial_spec import TrialSpec
@@ -41,10 +41,10 @@ def known_config(spec: TrialSpec) -> Mapping[str, Any] | None:
     return found
 
 
-class Predicting(Protocol):
-    """What is asked for predictions: `orchestrator.predictions.Predictions`."""
+class PendingEstimate(Protocol):
+    """What is asked for predictions: `orchestrator.predictions.SimulatorClient`."""
 
-    def of(self, request: Mapping[str, Any]) -> TrialPrediction | None: ...
+    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None: ...
 
     def close(self) -> None: ...
 
@@ -53,7 +53,7 @@ class Predicting(Protocol):
 class Forecast:
     """What one trial will need; bytes after correction. `refusal`: why it can't run, or None."""
 
-    told: TrialPrediction
+    told: TrialEstimate
     device: str
     train_memory_bytes: int
     eval_memory_bytes: int
@@ -84,7 +84,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class _Trying:
+class _Attempt:
     """A spec, with the rows at once that are tried for it."""
 
     spec: TrialSpec
@@ -101,18 +101,18 @@ class Forecaster:
 
     def __init__(
         self,
-        predictions: Predicting,
+        predictions: PendingEstimate,
         *,
         capacity: Capacity | None,
         device: str,
         model_config: ModelConfig = config_of,
-        correction: Correction | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self._predictions = predictions
         self._capacity = capacity
         self._device = device
         self._model_config = model_config
-        self.correction = correction or Correction()
+        self.calibration = calibration or Calibration()
         self._asked: dict[str, Future[Forecast | None]] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forecast")
 
@@ -140,9 +140,9 @@ class Forecaster:
     def learn(self, record: TrialRecord) -> bool:
         """What a trial took, if it has finished; forecasts that this changes are made anew."""
         knobs = record.spec.knobs
-        before = self.correction.factors(knobs, self._device)
-        self.correction.learn(record)
-        changed = self.correction.factors(knobs, self._device) != before
+        before = self.calibration.factors(knobs, self._device)
+        self.calibration.learn(record)
+        changed = self.calibration.factors(knobs, self._device) != before
         if changed:
             self._asked = {name: made for name, made in self._asked.items() if not made.done()}
         return changed
@@ -193,14 +193,14 @@ class Forecaster:
         self, spec: TrialSpec, config: Mapping[str, Any], micro_batch: int | None
     ) -> Forecast | None:
         """With half as many questions at once, and again, where a judged batch does not fit."""
-        trying = _Trying(spec, micro_batch, spec.execution.eval_batch_size)
+        trying = _Attempt(spec, micro_batch, spec.execution.eval_batch_size)
         while True:
             found = self._tried(trying, config)
             if found is None or self._judging_fits(found) or trying.eval_batch == 1:
                 return found
             trying = replace(trying, eval_batch=(trying.eval_batch + 1) // 2)
 
-    def _tried(self, trying: _Trying, config: Mapping[str, Any]) -> Forecast | None:
+    def _tried(self, trying: _Attempt, config: Mapping[str, Any]) -> Forecast | None:
         spec = trying.spec
         asked = {"config": dict(config), "trial": spec.to_json(), "device": self._device}
         told = self._predictions.of(
@@ -208,9 +208,9 @@ class Forecaster:
         )
         return None if told is None else self._corrected(told, trying)
 
-    def _corrected(self, told: TrialPrediction, trying: _Trying) -> Forecast:
+    def _corrected(self, told: TrialEstimate, trying: _Attempt) -> Forecast:
         spec = trying.spec
-        factors = self.correction.factors(spec.knobs, self._device)
+        factors = self.calibration.factors(spec.knobs, self._device)
         alone = sharded_train_bytes(told.prediction, spec.knobs)
         train = round(alone * factors.train)
         evaluation = round(sharded_eval_bytes(told.prediction, spec.knobs) * factors.evaluation)
@@ -284,13 +284,13 @@ def _named(spec: TrialSpec) -> str:
     )
 
 
-def _states(told: TrialPrediction) -> int:
+def _states(told: TrialEstimate) -> int:
     """What of the training stays on the device while it is judged."""
     term = told.prediction.terms.get("optimizer_state")
     return 0 if term is None else term.bytes
 
 
-def _constants(told: TrialPrediction) -> int:
+def _constants(told: TrialEstimate) -> int:
     """What the device takes besides tensors."""
     prediction = told.prediction
     tensors = max(prediction.train_memory_bytes, prediction.eval_memory_bytes + _states(told))

@@ -24,7 +24,7 @@ from orchestrator.runs.state import MODEL
 from orchestrator.space.constraints import surviving
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
-from trainables.spec.constraints import impossible
+from trainables.spec.constraints import violations
 from trainables.spec.knobs import KNOBS, canonical
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
@@ -147,7 +147,7 @@ class Planner:
 
     def _kind_rejection(self, spec: TrialSpec) -> str | None:
         """Why a device of this kind can't run the trial, however large it is, or None."""
-        reason = impossible(spec.knobs)
+        reason = violations(spec.knobs)
         if reason is not None:
             return reason
         if (

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import cells as all_cells
 from orchestrator.space.constraints import count, excluded
-from orchestrator.space.enumeration import Draw, draw, walk
+from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
 from trainables.methods.registry import METHODS
 from trainables.spec.knobs import AUTO, canonical, step_examples
 
@@ -48,12 +48,14 @@ def representatives(config: SweepConfig) -> dict[Cell, Representatives]:
     return {cell: _of(scored) for cell, scored in cells.items() if scored}
 
 
-def _some(config: SweepConfig) -> Iterator[Draw]:
+def _some(config: SweepConfig) -> Iterator[Sample]:
     size = count(config.space)
     if size is not None and size <= _GONE_THROUGH:
-        return walk(config.space)
+        return grid_configurations(config.space)
     chance = random.Random(config.search.seed)
-    return itertools.islice(iter(lambda: draw(config.space, chance), None), _GONE_THROUGH)
+    return itertools.islice(
+        iter(lambda: random_configuration(config.space, chance), None), _GONE_THROUGH
+    )
 
 
 def _of(scored: list[tuple[float, Configuration]]) -> Representatives:

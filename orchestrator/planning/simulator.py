@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.resources.estimate import TrialPrediction
+from trainables.resources.estimate import TrialEstimate
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
@@ -27,7 +27,7 @@ _LEAVES_WITHIN_SECONDS = 2.0
 ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
 
 
-class Predictions:
+class SimulatorClient:
     """Answers about trials, each kept once it is known.
 
     `start` returns at once: the process imports in the background. `of` waits for its answer and
@@ -45,7 +45,7 @@ class Predictions:
         self._command = [*command, *([] if cache is None else ["--cache", str(cache)])]
         self._environment = {"OMP_NUM_THREADS": "1", **(_OFFLINE if offline else {})}
         self._warn = warn
-        self._known: dict[str, TrialPrediction | None] = {}
+        self._known: dict[str, TrialEstimate | None] = {}
         self._process: subprocess.Popen[str] | None = None
         self._errors: Any = None
         self._asking = threading.Lock()
@@ -71,7 +71,7 @@ class Predictions:
         except OSError as error:
             self._end(f"the process that predicts did not start ({error.strerror})")
 
-    def of(self, request: Mapping[str, Any]) -> TrialPrediction | None:
+    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
         """The answer to a request (see `trainables.simulate.predict_trial`)."""
         key = json.dumps(request, sort_keys=True)
         with self._asking:
@@ -91,7 +91,7 @@ class Predictions:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_LEAVES_WITHIN_SECONDS)
 
-    def _answer(self, request: str) -> TrialPrediction | None:
+    def _answer(self, request: str) -> TrialEstimate | None:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
@@ -113,7 +113,7 @@ class Predictions:
         if "error" in told:
             self._say(f"a configuration can't be predicted: {told['error']}")
             return None
-        return TrialPrediction.from_json(told["prediction"])
+        return TrialEstimate.from_json(told["prediction"])
 
     def _end(self, reason: str) -> None:
         if not self._over:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from orchestrator.predict.comparison import Answered, Comparison, json_lines, report
-from orchestrator.predict.models import AskedModel, asked_models, names_a_trial
+from orchestrator.predict.models import ModelUnderTest, asked_models, is_trial_reference
 from orchestrator.predict.questions import chosen_questions, option_faults, plain_spec, task_of
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
 from orchestrator.runs.results import read_predictions
@@ -53,22 +53,22 @@ exit codes: 0 answered; 1 a model could not be asked (it did not fit, say); 2 ba
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
     options = _parser().parse_args(arguments)
-    say = _progress()
+    notify = _progress()
     try:
-        found = _compared(options, say)
+        found = _compared(options, notify)
     except InputError as error:
-        say("")
+        notify("")
         for message in error.messages:
             print(f"error: {message}", file=sys.stderr)
         return BAD_INPUT
     except AnsweringFailedError as error:
-        say("")
+        notify("")
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        say("")
+        notify("")
         return INTERRUPTED
-    say("")
+    notify("")
     if options.json:
         for line in json_lines(found):
             print(json.dumps(line, ensure_ascii=False))
@@ -77,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ANSWERED
 
 
-def _compared(options: argparse.Namespace, say: Callable[[str], None]) -> Comparison:
+def _compared(options: argparse.Namespace, notify: Callable[[str], None]) -> Comparison:
     """Raises InputError with all that is wrong, before any model is loaded."""
     models, spec = _models(options)
     task = task_of(spec)
     examples = task.load(options.split)
     questions = chosen_questions(examples, options.sample, options.limit, split=options.split)
-    answers = ask(models, split=options.split, questions=questions, say=say)
+    answers = ask(models, split=options.split, questions=questions, notify=notify)
     answered = [
         Answered(model, given, _noted(model, options.split))
         for model, given in zip(models, answers, strict=True)
@@ -92,17 +92,17 @@ def _compared(options: argparse.Namespace, say: Callable[[str], None]) -> Compar
     return Comparison(task, options.split, chosen, answered)
 
 
-def _models(options: argparse.Namespace) -> tuple[list[AskedModel], TrialSpec]:
+def _models(options: argparse.Namespace) -> tuple[list[ModelUnderTest], TrialSpec]:
     """The models, and the spec that says which questions they are asked."""
     split, task = options.split, options.task
     faults = option_faults(split=split, samples=options.sample, limit=options.limit, task=task)
     wrong = one_of(*QUANTIZATIONS)(options.quantization)
     faults += [f"--quantization: {wrong}"] if wrong else []
     names = [options.target, *options.compare]
-    is_of_trials = any(map(names_a_trial, names))
+    is_of_trials = any(map(is_trial_reference, names))
     if is_of_trials and (options.space or options.set):
         faults.append("--space, --set: a trial has its own task and data; leave them out.")
-    models: list[AskedModel] = []
+    models: list[ModelUnderTest] = []
     try:
         plain = None if is_of_trials or faults else _plain_spec(options)
         if plain is not None or is_of_trials:
@@ -133,7 +133,7 @@ def _plain_spec(options: argparse.Namespace) -> TrialSpec:
     )
 
 
-def _noted(model: AskedModel, split: str) -> dict[str, dict[str, object]]:
+def _noted(model: ModelUnderTest, split: str) -> dict[str, dict[str, object]]:
     """What the sweep has noted of a trial's or a baseline's answers; nothing on the train split."""
     kept: tuple[Split, ...] = ("selection", "report")
     for name in kept:
@@ -148,7 +148,7 @@ def _progress() -> Callable[[str], None]:
     is_terminal = sys.stderr.isatty()
     last = [""]
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         if is_terminal:
             print(f"\r{text[:100].ljust(len(last[0][:100]))}", end="", file=sys.stderr, flush=True)
             if not text and last[0]:
@@ -157,7 +157,7 @@ def _progress() -> Callable[[str], None]:
             print(text, file=sys.stderr, flush=True)
         last[0] = text
 
-    return say
+    return notify
 
 
 def _parser() -> argparse.ArgumentParser:

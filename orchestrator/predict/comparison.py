@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.formatting import TITLES
-from orchestrator.predict.models import AskedModel
+from orchestrator.predict.models import ModelUnderTest
 from orchestrator.predict.worker_process import ModelAnswers
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
 from orchestrator.reporting.sections.headline import score_text
@@ -27,7 +27,7 @@ _MEASURES = ("em_acc", "em_acc_strict", "f1")
 class Answered:
     """One model and what it answered; `noted`: a trial's own predictions by question id."""
 
-    model: AskedModel
+    model: ModelUnderTest
     answers: ModelAnswers
     noted: Mapping[str, Mapping[str, Any]]
 
@@ -127,7 +127,7 @@ def _model_json(found: Comparison, each: Answered) -> dict[str, Any]:
     }
 
 
-def _name_json(model: AskedModel) -> dict[str, str]:
+def _name_json(model: ModelUnderTest) -> dict[str, str]:
     return {"kind": model.kind, "model": model.name, "label": model.label}
 
 

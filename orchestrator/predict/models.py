@@ -32,7 +32,7 @@ _SHOWN = 4  # trials of a run, in a message
 
 
 @dataclass(frozen=True)
-class AskedModel:
+class ModelUnderTest:
     """One model: `spec` says its base, task, data and prompt.
 
     `folder`: the trial that trained it, or for an untrained base the baseline that judged it, if
@@ -88,7 +88,7 @@ class AskedModel:
         told = _whole(((noted or {}).get("facts") or {}).get("executed_eval_batch"))
         if told or split != "selection" or self.spec.role == BASELINE:
             return told
-        foretold = _whole((self.folder.prediction() or {}).get("eval_batch"))
+        foretold = _whole((self.folder.estimate() or {}).get("eval_batch"))
         return min(foretold, self.spec.execution.eval_batch_size) if foretold else None
 
 
@@ -98,14 +98,14 @@ def asked_models(
     quantization: str = "none",
     plain_spec: TrialSpec | None = None,
     with_bases: bool = True,
-) -> list[AskedModel]:
+) -> list[ModelUnderTest]:
     """Every model that is named, once, in order; before a trial its base.
 
     `plain_spec` says how a plain model is asked where no trial is named. Raises InputError with
     all that keeps any of them from being asked, or from being compared with the first.
     """
     faults: list[str] = []
-    found: list[AskedModel | None] = []
+    found: list[ModelUnderTest | None] = []
     for name in names:
         try:
             found.append(_trial(name))
@@ -115,7 +115,7 @@ def asked_models(
     template = trials[0].spec if trials else plain_spec
     if not faults:
         faults += _not_alike(trials)
-    models: list[AskedModel] = []
+    models: list[ModelUnderTest] = []
     for name, trial in zip(names, found, strict=False) if not faults else ():
         try:
             models += (
@@ -128,7 +128,7 @@ def asked_models(
     return list(_once(models))
 
 
-def names_a_trial(name: str) -> bool:
+def is_trial_reference(name: str) -> bool:
     """Whether a name is a trial's folder or a run's, and not a model."""
     path = Path(name)
     if is_url(name):
@@ -150,9 +150,9 @@ def _is_run(path: Path) -> bool:
     return (path / "sweep.yaml").is_file() or (path / "trials").is_dir()
 
 
-def _trial(name: str) -> AskedModel | None:
+def _trial(name: str) -> ModelUnderTest | None:
     """A finished trial that can be asked; None: the name is a plain model's."""
-    if not names_a_trial(name):
+    if not is_trial_reference(name):
         return None
     if is_url(name):
         return _in_bucket(name)
@@ -164,7 +164,7 @@ def _trial(name: str) -> AskedModel | None:
     return _checked(TrialFolder(path.resolve()), name)
 
 
-def _in_bucket(name: str) -> AskedModel:
+def _in_bucket(name: str) -> ModelUnderTest:
     """A trial's URL has a run's before it; a storage folder of runs may be called trials too."""
     run_url, _, trial_id = name.rstrip("/").rpartition("/trials/")
     if is_url(run_url) and "/" not in trial_id and _holds_a_run(run_url):
@@ -180,15 +180,15 @@ def _holds_a_run(url: str) -> bool:
         raise InputError(str(error)) from error
 
 
-def _checked(folder: TrialFolder, name: str) -> AskedModel:
+def _checked(folder: TrialFolder, name: str) -> ModelUnderTest:
     spec = _spec(folder, name)
-    fault = _unfit(folder, spec)
+    fault = _not_loadable(folder, spec)
     if fault is not None:
         raise InputError(f"{name}: {fault}")
-    return AskedModel(spec, folder)
+    return ModelUnderTest(spec, folder)
 
 
-def _best(run: RunFolder, name: str) -> AskedModel:
+def _best(run: RunFolder, name: str) -> ModelUnderTest:
     results = ranked(read_trials(run), objective(read_config(run)[0]))
     for result in results:
         folder = _absolute(result.folder)
@@ -196,8 +196,8 @@ def _best(run: RunFolder, name: str) -> AskedModel:
             spec = _spec(folder, name)
         except InputError:
             continue
-        if _unfit(folder, spec) is None:
-            return AskedModel(spec, folder)
+        if _not_loadable(folder, spec) is None:
+            return ModelUnderTest(spec, folder)
     what = "its finished trials are damaged or removed" if results else "no trial has finished"
     raise InputError(f"{name}: {what}, so there is no best one to ask.")
 
@@ -214,7 +214,7 @@ def _spec(folder: TrialFolder, name: str) -> TrialSpec:
         raise InputError(f"{name}: {folder.spec_file.name} can't be read: {error}") from error
 
 
-def _unfit(folder: TrialFolder, spec: TrialSpec) -> str | None:
+def _not_loadable(folder: TrialFolder, spec: TrialSpec) -> str | None:
     """Why a trial can't be asked, and what to do; or None."""
     summary = folder.summary()
     if summary is None:
@@ -225,10 +225,10 @@ def _unfit(folder: TrialFolder, spec: TrialSpec) -> str | None:
     if state != FINISHED:
         told = f"{state} ({reason})" if reason else state
         return f"the trial is {told}; only finished trials keep what they have trained."
-    return None if spec.role == BASELINE else _lost(folder, spec)
+    return None if spec.role == BASELINE else _missing(folder, spec)
 
 
-def _lost(folder: TrialFolder, spec: TrialSpec) -> str | None:
+def _missing(folder: TrialFolder, spec: TrialSpec) -> str | None:
     """Why there is nothing to load of a trial that has finished; or None."""
     if folder.model_was_removed:
         return f"its model was removed: {_why_removed(folder)}"
@@ -255,7 +255,7 @@ def _trials_there(run: RunFolder) -> str:
     return f" {run.path} has {shown}." if names else f" {run.path} has no trials."
 
 
-def _not_alike(trials: Sequence[AskedModel]) -> Iterator[str]:
+def _not_alike(trials: Sequence[ModelUnderTest]) -> Iterator[str]:
     """Questions are those of the first; another task or other data has others."""
     for each in trials[1:]:
         first, other = trials[0], each.spec
@@ -271,17 +271,17 @@ def _data(spec: TrialSpec) -> Any:
     return spec.task_identity.get("data")
 
 
-def _with_base(trial: AskedModel, with_bases: bool) -> list[AskedModel]:
+def _with_base(trial: ModelUnderTest, with_bases: bool) -> list[ModelUnderTest]:
     if not with_bases or trial.kind == BASE:
         return [trial]
     return [_base_of(trial), trial]
 
 
-def _base_of(trial: AskedModel) -> AskedModel:
+def _base_of(trial: ModelUnderTest) -> ModelUnderTest:
     spec = untrained(trial.spec)
     assert trial.folder is not None
     judged = trial.folder.path.parent / spec.trial_id
-    return AskedModel(spec, TrialFolder(judged) if judged.is_dir() else None)
+    return ModelUnderTest(spec, TrialFolder(judged) if judged.is_dir() else None)
 
 
 def untrained(spec: TrialSpec, **knobs: Any) -> TrialSpec:
@@ -291,16 +291,16 @@ def untrained(spec: TrialSpec, **knobs: Any) -> TrialSpec:
     return replace(spec, role="baseline", knobs=given, budget=budget)
 
 
-def _plain(name: str, template: TrialSpec | None, quantization: str) -> AskedModel:
+def _plain(name: str, template: TrialSpec | None, quantization: str) -> ModelUnderTest:
     assert template is not None  # where no trial is named the caller has made one
     source = find_model(name, allow_bin=template.execution.allow_bin_weights)
     knobs: Mapping[str, Any] = {"model": name, "quantization": quantization}
     spec = untrained(template, **knobs)
     spec = replace(spec, model_source=source.location, model_digest=source.digest)
-    return AskedModel(replace(spec, revision=source.revision), is_plain=True)
+    return ModelUnderTest(replace(spec, revision=source.revision), is_plain=True)
 
 
-def _once(models: Iterable[AskedModel]) -> Iterator[AskedModel]:
+def _once(models: Iterable[ModelUnderTest]) -> Iterator[ModelUnderTest]:
     """Two trials on one base share it."""
     seen: set[tuple[str, Any]] = set()
     for each in models:

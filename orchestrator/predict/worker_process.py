@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from orchestrator.planning.sources import PROJECT_ROOT
-from orchestrator.predict.models import AskedModel
+from orchestrator.predict.models import ModelUnderTest
 from trainables.errors import InputError
 
 _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")
@@ -36,14 +36,14 @@ class ModelAnswers:
 
 
 def ask(
-    models: Sequence[AskedModel],
+    models: Sequence[ModelUnderTest],
     *,
     split: str,
     questions: Sequence[int],
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     command: Sequence[str] = _COMMAND,
 ) -> list[ModelAnswers]:
-    """Every model's answers, in the models' order; `say` is told how far it is.
+    """Every model's answers, in the models' order; `notify` is told how far it is.
 
     Raises InputError (what the process found wrong) and AnsweringFailedError.
     """
@@ -62,7 +62,7 @@ def ask(
             told = json.loads(line)
             _raise_fault(told)
             if "say" in told:
-                say(told["say"])
+                notify(told["say"])
             else:
                 found[told["model"]] = ModelAnswers(told["prompts"], told["cut"], told["rows"])
         if process.wait() != 0 or len(found) < len(models):
@@ -92,7 +92,7 @@ def _process(command: Sequence[str], errors: IO[str]) -> Any:
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _request(model: AskedModel, split: str) -> dict[str, Any]:
+def _request(model: ModelUnderTest, split: str) -> dict[str, Any]:
     trained = model.trained
     return {
         "spec": model.spec.to_json(),

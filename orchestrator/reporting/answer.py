@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.analysis.best_within import Answer, Miss, Question, Tie
+from orchestrator.analysis.best_within import NearMiss, Recommendation, Requirements, Tie
 from orchestrator.analysis.significance import wilson
 from orchestrator.formatting import (
-    byte_seconds_text,
-    bytes_text,
-    flops_text,
-    number_text,
-    percent_text,
-    seconds_text,
+    format_byte_seconds,
+    format_bytes,
+    format_duration,
+    format_flops,
+    format_number,
+    format_percent,
 )
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
 from orchestrator.reporting.load_snippet import loading_lines
@@ -32,7 +32,7 @@ AIM_WORDS = {
 }
 
 
-def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Answer) -> Report:
+def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Recommendation) -> Report:
     """The answer for a terminal, up to the heading of the lines that load it."""
     question = _question_text(found)
     title = f"Sweep {run_name(run)}"
@@ -40,23 +40,23 @@ def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Answer)
     asked = Section(question, [Paragraph(state)])
     if found.best is None:
         return Report(title, [asked, Section("None qualifies", _why_not(found))])
-    sections = [asked, Section("Answer", _best(found.best, found.question))]
+    sections = [asked, Section("Recommendation", _best(found.best, found.question))]
     sections.append(Section("It ties with", _ties(found)))
     sections.append(Section("How to load it", []))
     return Report(title, sections)
 
 
-def _question_text(found: Answer) -> str:
+def _question_text(found: Recommendation) -> str:
     asked = found.question
     limits = []
     if asked.gpu_memory is not None:
-        limits.append(f"in {bytes_text(asked.gpu_memory)}")
+        limits.append(f"in {format_bytes(asked.gpu_memory)}")
     if asked.min_em_acc is not None:
-        limits.append(f"with EmAcc of {percent_text(asked.min_em_acc)} or more")
+        limits.append(f"with EmAcc of {format_percent(asked.min_em_acc)} or more")
     return " ".join([AIM_WORDS[asked.minimize], *limits])
 
 
-def _best(item: TrialResult, question: Question) -> list[Block]:
+def _best(item: TrialResult, question: Requirements) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(f"`{item.trial_id}`: {item.label}", strong=True),
         Table(["", "value"], _numbers(item), words=2),
@@ -73,11 +73,11 @@ def _numbers(item: TrialResult) -> list[tuple[str, str]]:
             f"{score_text(metrics['em_acc'], item.count())} of {item.count()} questions",
         ),
         ("EmAcc on the report split", report if item.report_metrics else "not scored there"),
-        ("eval loss", number_text(metrics.get("eval_loss"))),
+        ("eval loss", format_number(metrics.get("eval_loss"))),
         ("GPU memory", _memory_text(item)),
         ("train FLOPs, evaluation FLOPs", _flops_text(item)),
-        ("device time", seconds_text(metrics.get("device_seconds"))),
-        ("memory x time", byte_seconds_text(item.costs.get("memory_byte_seconds"))),
+        ("device time", format_duration(metrics.get("device_seconds"))),
+        ("memory x time", format_byte_seconds(item.costs.get("memory_byte_seconds"))),
         ("measured on", str(item.provenance.get("device", "unknown"))),
     ]
 
@@ -88,22 +88,22 @@ def _memory_text(item: TrialResult) -> str:
     if whole is None or peak is None:
         return "not measured"
     seen = "seen" if has_gpu_alone(item.metrics) else "assumed"
-    beside = f"{bytes_text(whole - peak)} {seen} for CUDA"
-    return f"{bytes_text(whole)}: tensors {bytes_text(peak)}, {beside}"
+    beside = f"{format_bytes(whole - peak)} {seen} for CUDA"
+    return f"{format_bytes(whole)}: tensors {format_bytes(peak)}, {beside}"
 
 
 def _flops_text(item: TrialResult) -> str:
     counted = [item.metrics.get(name) for name in ("train_flops", "eval_flops")]
-    return ", ".join(map(flops_text, counted)) if any(counted) else "not counted"
+    return ", ".join(map(format_flops, counted)) if any(counted) else "not counted"
 
 
-def _caveats(item: TrialResult, question: Question) -> list[str]:
+def _caveats(item: TrialResult, question: Requirements) -> list[str]:
     texts = []
     if "em_acc" not in item.report_metrics:
         texts.append("The selection split chose it, so its EmAcc there flatters it.")
     low, _ = wilson(item.metrics["em_acc"], item.count())
     if question.min_em_acc is not None and low < question.min_em_acc:
-        asked = percent_text(question.min_em_acc)
+        asked = format_percent(question.min_em_acc)
         texts.append(f"Its interval reaches below the {asked} that were asked for.")
     if item.provenance.get("device_type") == "cpu" and question.gpu_memory is not None:
         texts.append("It was measured on a CPU: on a GPU other kernels take other memory.")
@@ -113,7 +113,7 @@ def _caveats(item: TrialResult, question: Question) -> list[str]:
     return texts
 
 
-def _ties(found: Answer) -> list[Block]:
+def _ties(found: Recommendation) -> list[Block]:
     blocks: list[Block] = []
     if not found.ties:
         blocks.append(Paragraph("None: of those that qualify, none can be taken for it."))
@@ -134,21 +134,21 @@ def _tie_row(tie: Tie) -> tuple[str, ...]:
     return (
         item.trial_id,
         item.label,
-        percent_text(item.metrics["em_acc"]),
-        flops_text(item.metrics.get("train_flops")),
-        bytes_text(gpu_memory_bytes(item.metrics)),
+        format_percent(item.metrics["em_acc"]),
+        format_flops(item.metrics.get("train_flops")),
+        format_bytes(gpu_memory_bytes(item.metrics)),
         f"{tie.p_value:.2g}",
     )
 
 
-def _why_not(found: Answer) -> list[Block]:
+def _why_not(found: Recommendation) -> list[Block]:
     blocks: list[Block] = [Paragraph(_considered_text(found))]
     for miss in found.misses:
         blocks.append(Paragraph(f"Closest: `{miss.trial.trial_id}`, {_miss_text(miss, found)}."))
     return blocks
 
 
-def _considered_text(found: Answer) -> str:
+def _considered_text(found: Recommendation) -> str:
     if found.considered:
         return f"None of {found.considered} finished trials is within the limits."
     if not found.unmeasured:
@@ -158,16 +158,16 @@ def _considered_text(found: Answer) -> str:
     return f"{found.unmeasured} trials have finished, none with {what} measured{why}."
 
 
-def _miss_text(miss: Miss, found: Answer) -> str:
+def _miss_text(miss: NearMiss, found: Recommendation) -> str:
     item, asked = miss.trial, found.question
     em_acc, memory = (
-        percent_text(item.metrics["em_acc"]),
-        bytes_text(gpu_memory_bytes(item.metrics)),
+        format_percent(item.metrics["em_acc"]),
+        format_bytes(gpu_memory_bytes(item.metrics)),
     )
     faults = []
     if miss.excess_bytes > 0:
-        more = bytes_text(miss.excess_bytes)
-        faults.append(f"needs {more} more than {bytes_text(asked.gpu_memory)}")
+        more = format_bytes(miss.excess_bytes)
+        faults.append(f"needs {more} more than {format_bytes(asked.gpu_memory)}")
     if miss.lacking_em_acc > 0:
         faults.append(f"lacks {100 * miss.lacking_em_acc:.1f} points of the EmAcc asked for")
     return f"{item.label} (EmAcc {em_acc}, {memory}): {' and '.join(faults)}"

@@ -30,13 +30,22 @@ from orchestrator.runs import lease, lease_holder
 from orchestrator.runs.lease import LeaseLostError
 from orchestrator.runs.lease_holder import holder_text, is_alive_here, parsed
 from trainables.errors import InputError
-from trainables.storage.atomic_files import remove_half_written, write_bytes
+from trainables.storage.atomic_files import remove_temporary_files, write_bytes
 from trainables.storage.errors import StorageError
 from trainables.storage.mirror import Mirror
-from trainables.storage.object_store import LONG, Listed, ObjectStore, Patience, Stored, Tag
+from trainables.storage.object_store import (
+    LONG_TIMEOUTS,
+    Listed,
+    ObjectStore,
+    Stored,
+    Tag,
+    Timeouts,
+)
 from trainables.storage.run_folder import RunFolder
 
-HASTY = Patience(retry_seconds=8.0, request_seconds=8.0)  # together less than two heartbeats
+SHORT_TIMEOUTS = Timeouts(
+    retry_seconds=8.0, request_seconds=8.0
+)  # together less than two heartbeats
 SECONDS_BETWEEN_TRIES = 1.0
 Result = TypeVar("Result")
 READER_SECONDS = 30.0  # what a reader of this machine is given to finish fetching
@@ -52,13 +61,13 @@ class LeaseInBucket:
     machine that only reads leaves it alone meanwhile.
     """
 
-    def __init__(self, run: RunFolder, *, say: Callable[[str], None] = print) -> None:
+    def __init__(self, run: RunFolder, *, notify: Callable[[str], None] = print) -> None:
         assert run.mirror is not None
         self._mirror: Mirror = run.mirror
-        store = WhileHeld(self._mirror.store, self.check)
+        store = LeaseGuardedStore(self._mirror.store, self.check)
         self.run = replace(run, guard=self.check, mirror=replace(self._mirror, store=store))
         self._key = run.lock_file.name
-        self._say = say
+        self._say = notify
         self._nonce = uuid.uuid4().hex
         self._taken = time.time()
         self._tag: Tag | None = None
@@ -82,7 +91,7 @@ class LeaseInBucket:
         self._heart.start()
         try:
             self._held.enter_context(using(self.run.path, seconds=READER_SECONDS))
-            remove_half_written(self.run.path)
+            remove_temporary_files(self.run.path)
             self.run.pull(prune=True)
             self._keep_here()
         except BaseException:
@@ -196,7 +205,7 @@ class LeaseInBucket:
         return lease_holder.held_by(self.run.place, parsed(content))
 
 
-class WhileHeld:
+class LeaseGuardedStore:
     """A bucket that is written only while a lease is held.
 
     A try to write is over before another driver may have begun: it starts within a heartbeat of the
@@ -206,7 +215,7 @@ class WhileHeld:
 
     def __init__(self, store: ObjectStore, check: Callable[[], None]) -> None:
         self._store = store
-        self._hasty = store.with_patience(HASTY)
+        self._hasty = store.with_timeouts(SHORT_TIMEOUTS)
         self._check = check
 
     @property
@@ -222,7 +231,7 @@ class WhileHeld:
     def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
         return self._tried(lambda: self._hasty.replace(key, content, tag=tag))
 
-    def with_patience(self, patience: Patience) -> ObjectStore:
+    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
         return self
 
     def get(self, key: str) -> Stored | None:
@@ -239,7 +248,7 @@ class WhileHeld:
         self._tried(lambda: self._hasty.delete(wanted))
 
     def _tried(self, write: Callable[[], Result]) -> Result:
-        end = time.monotonic() + LONG.retry_seconds
+        end = time.monotonic() + LONG_TIMEOUTS.retry_seconds
         while True:
             self._check()
             try:
@@ -250,9 +259,13 @@ class WhileHeld:
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def lease_of(run: RunFolder, *, say: Callable[[str], None] = print) -> lease.Lease | LeaseInBucket:
+def lease_of(
+    run: RunFolder, *, notify: Callable[[str], None] = print
+) -> lease.Lease | LeaseInBucket:
     """The lease of a run, whichever storage it lies on."""
-    return lease.Lease(run, say=say) if run.mirror is None else LeaseInBucket(run, say=say)
+    return (
+        lease.Lease(run, notify=notify) if run.mirror is None else LeaseInBucket(run, notify=notify)
+    )
 
 
 def fetch(run: RunFolder) -> None:

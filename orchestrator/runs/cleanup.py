@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from orchestrator.formatting import bytes_text
+from orchestrator.formatting import format_bytes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
 
 BEATEN = "beaten: neither the best nor on the Pareto front when the sweep ended"
 
 
-def discard_beaten_models(run: RunFolder, *, keep: Collection[str]) -> str | None:
+def discard_dominated_models(run: RunFolder, *, keep: Collection[str]) -> str | None:
     """Removes the models of finished trials but those in `keep`; what it did, in words, if
     anything. Their results, predictions and curves stay; adapters, which are small, do too.
     """
-    beaten = [
+    dominated = [
         folder
         for folder in run.trials()
         if folder.trial_id not in keep and _has_model(folder) and folder.done
     ]
-    if not beaten:
+    if not dominated:
         return None
-    freed = sum(folder.discard_model(BEATEN) for folder in beaten)
-    return f"Removed the models of {len(beaten)} beaten trials ({bytes_text(freed)})."
+    freed = sum(folder.discard_model(BEATEN) for folder in dominated)
+    return f"Removed the models of {len(dominated)} beaten trials ({format_bytes(freed)})."
 
 
 def _has_model(folder: TrialFolder) -> bool:

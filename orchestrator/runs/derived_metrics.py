@@ -19,7 +19,7 @@ PREDICTED = {  # a column of results.csv, a metric in MLflow: a number in predic
 }
 
 
-def predicted_metrics(prediction: Mapping[str, Any] | None) -> dict[str, float]:
+def estimated_metrics(prediction: Mapping[str, Any] | None) -> dict[str, float]:
     """A prediction's numbers under the names of PREDICTED; those that it lacks are not there."""
     given = prediction or {}
     return {
@@ -68,4 +68,4 @@ def cost_metrics(
     """What follows from a trial's measurements and its prediction: columns and metrics."""
     product = memory_byte_seconds(metrics)
     known = {} if product is None else {"memory_byte_seconds": product}
-    return {**predicted_metrics(prediction), **known}
+    return {**estimated_metrics(prediction), **known}

@@ -35,7 +35,7 @@ from orchestrator.runs.lease_holder import (
     read_lease,
 )
 from trainables.errors import InputError
-from trainables.storage.atomic_files import remove_half_written
+from trainables.storage.atomic_files import remove_temporary_files
 from trainables.storage.errors import storage_errors
 from trainables.storage.run_folder import RunFolder
 
@@ -51,14 +51,14 @@ class LeaseLostError(InputError):
 class Lease:
     """`with Lease(run):` holds the sweep; raises InputError where another driver does.
 
-    Whoever finds a lease of another host may wait for three heartbeats, and `say`s so. A holder
+    Whoever finds a lease of another host may wait for three heartbeats, and `notify`s so. A holder
     that is taken over is interrupted as if by Ctrl-C, and its writes raise LeaseLostError.
     """
 
-    def __init__(self, run: RunFolder, *, say: Callable[[str], None] = print) -> None:
+    def __init__(self, run: RunFolder, *, notify: Callable[[str], None] = print) -> None:
         self.run = replace(run, guard=self.check)
         self._file = run.lock_file
-        self._say = say
+        self._say = notify
         self._nonce = uuid.uuid4().hex
         self._taken = time.time()
         self._over = threading.Event()
@@ -152,7 +152,7 @@ class Lease:
     def _begin(self) -> None:
         try:
             self._write()
-            remove_half_written(self.run.path)
+            remove_temporary_files(self.run.path)
         except OSError:
             os.close(self._descriptor)
             self._file.unlink(missing_ok=True)  # else the next driver waits for a sign of life

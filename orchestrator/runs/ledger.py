@@ -74,7 +74,7 @@ class Ledger:
         self.records: dict[str, TrialRecord] = {}
         for folder in list(run.trials()):
             self._read(folder)
-        for place in run.nameless():
+        for place in run.without_spec():
             self._say(place, "its spec is gone, so it is no trial any more")
 
     def __iter__(self) -> Iterator[TrialRecord]:

@@ -70,7 +70,7 @@ def damage(run: RunFolder) -> list[str]:
             for folder in run.trials()
             for file in folder.damaged_adapter()
         ),
-        *(f"{place}: its spec is gone, so it is no trial any more" for place in run.nameless()),
+        *(f"{place}: its spec is gone, so it is no trial any more" for place in run.without_spec()),
         *(f"{link}: a symbolic link; not followed" for link in run.links()),
     ]
 
@@ -146,7 +146,7 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     summary = _mapping(folder, folder.summary_file, warnings)
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
-    prediction = _mapping(folder, folder.prediction_file, warnings)
+    prediction = _mapping(folder, folder.estimate_file, warnings)
     warnings += [_not_scored(file) for file in folder.damaged_files()]
     source = summary or progress
     return TrialResult(

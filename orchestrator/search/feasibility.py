@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from orchestrator.search.memory_order import FREE, Knobs, Need
+from orchestrator.search.memory_order import FREE, Knobs, MemoryDemand
 
 FREE_REFUSALS = 10  # from then on a share of the launches may be risked
 RISKED_SHARE = 0.15
@@ -31,32 +31,32 @@ _DISTRUSTED_FROM = 0.1  # share of refusals that a larger configuration's succes
 class _Verdict:
     """Whether a trial fitted, and for one that did not whether a larger one did."""
 
-    need: Need
+    need: MemoryDemand
     fits: bool
     contradicted: bool = False
 
 
-class Fitting:
+class FeasibilityModel:
     """Verdicts of one start by trial, and what follows from them for other configurations.
 
     `varied` names the knobs that differ between the configurations of the space.
     """
 
     def __init__(self, varied: Iterable[str]) -> None:
-        self._tables = _Tables(sorted(set(varied) - FREE))
+        self._tables = _BetaBernoulliTables(sorted(set(varied) - FREE))
         self._alike: dict[Any, dict[str, _Verdict]] = defaultdict(dict)  # by kind of need
         self._risks: dict[str, float] = {}  # of the launches since there is a budget for them
-        self._predicted: dict[Any, dict[str, Need]] = defaultdict(dict)  # not to fit
+        self._predicted: dict[Any, dict[str, MemoryDemand]] = defaultdict(dict)  # not to fit
         self._refusals = self._contradicted = 0
 
     def launched(self, trial_id: str, knobs: Knobs) -> None:
         """A trial starts: until its verdict, the odds against it count as spent."""
         if self._refusals >= FREE_REFUSALS:
-            self._risks[trial_id] = 1 - self.odds(knobs)
+            self._risks[trial_id] = 1 - self.fit_probability(knobs)
 
     def learn(self, trial_id: str, knobs: Knobs, *, fits: bool) -> None:
         """A trial ran, or did not fit. The last word on a trial counts."""
-        need = Need.of(knobs)
+        need = MemoryDemand.of(knobs)
         alike = self._alike[need.kind]
         before = alike.get(trial_id)
         if before is not None and before.fits == fits:
@@ -71,10 +71,10 @@ class Fitting:
 
     def foretold(self, trial_id: str, knobs: Knobs) -> None:
         """A trial is predicted not to fit; it has not run."""
-        need = Need.of(knobs)
+        need = MemoryDemand.of(knobs)
         self._predicted[need.kind][trial_id] = need
 
-    def forget_foretold(self) -> None:
+    def drop_predicted(self) -> None:
         """What was predicted not to fit is predicted anew."""
         self._predicted.clear()
 
@@ -87,27 +87,27 @@ class Fitting:
         """
         if self._is_order_distrusted:
             return None
-        need = Need.of(knobs)
+        need = MemoryDemand.of(knobs)
         for trial_id, told in self._alike.get(need.kind, {}).items():
             if not (told.fits or told.contradicted) and need.is_at_least(told.need):
                 return trial_id
         predicted = self._predicted.get(need.kind, {}) if foretold else {}
         return next((name for name, less in predicted.items() if need.is_at_least(less)), None)
 
-    def odds(self, knobs: Knobs) -> float:
+    def fit_probability(self, knobs: Knobs) -> float:
         """The predicted chance to fit, between 0 and 1."""
-        need = Need.of(knobs)
+        need = MemoryDemand.of(knobs)
         alike = self._alike.get(need.kind, {}).values()
         larger_ran = any(told.fits and told.need.is_at_least(need) for told in alike)
         if larger_ran and not self._is_order_distrusted:
             return _NEARLY_SURE
-        return self._tables.odds(knobs)
+        return self._tables.fit_probability(knobs)
 
-    def worth_a_try(self, odds: float) -> bool:
+    def is_worth_trying(self, fit_probability: float) -> bool:
         """Whether the risk is within the share of launches that may be risked."""
         if self._refusals < FREE_REFUSALS:
             return True
-        spent = sum(self._risks.values()) + (1 - odds)
+        spent = sum(self._risks.values()) + (1 - fit_probability)
         return spent <= RISKED_SHARE * (len(self._risks) + RISKED_AHEAD)
 
     @property
@@ -124,7 +124,7 @@ class Fitting:
         self._contradicted = sum(told.contradicted for told in everything)
 
 
-class _Tables:
+class _BetaBernoulliTables:
     """One table of verdicts for each set of up to three knobs, and one for all of them."""
 
     def __init__(self, names: list[str]) -> None:
@@ -143,7 +143,7 @@ class _Tables:
     def forget(self, knobs: Mapping[str, Any], *, fits: bool) -> None:
         self._count(knobs, fits=fits, by=-1)
 
-    def odds(self, knobs: Mapping[str, Any]) -> float:
+    def fit_probability(self, knobs: Mapping[str, Any]) -> float:
         levels = _levels(knobs)
         log_weights = [self._evidence[one] + self._prior[one] for one in self._sets]
         highest = max(log_weights)
@@ -158,8 +158,8 @@ class _Tables:
             cell = self._cells[one][_at(levels, one)]
             if by < 0:
                 cell[fits] += by
-            odds = self._foretold(one, levels)
-            self._evidence[one] += by * math.log(odds if fits else 1 - odds)
+            fit_probability = self._foretold(one, levels)
+            self._evidence[one] += by * math.log(fit_probability if fits else 1 - fit_probability)
             if by > 0:
                 cell[fits] += by
 

@@ -72,14 +72,14 @@ FREE = frozenset(  # knobs that touch no memory
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryDemand:
     """What a configuration needs: comparable with others of its kind, in each amount."""
 
     kind: tuple[tuple[str, str], ...]  # the knobs that two must share to be compared at all
     amounts: tuple[Any, ...]  # one for each row of ORDERED; None: the knob is not read
 
     @classmethod
-    def of(cls, knobs: Knobs) -> Need:
+    def of(cls, knobs: Knobs) -> MemoryDemand:
         kind = tuple(
             (name, "" if name in ORDERED else repr(value))
             for name, value in sorted(knobs.items())
@@ -87,7 +87,7 @@ class Need:
         )
         return cls(kind, tuple(knobs.get(name) for name in ORDERED))
 
-    def is_at_least(self, other: Need) -> bool:
+    def is_at_least(self, other: MemoryDemand) -> bool:
         """Whether this surely needs as much memory as the other; False where it is not known."""
         return self.kind == other.kind and all(
             mine is None or at_least(mine, theirs)

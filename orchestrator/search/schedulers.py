@@ -29,7 +29,7 @@ _JUST_BELOW = 1 - 1e-9  # 0.07 * 100 is more than 7, and a trial is judged at 7
 
 
 @dataclass(frozen=True)
-class Known:
+class SeenResult:
     """What Tune's schedulers know a trial by: the sweep's own id, the same in every start."""
 
     trial_id: str
@@ -73,7 +73,7 @@ class Stratified(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
         told.add(result[UNITS])
         if stratum not in self._strata:
             self._strata[stratum] = self._new()
-        inner, trial = self._strata[stratum], Known(trial_id)
+        inner, trial = self._strata[stratum], SeenResult(trial_id)
         inner.on_trial_add(None, trial)
         return str(inner.on_trial_result(None, trial, dict(result)))
 
@@ -122,9 +122,9 @@ def bracket_of(trial_id: str, *, brackets: int) -> int:
     """Which bracket a trial is in: the first most often, each next one e times more rarely."""
     digest = hashlib.sha256(trial_id.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
-    odds = [math.exp(-bracket) for bracket in range(brackets)]
+    fit_probability = [math.exp(-bracket) for bracket in range(brackets)]
     for bracket in range(brackets):
-        if place < sum(odds[: bracket + 1]) / sum(odds):
+        if place < sum(fit_probability[: bracket + 1]) / sum(fit_probability):
             return bracket
     return brackets - 1
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search.feasibility import Fitting
+from orchestrator.search.feasibility import FeasibilityModel
 from orchestrator.search.searcher import Proposal, Search
-from orchestrator.space.enumeration import Draw
+from orchestrator.space.enumeration import Sample
 from trainables.spec.trial_spec import TrialSpec
 
 ASKS_BEFORE_FALLING_BACK = 20
@@ -34,7 +34,7 @@ class Screening:
     planner: Planner
     search: Search
     ledger: Ledger
-    fitting: Fitting
+    fitting: FeasibilityModel
     answer: Callable[[Proposal, TrialRecord], None]
     rejections: set[str] = field(default_factory=set)
 
@@ -48,7 +48,7 @@ class Screening:
             if self._is_known_not_to_fit(configuration):
                 yield suggestion
 
-    def has_been_said(self, spec: TrialSpec) -> bool:
+    def was_reported(self, spec: TrialSpec) -> bool:
         """Whether the trial can't run, for a reason that another one was refused for."""
         return self.planner.known_rejection(spec) in self.rejections
 
@@ -69,9 +69,9 @@ class Screening:
             self.answer(proposal, known)
         elif proposal.is_given or self.search.is_ordered:
             return True
-        elif self.fitting.rules_out(spec.knobs) or self.has_been_said(spec):
+        elif self.fitting.rules_out(spec.knobs) or self.was_reported(spec):
             self.search.tell(proposal, "worst")
-        elif self.fitting.worth_a_try(self.fitting.odds(spec.knobs)):
+        elif self.fitting.is_worth_trying(self.fitting.fit_probability(spec.knobs)):
             return True
         else:
             self.search.tell(proposal, "failed")  # samplers ignore it: it may well fit
@@ -81,12 +81,12 @@ class Screening:
         """The first of many unknown configurations that is worth a try, else the likeliest."""
         if self.search.is_ordered:
             return None
-        best: tuple[float, Draw] | None = None
+        best: tuple[float, Sample] | None = None
         for place, found in enumerate(self.search.unseen(self._is_known_not_to_fit)):
-            odds = self.fitting.odds(self.planner.spec(found[0]).knobs)
-            if best is None or odds > best[0]:
-                best = odds, found
-            if place == _POOL or self.fitting.worth_a_try(odds):
+            fit_probability = self.fitting.fit_probability(self.planner.spec(found[0]).knobs)
+            if best is None or fit_probability > best[0]:
+                best = fit_probability, found
+            if place == _POOL or self.fitting.is_worth_trying(fit_probability):
                 break
         return self.search.impose(best[1][1]) if best else None
 

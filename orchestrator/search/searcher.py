@@ -18,7 +18,7 @@ from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
 from orchestrator.search.samplers import _ORDERS, SEARCHERS
 from orchestrator.space.constraints import count, excluded
-from orchestrator.space.enumeration import Draw, draw, walk
+from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
 from orchestrator.space.partial import Given, complete, has, parameters_of
 from orchestrator.space.tree import suggest
 
@@ -99,7 +99,7 @@ class Search:
             self.tell(proposal, "worst")
         return None
 
-    def unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Draw]:
+    def unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Sample]:
         """Admissible configurations that are not `seen`, for a sampler that has no new ones.
 
         A space of choices is gone through to its end, in a random order; from one that is endless
@@ -177,15 +177,15 @@ class Search:
                 return self.impose(suggestion)
         return None
 
-    def _draws(self) -> Iterator[Draw]:
+    def _draws(self) -> Iterator[Sample]:
         space = self._config.space
         if not self.is_endless:
             everything = list(self._everything)
             self._random.shuffle(everything)
             yield from everything
             return
-        yield from (draw(space, self._random) for _ in range(_DRAWS))
+        yield from (random_configuration(space, self._random) for _ in range(_DRAWS))
 
     @cached_property
-    def _everything(self) -> list[Draw]:
-        return list(walk(self._config.space))
+    def _everything(self) -> list[Sample]:
+        return list(grid_configurations(self._config.space))

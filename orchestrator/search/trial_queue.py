@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
-from orchestrator.search.feasibility import Fitting
+from orchestrator.search.feasibility import FeasibilityModel
 from orchestrator.search.screening import Screening
 from orchestrator.search.searcher import Proposal, Search
 from orchestrator.space.tree import questions
@@ -27,7 +27,7 @@ REFUSALS_BEFORE_GIVING_UP = 200  # in a row, in a space of ranges, which has no 
 _LISTED = 200  # at most so many that the device rules out are listed one by one
 
 
-class Agenda:
+class TrialQueue:
     """Decides what runs next until `trials` distinct feasible configurations are done.
 
     `next` gives a trial to run or None; `over` tells an agenda that is at its end from one that
@@ -46,7 +46,9 @@ class Agenda:
         self._planner, self._search, self._ledger = planner, search, ledger
         self._on_rejected = on_rejected
         self._objectives = [OBJECTIVES[name] for name in planner.config.objectives]
-        self._fitting = Fitting(question.knob for question in questions(planner.config.space))
+        self._fitting = FeasibilityModel(
+            question.knob for question in questions(planner.config.space)
+        )
         self._screening = Screening(
             planner=planner,
             search=search,
@@ -109,10 +111,10 @@ class Agenda:
         if record.is_trial and record.state == INFEASIBLE:
             self._fitting.learn(record.trial_id, record.spec.knobs, fits=False)
         if self._planner.learn(record):
-            self._fitting.forget_foretold()
-        self._settle(record)
+            self._fitting.drop_predicted()
+        self._record(record)
 
-    def _settle(self, record: TrialRecord) -> None:
+    def _record(self, record: TrialRecord) -> None:
         if record.is_trial:
             infeasible = record.state == INFEASIBLE
             self._refused_in_a_row = self._refused_in_a_row + 1 if infeasible else 0
@@ -189,7 +191,7 @@ class Agenda:
         study alone is told."""
         spec = self._planner.spec(proposal.configuration)
         is_free = not proposal.is_given and not self._search.is_ordered
-        if is_free and self._screening.has_been_said(spec):
+        if is_free and self._screening.was_reported(spec):
             self._fitting.foretold(spec.trial_id, spec.knobs)
             self._search.tell(proposal, "worst")
             self._refused_in_a_row += 1
@@ -236,7 +238,7 @@ class Agenda:
         rejection = self._planner.rejection(record.spec)
         forecast = self._planner.forecast(record.spec)
         if forecast is not None:
-            record.folder.write_prediction(forecast.to_json())
+            record.folder.write_estimate(forecast.to_json())
         if rejection is None:
             return False
         if forecast is not None:
@@ -254,7 +256,7 @@ class Agenda:
 
     def _refuse(self, record: TrialRecord, reason: str) -> None:
         self._ledger.infeasible(record, reason)
-        self._settle(record)
+        self._record(record)
         self._on_rejected(record)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:

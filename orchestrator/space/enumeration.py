@@ -12,23 +12,23 @@ from typing import Any
 from orchestrator.space.tree import Question, Space, at_random, recorded
 from trainables.errors import InputError
 
-Draw = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters
+Sample = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters
 
 
-def draw(space: Space, rng: random.Random) -> Draw:
+def random_configuration(space: Space, rng: random.Random) -> Sample:
     """One drawn at random; every question is drawn on its own."""
     return recorded(space, at_random(rng))
 
 
-def walk(space: Space) -> Iterator[Draw]:
+def grid_configurations(space: Space) -> Iterator[Sample]:
     """Every configuration of a space of choices, each once; the last knob varies fastest.
 
     Raises InputError, once it gets there, for a continuous range.
     """
-    return every(space, _all_answers)
+    return every(space, _all_choices)
 
 
-def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterator[Draw]:
+def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterator[Sample]:
     """Every configuration whose answers are among `answers(question)`, never an empty list."""
     digits: list[int] = []  # which answer each question gets: an odometer
     while True:
@@ -41,7 +41,7 @@ def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterato
         digits[-1] += 1
 
 
-def _all_answers(question: Question) -> Sequence[Any]:
+def _all_choices(question: Question) -> Sequence[Any]:
     if question.answers is None:
         raise InputError(f"{question.name}: there is no end to a continuous range.")
     return question.answers

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.space.constraints import Rule, excluded
-from orchestrator.space.enumeration import Draw
+from orchestrator.space.enumeration import Sample
 from orchestrator.space.partial import answer_for, complete, levels, usual_answer
 from orchestrator.space.tree import Choose, Question, Space, recorded, resolve, same
 
 
-def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterator[Draw]:
+def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterator[Sample]:
     """The reference first, then knob by knob in the order in which knobs are decided.
 
     A branch that the reference does not take brings knobs: they have the reference's value where
@@ -28,7 +28,7 @@ def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterat
 
 def _around(
     space: Space, rules: Sequence[Rule], center: Mapping[str, Any], parameters: dict[str, Any]
-) -> Iterator[Draw]:
+) -> Iterator[Sample]:
     yield dict(center), parameters
     for question in _asked(space, center):
         own = answer_for(question, center[question.knob])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.space.constraints import Rule, excluded
-from orchestrator.space.enumeration import Draw, every
+from orchestrator.space.enumeration import Sample, every
 from orchestrator.space.tree import Branch, Choice, Constant, Node, Question, Space, questions, same
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import KNOBS
@@ -20,7 +20,7 @@ _DECIDING = ("model", "method", "quantization", "batch_size")  # whether other k
 _LEVELS = 5
 
 
-def complete(space: Space, rules: Sequence[Rule], given: object, where: str) -> Draw:
+def complete(space: Space, rules: Sequence[Rule], given: object, where: str) -> Sample:
     """The configuration that `given` begins: what it leaves out has its usual answer.
 
     Where that is not admissible, the next options of choices that could make it so are taken.

@@ -17,7 +17,7 @@ from trainables.spec.events import Event
 from trainables.storage.atomic_files import Guard
 
 
-class HeldTracker:
+class LeaseGuardedTracker:
     """Asks `guard` before each call, and raises TrackingError where it raises LeaseLostError."""
 
     def __init__(self, tracker: Tracker, *, guard: Guard) -> None:

@@ -190,7 +190,7 @@ def _end(folder: TrialFolder) -> RunEnd:
     summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
     facts = summary.get("facts") or {}
     metrics = _numbers(summary.get("metrics") or {})
-    costs = cost_metrics(metrics, folder.prediction())
+    costs = cost_metrics(metrics, folder.estimate())
     asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
     return RunEnd(
         _start(folder),

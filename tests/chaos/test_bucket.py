@@ -32,7 +32,7 @@ from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
 from trainables.storage.bucket_store import open_store
 from trainables.storage.object_store import ObjectStore
-from trainables.storage.sealed_json import unsealed
+from trainables.storage.sealed_json import verified
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +150,7 @@ def _summaries(store: ObjectStore) -> dict[str, dict[str, Any]]:
         if item.key.endswith("/summary.json"):
             trial, content = item.key.split("/")[1], store.get(item.key)
             assert content is not None
-            found[trial] = unsealed(content.content, place=f"{trial}/summary.json")
+            found[trial] = verified(content.content, place=f"{trial}/summary.json")
     return found
 
 

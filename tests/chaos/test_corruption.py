@@ -38,7 +38,7 @@ from trainables.training.checkpoint import load_latest, load_latest_state
 from trainables.training.full_evaluation import score_report
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,7 @@ def test_a_trial_with_a_damaged_checkpoint_ends_as_if_it_were_whole(
     assert folder.predictions_file().read_bytes() == whole.folder.predictions_file().read_bytes()
 
 
-def _leave(trial: Trial) -> str:
+def _leave(trial: TrialContext) -> str:
     """Runs a trial beyond its second rung and stops it there: two checkpoints remain."""
     running = train(trial)
     while (event := next(running)).fraction < 0.5 or event.kind != "rung":

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 
-from orchestrator.cluster.admission import start_admission
 from orchestrator.cluster.host_shape import HostShape
-from orchestrator.execution.tune_trial import Losses
+from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import open_proxy
 from tests.tiny_models import make_llama
@@ -34,7 +34,7 @@ class Nodes:
     """The cluster, with a host on each node, and two trials that have reported a rung each."""
 
     cluster: Any
-    admission: Any
+    scheduler: Any
     proxies: tuple[Any, Any]
 
     def node_of(self, proxy: Any) -> str:
@@ -67,7 +67,7 @@ class Nodes:
     def counts(self) -> tuple[int, int, int]:
         import ray
 
-        told: tuple[int, int, int] = ray.get(self.admission.counts.remote())
+        told: tuple[int, int, int] = ray.get(self.scheduler.counts.remote())
         return told
 
 
@@ -88,9 +88,9 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             log_to_driver=False,
             runtime_env={"env_vars": environment},
         )
-        admission = start_admission("admission", HostShape(1, 0, 2), provenance={})
-        ray.get(admission.open.remote())
-        yield Nodes(cluster, admission, _begun(tmp_path))
+        scheduler = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+        ray.get(scheduler.open.remote())
+        yield Nodes(cluster, scheduler, _begun(tmp_path))
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -131,9 +131,9 @@ def test_a_node_that_is_lost(nodes: Nodes) -> None:
     nodes.remove(nodes.node_of(moved))
     last = _to_the_end(nodes.proxies)
     assert [result["event"]["kind"] for result in last] == ["finished", "finished"]
-    assert moved._losses != Losses()
+    assert moved._losses != RetryBudget()
     assert moved._losses.count == 0  # it has got further since
-    assert other._losses == Losses()
+    assert other._losses == RetryBudget()
     assert _attempts(moved) == 2  # from its checkpoint, not from the beginning
     assert _attempts(other) == 1
     for proxy in nodes.proxies:
@@ -151,7 +151,7 @@ def test_a_node_that_is_drained(nodes: Nodes) -> None:
     places: list[str] = []
     last = _to_the_end(nodes.proxies, look=lambda: places.append(nodes.node_of(moved)))
     assert [result["event"]["kind"] for result in last] == ["finished", "finished"]
-    assert moved._losses == other._losses == Losses()  # a notice is no fault of the trial
+    assert moved._losses == other._losses == RetryBudget()  # a notice is no fault of the trial
     assert _attempts(moved) == 2
     assert _attempts(other) == 1
     assert set(places) <= {leaving, staying}

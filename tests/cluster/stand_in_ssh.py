@@ -141,10 +141,10 @@ def rsync(arguments: list[str]) -> int:
     source, target = places
     if ":" in source:
         return _fetch(*_place(source), Path(target).expanduser(), excludes)
-    return _bring(source, *_place(target), excludes)
+    return _prefetch(source, *_place(target), excludes)
 
 
-def _bring(source: str, address: str, target: str, excludes: list[str]) -> int:
+def _prefetch(source: str, address: str, target: str, excludes: list[str]) -> int:
     """rsync's rules: `folder/` brings what is in it, `folder` itself, a file may be renamed."""
     local = Path(source).expanduser()
     if local.is_dir():

@@ -22,7 +22,7 @@ from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.training.loop import train
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 STEPS, EVALUATED_AT = 20, 10
 BATCH_SIZE, ACCUMULATION = 2, 3
@@ -93,7 +93,7 @@ def _ours(events: list[Event]) -> Curve:
     )
 
 
-def _theirs(trial: Trial, folder: Path) -> tuple[Curve, list[float]]:
+def _theirs(trial: TrialContext, folder: Path) -> tuple[Curve, list[float]]:
     from trl import SFTTrainer
 
     spec = trial.spec
@@ -158,12 +158,12 @@ def _dataset(encoded: Encoded, indices: list[int]) -> Any:
     )
 
 
-def _training_order(trial: Trial) -> list[int]:
+def _training_order(trial: TrialContext) -> list[int]:
     count, budget = len(trial.data.split("train")), trial.spec.budget
     return training_order(count, seed=trial.spec.knobs["seed"], start=0, stop=budget.train_examples)
 
 
-def _asked(trial: Trial) -> list[int]:
+def _asked(trial: TrialContext) -> list[int]:
     budget = trial.spec.budget
     count = len(trial.data.split("selection"))
     return fixed_subset(count, budget.eval_examples, seed=budget.seed)

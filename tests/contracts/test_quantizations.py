@@ -23,7 +23,7 @@ from tests.tiny_trials import (
 from trainables.evaluation.evaluate import evaluate
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import stored_tensors
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.training.engine import Engine
 
@@ -142,6 +142,6 @@ def _answers(spec: Any, size: int, folder: Path) -> list[str]:
         task=trial.data.task,
         encoded=trial.data.split("selection"),
         execution=execution,
-        peak=TensorPeak(shared_base(spec).model, trial.base.device),
+        peak=PeakMemory(shared_base(spec).model, trial.base.device),
     )
     return [row["prediction"] for row in evaluation.predictions]

@@ -18,7 +18,7 @@ from tests.tiny_trials import evaluate_selection, make_spec, make_trial
 from trainables.models.base import Base, load_base
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.training.loop import train
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -55,7 +55,7 @@ def test_only_the_adapter_stays_of_what_was_trained(
 _TEXT = {".json", ".jsonl", ".md", ".log"}
 
 
-def _logits_at_its_end(trial: Trial) -> torch.Tensor:
+def _logits_at_its_end(trial: TrialContext) -> torch.Tensor:
     """Of the trained model, while it is still on its base after the last optimizer step."""
     found = None
     for event in train(trial):
@@ -74,7 +74,7 @@ def _logits(model: Any) -> torch.Tensor:
     return logits
 
 
-def _fresh_base(trial: Trial) -> Base:
+def _fresh_base(trial: TrialContext) -> Base:
     """The trial's base loaded anew; an unquantized model by transformers alone."""
     from transformers import AutoModelForCausalLM
 

@@ -15,7 +15,7 @@ from orchestrator.config.writer import to_mapping
 from orchestrator.space.constraints import cells, count, excluded, idle_rules
 from orchestrator.space.tree import combinations, grid, sample, suggest
 from trainables.spec import knobs
-from trainables.spec.constraints import impossible
+from trainables.spec.constraints import violations
 
 FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -57,7 +57,7 @@ def test_no_configuration_is_one_that_no_machine_can_run(config: SweepConfig) ->
     rng = random.Random(1)
     for configuration in (sample(config.space, rng) for _ in range(200)):
         if not excluded(configuration, config.exclude):
-            assert impossible(knobs.canonical(configuration)) is None
+            assert violations(knobs.canonical(configuration)) is None
 
 
 def test_a_space_without_ranges_is_counted_by_its_grid(config: SweepConfig) -> None:

@@ -20,7 +20,7 @@ from trainables.storage import bucket_store, object_store
 from trainables.storage.bucket_store import BucketStore, open_store
 from trainables.storage.errors import StorageError
 from trainables.storage.folder_store import FolderStore
-from trainables.storage.object_store import ObjectStore, Patience, Tag, checked_url, plain_key
+from trainables.storage.object_store import ObjectStore, Tag, Timeouts, checked_url, plain_key
 
 RACERS = 12
 
@@ -254,8 +254,8 @@ def test_a_server_that_is_away_is_a_storage_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-no-account")
-    patience = Patience(retry_seconds=0.2, request_seconds=1)
-    store = open_store(new_place()).with_patience(patience)
+    patience = Timeouts(retry_seconds=0.2, request_seconds=1)
+    store = open_store(new_place()).with_timeouts(patience)
     with pytest.raises(StorageError, match=r"can't be read.*can be reached from here"):
         store.get("a")
 

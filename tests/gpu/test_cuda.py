@@ -26,7 +26,7 @@ from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.training.engine import Engine
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 pytestmark = [
     pytest.mark.gpu,
@@ -157,7 +157,7 @@ def _spec(model: Path, **given: Any) -> TrialSpec:
     return make_spec(model, **{"compute_dtype": dtype, **given})
 
 
-def _trial(spec: TrialSpec, folder: Path) -> Trial:
+def _trial(spec: TrialSpec, folder: Path) -> TrialContext:
     return make_trial(spec, folder, base=load_base(spec, device="cuda"))
 
 

@@ -51,7 +51,7 @@ def add_trial(
     folder = run.trial(spec.trial_id)
     folder.write_spec(spec, {})
     if prediction is not None:
-        folder.write_prediction(prediction)
+        folder.write_estimate(prediction)
     measured = _measured(right) | dict(metrics or {})
     flops = measured.get("train_flops")
     if right is not None:

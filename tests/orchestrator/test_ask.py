@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.analysis.best_within import Question, answer
+from orchestrator.analysis.best_within import Requirements, best_within
 from orchestrator.ask import main
 from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.runs.lease import Lease
@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def best(run: RunFolder, **asked: Any) -> Any:
-    found = answer(read_trials(run), Question(**asked))
+    found = best_within(read_trials(run), Requirements(**asked))
     return None if found.best is None else found.best.knobs["rank"]
 
 
@@ -61,24 +61,24 @@ def test_a_limit_holds_what_cuda_takes_beside_the_tensors(run: RunFolder) -> Non
 
 
 def test_ties_are_those_within_the_limits_whose_answers_do_not_differ(run: RunFolder) -> None:
-    found = answer(read_trials(run), Question(gpu_memory=12 * GIBIBYTE))
+    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE))
     (tie,) = found.ties
     assert tie.trial.knobs["rank"] == 16 and tie.p_value == 0.5  # 2 questions, both one way
-    everywhere = answer(read_trials(run), Question())
+    everywhere = best_within(read_trials(run), Requirements())
     assert everywhere.ties == [] and everywhere.not_compared == 0
 
 
 def test_a_trial_whose_predictions_are_damaged_is_said_not_to_be_compared(run: RunFolder) -> None:
     damaged = next(item for item in read_trials(run) if item.knobs.get("rank") == 16)
     damaged.folder.predictions_file().write_text("")
-    found = answer(read_trials(run), Question(gpu_memory=12 * GIBIBYTE))
+    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE))
     assert found.ties == [] and found.not_compared == 1
 
 
 def test_where_none_qualifies_the_nearest_are_told_with_what_they_miss_by(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = answer(read_trials(run), Question(gpu_memory=12 * GIBIBYTE, min_em_acc=0.8))
+    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE, min_em_acc=0.8))
     near = {miss.trial.knobs["rank"]: miss for miss in found.misses}
     assert set(near) == {8, 64}
     assert near[8].lacking_em_acc == pytest.approx(0.1) and near[8].excess_bytes == 0

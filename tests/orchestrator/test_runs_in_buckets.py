@@ -13,7 +13,7 @@ from orchestrator.cluster.nodes import Node
 from orchestrator.cluster.storage_check import (
     StorageView,
     check_storage,
-    look_at_bucket_from_a_node,
+    inspect_bucket_from_a_node,
     unshared,
 )
 from orchestrator.predict.models import asked_models
@@ -116,11 +116,11 @@ def test_a_folder_for_runs_is_left_as_it_was_found(url: str) -> None:
 
 def test_a_node_that_reads_writes_and_lists_the_bucket_is_fine(url: str) -> None:
     open_store(url).put("seen-1/driver", b"a word")
-    assert look_at_bucket_from_a_node(url, "seen-1", "a word")["fault"] == ""
+    assert inspect_bucket_from_a_node(url, "seen-1", "a word")["fault"] == ""
 
 
 def test_a_node_that_reaches_another_bucket_of_that_name_is_found(url: str) -> None:
-    fault = look_at_bucket_from_a_node(url, "seen-2", "a word")["fault"]
+    fault = inspect_bucket_from_a_node(url, "seen-2", "a word")["fault"]
     assert "another bucket" in str(fault)
 
 

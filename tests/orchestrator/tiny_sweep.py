@@ -18,7 +18,7 @@ from orchestrator.planning.planner import Planner
 from orchestrator.planning.sources import ModelSource
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.searcher import Search
-from orchestrator.search.trial_queue import Agenda
+from orchestrator.search.trial_queue import TrialQueue
 from orchestrator.space.constraints import cells
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
@@ -73,13 +73,13 @@ def config(**sections: Any) -> SweepConfig:
     return from_mapping(mapping(**sections))
 
 
-def agenda(
+def trial_queue(
     run: RunFolder, settings: SweepConfig, *, plan: Planner | None = None
-) -> tuple[Agenda, Ledger, list[TrialRecord]]:
+) -> tuple[TrialQueue, Ledger, list[TrialRecord]]:
     """An agenda on a run folder, as a driver starts one, and those that it rejects."""
     rejected: list[TrialRecord] = []
     ledger = Ledger(run)
-    made = Agenda(
+    made = TrialQueue(
         planner=plan or planner(settings),
         search=Search(settings, known_trials=len(ledger.records)),
         ledger=ledger,
@@ -88,7 +88,7 @@ def agenda(
     return made, ledger, rejected
 
 
-def finish(made: Agenda, ledger: Ledger, record: TrialRecord, *, value: float = 0.5) -> None:
+def finish(made: TrialQueue, ledger: Ledger, record: TrialRecord, *, value: float = 0.5) -> None:
     """What a worker does at a trial's end: a last rung, the summary, and the agenda is told."""
     event = rung(value)
     record.history.append(event)
@@ -99,7 +99,7 @@ def finish(made: Agenda, ledger: Ledger, record: TrialRecord, *, value: float = 
 
 
 def run_out(
-    made: Agenda, ledger: Ledger, *, value: Callable[[TrialRecord], float] = lambda record: 0.5
+    made: TrialQueue, ledger: Ledger, *, value: Callable[[TrialRecord], float] = lambda record: 0.5
 ) -> list[TrialRecord]:
     """Runs an agenda, one trial after another, until it is over; returns what it gave."""
     given = []

@@ -77,7 +77,7 @@ class _Questions:
 
 
 def answers(
-    models: Sequence[Asked], *, split: str, questions: Sequence[int], say: Say = print
+    models: Sequence[Asked], *, split: str, questions: Sequence[int], notify: Say = print
 ) -> Iterator[tuple[int, Answers]]:
     """The index of each model with its answers; those on one base follow each other.
 
@@ -93,12 +93,12 @@ def answers(
     cache: dict[Any, Any] = {}
     for key in dict.fromkeys(each.spec.base_key for each in resolved):
         on_it = [at for at, each in enumerate(resolved) if each.spec.base_key == key]
-        say(f"loading {_base_name(resolved[on_it[0]].spec)}")
+        notify(f"loading {_base_name(resolved[on_it[0]].spec)}")
         base = _load(resolved[on_it[0]].spec, device)
         for at in on_it:
-            say(f"asking {resolved[at].label}")
+            notify(f"asking {resolved[at].label}")
             data = load_data(resolved[at].spec, base, cache)
-            yield at, _answers(resolved[at], base, data, asked, say=say)
+            yield at, _answers(resolved[at], base, data, asked, notify=notify)
         del base
         free_memory()
 
@@ -133,7 +133,7 @@ def _lines(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             [_asked(each) for each in request["models"]],
             split=request["split"],
             questions=request["questions"],
-            say=_teller(),
+            notify=_teller(),
         )
         for at, given in found:
             yield {"model": at, "prompts": given.prompts, "cut": given.cut, "rows": given.rows}
@@ -148,10 +148,10 @@ def _teller() -> Say:
     """Progress goes out at once, past the answers that are still to come."""
     out = sys.__stdout__
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         print(json.dumps({"say": text}), file=out, flush=True)
 
-    return say
+    return notify
 
 
 def _asked(given: Mapping[str, Any]) -> Asked:
@@ -183,7 +183,7 @@ def _load(spec: TrialSpec, device: str) -> Base:
 
 
 def _answers(
-    asked: Asked, base: Base, data: TrialData, questions: _Questions, *, say: Say
+    asked: Asked, base: Base, data: TrialData, questions: _Questions, *, notify: Say
 ) -> Answers:
     encoded, places = _encoded(data, base, questions)
     method = make_method(asked.spec.knobs)
@@ -197,7 +197,7 @@ def _answers(
                 encoded=encoded,
                 asked=places,
                 execution=asked.execution,
-                after_batch=_counter(say, asked.label),
+                after_batch=_counter(notify, asked.label),
             )
     finally:
         if asked.trained is not None:
@@ -230,11 +230,11 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _counter(say: Say, label: str) -> Callable[[], None]:
+def _counter(notify: Say, label: str) -> Callable[[], None]:
     counts = itertools.count(1)
 
     def after_batch() -> None:
-        say(f"asking {label}: {next(counts)} batches answered")
+        notify(f"asking {label}: {next(counts)} batches answered")
 
     return after_batch
 

@@ -20,9 +20,9 @@ from trainables.data.encoding import Encoded
 from trainables.evaluation.generation import _generate, _generation_batches, _room
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
-from trainables.resources.batch_fitting import Fitting
-from trainables.resources.flops import Generation, Pass, batch_pass
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.batch_fitting import BatchShrinker
+from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
+from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import Example, Task
 
@@ -39,7 +39,7 @@ class Evaluation:
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
-    work: tuple[Pass | Generation, ...] = ()
+    work: tuple[ForwardBackward | Generation, ...] = ()
     batch_size: int = 0
 
 
@@ -50,7 +50,7 @@ def evaluate(
     task: Task,
     encoded: Encoded,
     execution: Execution,
-    peak: TensorPeak,
+    peak: PeakMemory,
     after_batch: Callable[[], None] = lambda: None,
     may_shrink: bool = True,
 ) -> Evaluation:
@@ -70,7 +70,7 @@ def evaluate(
             texts, generations = _completions(model, base, encoded, fitting, one_batch)
             return loss, texts, (*passes, *generations)
 
-    fitting = Fitting(execution.eval_batch_size, may_shrink=may_shrink)
+    fitting = BatchShrinker(execution.eval_batch_size, may_shrink=may_shrink)
     loss, completions, work = fitting.fit(attempt)
     rows = [
         _row(task, example, text)
@@ -104,11 +104,11 @@ def answer(
         with _evaluating(model, base):
             return _completions(model, base, encoded, fitting, heard, wanted=frozenset(asked))[0]
 
-    texts = Fitting(execution.eval_batch_size).fit(attempt)
+    texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
     return [_flat(_row(task, encoded.examples[index], texts[index])) for index in asked]
 
 
-_Work = tuple[Pass | Generation, ...]
+_Work = tuple[ForwardBackward | Generation, ...]
 
 
 class _OneBatch(Protocol):
@@ -117,7 +117,7 @@ class _OneBatch(Protocol):
 
 @contextmanager
 def _one_batch(
-    peak: TensorPeak, after_batch: Callable[[], None], *, representative: bool
+    peak: PeakMemory, after_batch: Callable[[], None], *, representative: bool
 ) -> Iterator[None]:
     with peak.over(representative=representative):
         yield
@@ -146,7 +146,7 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
 
 def _mean_loss(
     model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
-) -> tuple[float, list[Pass]]:
+) -> tuple[float, list[ForwardBackward]]:
     lengths = [encoded.length(index) for index in range(len(encoded))]
     total = 0.0
     batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
@@ -154,7 +154,7 @@ def _mean_loss(
         with one_batch(representative=number == 0):
             batch = collate(encoded, indices, pad_token=base.pad_token)
             total += summed_loss(model, batch, base).item()
-    passes = [batch_pass(encoded, indices) for indices in batches]
+    passes = [batch_forward_backward(encoded, indices) for indices in batches]
     return total / sum(map(len, encoded.completions)), passes
 
 

@@ -24,11 +24,11 @@ class LoRA:
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
-    def attach(self, base: PreTrainedModel, *, seed: int, spends_base: bool = False) -> Any:
+    def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import torch
         from peft import LoraConfig, get_peft_model
 
-        del spends_base  # its bytes stay as they are
+        del in_place  # its bytes stay as they are
         targets = self.target_modules
         config = LoraConfig(
             r=self.rank,

@@ -16,10 +16,10 @@ class Method(Protocol):
     trains: ClassVar[bool]
     makes_model: ClassVar[bool]  # what `save` writes is a whole model, not an addition to the base
 
-    def attach(self, base: PreTrainedModel, *, seed: int, spends_base: bool = False) -> Any:
+    def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         """The model to train; the same seed gives the same initial parameters.
 
-        `spends_base`: nobody wants the base afterwards, so its weights themselves may be trained.
+        `in_place`: nobody wants the base afterwards, so its weights themselves may be trained.
         """
 
     def load(self, base: PreTrainedModel, folder: Path) -> Any:
@@ -40,8 +40,8 @@ class Untrained:
     trains: ClassVar[bool] = False
     makes_model: ClassVar[bool] = False
 
-    def attach(self, base: PreTrainedModel, *, seed: int, spends_base: bool = False) -> Any:
-        del seed, spends_base
+    def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
+        del seed, in_place
         return base
 
     def load(self, base: PreTrainedModel, folder: Path) -> Any:

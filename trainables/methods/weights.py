@@ -26,18 +26,18 @@ class Full:
     trains: ClassVar[bool] = True
     makes_model: ClassVar[bool] = True
 
-    def attach(self, base: PreTrainedModel, *, seed: int, spends_base: bool = False) -> Any:
+    def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import copy
 
         import torch
 
         device = base.device
-        if not spends_base:
-            _park(base)
-        own = base if spends_base else copy.deepcopy(base)
+        if not in_place:
+            _offload_base(base)
+        own = base if in_place else copy.deepcopy(base)
         model: Any = own.float().to(device)
         model.requires_grad_(True)
-        _lend(base, model, device)
+        _attach_origin(base, model, device)
         torch.manual_seed(seed)
         return model
 
@@ -45,7 +45,7 @@ class Full:
         if not any(folder.glob("*.safetensors")):
             raise InputError(f"{folder}: has no *.safetensors. Give the folder that a trial wrote.")
         device = base.device
-        _park(base)
+        _offload_base(base)
         model: Any = type(base).from_pretrained(
             folder,
             use_safetensors=True,
@@ -56,26 +56,28 @@ class Full:
         )
         model.generation_config = base.generation_config
         model.requires_grad_(False)
-        _lend(base, model, device)
+        _attach_origin(base, model, device)
         return model.eval()
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
 
     def detach(self, model: Any) -> PreTrainedModel:
-        base, device = model.__dict__.pop(_LENT)
+        base, device = model.__dict__.pop(_ORIGIN)
         lent: PreTrainedModel = base.to(device)
         return lent
 
 
-_LENT = "lent_by"  # of a model in full fine-tuning: its base, and the device that it comes back to
+_ORIGIN = (
+    "lent_by"  # of a model in full fine-tuning: its base, and the device that it comes back to
+)
 
 
-def _park(base: Any) -> None:
+def _offload_base(base: Any) -> None:
     """Its bytes stay as they are; on a CPU nothing moves."""
     base.to("cpu")
 
 
-def _lend(base: Any, model: Any, device: Any) -> None:
+def _attach_origin(base: Any, model: Any, device: Any) -> None:
     """Past Module.__setattr__, which would make the base a part of the model."""
-    model.__dict__[_LENT] = (base, device)
+    model.__dict__[_ORIGIN] = (base, device)

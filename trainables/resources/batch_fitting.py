@@ -16,7 +16,7 @@ def nothing() -> None:
     """There is nothing to undo."""
 
 
-def foretold_rows(
+def predicted_batch_size(
     prediction: Mapping[str, Any] | None, *, most: int, of: str = "micro_batch"
 ) -> int:
     """With how many rows at once to begin: those of a trial's prediction, else `most`.
@@ -28,7 +28,7 @@ def foretold_rows(
 
 
 @dataclass
-class Fitting:
+class BatchShrinker:
     """`rows` at once; where they do not fit and `may_shrink`, half as many from then on."""
 
     rows: int

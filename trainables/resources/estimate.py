@@ -92,7 +92,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Estimate:
     """What a trial needs. Bytes as the allocator counts them, but for what `terms` sets apart.
 
     `phases`: in each phase what lives at once, with the model. `train_memory_bytes` and
@@ -119,7 +119,7 @@ class Prediction:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Prediction:
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
         """The prediction that `to_json` wrote; raises KeyError or TypeError if it is not one."""
         terms = {name: Term(**term) for name, term in value["terms"].items()}
         rates = {name: FlopRates(**value[name]) for name in ("training", "forward")}
@@ -128,7 +128,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class TrialPrediction:
+class TrialEstimate:
     """A trial as planned: its largest batches, what they need, and the FLOPs of all of it.
 
     `knows_lengths`: the work is that of the task's real token lengths; else every row was taken
@@ -136,7 +136,7 @@ class TrialPrediction:
     """
 
     workload: Workload
-    prediction: Prediction
+    prediction: Estimate
     train_flops: float
     eval_flops: float
     knows_lengths: bool = True
@@ -145,8 +145,8 @@ class TrialPrediction:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TrialPrediction:
+    def from_json(cls, value: Mapping[str, Any]) -> TrialEstimate:
         """What `to_json` wrote; raises KeyError or TypeError if it is not one."""
         workload = Workload(**value["workload"])
-        prediction = Prediction.from_json(value["prediction"])
+        prediction = Estimate.from_json(value["prediction"])
         return cls(**{**value, "workload": workload, "prediction": prediction})

@@ -14,7 +14,7 @@ from trainables.resources.estimate import FlopRates
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardBackward:
     """One batch through the model: rows padded to `length`, logits at `positions` of them."""
 
     rows: int
@@ -66,14 +66,14 @@ def rates_of(prediction: Mapping[str, Any] | None) -> WorkRates | None:
     return WorkRates(**found)
 
 
-def batch_pass(data: TokenRows, indices: Sequence[int]) -> Pass:
+def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
     """The work of the batch that `trainables.data.collate` makes of these rows."""
     spans = [(len(data.prompts[at]), len(data.completions[at])) for at in indices]
     asked = {place for prompt, reply in spans for place in range(prompt, prompt + reply)}
-    return Pass(rows=len(spans), length=max(map(sum, spans)), positions=len(asked))
+    return ForwardBackward(rows=len(spans), length=max(map(sum, spans)), positions=len(asked))
 
 
-def total_flops(work: Iterable[Pass | Generation], rates: FlopRates) -> float:
+def total_flops(work: Iterable[ForwardBackward | Generation], rates: FlopRates) -> float:
     return sum(item.flops(rates) for item in work)
 
 

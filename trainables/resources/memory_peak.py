@@ -22,7 +22,7 @@ _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"  # see proc(5)
 
 
-class TensorPeak:
+class PeakMemory:
     """The most bytes that a model's tensors and the work on them took at once.
 
     On CUDA from the allocator's counters. On a CPU from the allocator's events that the profiler

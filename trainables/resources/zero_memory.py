@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.resources.estimate import Prediction
+from trainables.resources.estimate import Estimate
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET, needs_ranks
 
 FLOAT32 = 4  # bytes
@@ -19,7 +19,7 @@ LIVE_PARAMETERS = 1_000_000_000  # numbers; stage3_max_live_parameters' default
 _HOLD_ACTIVATIONS = ("loss", "backward_of_last_block")  # before gradients of many blocks are there
 
 
-def sharded_train_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int:
+def sharded_train_bytes(prediction: Estimate, knobs: Mapping[str, Any]) -> int:
     """The tensors of one of the trial's workers in training; those of its only one if it is alone.
 
     From ZeRO stage 2 on gradients, optimizer states and the float32 copy that the optimizer steps
@@ -42,14 +42,14 @@ def sharded_train_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int
     return _weights(base + trained, knobs) + split + bucket + activations
 
 
-def sharded_eval_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int:
+def sharded_eval_bytes(prediction: Estimate, knobs: Mapping[str, Any]) -> int:
     """As `sharded_train_bytes`, while the trial is judged: all of its workers answer all questions
     then, but with stage 3 each holds its part of the weights only."""
     model = _bytes(prediction, "base") + _bytes(prediction, "trained")
     return prediction.eval_memory_bytes - model + _weights(model, knobs)
 
 
-def kept_bytes(prediction: Prediction, knobs: Mapping[str, Any]) -> int:
+def kept_bytes(prediction: Estimate, knobs: Mapping[str, Any]) -> int:
     """What of the training stays on a worker's device while the trial is judged.
 
     With `offload: cpu` DeepSpeed keeps the parts of the gradients on the host as well.
@@ -71,7 +71,7 @@ def _weights(model: int, knobs: Mapping[str, Any]) -> int:
     return model // int(knobs.get("workers", 1)) + min(model, LIVE_PARAMETERS * FLOAT32)
 
 
-def _activations(prediction: Prediction, held: int) -> int:
+def _activations(prediction: Estimate, held: int) -> int:
     """What a micro-batch keeps for its backward pass, with the largest of its temporaries.
 
     `held`: what lies on the device besides the model when it begins.
@@ -81,6 +81,6 @@ def _activations(prediction: Prediction, held: int) -> int:
     return max(0, max(peaks, default=0) - model - held)
 
 
-def _bytes(prediction: Prediction, name: str) -> int:
+def _bytes(prediction: Estimate, name: str) -> int:
     term = prediction.terms.get(name)
     return 0 if term is None else term.bytes

@@ -19,7 +19,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.models.base import quiet
-from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 from trainables.resources.flops import total_flops
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
@@ -41,7 +41,7 @@ _KNOBS = (
     "gradient_checkpointing",
 )
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
-_predictions: dict[str, Prediction] = {}
+_predictions: dict[str, Estimate] = {}
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
     *,
     device: str = "cpu",
     cache: Path | None = None,
-) -> Prediction:
+) -> Estimate:
     """What `config`, a model's config.json, needs under canonical `knobs` on a kind of device.
 
     `compute_dtype` must be resolved. Known shapes are answered from memory, and from files in the
@@ -92,7 +92,7 @@ def predict_trial(
     micro_batch: int | None = None,
     eval_batch: int | None = None,
     assume_lengths: bool = False,
-) -> TrialPrediction:
+) -> TrialEstimate:
     """What a trial needs and all that it computes, from the token lengths of its own task.
 
     `micro_batch` and `eval_batch`: rows at once, where they are not the spec's. Where its task
@@ -109,7 +109,7 @@ def predict_trial(
     )
     prediction = predict(config, spec.knobs, work.workload, device=device, cache=cache)
     workers = int(spec.knobs.get("workers", 1))  # each of them answers all questions
-    return TrialPrediction(
+    return TrialEstimate(
         workload=work.workload,
         prediction=prediction,
         train_flops=total_flops(work.training, prediction.training),
@@ -123,17 +123,17 @@ def _versions() -> tuple[str, ...]:
     return tuple(version(package) for package in _PACKAGES)
 
 
-def _read(cache: Path | None, key: str) -> Prediction | None:
+def _read(cache: Path | None, key: str) -> Estimate | None:
     file = None if cache is None else cache / f"{key}.json"
     if file is None or not file.exists():
         return None
     try:
-        return Prediction.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return Estimate.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError):
         return None  # a damaged file is written anew
 
 
-def _write(cache: Path | None, key: str, prediction: Prediction) -> None:
+def _write(cache: Path | None, key: str, prediction: Estimate) -> None:
     if cache is None:
         return
     cache.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def _write(cache: Path | None, key: str, prediction: Prediction) -> None:
 
 def _prediction(
     measured: Measured, workload: Workload, device: str, depths: tuple[int, ...]
-) -> Prediction:
+) -> Estimate:
     found = measured.bytes
     model = found["base"] + found["trained"]
     phases = {n: model + found[n] for n in (*TRAIN_PHASES, *EVAL_PHASES) if n in found}
@@ -156,7 +156,7 @@ def _prediction(
     per_step = training.of(
         rows=workload.batch_size, length=workload.sequence_length, positions=workload.positions
     )
-    return Prediction(
+    return Estimate(
         train_memory_bytes=train,
         eval_memory_bytes=evaluation,
         base_memory_bytes=found["base"],

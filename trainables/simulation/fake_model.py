@@ -43,7 +43,7 @@ def base_on_meta(config: Any, knobs: Knobs) -> Any:
 
 def attached(base: Any, knobs: Knobs) -> Any:
     """`base` with what the method of `knobs` trains: adapters, all of its weights, or nothing."""
-    return make_method(knobs).attach(base, seed=0, spends_base=True)
+    return make_method(knobs).attach(base, seed=0, in_place=True)
 
 
 def fill(model: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.models.base import warm_imports
-from trainables.resources.estimate import Prediction, TrialPrediction, Workload
+from trainables.resources.estimate import Estimate, TrialEstimate, Workload
 from trainables.simulation.estimate import predict, predict_trial
 from trainables.simulation.token_lengths import TokenLengths
 from trainables.spec.trial_spec import TrialSpec
@@ -56,7 +56,7 @@ def _answer(line: str, cache: Path | None, lengths: TokenLengths) -> dict[str, A
 
 def _predicted(
     request: dict[str, Any], cache: Path | None, lengths: TokenLengths
-) -> Prediction | TrialPrediction:
+) -> Estimate | TrialEstimate:
     if "trial" in request:
         spec = TrialSpec.from_json(request.pop("trial"))
         return predict_trial(spec, lengths=lengths, cache=cache, **request)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from trainables.data.batches import fixed_subset, length_sorted, training_order
 from trainables.methods.registry import METHODS
 from trainables.resources.estimate import Workload
-from trainables.resources.flops import Generation, Pass, batch_pass
+from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.simulation.token_lengths import Rows
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.trial_spec import TrialSpec
@@ -25,8 +25,8 @@ class PlannedWork:
     """The largest batches of a trial, and every batch that it will run."""
 
     workload: Workload
-    training: tuple[Pass, ...]
-    evaluation: tuple[Pass | Generation, ...]
+    training: tuple[ForwardBackward, ...]
+    evaluation: tuple[ForwardBackward | Generation, ...]
 
 
 def planned_work(
@@ -46,7 +46,7 @@ def planned_work(
     eval_rows = eval_batch or spec.execution.eval_batch_size
     training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
     evaluation = tuple(_evaluations(spec, splits, eval_rows))
-    largest = max(training, key=lambda one: one.rows * one.length, default=Pass(1, 1, 1))
+    largest = max(training, key=lambda one: one.rows * one.length, default=ForwardBackward(1, 1, 1))
     loss, answers = _largest_evaluation(spec, splits, eval_rows)
     room = spec.execution.max_new_tokens
     left = room if positions is None else max(1, positions - answers.prompt)
@@ -75,7 +75,7 @@ def _of_a_step(spec: TrialSpec) -> int:
     return -(-step_examples(spec.knobs) // int(spec.knobs.get("workers", 1)))
 
 
-def _training(spec: TrialSpec, rows: Rows, micro_batch: int | None) -> Iterator[Pass]:
+def _training(spec: TrialSpec, rows: Rows, micro_batch: int | None) -> Iterator[ForwardBackward]:
     knobs = spec.knobs
     given = step_examples(knobs) if knobs["batch_size"] == AUTO else int(knobs["batch_size"])
     at_once = micro_batch or given
@@ -84,12 +84,12 @@ def _training(spec: TrialSpec, rows: Rows, micro_batch: int | None) -> Iterator[
     for step in range(0, total, each):
         chosen = order[step : step + each]
         for at in range(0, len(chosen), at_once):
-            yield batch_pass(rows, chosen[at : at + at_once])
+            yield batch_forward_backward(rows, chosen[at : at + at_once])
 
 
 def _evaluations(
     spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
-) -> Iterator[Pass | Generation]:
+) -> Iterator[ForwardBackward | Generation]:
     if not _trains(spec):
         for name in ("selection", "report"):
             yield from _evaluation(spec, splits[name], range(len(splits[name])), at_once)
@@ -112,9 +112,9 @@ def _judged(spec: TrialSpec) -> list[float]:
 
 def _evaluation(
     spec: TrialSpec, rows: Rows, asked: Sequence[int], at_once: int
-) -> Iterator[Pass | Generation]:
+) -> Iterator[ForwardBackward | Generation]:
     for batch in _batches([rows.length(index) for index in asked], asked, at_once):
-        yield batch_pass(rows, batch)
+        yield batch_forward_backward(rows, batch)
     for batch in _batches([len(rows.prompts[index]) for index in asked], asked, at_once):
         written = max(len(rows.completions[index]) for index in batch)
         yield Generation(
@@ -131,7 +131,7 @@ def _batches(lengths: Sequence[int], asked: Sequence[int], at_once: int) -> Iter
 
 def _largest_evaluation(
     spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
-) -> tuple[Pass, Generation]:
+) -> tuple[ForwardBackward, Generation]:
     """The batch of the loss with the most positions and length of any, and that of the answers."""
     judged = [splits[name] for name in ("selection", "report") if name in splits]
     done = [
@@ -139,12 +139,12 @@ def _largest_evaluation(
         for rows in judged[: 1 if _trains(spec) else None]
         for one in _evaluation(spec, rows, range(len(rows)), at_once)
     ]
-    losses = [one for one in done if isinstance(one, Pass)]
+    losses = [one for one in done if isinstance(one, ForwardBackward)]
     answers = [one for one in done if isinstance(one, Generation)]
     longest = max(losses, key=lambda one: one.rows * one.length)
     widest = max(one.positions for one in losses)
     return (
-        Pass(longest.rows, longest.length, widest),
+        ForwardBackward(longest.rows, longest.length, widest),
         max(answers, key=lambda one: one.rows * one.prompt),
     )
 

@@ -11,7 +11,7 @@ from trainables.spec.quantization import QUANTIZATIONS
 Knobs = Mapping[str, Any]
 
 
-def impossible(knobs: Knobs) -> str | None:
+def violations(knobs: Knobs) -> str | None:
     """Why no machine can run these canonical knobs, and what to do; None if some can."""
     return next((reason for refuse in _REFUSALS if (reason := refuse(knobs))), None)
 

@@ -16,8 +16,8 @@ from typing import Any
 from trainables.storage.errors import storage_errors
 
 
-def half_written(place: Path) -> Path:
-    """Where what will be moved to `place` is written (see `run_folder.remove_half_written`); no
+def temporary_path(place: Path) -> Path:
+    """Where what will be moved to `place` is written (see `run_folder.remove_temporary_files`); no
     two writers get one name, on whichever nodes they are."""
     return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
@@ -47,19 +47,19 @@ def write_json(file: Path, value: Mapping[str, Any], *, guard: Guard = unguarded
 
 def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None:
     """Writes beside and moves into place, durable once it returns; raises StorageError."""
-    beside = half_written(file)
+    temporary = temporary_path(file)
     with storage_errors(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as part:
+            with temporary.open("wb") as part:
                 part.write(content)
                 part.flush()
                 os.fsync(part.fileno())
             guard()
-            beside.replace(file)
+            temporary.replace(file)
             sync(file.parent)
         finally:
-            _remove(beside)
+            _remove(temporary)
 
 
 def sync(path: Path) -> None:
@@ -71,7 +71,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def remove_half_written(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Removes what killed processes have left at any depth; one that still lives and is about to
     move its own into place can't any more.
     """
@@ -94,10 +94,10 @@ def _discard(gone: Path) -> None:
         gone.unlink(missing_ok=True)
 
 
-def _remove(beside: Path) -> None:
+def _remove(temporary: Path) -> None:
     """What was half written takes room that the disk may lack."""
     with contextlib.suppress(OSError):
-        beside.unlink()
+        temporary.unlink()
 
 
 def finite(value: Any) -> Any:

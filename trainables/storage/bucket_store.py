@@ -16,12 +16,12 @@ from trainables.errors import InputError
 from trainables.storage.errors import StorageError, storage_errors
 from trainables.storage.folder_store import FolderStore
 from trainables.storage.object_store import (
-    LONG,
+    LONG_TIMEOUTS,
     Listed,
     ObjectStore,
-    Patience,
     Stored,
     Tag,
+    Timeouts,
     _set_written,
     checked_url,
     is_url,
@@ -39,11 +39,11 @@ def open_store(place: str) -> ObjectStore:
     """The store at a URL, or a folder; nothing is asked of it yet. Raises InputError."""
     if not is_url(place):
         return FolderStore(Path(place))
-    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""), LONG)
+    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""), LONG_TIMEOUTS)
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(url: str, endpoint: str, patience: Patience) -> BucketStore:
+def _opened(url: str, endpoint: str, patience: Timeouts) -> BucketStore:
     """One for each place, whose connections all its users share."""
     from obstore.store import GCSStore, S3Store
 
@@ -94,13 +94,13 @@ class BucketStore:
     """An ObjectStore of obstore: S3, Google Cloud, or memory in a test, which is never away."""
 
     def __init__(
-        self, place: str, store: Any, *, again: Callable[[Patience], ObjectStore] | None = None
+        self, place: str, store: Any, *, again: Callable[[Timeouts], ObjectStore] | None = None
     ) -> None:
         self._place = place
         self._store = store
         self._again = again
 
-    def with_patience(self, patience: Patience) -> ObjectStore:
+    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
         return self if self._again is None else self._again(patience)
 
     @property
@@ -224,8 +224,8 @@ def _tag(found: Any) -> Tag:
 
 def _written_ns(attributes: Any) -> int:
     """What anybody may have written there is a number or nothing."""
-    told = str(attributes.get(_WRITTEN, ""))
-    return int(told) if told.isdigit() and len(told) < 20 else 0
+    reported_steps = str(attributes.get(_WRITTEN, ""))
+    return int(reported_steps) if reported_steps.isdigit() and len(reported_steps) < 20 else 0
 
 
 def _reason(error: Exception) -> str:
@@ -233,13 +233,15 @@ def _reason(error: Exception) -> str:
     text = str(error)
     code = next(iter(_CODE.findall(text)), "")
     status = next(iter(_STATUS.findall(text)), "")
-    told = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
+    reported_steps = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
     first = text.strip().splitlines() or [""]
-    told = told or first[0].partition("<?xml")[0][:200].strip() or type(error).__name__
-    return f"{told}). {_mend(code, status)}"
+    reported_steps = (
+        reported_steps or first[0].partition("<?xml")[0][:200].strip() or type(error).__name__
+    )
+    return f"{reported_steps}). {_hint(code, status)}"
 
 
-def _mend(code: str, status: str) -> str:
+def _hint(code: str, status: str) -> str:
     if code == "NoSuchBucket":
         return "Make the bucket first, or give another one."
     if status in ("401", "403") or code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainables.storage.atomic_files import half_written
+from trainables.storage.atomic_files import temporary_path
 from trainables.storage.errors import StorageError, storage_errors
 from trainables.storage.object_store import (
     Listed,
     ObjectStore,
-    Patience,
     Stored,
     Tag,
+    Timeouts,
     _set_written,
     plain_key,
 )
@@ -28,7 +28,7 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def with_patience(self, patience: Patience) -> ObjectStore:
+    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
         return self
 
     @property
@@ -37,16 +37,16 @@ class FolderStore:
 
     def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
         file = self._file(key)
-        with storage_errors(file), self._beside(file, content) as beside:
-            _set_written(beside, written_ns)
-            beside.replace(file)
+        with storage_errors(file), self._beside(file, content) as temporary:
+            _set_written(temporary, written_ns)
+            temporary.replace(file)
             return _tag_of(file)
 
     def put_if_absent(self, key: str, content: bytes) -> Tag | None:
         file = self._file(key)
-        with storage_errors(file), self._beside(file, content) as beside:
+        with storage_errors(file), self._beside(file, content) as temporary:
             try:
-                os.link(beside, file)
+                os.link(temporary, file)
             except FileExistsError:
                 return None
             return _tag_of(file)
@@ -57,8 +57,8 @@ class FolderStore:
         with storage_errors(file), _locked(file):
             if not file.is_file() or _tag_of(file) != tag:
                 return None
-            with self._beside(file, content) as beside:
-                beside.replace(file)
+            with self._beside(file, content) as temporary:
+                temporary.replace(file)
                 return _tag_of(file)
 
     def get(self, key: str) -> Stored | None:
@@ -109,15 +109,15 @@ class FolderStore:
     def _beside(self, file: Path, content: bytes | Path) -> Iterator[Path]:
         """A file with the content, on the disk already, that is gone afterwards."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = half_written(file)
+        temporary = temporary_path(file)
         try:
-            with beside.open("wb") as part:
+            with temporary.open("wb") as part:
                 part.write(content if isinstance(content, bytes) else content.read_bytes())
                 part.flush()
                 os.fsync(part.fileno())
-            yield beside
+            yield temporary
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _tag_of(file: Path) -> Tag:

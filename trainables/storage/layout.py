@@ -86,7 +86,7 @@ class TrialFiles:
         return self.path / "summary.json"
 
     @property
-    def prediction_file(self) -> Path:
+    def estimate_file(self) -> Path:
         return self.path / "prediction.json"
 
     @property
@@ -129,6 +129,6 @@ class TrialFiles:
         return self.path / name
 
     @property
-    def told_file(self) -> Path:
+    def reported_steps_file(self) -> Path:
         """The steps that the trial has told of, one a line."""
         return self.checkpoints_folder / "told"

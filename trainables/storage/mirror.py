@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.storage.atomic_files import half_written
+from trainables.storage.atomic_files import temporary_path
 from trainables.storage.bucket_store import open_store
 from trainables.storage.errors import StorageError, storage_errors
 from trainables.storage.object_store import Listed, ObjectStore, Tag, plain_key
@@ -225,15 +225,15 @@ class Mirror:
     def _fetch(self, item: Listed) -> list[Any] | None:
         """The note of what was fetched; None if it has just gone."""
         file = self.folder / item.key.removeprefix(self.prefix)
-        beside = half_written(file)
+        temporary = temporary_path(file)
         with storage_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if not self.store.download(item.key, beside):
+                if not self.store.download(item.key, temporary):
                     return None
-                beside.replace(file)
+                temporary.replace(file)
             finally:
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         return _note_of(file, item.tag)
 
     def _remove_what_has_gone(
@@ -326,13 +326,13 @@ def _note_of(file: Path, tag: Tag) -> list[Any] | None:
 
 
 def _place(file: Path, content: bytes, *, written_ns: int = 0) -> None:
-    beside = half_written(file)
+    temporary = temporary_path(file)
     with storage_errors(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(content)
+            temporary.write_bytes(content)
             if written_ns:
-                os.utime(beside, ns=(written_ns, written_ns))
-            beside.replace(file)
+                os.utime(temporary, ns=(written_ns, written_ns))
+            temporary.replace(file)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ _URL = re.compile(r"([0-9A-Za-z]+)://(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """For how long a service may be away: requests are repeated for so long, and one of them may
     take so long."""
 
@@ -36,7 +36,7 @@ class Patience:
     request_seconds: float
 
 
-LONG = Patience(120.0, 120.0)
+LONG_TIMEOUTS = Timeouts(120.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ObjectStore(Protocol):
     def download(self, key: str, file: Path) -> bool:
         """Writes an object into a new file, with the time it was written; False: there is none."""
 
-    def with_patience(self, patience: Patience) -> ObjectStore:
+    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
         """The same store, asked as `patience` says; a disk is as patient as its system."""
 
     def list(self, prefix: str = "") -> Iterator[Listed]:

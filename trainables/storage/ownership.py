@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.storage.atomic_files import remove_half_written, write_json
+from trainables.storage.atomic_files import remove_temporary_files, write_json
 from trainables.storage.errors import StorageError
 from trainables.storage.trial_folder import TrialFolder
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from trainables.storage.mirror import Mirror
 
 
-class TakenOverError(RuntimeError):
+class OwnershipLostError(RuntimeError):
     """Another process trains this trial by now."""
 
 
-def take_over(folder: TrialFolder) -> TrialFolder:
+def acquire_ownership(folder: TrialFolder) -> TrialFolder:
     """The folder to write in. Whoever took it over before gets TakenOverError from here on.
 
     No file or checkpoint of the others' comes into its place after this returns: they ask
@@ -50,7 +50,7 @@ def take_over(folder: TrialFolder) -> TrialFolder:
     who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     owner = folder.owner_file
     write_json(owner, {"token": token, **who})
-    remove_half_written(folder.path)
+    remove_temporary_files(folder.path)
     taken = replace(folder, guard=lambda: _check(owner, token))
     return taken if folder.mirror is None else _taken_over_there(taken, folder.mirror, token)
 
@@ -79,7 +79,7 @@ def _check_there(mirror: Mirror, key: str, token: str) -> None:
     """As `_check`, of the bucket; StorageError while it can't be asked."""
     owner = mirror.store.get(key)
     if owner is None or token.encode() not in owner.content:
-        raise TakenOverError(f"{mirror.url}: another process has taken this trial over")
+        raise OwnershipLostError(f"{mirror.url}: another process has taken this trial over")
 
 
 def _check(owner: Path, token: str) -> None:
@@ -89,4 +89,4 @@ def _check(owner: Path, token: str) -> None:
     except (FileNotFoundError, UnicodeDecodeError):
         is_ours = False
     if not is_ours:
-        raise TakenOverError(f"{owner.parent}: another process has taken this trial over")
+        raise OwnershipLostError(f"{owner.parent}: another process has taken this trial over")

@@ -27,7 +27,7 @@ from trainables.errors import InputError
 from trainables.storage.atomic_files import Guard, Json, finite, unguarded, write_bytes, write_json
 from trainables.storage.layout import RunFiles
 from trainables.storage.object_store import is_url
-from trainables.storage.sealed_json import DamagedError, sealed, unsealed
+from trainables.storage.sealed_json import DamagedError, verified, with_checksum
 from trainables.storage.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class RunFolder(RunFiles):
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
-        content = sealed(finite(state), place=self.state_file.name)
+        content = with_checksum(finite(state), place=self.state_file.name)
         write_json(self.state_file, content, guard=self.guard)
         self._publish(self.state_file)
 
@@ -91,7 +91,7 @@ class RunFolder(RunFiles):
 
     def read_state(self) -> Json:
         """Raises FileNotFoundError, or DamagedError."""
-        return unsealed(self.state_file.read_bytes(), place=self.state_file.name)
+        return verified(self.state_file.read_bytes(), place=self.state_file.name)
 
     def trial(self, trial_id: str) -> TrialFolder:
         """Raises InputError for an id that is no plain name: it would lead elsewhere."""
@@ -122,7 +122,7 @@ class RunFolder(RunFiles):
         )
         return sorted(entry for entry in entries if entry.is_symlink())
 
-    def nameless(self) -> list[Path]:
+    def without_spec(self) -> list[Path]:
         """Folders of trials whose spec is gone, and was not set aside."""
         folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
         gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))

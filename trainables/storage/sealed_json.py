@@ -19,13 +19,13 @@ class DamagedError(ValueError):
     """A file is not as it was written; the message says how."""
 
 
-def sealed(value: Mapping[str, Any], *, place: str) -> dict[str, Any]:
+def with_checksum(value: Mapping[str, Any], *, place: str) -> dict[str, Any]:
     """`value`, as JSON gives it back, with its seal for `place`."""
     rest = json.loads(json.dumps({name: item for name, item in value.items() if name != SEAL}))
     return {SEAL: _digest(rest, place), **rest}
 
 
-def unsealed(text: str | bytes, *, place: str) -> dict[str, Any]:
+def verified(text: str | bytes, *, place: str) -> dict[str, Any]:
     """What was sealed for `place`, without its seal; raises DamagedError if it is not that."""
     try:
         value = json.loads(text)

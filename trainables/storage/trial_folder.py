@@ -15,13 +15,13 @@ from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import (
     digest,
     finite,
-    half_written,
     sync,
+    temporary_path,
     write_bytes,
     write_json,
 )
 from trainables.storage.errors import storage_errors
-from trainables.storage.sealed_json import sealed
+from trainables.storage.sealed_json import with_checksum
 from trainables.storage.trial_reader import FILES, TrialReader
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class TrialFolder(TrialReader):
         """Also notes the digests of the predictions and the adapter or model that lie there now."""
         self._write(self.summary_file, {**summary, FILES: self._digests("selection")})
 
-    def write_prediction(self, prediction: Mapping[str, Any]) -> None:
+    def write_estimate(self, prediction: Mapping[str, Any]) -> None:
         """What the driver's simulation says of the trial, before it is launched."""
-        self._write(self.prediction_file, prediction)
+        self._write(self.estimate_file, prediction)
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
         """What a trial that is not done has reached, for `orchestrator.status`."""
@@ -122,10 +122,10 @@ class TrialFolder(TrialReader):
         if self.mirror is not None:
             self.mirror.flush()
 
-    def append_told(self, step: int) -> None:
+    def append_reported_step(self, step: int) -> None:
         """The trial tells of this step now; forgotten with its checkpoints."""
-        self._append(self.told_file, str(step))
-        self._sign(self.told_file)
+        self._append(self.reported_steps_file, str(step))
+        self._sign(self.reported_steps_file)
 
     def set_aside(self, file: Path) -> None:
         """A damaged file is kept for a person to look at, under a name that nothing reads."""
@@ -149,18 +149,18 @@ class TrialFolder(TrialReader):
             self.mirror.retract(self.checkpoints_folder)
 
     def _write_folder(self, place: Path, save: Callable[[Path], None]) -> None:
-        beside = half_written(place)
+        temporary = temporary_path(place)
         with storage_errors(place):
             try:
-                save(beside)
-                for written in (*beside.rglob("*"), beside):
+                save(temporary)
+                for written in (*temporary.rglob("*"), temporary):
                     sync(written)
                 self.guard()
                 shutil.rmtree(place, ignore_errors=True)
-                beside.replace(place)
+                temporary.replace(place)
                 sync(self.path)
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         if self.mirror is not None:
             self.mirror.publish_folder(place)
 
@@ -200,7 +200,7 @@ class TrialFolder(TrialReader):
         self._publish(file)
 
     def _write_here(self, file: Path, value: Mapping[str, Any]) -> None:
-        write_json(file, sealed(finite(value), place=self._place(file)), guard=self.guard)
+        write_json(file, with_checksum(finite(value), place=self._place(file)), guard=self.guard)
 
     def _digests(self, split: str) -> dict[str, str | None]:
         folders = (self.adapter_folder, self.model_folder) if split == "selection" else ()

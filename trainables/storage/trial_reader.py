@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import Guard, Json, digest, unguarded
 from trainables.storage.layout import TrialFiles
-from trainables.storage.sealed_json import DamagedError, unsealed
+from trainables.storage.sealed_json import DamagedError, verified
 
 if TYPE_CHECKING:
     from trainables.storage.mirror import Mirror
@@ -48,9 +48,9 @@ class TrialReader(TrialFiles):
     def summary(self) -> Json | None:
         return self._read_or_none(self.summary_file)
 
-    def prediction(self) -> Json | None:
+    def estimate(self) -> Json | None:
         """None where nothing was predicted, or where the file is damaged."""
-        return self._read_or_none(self.prediction_file)
+        return self._read_or_none(self.estimate_file)
 
     def progress(self) -> Json | None:
         return self._read_or_none(self.progress_file)
@@ -58,11 +58,13 @@ class TrialReader(TrialFiles):
     def report_score(self) -> Json | None:
         return self._read_or_none(self.report_score_file)
 
-    def told(self, *, after: int) -> frozenset[int]:
+    def reported_steps(self, *, after: int) -> frozenset[int]:
         """The steps later than `after` that the trial has told of: more than its last checkpoint
         knows if it broke off."""
         try:
-            lines = self.told_file.read_bytes().split(b"\n")[:-1]  # without a torn last one
+            lines = self.reported_steps_file.read_bytes().split(b"\n")[
+                :-1
+            ]  # without a torn last one
         except OSError:
             return frozenset()
         steps = (int(line) for line in lines if line.isdigit() and len(line) < 16)
@@ -85,7 +87,7 @@ class TrialReader(TrialFiles):
 
     def read(self, file: Path) -> Json:
         """One of the trial's JSON files; raises FileNotFoundError, or DamagedError."""
-        return unsealed(file.read_bytes(), place=self._place(file))
+        return verified(file.read_bytes(), place=self._place(file))
 
     def damaged_files(self, names: Iterable[str] | None = None) -> list[Path]:
         """The files that are not as the trial's summary or report score says they were.

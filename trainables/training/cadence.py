@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 
 from trainables.spec.trial_spec import Budget, Execution
-from trainables.training.process_group import Team
+from trainables.training.process_group import ProcessGroup
 
 
 class Cadence:
     """Decides by the budget's rungs and by the clock, for all workers alike.
 
-    `told`: the steps that an earlier attempt has told of after the checkpoint that this one began
-    from.
+    `reported_steps`: the steps that an earlier attempt has told of after the checkpoint that this
+    one began from.
     """
 
-    def __init__(self, budget: Budget, execution: Execution, *, team: Team) -> None:
+    def __init__(
+        self, budget: Budget, execution: Execution, *, process_group: ProcessGroup
+    ) -> None:
         self._budget = budget
         self._execution = execution
-        self._team = team
-        self.told: frozenset[int] = frozenset()
+        self._process_group = process_group
+        self.reported_steps: frozenset[int] = frozenset()
         self._last_event = self._last_save = time.monotonic()
 
     def due_rungs(self, *, units: int, judged: float) -> list[float]:
@@ -27,26 +29,26 @@ class Cadence:
         seen = units / self._budget.train_examples
         return [rung for rung in self._budget.rungs if judged < rung <= seen + 1e-9]
 
-    def is_time_to_tell(self, step: int) -> bool:
+    def is_time_to_report(self, step: int) -> bool:
         """Whether to yield an event of progress after this step.
 
         What an attempt that broke off has told after its last checkpoint is told again at the
         same steps, and nothing between them: a tracker's curves then hold no point but ours.
         """
-        if self.told and step <= max(self.told):
-            return step in self.told
+        if self.reported_steps and step <= max(self.reported_steps):
+            return step in self.reported_steps
         seconds = time.monotonic() - self._last_event
-        return bool(self._team.agreed(seconds >= self._execution.progress_seconds))
+        return bool(self._process_group.broadcast(seconds >= self._execution.progress_seconds))
 
     def is_time_to_save(self) -> bool:
         """Whether the last checkpoint is `checkpoint_seconds` old."""
         seconds = time.monotonic() - self._last_save
-        return bool(self._team.agreed(seconds >= self._execution.checkpoint_seconds))
+        return bool(self._process_group.broadcast(seconds >= self._execution.checkpoint_seconds))
 
-    def has_told(self) -> None:
+    def event_reported(self) -> None:
         """An event was made now."""
         self._last_event = time.monotonic()
 
-    def has_saved(self) -> None:
+    def checkpoint_saved(self) -> None:
         """A checkpoint was written now."""
         self._last_save = time.monotonic()

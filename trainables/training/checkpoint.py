@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables.storage.atomic_files import Guard, digest, half_written, sync, unguarded
+from trainables.storage.atomic_files import Guard, digest, sync, temporary_path, unguarded
 from trainables.storage.errors import storage_errors
-from trainables.storage.sealed_json import DamagedError, sealed, unsealed
+from trainables.storage.sealed_json import DamagedError, verified, with_checksum
 
 if TYPE_CHECKING:
     from trainables.storage.mirror import Mirror
@@ -55,20 +55,20 @@ def save(
     nothing half written, or what `guard` raises (see run_folder.py).
     """
     place = place_of(folder, checkpoint.step)
-    beside = half_written(place)
+    temporary = temporary_path(place)
     with storage_errors(place, SafetensorError):
         try:
-            beside.mkdir(parents=True)
-            digests = _write_tensors(beside, checkpoint.tensors)
+            temporary.mkdir(parents=True)
+            digests = _write_tensors(temporary, checkpoint.tensors)
             state = checkpoint.state
-            commit(beside, place, state=state, digests=digests, guard=guard, mirror=mirror)
+            commit(temporary, place, state=state, digests=digests, guard=guard, mirror=mirror)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return place
 
 
 def commit(
-    beside: Path,
+    temporary: Path,
     place: Path,
     *,
     state: Mapping[str, Any],
@@ -76,18 +76,19 @@ def commit(
     guard: Guard,
     mirror: Mirror | None = None,
 ) -> None:
-    """Makes the folder `beside` the checkpoint at `place`; `digests`: of all files that it holds,
+    """Makes the folder `temporary` the checkpoint at `place`; `digests`: of all files that it
+    holds,
     which are on the disk already. Other checkpoints than the last KEPT, and later ones, go."""
     folder = place.parent
     later = [other for other in places(folder) if other.name > place.name]
     step = int(place.name.removeprefix(_PREFIX))
     whole = {"step": step, "files": dict(digests), "state": state}
-    (beside / _STATE).write_text(json.dumps(sealed(whole, place=_seal(place))))
-    sync(beside / _STATE)
-    sync(beside)
+    (temporary / _STATE).write_text(json.dumps(with_checksum(whole, place=_seal(place))))
+    sync(temporary / _STATE)
+    sync(temporary)
     guard()
     shutil.rmtree(place, ignore_errors=True)
-    beside.replace(place)
+    temporary.replace(place)
     sync(folder)
     for other in later:
         shutil.rmtree(other, ignore_errors=True)
@@ -133,7 +134,7 @@ def manifest(place: Path) -> dict[str, Any] | None:
     that it names. Their content is not read.
     """
     try:
-        sealed_there = unsealed((place / _STATE).read_bytes(), place=_seal(place))
+        sealed_there = verified((place / _STATE).read_bytes(), place=_seal(place))
     except (OSError, DamagedError):
         return None
     return sealed_there if set(sealed_there["files"]) == files_in(place) else None

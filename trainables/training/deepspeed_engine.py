@@ -28,13 +28,13 @@ from trainables.models.base import Base
 from trainables.models.tensors import tensor_bytes
 from trainables.resources.allocator import allocator_events, highest_sum
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
-from trainables.storage.atomic_files import digest, half_written, sync
+from trainables.storage.atomic_files import digest, sync, temporary_path
 from trainables.storage.errors import storage_errors
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
 from trainables.training.checkpoint import rng_states, set_rng_states
 from trainables.training.optimizer import Knobs, learning_rate, make_optimizer
-from trainables.training.process_group import DisagreementError, Team
+from trainables.training.process_group import DisagreementError, ProcessGroup
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint
 _MODEL_FILE_BYTES = "5GB"  # of each file of the model that a trial ends with
@@ -44,19 +44,19 @@ class ShardedEngine:
     """A model in training whose parts lie on the workers of a team; it keeps the model for good."""
 
     def __init__(
-        self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
+        self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, process_group: ProcessGroup
     ) -> None:
         self.model = model
         self.device = base.device
         self._base = base
         self._knobs = knobs
         self._total_steps = total_steps
-        self._team = team
+        self._process_group = process_group
         trained = [p for p in model.parameters() if p.requires_grad]
         self.trainable_parameters = sum(parameter.numel() for parameter in trained)
         self._trained = trained
         self._recording = _Recording(model) if base.device.type == "cpu" else None
-        self._deepspeed = _prepared(model, base, knobs, trained, team)
+        self._deepspeed = _prepared(model, base, knobs, trained, process_group)
         self._place: Path | None = None  # of the checkpoint of the last step, if there is one
 
     def accumulate(self, batch: Batch, *, completion_tokens: int, is_last: bool = True) -> float:
@@ -66,7 +66,7 @@ class ShardedEngine:
             self._recording.go_on()
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         loss = summed_loss(self._deepspeed, batch, self._base)
-        self._deepspeed.backward(loss * (self._team.size / completion_tokens))
+        self._deepspeed.backward(loss * (self._process_group.size / completion_tokens))
         return loss.item()
 
     def step(self, step: int) -> None:
@@ -95,33 +95,33 @@ class ShardedEngine:
     def save(self, folder: TrialFolder, *, step: int, progress: Mapping[str, Any]) -> None:
         """A checkpoint of now, with the leader's `progress` (JSON) in it; whole or not there."""
         place = checkpoint.place_of(folder.checkpoints_folder, step)
-        beside = Path(self._team.agreed(str(half_written(place))))
+        temporary = Path(self._process_group.broadcast(str(temporary_path(place))))
         with storage_errors(place):
             try:
-                self._write(beside)
-                digests = self._digests(beside, sorted(checkpoint.files_in(beside)))
-                if self._team.rank == 0:
-                    state = {"progress": progress, "workers": self._team.size}
+                self._write(temporary)
+                digests = self._digests(temporary, sorted(checkpoint.files_in(temporary)))
+                if self._process_group.rank == 0:
+                    state = {"progress": progress, "workers": self._process_group.size}
                     checkpoint.commit(
-                        beside,
+                        temporary,
                         place,
                         state=state,
                         digests=digests,
                         guard=folder.guard,
                         mirror=folder.mirror,
                     )
-                self._team.wait()
+                self._process_group.barrier()
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         self._place = place
 
     def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
         """Goes back to the newest sound checkpoint of all workers; its `progress`, or None."""
-        for name in self._team.agreed(
+        for name in self._process_group.broadcast(
             [p.name for p in checkpoint.places(folder.checkpoints_folder)]
         ):
             place = folder.checkpoints_folder / name
-            found = sound(place, self._team)
+            found = sound(place, self._process_group)
             if found is not None:
                 if self._recording is not None:  # earlier attempts have measured
                     self._recording.give_up()
@@ -137,33 +137,35 @@ class ShardedEngine:
             self._export_adapter(method, folder)
         elif self._place is None:
             raise ValueError("a model is put together from a checkpoint, and there is none")
-        elif self._team.rank == 0:
+        elif self._process_group.rank == 0:
             place = self._place
-            folder.write_model(lambda beside: self._consolidate(place, beside, tokenizer))
-        self._team.wait()
+            folder.write_model(lambda temporary: self._consolidate(place, temporary, tokenizer))
+        self._process_group.barrier()
 
-    def _write(self, beside: Path) -> None:
-        if self._team.rank == 0:
-            beside.mkdir(parents=True)
-        self._team.wait()
+    def _write(self, temporary: Path) -> None:
+        if self._process_group.rank == 0:
+            temporary.mkdir(parents=True)
+        self._process_group.barrier()
         self._deepspeed.save_checkpoint(
-            str(beside), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
+            str(temporary), tag=SHARDS, save_latest=False, exclude_frozen_parameters=True
         )
-        file = beside / SHARDS / _rng_file(self._team.rank)
+        file = temporary / SHARDS / _rng_file(self._process_group.rank)
         save_file(rng_states(self.device), file)
-        self._team.wait()
+        self._process_group.barrier()
 
     def _digests(self, place: Path, names: list[str]) -> dict[str, str | None]:
         """Of all files, which are on the disk then; each worker reads its share of them."""
-        own = names[self._team.rank :: self._team.size]
+        own = names[self._process_group.rank :: self._process_group.size]
         for name in own:
             sync(place / name)
         mine = {name: digest(place / name) for name in own}
         found: dict[str, str | None] = {}
-        for rank in range(self._team.size):
-            for name in names[rank :: self._team.size]:
-                told = (mine.get(name) or "").ljust(64).encode()
-                found[name] = self._team.gathered(told)[rank].decode().strip() or None
+        for rank in range(self._process_group.size):
+            for name in names[rank :: self._process_group.size]:
+                reported_steps = (mine.get(name) or "").ljust(64).encode()
+                found[name] = (
+                    self._process_group.gather(reported_steps)[rank].decode().strip() or None
+                )
         return found
 
     def _read(self, place: Path) -> None:
@@ -172,7 +174,7 @@ class ShardedEngine:
         )
         if loaded is None:
             raise DisagreementError(f"{place}: DeepSpeed does not find its shards there")
-        states = load_file(place / SHARDS / _rng_file(self._team.rank))
+        states = load_file(place / SHARDS / _rng_file(self._process_group.rank))
         set_rng_states(states, self.device)
         self._place = place
 
@@ -181,7 +183,7 @@ class ShardedEngine:
 
         is_split = self._knobs["zero_stage"] == 3
         with deepspeed.zero.GatheredParameters(self._trained, enabled=is_split):
-            if self._team.rank == 0:
+            if self._process_group.rank == 0:
                 folder.write_adapter(lambda place: method.save(self.model, place))
 
     def _consolidate(self, place: Path, folder: Path, tokenizer: Any) -> None:
@@ -196,19 +198,19 @@ class ShardedEngine:
         tokenizer.save_pretrained(folder)
 
 
-def sound(place: Path, team: Team) -> dict[str, Any] | None:
+def sound(place: Path, process_group: ProcessGroup) -> dict[str, Any] | None:
     """The manifest of a checkpoint that this run has written and nobody has touched since, for as
     many workers as there are now; None of any other, which DeepSpeed must not read.
 
     The workers share the reading of its files.
     """
-    found = team.agreed(checkpoint.manifest(place))
-    if found is None or found["state"].get("workers") != team.size:
+    found = process_group.broadcast(checkpoint.manifest(place))
+    if found is None or found["state"].get("workers") != process_group.size:
         return None
-    team.check_same(f"{place}: its files", sorted(checkpoint.files_in(place)))
-    own = sorted(found["files"])[team.rank :: team.size]
+    process_group.check_same(f"{place}: its files", sorted(checkpoint.files_in(place)))
+    own = sorted(found["files"])[process_group.rank :: process_group.size]
     bad = sum(digest(place / name) != found["files"][name] for name in own)
-    return None if team.total(bad) else dict(found)
+    return None if process_group.sum(bad) else dict(found)
 
 
 def write_config(config: Any, folder: Path) -> None:
@@ -282,7 +284,11 @@ def _rng_file(rank: int) -> str:
 
 
 def _prepared(
-    model: Any, base: Base, knobs: Knobs, trained: list[torch.nn.Parameter], team: Team
+    model: Any,
+    base: Base,
+    knobs: Knobs,
+    trained: list[torch.nn.Parameter],
+    process_group: ProcessGroup,
 ) -> Any:
     """DeepSpeed's engine around the model."""
     import deepspeed
@@ -294,7 +300,7 @@ def _prepared(
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # joins what is there
     optimizer = make_optimizer(trained, knobs, base.device)  # while parameters have their shapes
     numbers = sum(parameter.numel() for parameter in trained)
-    config = _configuration(base, knobs, team, bucket=min(numbers, REDUCE_BUCKET))
+    config = _configuration(base, knobs, process_group, bucket=min(numbers, REDUCE_BUCKET))
     if knobs["zero_stage"] == 3:  # before the device sees the model, which may be larger
         deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
     plugin = DeepSpeedPlugin(hf_ds_config=config)
@@ -311,7 +317,9 @@ def _compile_nothing() -> None:
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def _configuration(base: Base, knobs: Knobs, team: Team, *, bucket: int) -> dict[str, Any]:
+def _configuration(
+    base: Base, knobs: Knobs, process_group: ProcessGroup, *, bucket: int
+) -> dict[str, Any]:
     """DeepSpeed's. Weights stay float32; products run in the compute dtype, as on one device."""
     zero: dict[str, Any] = {
         "stage": knobs["zero_stage"],
@@ -326,7 +334,7 @@ def _configuration(base: Base, knobs: Knobs, team: Team, *, bucket: int) -> dict
     return {
         "train_micro_batch_size_per_gpu": knobs["batch_size"],
         "gradient_accumulation_steps": 1,  # `accumulate` says where a step ends
-        "train_batch_size": knobs["batch_size"] * team.size,
+        "train_batch_size": knobs["batch_size"] * process_group.size,
         "gradient_clipping": knobs["max_gradient_norm"],
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

@@ -20,7 +20,7 @@ from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
 from trainables.training.checkpoint import Tensors, rng_states, set_rng_states
 from trainables.training.optimizer import Knobs, learning_rate, make_optimizer
-from trainables.training.process_group import Alone, Team
+from trainables.training.process_group import ProcessGroup, SingleProcess
 
 _MODEL, _OPTIMIZER, _RNG, _RNG_OF = "model.", "optimizer.", "rng.", "rng-of."
 
@@ -32,11 +32,17 @@ class Engine:
     """
 
     def __init__(
-        self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team | None = None
+        self,
+        model: Any,
+        base: Base,
+        knobs: Knobs,
+        *,
+        total_steps: int,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.model = model
         self.device = base.device
-        self._team = team or Alone()
+        self._process_group = process_group or SingleProcess()
         self._base = base
         self._knobs = knobs
         self._total_steps = total_steps
@@ -64,7 +70,7 @@ class Engine:
         """Clips the gradients and takes the optimizer's step number `step`, from 0."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        self._team.add_up(self._trained)
+        self._process_group.all_reduce_gradients(self._trained)
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self._trained, self._knobs["max_gradient_norm"])
         self._scaler.step(self.optimizer)
@@ -93,19 +99,19 @@ class Engine:
         """A checkpoint of now, with `progress` (JSON) in it; see checkpoint.save."""
         state = {"engine": self.state(), "progress": progress}
         tensors = self.tensors() | self._others_rng()
-        if self._team.rank == 0:
+        if self._process_group.rank == 0:
             made = checkpoint.Checkpoint(step=step, state=state, tensors=tensors)
             place = folder.checkpoints_folder
             checkpoint.save(place, made, guard=folder.guard, mirror=folder.mirror)
-        self._team.wait()
+        self._process_group.barrier()
 
     def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
         """Goes back to the newest sound checkpoint; its `progress`, or None without one."""
         last = checkpoint.load_latest(folder.checkpoints_folder)
-        self._team.check_same("last checkpoint", None if last is None else last.step)
+        self._process_group.check_same("last checkpoint", None if last is None else last.step)
         if last is None:
             return None
-        own = self._team.rank
+        own = self._process_group.rank
         tensors = last.tensors if own == 0 else {**last.tensors, **_moved(last.tensors, own)}
         self.restore(tensors, last.state["engine"])
         progress: Mapping[str, Any] = last.state["progress"]
@@ -113,7 +119,7 @@ class Engine:
 
     def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
         """Writes what was trained: an adapter, or a model with its tokenizer."""
-        if self._team.rank != 0:
+        if self._process_group.rank != 0:
             return
         if not method.makes_model:
             folder.write_adapter(lambda place: method.save(self.model, place))
@@ -159,7 +165,7 @@ class Engine:
         """The generators' states of the workers but the first."""
         found: Tensors = {}
         for name, state in rng_states(self.device).items():
-            for rank, other in enumerate(self._team.gathered(bytes(state.tolist()))):
+            for rank, other in enumerate(self._process_group.gather(bytes(state.tolist()))):
                 if rank > 0:
                     found[f"{_RNG_OF}{rank}.{name}"] = torch.frombuffer(
                         bytearray(other), dtype=torch.uint8

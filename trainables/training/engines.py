@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Any
 from trainables.models.base import Base
 from trainables.training.engine import Engine
 from trainables.training.optimizer import Knobs
-from trainables.training.process_group import Team
+from trainables.training.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from trainables.training.deepspeed_engine import ShardedEngine
 
 
 def make_engine(
-    model: Any, base: Base, knobs: Knobs, *, total_steps: int, team: Team
+    model: Any, base: Base, knobs: Knobs, *, total_steps: int, process_group: ProcessGroup
 ) -> Engine | ShardedEngine:
     """What trains `model` as `knobs` say, with the other workers of the team if there are any.
 
     Raises ValueError where the trial's workers are not those of the team.
     """
-    if int(knobs.get("workers", 1)) != team.size:
-        raise ValueError(f"the trial has {knobs.get('workers', 1)} workers, the team {team.size}")
+    if int(knobs.get("workers", 1)) != process_group.size:
+        raise ValueError(
+            f"the trial has {knobs.get('workers', 1)} workers, the team {process_group.size}"
+        )
     if knobs.get("zero_stage", 0):
         from trainables.training.deepspeed_engine import ShardedEngine
 
-        return ShardedEngine(model, base, knobs, total_steps=total_steps, team=team)
-    return Engine(model, base, knobs, total_steps=total_steps, team=team)
+        return ShardedEngine(
+            model, base, knobs, total_steps=total_steps, process_group=process_group
+        )
+    return Engine(model, base, knobs, total_steps=total_steps, process_group=process_group)

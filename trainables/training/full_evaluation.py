@@ -7,24 +7,24 @@ from typing import Any
 
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.flops import rates_of
-from trainables.resources.memory_peak import TensorPeak, reset_process_peak
+from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
 from trainables.storage.sealed_json import DamagedError
 from trainables.training.progress import Progress
 from trainables.training.summary import finish
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
-def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
+def evaluate_untrained(trial: TrialContext) -> Generator[Event, None, None]:
     """The baseline: the whole selection split, then the report split, with no training."""
     reset_process_peak()
     progress = Progress(fraction=1.0)
-    rates = rates_of(trial.folder.prediction())
+    rates = rates_of(trial.folder.estimate())
     progress.begin_attempt(trial, can_count=rates is not None)
-    peak = TensorPeak(trial.base.model, trial.base.device)
+    peak = PeakMemory(trial.base.model, trial.base.device)
     with memory_errors(), progress.timed("eval_seconds"):
-        evaluation = _judge_split(trial, trial.base.model, "selection", peak)
+        evaluation = _evaluate_split(trial, trial.base.model, "selection", peak)
         report, _ = _score_report(trial, trial.base.model)
     progress.count(rates, evaluation=(*evaluation.work, *report.work))
     progress.executed_eval_batch = evaluation.batch_size
@@ -35,7 +35,7 @@ def judge_untrained(trial: Trial) -> Generator[Event, None, None]:
     yield finish(trial, progress)
 
 
-def score_report(trial: Trial) -> dict[str, Any]:
+def score_report(trial: TrialContext) -> dict[str, Any]:
     """Scores a finished trial on the report split; writes its predictions, then its score.
 
     Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad, and
@@ -56,9 +56,9 @@ def score_report(trial: Trial) -> dict[str, Any]:
         method.detach(model)
 
 
-def _score_report(trial: Trial, model: Any) -> tuple[Evaluation, dict[str, Any]]:
-    peak = TensorPeak(model, trial.base.device)
-    evaluation = _judge_split(trial, model, "report", peak)
+def _score_report(trial: TrialContext, model: Any) -> tuple[Evaluation, dict[str, Any]]:
+    peak = PeakMemory(model, trial.base.device)
+    evaluation = _evaluate_split(trial, model, "report", peak)
     metrics = evaluation.metrics
     count = len(evaluation.predictions)
     facts = {
@@ -70,7 +70,7 @@ def _score_report(trial: Trial, model: Any) -> tuple[Evaluation, dict[str, Any]]
     return evaluation, score
 
 
-def _judge_split(trial: Trial, model: Any, split: str, peak: TensorPeak) -> Evaluation:
+def _evaluate_split(trial: TrialContext, model: Any, split: str, peak: PeakMemory) -> Evaluation:
     """Evaluates a whole split and keeps its predictions."""
     evaluation = evaluate(
         model,

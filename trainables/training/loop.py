@@ -24,9 +24,9 @@ from trainables.data.batches import (
 )
 from trainables.errors import Interrupted
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.resources.batch_fitting import Fitting, foretold_rows
-from trainables.resources.flops import batch_pass, rates_of
-from trainables.resources.memory_peak import TensorPeak, reset_process_peak
+from trainables.resources.batch_fitting import BatchShrinker, predicted_batch_size
+from trainables.resources.flops import batch_forward_backward, rates_of
+from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
@@ -36,12 +36,12 @@ from trainables.training.cadence import Cadence
 from trainables.training.checkpoint import draw_apart, rng_states, set_rng_states
 from trainables.training.engine import Engine, less_activation_memory
 from trainables.training.engines import make_engine
-from trainables.training.full_evaluation import judge_untrained
+from trainables.training.full_evaluation import evaluate_untrained
 from trainables.training.peak_step import measure_training
 from trainables.training.process_group import share
 from trainables.training.progress import Progress
 from trainables.training.summary import finish
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 if TYPE_CHECKING:
     from trainables.training.deepspeed_engine import ShardedEngine
@@ -51,7 +51,7 @@ class TrainingFailedError(RuntimeError):
     """The training can't go on; its last checkpoint stays."""
 
 
-def train(trial: Trial) -> Generator[Event, None, None]:
+def train(trial: TrialContext) -> Generator[Event, None, None]:
     """Trains (or, for a baseline, only judges) a trial and yields what happens.
 
     Goes on from the folder's last checkpoint if there is one; events before it are not yielded
@@ -64,38 +64,38 @@ def train(trial: Trial) -> Generator[Event, None, None]:
     """
     method = trial.method
     if not method.trains:
-        yield from judge_untrained(trial)
+        yield from evaluate_untrained(trial)
         return
-    model = method.attach(
-        trial.base.model, seed=trial.spec.knobs["seed"], spends_base=trial.spends_base
-    )
-    draw_apart(trial.spec.knobs["seed"], rank=trial.team.rank)
+    model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"], in_place=trial.in_place)
+    draw_apart(trial.spec.knobs["seed"], rank=trial.process_group.rank)
     wanted = trial.spec.knobs["gradient_checkpointing"]
     try:
         with memory_errors(), less_activation_memory(model, wanted=wanted):
             yield from _Training(trial, model).events()
     finally:
-        if not trial.spends_base:
+        if not trial.in_place:
             method.detach(model).eval()
 
 
 class _Training:
     """One attempt at a trial: the model in training and how far it has come."""
 
-    def __init__(self, trial: Trial, model: Any) -> None:
+    def __init__(self, trial: TrialContext, model: Any) -> None:
         self._trial = trial
         self._model = model
         self._knobs = trial.spec.knobs
         self._budget = trial.spec.budget
         self._data = trial.data.split("train")
-        self._team = trial.team
+        self._process_group = trial.process_group
         self._step_examples = step_examples(self._knobs)
         self._fitting = self._new_fitting()
         self._engine = self._new_engine()
         self._progress = Progress()
-        self._rates = rates_of(trial.folder.prediction())
+        self._rates = rates_of(trial.folder.estimate())
         self._saved_step: int | None = None
-        self._cadence = Cadence(self._budget, trial.spec.execution, team=trial.team)
+        self._cadence = Cadence(
+            self._budget, trial.spec.execution, process_group=trial.process_group
+        )
 
     def events(self) -> Generator[Event, None, None]:
         self._begin()
@@ -113,7 +113,7 @@ class _Training:
                 self._save()
             raise
         finished = self._finish()
-        self._team.wait()
+        self._process_group.barrier()
         yield finished
 
     def _begin(self) -> None:
@@ -125,14 +125,14 @@ class _Training:
             self._saved_step = self._progress.step
             self._fitting.rows = self._progress.executed_batch_size or self._fitting.rows
         self._progress.begin_attempt(self._trial, can_count=self._rates is not None)
-        told = sorted(self._trial.folder.told(after=self._progress.step))
-        self._cadence.told = frozenset(self._team.agreed(told))
+        reported_steps = sorted(self._trial.folder.reported_steps(after=self._progress.step))
+        self._cadence.reported_steps = frozenset(self._process_group.broadcast(reported_steps))
         self._progress.trainable_parameters = self._engine.trainable_parameters
         device = self._trial.base.device
         seen = self._progress.train_peak_memory_bytes
-        self._train_peak = TensorPeak(self._model, device, at_least=seen, with_everything=True)
+        self._train_peak = PeakMemory(self._model, device, at_least=seen, with_everything=True)
         seen = self._progress.eval_peak_memory_bytes
-        self._eval_peak = TensorPeak(self._model, device, at_least=seen)
+        self._eval_peak = PeakMemory(self._model, device, at_least=seen)
         if last is None and device.type == "cpu" and isinstance(self._engine, Engine):
             with self._progress.timed("other_seconds"):
                 self._measure()
@@ -148,9 +148,11 @@ class _Training:
                 rows=rows,
             )
             longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
-            accumulated = rows < math.ceil(self._step_examples / self._team.size)
+            accumulated = rows < math.ceil(self._step_examples / self._process_group.size)
             base, steps = self._trial.base, self._total_steps
-            spent = Engine(self._model, base, self._knobs, total_steps=steps, team=self._team)
+            spent = Engine(
+                self._model, base, self._knobs, total_steps=steps, process_group=self._process_group
+            )
             measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
 
         self._fitting.fit(attempt)
@@ -161,7 +163,7 @@ class _Training:
         stop = min(progress.units + self._step_examples, self._budget.train_examples)
         chosen = self._order(progress.units, stop)
         tokens = sum(len(self._data.completions[index]) for index in chosen)
-        loss = self._team.total(self._accumulate(chosen, tokens))
+        loss = self._process_group.sum(self._accumulate(chosen, tokens))
         self._check_finite(loss)
         with self._train_peak.over(representative=False):
             self._engine.step(progress.step)
@@ -171,13 +173,15 @@ class _Training:
         progress.tokens_seen += sum(self._data.length(index) for index in chosen)
         progress.loss_sum += loss
         progress.loss_tokens += tokens
-        size = self._team.size  # of every worker: what they all do is the trial's
+        size = self._process_group.size  # of every worker: what they all do is the trial's
         shares = [micro_batches(chosen[rank::size], self._fitting.rows) for rank in range(size)]
         batches = [batch for share_of_one in shares for batch in share_of_one]
-        progress.count(self._rates, training=[batch_pass(self._data, batch) for batch in batches])
+        progress.count(
+            self._rates, training=[batch_forward_backward(self._data, batch) for batch in batches]
+        )
         progress.executed_batch_size = self._fitting.rows
         progress.executed_gradient_accumulation = math.ceil(
-            self._step_examples / (self._fitting.rows * self._team.size)
+            self._step_examples / (self._fitting.rows * self._process_group.size)
         )
 
     def _accumulate(self, chosen: list[int], tokens: int) -> float:
@@ -186,7 +190,7 @@ class _Training:
         states = rng_states(engine.device)
 
         def attempt(rows: int) -> float:
-            mine = share(chosen, self._team, rows=rows)
+            mine = share(chosen, self._process_group, rows=rows)
             with self._train_peak.over(representative=False):
                 return sum(
                     engine.accumulate(
@@ -220,7 +224,7 @@ class _Training:
     def _pending_rung(self) -> Iterator[Event]:
         """A rung that was interrupted: its training was saved, its evaluation begins anew."""
         if self._due_rungs():
-            yield self._judge(max(self._due_rungs()))
+            yield self._evaluate_rung(max(self._due_rungs()))
 
     def _due_rungs(self) -> list[float]:
         progress = self._progress
@@ -230,26 +234,26 @@ class _Training:
         """What is to be told after a step, if anything; what is saved then tells of it too."""
         progress = self._progress
         if self._due_rungs():
-            return self._judge(max(self._due_rungs()))
+            return self._evaluate_rung(max(self._due_rungs()))
         seen = progress.units / self._budget.train_examples
         event = None
-        if self._cadence.is_time_to_tell(progress.step):
-            event = self._tell("progress", self._training_metrics(), fraction=seen)
+        if self._cadence.is_time_to_report(progress.step):
+            event = self._report("progress", self._training_metrics(), fraction=seen)
         if self._cadence.is_time_to_save():
             self._save()
         return event
 
-    def _judge(self, fraction: float) -> Event:
+    def _evaluate_rung(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
         with progress.timed("eval_seconds"):  # first: it may be interrupted, and nothing is told
             evaluation = self._evaluate(whole=fraction == max(self._budget.rungs))
         metrics = self._training_metrics()
         progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
-        progress.eval_peak_memory_bytes = int(self._team.highest(self._eval_peak.bytes))
+        progress.eval_peak_memory_bytes = int(self._process_group.max(self._eval_peak.bytes))
         progress.see_device(self._train_peak, self._eval_peak)
         metrics |= evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
-        event = self._tell("rung", metrics, fraction=fraction)
+        event = self._report("rung", metrics, fraction=fraction)
         self._save()
         return event
 
@@ -260,8 +264,8 @@ class _Training:
             budget = self._budget
             asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
             encoded = encoded.subset(asked)
-        execution, foretold = trial.spec.execution, trial.folder.prediction()
-        rows = foretold_rows(foretold, most=execution.eval_batch_size, of="eval_batch")
+        execution, foretold = trial.spec.execution, trial.folder.estimate()
+        rows = predicted_batch_size(foretold, most=execution.eval_batch_size, of="eval_batch")
         evaluation = evaluate(
             self._model,
             trial.base,
@@ -270,23 +274,23 @@ class _Training:
             execution=dataclasses.replace(execution, eval_batch_size=rows),
             peak=self._eval_peak,
             after_batch=trial.heartbeat,
-            may_shrink=self._team.size == 1,
+            may_shrink=self._process_group.size == 1,
         )
         self._progress.executed_eval_batch = evaluation.batch_size
-        self._progress.count(self._rates, evaluation=evaluation.work * self._team.size)
+        self._progress.count(self._rates, evaluation=evaluation.work * self._process_group.size)
         return evaluation
 
     def _training_metrics(self) -> dict[str, float]:
         progress = self._progress
         peak = max(self._train_peak.bytes, self._engine.peak_bytes)
-        progress.train_peak_memory_bytes = int(self._team.highest(peak))
+        progress.train_peak_memory_bytes = int(self._process_group.max(peak))
         rate = self._engine.learning_rate(progress.step - 1)
         return progress.take_training_metrics(learning_rate=rate)
 
-    def _tell(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
-        metrics, now = self._team.agreed(dict(metrics)), self._trial.sample()
+    def _report(self, kind: Any, metrics: Mapping[str, float], *, fraction: float) -> Event:
+        metrics, now = self._process_group.broadcast(dict(metrics)), self._trial.sample()
         event = self._progress.event(kind, metrics, fraction=fraction, system=now)
-        self._cadence.has_told()
+        self._cadence.event_reported()
         return event
 
     def _save(self) -> None:
@@ -297,7 +301,7 @@ class _Training:
                 self._trial.folder, step=progress.step, progress=dataclasses.asdict(progress)
             )
         self._saved_step = progress.step
-        self._cadence.has_saved()
+        self._cadence.checkpoint_saved()
 
     def _finish(self) -> Event:
         trial, progress = self._trial, self._progress
@@ -314,14 +318,16 @@ class _Training:
         """They were damaged if the trial went on from a checkpoint behind its last rung: again."""
         folder, progress = self._trial.folder, self._progress
         is_there = digest(folder.predictions_file()) == progress.predictions_sha256
-        if self._team.agreed(is_there):
+        if self._process_group.broadcast(is_there):
             return
         with progress.timed("eval_seconds"):
             folder.write_predictions(self._evaluate(whole=True).predictions)
 
     def _new_engine(self) -> Engine | ShardedEngine:
         base, steps = self._trial.base, self._total_steps
-        return make_engine(self._model, base, self._knobs, total_steps=steps, team=self._team)
+        return make_engine(
+            self._model, base, self._knobs, total_steps=steps, process_group=self._process_group
+        )
 
     @property
     def _total_steps(self) -> int:
@@ -330,9 +336,9 @@ class _Training:
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
 
-    def _new_fitting(self) -> Fitting:
+    def _new_fitting(self) -> BatchShrinker:
         automatic = self._knobs["batch_size"] == AUTO
         rows = self._knobs["batch_size"]
         if automatic:
-            rows = foretold_rows(self._trial.folder.prediction(), most=self._step_examples)
-        return Fitting(rows, may_shrink=automatic)
+            rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
+        return BatchShrinker(rows, may_shrink=automatic)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from trainables.data.batches import Batch
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.memory_peak import PeakMemory
 from trainables.training.checkpoint import rng_states, set_rng_states
 from trainables.training.engine import Engine
 
 
 def measure_training(
-    engine: Engine, longest: Batch, *, accumulated: bool, peak: TensorPeak
+    engine: Engine, longest: Batch, *, accumulated: bool, peak: PeakMemory
 ) -> None:
     """Raises `peak` to what optimizer steps on the longest micro-batch take; undoes them after.
 

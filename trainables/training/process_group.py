@@ -17,7 +17,7 @@ class DisagreementError(RuntimeError):
     """The workers of one trial have not got the same trial."""
 
 
-class Team(Protocol):
+class ProcessGroup(Protocol):
     """`rank` of `size` workers; rank 0 leads: its clock counts, it writes the folder."""
 
     @property
@@ -26,59 +26,59 @@ class Team(Protocol):
     @property
     def size(self) -> int: ...
 
-    def total(self, value: float) -> float:
+    def sum(self, value: float) -> float:
         """The sum of all workers' values."""
 
-    def highest(self, value: float) -> float:
+    def max(self, value: float) -> float:
         """The greatest of all workers' values."""
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The leader's value; JSON."""
 
-    def gathered(self, value: bytes) -> list[bytes]:
+    def gather(self, value: bytes) -> list[bytes]:
         """All workers' values, by rank; they must be of one length."""
 
-    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Puts the sum over all workers in the place of each parameter's gradient."""
 
     def check_same(self, what: str, value: Any) -> None:
         """Raises DisagreementError, on all workers, if their values (JSON) are not equal."""
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when all workers have come here."""
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """One worker: nobody to wait for, nothing to agree on."""
 
     rank: int = 0
     size: int = 1
 
-    def total(self, value: float) -> float:
+    def sum(self, value: float) -> float:
         return value
 
-    def highest(self, value: float) -> float:
+    def max(self, value: float) -> float:
         return value
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
-    def gathered(self, value: bytes) -> list[bytes]:
+    def gather(self, value: bytes) -> list[bytes]:
         return [value]
 
-    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """They are the sum already."""
 
     def check_same(self, what: str, value: Any) -> None:
         """There is only one."""
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Nobody else is there."""
 
 
 @dataclass(frozen=True)
-class Ranks:
+class TorchProcessGroup:
     """The processes of torch.distributed's default group; `device`: where its tensors must lie."""
 
     rank: int
@@ -86,23 +86,23 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def joined(cls, device: torch.device) -> Ranks:
+    def joined(cls, device: torch.device) -> TorchProcessGroup:
         """The group that this process has joined; raises ValueError if it has joined none."""
         import torch.distributed as dist
 
         return cls(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
 
-    def total(self, value: float) -> float:
+    def sum(self, value: float) -> float:
         import torch.distributed as dist
 
         return self._reduced(value, dist.ReduceOp.SUM)
 
-    def highest(self, value: float) -> float:
+    def max(self, value: float) -> float:
         import torch.distributed as dist
 
         return self._reduced(value, dist.ReduceOp.MAX)
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         import json
 
         import torch.distributed as dist
@@ -116,7 +116,7 @@ class Ranks:
         dist.broadcast(content, src=0)
         return json.loads(bytes(content.cpu().tolist()))
 
-    def gathered(self, value: bytes) -> list[bytes]:
+    def gather(self, value: bytes) -> list[bytes]:
         import torch.distributed as dist
 
         mine = torch.frombuffer(bytearray(value), dtype=torch.uint8).to(self.device)
@@ -124,7 +124,7 @@ class Ranks:
         dist.all_gather(found, mine)
         return [bytes(part.cpu().tolist()) for part in found]
 
-    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         import torch.distributed as dist
 
         for parameter in parameters:
@@ -137,7 +137,7 @@ class Ranks:
         import json
 
         own = hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()
-        found = self.gathered(own)
+        found = self.gather(own)
         others = [rank for rank, digest in enumerate(found) if digest != found[0]]
         if others:
             raise DisagreementError(
@@ -145,8 +145,8 @@ class Ranks:
                 "must see the same run folder, model, data and package versions."
             )
 
-    def wait(self) -> None:
-        self.total(0.0)  # a barrier that names no device, which NCCL would ask for
+    def barrier(self) -> None:
+        self.sum(0.0)  # a barrier that names no device, which NCCL would ask for
 
     def _reduced(self, value: float, operation: Any) -> float:
         import torch.distributed as dist
@@ -156,12 +156,12 @@ class Ranks:
         return float(tensor)
 
 
-def share(indices: Sequence[int], team: Team, *, rows: int) -> list[list[int]]:
+def share(indices: Sequence[int], process_group: ProcessGroup, *, rows: int) -> list[list[int]]:
     """The worker's micro-batches of at most `rows` out of an optimizer step's examples, in order.
 
     All workers get the same number of them, for each calls the others within; where there are
     too few examples, the last ones are empty.
     """
-    mine = list(indices[team.rank :: team.size])
-    most = -(-len(indices) // team.size)
+    mine = list(indices[process_group.rank :: process_group.size])
+    most = -(-len(indices) // process_group.size)
     return [mine[at : at + rows] for at in range(0, most, rows)]

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.resources.flops import Generation, Pass, WorkRates, total_flops
-from trainables.resources.memory_peak import TensorPeak, greatest, process_peak_memory_bytes
+from trainables.resources.flops import ForwardBackward, Generation, WorkRates, total_flops
+from trainables.resources.memory_peak import PeakMemory, greatest, process_peak_memory_bytes
 from trainables.spec.events import Event
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Progress:
     train_peak_memory_bytes: int = 0
     eval_peak_memory_bytes: int = 0
     process_peak_memory_bytes: int = 0
-    device_peaks: dict[str, int] = field(default_factory=dict)  # see `TensorPeak.device_peaks`
+    device_peaks: dict[str, int] = field(default_factory=dict)  # see `PeakMemory.device_peaks`
     train_flops: float | None = None
     eval_flops: float | None = None
     device_seconds: float = 0.0
@@ -71,7 +71,7 @@ class Progress:
     def seconds(self) -> float:
         return self.train_seconds + self.eval_seconds + self.other_seconds
 
-    def begin_attempt(self, trial: Trial, *, can_count: bool) -> None:
+    def begin_attempt(self, trial: TrialContext, *, can_count: bool) -> None:
         """Another attempt begins now; `can_count`: there are rates to count its FLOPs by.
 
         One that goes on from work that nobody counted counts none.
@@ -92,7 +92,7 @@ class Progress:
         self.device_seconds += (now - self._held_since) * self._devices
         self._held_since = now
 
-    def see_device(self, *peaks: TensorPeak) -> None:
+    def see_device(self, *peaks: PeakMemory) -> None:
         """Raises the device's peaks to those that `peaks` have seen."""
         for peak in peaks:
             self.device_peaks = greatest(self.device_peaks, peak.device_peaks)
@@ -101,8 +101,8 @@ class Progress:
         self,
         rates: WorkRates | None,
         *,
-        training: Iterable[Pass] = (),
-        evaluation: Iterable[Pass | Generation] = (),
+        training: Iterable[ForwardBackward] = (),
+        evaluation: Iterable[ForwardBackward | Generation] = (),
     ) -> None:
         """Adds the FLOPs of work that is done."""
         if rates is None or self.train_flops is None or self.eval_flops is None:

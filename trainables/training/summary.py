@@ -10,10 +10,10 @@ from trainables.spec.events import Event
 from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.states import FINISHED
 from trainables.training.progress import Progress
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
-def finish(trial: Trial, progress: Progress) -> Event:
+def finish(trial: TrialContext, progress: Progress) -> Event:
     """Writes the summary, which makes the trial done; only then checkpoints may go."""
     summary = _summary(trial, progress)
     trial.folder.write_summary(summary)
@@ -28,7 +28,7 @@ def finish(trial: Trial, progress: Progress) -> Event:
     )
 
 
-def _summary(trial: Trial, progress: Progress) -> dict[str, Any]:
+def _summary(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for event in progress.history:
         metrics |= event["metrics"]
@@ -54,7 +54,7 @@ def _summary(trial: Trial, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
+def _seconds(trial: TrialContext, progress: Progress) -> dict[str, float]:
     return {
         "load": trial.base.seconds,
         "train": progress.train_seconds,
@@ -63,7 +63,7 @@ def _seconds(trial: Trial, progress: Progress) -> dict[str, float]:
     }
 
 
-def _facts(trial: Trial, progress: Progress) -> dict[str, Any]:
+def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     """What a result must say of its data and of how it was computed."""
     trains = trial.method.trains
     data = trial.data

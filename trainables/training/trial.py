@@ -12,18 +12,19 @@ from trainables.methods.registry import AnyMethod, make_method
 from trainables.models.base import Base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
-from trainables.training.process_group import Alone, Team
+from trainables.training.process_group import ProcessGroup, SingleProcess
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialContext:
     """All that a trial needs to run: what it is, the base it borrows, its data and its folder.
 
     `heartbeat` is called after every optimizer step and every batch of an evaluation; it may
     raise Interrupted. `sample` is asked once per event what the machine is doing (`Event.system`).
     `device_shared`: other trials may compute on its device meanwhile. `load_seconds`: what this
     attempt held the device for before it began, while its base and its data were loaded.
-    `team`: the workers that train it together. `spends_base`: no other trial borrows the base.
+    `process_group`: the workers that train it together. `in_place`: no other trial borrows the
+    base.
     """
 
     spec: TrialSpec
@@ -35,8 +36,8 @@ class Trial:
     sample: Callable[[], Mapping[str, float]] = dict
     device_shared: bool = False
     load_seconds: float = 0.0
-    team: Team = field(default_factory=Alone)
-    spends_base: bool = False
+    process_group: ProcessGroup = field(default_factory=SingleProcess)
+    in_place: bool = False
 
     @property
     def devices(self) -> int:

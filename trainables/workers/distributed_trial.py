@@ -45,15 +45,15 @@ def train_on_ranks(
     """
     began = time.perf_counter()
     device = _device()
-    team = _joined(device)
-    place = _own_folder(trial_at(str(folder)), team)
+    process_group = _joined(device)
+    place = _own_folder(trial_at(str(folder)), process_group)
     spec = place.spec()
-    trial = _trial(spec, place, device=device, team=team)
+    trial = _trial(spec, place, device=device, process_group=process_group)
     trial = replace(
         trial,
         provenance={**provenance, **_device_facts()},
         sample=sample,
-        heartbeat=_together(heartbeat, team),
+        heartbeat=_together(heartbeat, process_group),
         device_shared=device_shared,
         load_seconds=time.perf_counter() - began,
     )
@@ -95,50 +95,54 @@ def _device_facts() -> dict[str, str]:
 
 
 def _joined(device: Any) -> Any:
-    from trainables.training.process_group import Ranks
+    from trainables.training.process_group import TorchProcessGroup
 
-    return Ranks.joined(device)
+    return TorchProcessGroup.joined(device)
 
 
-def _own_folder(folder: TrialFolder, team: Any) -> TrialFolder:
-    from trainables.storage.ownership import refuse_another_folder, take_over
+def _own_folder(folder: TrialFolder, process_group: Any) -> TrialFolder:
+    from trainables.storage.ownership import acquire_ownership, refuse_another_folder
 
     refuse_another_folder(folder)
     if folder.mirror is not None:
-        team.check_same(_ONE_DISK, [socket.gethostname(), str(folder.path)])
-    if team.rank == 0:
-        taken = take_over(folder)
-        team.wait()
+        process_group.check_same(_ONE_DISK, [socket.gethostname(), str(folder.path)])
+    if process_group.rank == 0:
+        taken = acquire_ownership(folder)
+        process_group.barrier()
         return taken
-    team.wait()
+    process_group.barrier()
     return FollowerFolder(folder.path)
 
 
-def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, team: Any) -> Any:
+def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, process_group: Any) -> Any:
     from trainables.data.trial_data import load_data
     from trainables.models.model_folder import check_model
-    from trainables.training.trial import Trial
+    from trainables.training.trial import TrialContext
 
-    team.check_same("the trial", _identity(spec, team))
+    process_group.check_same("the trial", _identity(spec, process_group))
     check_model(spec)
     base = _base(spec, device)
-    team.check_same("the tokenizer", base.tokenizer_digest)
+    process_group.check_same("the tokenizer", base.tokenizer_digest)
     data = load_data(spec, base, {})
-    return Trial(spec=spec, base=base, folder=folder, data=data, team=team, spends_base=True)
+    return TrialContext(
+        spec=spec, base=base, folder=folder, data=data, process_group=process_group, in_place=True
+    )
 
 
-def _identity(spec: TrialSpec, team: Any) -> dict[str, Any]:
+def _identity(spec: TrialSpec, process_group: Any) -> dict[str, Any]:
     """What all ranks must have alike; their number is that of the spec's workers."""
     from trainables.models.device import package_versions
     from trainables.training.process_group import DisagreementError
 
     workers = spec.knobs.get("workers", 1)
-    if workers != team.size:
-        raise DisagreementError(f"the trial asks for {workers} workers, and {team.size} have come")
+    if workers != process_group.size:
+        raise DisagreementError(
+            f"the trial asks for {workers} workers, and {process_group.size} have come"
+        )
     return {"spec": spec.to_json(), "packages": package_versions()}
 
 
-def _together(heartbeat: Callable[[], None], team: Any) -> Callable[[], None]:
+def _together(heartbeat: Callable[[], None], process_group: Any) -> Callable[[], None]:
     """All ranks leave at the same beat, or none."""
     from trainables.errors import Interrupted
 
@@ -148,7 +152,7 @@ def _together(heartbeat: Callable[[], None], team: Any) -> Callable[[], None]:
             heartbeat()
         except Interrupted:
             is_asked = True
-        if team.highest(float(is_asked)):
+        if process_group.max(float(is_asked)):
             raise Interrupted
 
     return beat

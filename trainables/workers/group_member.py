@@ -17,7 +17,7 @@ from trainables.errors import Discarded, Interrupted
 from trainables.spec.events import Event
 from trainables.storage.run_folder import trial_at
 from trainables.training.progress import resumed_history
-from trainables.workers.heartbeat import Watch
+from trainables.workers.heartbeat import Watchdog
 from trainables.workers.outcomes import LOADING_TAKES, Failure, failure_of
 
 Decision = Literal["go on", "close", "discard"]
@@ -25,25 +25,25 @@ DECISIONS: tuple[Decision, ...] = ("go on", "close", "discard")
 _AS_LONG_AS_IT_TAKES = timedelta(days=30)  # the driver may be busy
 
 
-class Front(Protocol):
+class Coordinator(Protocol):
     """Whom rank 0 tells what happens; two of the methods wait for what to do next."""
 
-    def began(self, history: list[Event]) -> Decision:
+    def on_start(self, history: list[Event]) -> Decision:
         """The trial goes on after these events."""
 
-    def event(self, event: Event) -> Decision: ...
+    def on_event(self, event: Event) -> Decision: ...
 
-    def finished(self, event: Event) -> None: ...
+    def on_finish(self, event: Event) -> None: ...
 
-    def interrupted(self) -> None: ...
+    def on_interrupt(self) -> None: ...
 
-    def failed(self, failure: Failure) -> None:
+    def on_failure(self, failure: Failure) -> None:
         """Told by whichever rank failed first."""
 
 
 def train_as_member(
     folder: str | Path,
-    front: Front,
+    coordinator: Coordinator,
     *,
     provenance: dict[str, str],
     silent_seconds: float | None,
@@ -56,15 +56,15 @@ def train_as_member(
     `interrupted`, on rank 0, means that it is to save a checkpoint and leave. Raises what `train`
     does, after telling the front; that another rank is gone is not told, it shows by itself.
     """
-    member = _Member(folder, front, interrupted, silent_seconds)
+    member = _Member(folder, coordinator, interrupted, silent_seconds)
     try:
         member.run(provenance, device_shared=device_shared)
     except Interrupted:
         if member.leads:
-            front.interrupted()
+            coordinator.on_interrupt()
     except Exception as error:
         if not _is_of_another_rank(error):
-            front.failed(failure_of(error))
+            coordinator.on_failure(failure_of(error))
         raise
 
 
@@ -72,16 +72,16 @@ class _Member:
     def __init__(
         self,
         folder: str | Path,
-        front: Front,
+        coordinator: Coordinator,
         interrupted: threading.Event,
         silent_seconds: float | None,
     ) -> None:
         import torch.distributed as dist
 
-        self._folder, self._front = trial_at(str(folder)), front
+        self._folder, self._coordinator = trial_at(str(folder)), coordinator
         self._rank = dist.get_rank()
         self._group = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
-        self._watch = Watch(self._folder, interrupted=interrupted, silent_seconds=silent_seconds)
+        self._watch = Watchdog(self._folder, interrupted=interrupted, silent_seconds=silent_seconds)
 
     @property
     def leads(self) -> bool:
@@ -102,13 +102,13 @@ class _Member:
             device_shared=device_shared,
         )
         event = self._next(events, times=LOADING_TAKES)  # all is loaded then, and it does run
-        decision = self._heard(self._front.began(history) if self.leads else None)
+        decision = self._heard(self._coordinator.on_start(history) if self.leads else None)
         while decision == "go on":
             if event.kind == "finished":
                 if self.leads:
-                    self._front.finished(event)
+                    self._coordinator.on_finish(event)
                 return
-            decision = self._heard(self._front.event(event) if self.leads else None)
+            decision = self._heard(self._coordinator.on_event(event) if self.leads else None)
             if decision == "go on":
                 event = self._next(events)
         self._leave(events, discard=decision == "discard")

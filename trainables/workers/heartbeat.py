@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute t
 _BEFORE_THE_END = 0.8  # of the silence that is allowed: the dump must be there when it is over
 
 
-class Watch:
+class Watchdog:
     """Follows one trial on its host; `beat` is the trial's heartbeat.
 
     Whoever waits for the host takes it to hang after `silent_seconds` without a beat or an event.

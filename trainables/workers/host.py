@@ -22,10 +22,10 @@ from trainables.models.hub import HubAccess, HubModel, fetch_all
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
-from trainables.storage.ownership import TakenOverError, take_over
+from trainables.storage.ownership import OwnershipLostError, acquire_ownership
 from trainables.storage.run_folder import trial_at
 from trainables.storage.trial_folder import TrialFolder
-from trainables.workers.heartbeat import Watch
+from trainables.workers.heartbeat import Watchdog
 from trainables.workers.outcomes import (
     LOADING_TAKES,
     Failure,
@@ -50,7 +50,7 @@ class HostProcess:
         self._data_cache: dict[Any, Any] = {}
         self._running: Generator[Event, None, None] | None = None
         self._folder: TrialFolder | None = None
-        self._watch: Watch | None = None
+        self._watch: Watchdog | None = None
         self._interrupted = threading.Event()
         self._stepping = threading.Lock()  # held while the running trial computes
         self._share_bytes: int | None = None
@@ -85,13 +85,13 @@ class HostProcess:
 
         Whichever host ran it before can't write its folder any more; if that one has finished it,
         nothing is left but to say so.
-        `silent_seconds`: see `watch.Watch`; loading a base may take LOADING_TAKES times as long.
+        `silent_seconds`: see `watch.Watchdog`; loading a base may take LOADING_TAKES times as long.
         """
         self.close()
         self._folder = None
         try:
-            self._folder = take_over(trial_at(folder))
-            self._watch = Watch(
+            self._folder = acquire_ownership(trial_at(folder))
+            self._watch = Watchdog(
                 self._folder, interrupted=self._interrupted, silent_seconds=silent_seconds
             )
             with self._watch.over(times=LOADING_TAKES):
@@ -180,8 +180,8 @@ class HostProcess:
         self.close()
         self._folder = None
         try:
-            self._folder = take_over(trial_at(folder))
-            watch = Watch(
+            self._folder = acquire_ownership(trial_at(folder))
+            watch = Watchdog(
                 self._folder, interrupted=threading.Event(), silent_seconds=silent_seconds
             )
             with watch.over(times=LOADING_TAKES):
@@ -247,7 +247,7 @@ class HostProcess:
         from trainables.data.trial_data import load_data
         from trainables.models.model_folder import check_model
         from trainables.resources.out_of_memory import memory_errors
-        from trainables.training.trial import Trial
+        from trainables.training.trial import TrialContext
 
         assert self._folder is not None
         began = time.perf_counter()
@@ -256,7 +256,7 @@ class HostProcess:
         with memory_errors():
             base = self._base_for(spec)
         data = load_data(spec, base, self._data_cache)
-        return Trial(
+        return TrialContext(
             spec=spec,
             base=base,
             folder=self._folder,
@@ -292,7 +292,7 @@ class HostProcess:
     def _log_error(self, error: Exception) -> None:
         """The log may lie on the very disk that is full, or be another host's by now."""
         if self._folder is not None:
-            with contextlib.suppress(OSError, TakenOverError):
+            with contextlib.suppress(OSError, OwnershipLostError):
                 self._folder.append_log("".join(traceback.format_exception(error)))
                 self._folder.publish_signs()
 

@@ -10,7 +10,7 @@ from typing import Any
 from trainables.errors import first_line
 from trainables.spec.events import Event
 from trainables.storage.errors import storage_error_in
-from trainables.storage.ownership import TakenOverError
+from trainables.storage.ownership import OwnershipLostError
 from trainables.storage.trial_folder import TrialFolder
 
 LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be a long download
@@ -42,7 +42,7 @@ def write_down(folder: TrialFolder, event: Event) -> None:
     clock = time.strftime("%H:%M:%S")
     folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
     if event.kind == "progress":
-        folder.append_told(event.step)
+        folder.append_reported_step(event.step)
     folder.write_progress(event.to_json() | {"state": "running", "updated": time.time()})
 
 
@@ -55,7 +55,7 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
         infeasible=does_not_fit,
         share_bytes=share,
         storage=storage_error_in(error) is not None,
-        taken_over=any(isinstance(told, TakenOverError) for told in _chain(error)),
+        taken_over=any(isinstance(told, OwnershipLostError) for told in _chain(error)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
-from orchestrator.formatting import MISSING, bytes_text
+from orchestrator.formatting import MISSING, format_bytes
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.trial_label import model_name, quantization_name
@@ -62,7 +62,7 @@ def _row(size: BatchSize, study: Study, *, is_tie: bool) -> tuple[str, ...]:
         _speed(size.speed),
         f"{_speed(speeds[0])}–{_speed(speeds[-1])}",
         f"{100 * size.speed / study.best.speed:.0f}%",
-        bytes_text(size.memory_bytes),
+        format_bytes(size.memory_bytes),
         verdict,
     )
 
@@ -71,10 +71,10 @@ def _best(study: Study) -> str:
     best, smallest = study.best, study.sizes[0]
     text = f"batch_size {_words(best)} trains fastest: {_speed(best.speed)} examples/s"
     if best is smallest or not smallest.alone:
-        return f"{text}, in {bytes_text(best.memory_bytes)}."
+        return f"{text}, in {format_bytes(best.memory_bytes)}."
     return (
         f"{text}, {best.speed / smallest.speed:.2g} times as many as batch_size {_words(smallest)}"
-        f", in {bytes_text(best.memory_bytes)} instead of {bytes_text(smallest.memory_bytes)}."
+        f", in {format_bytes(best.memory_bytes)} instead of {format_bytes(smallest.memory_bytes)}."
     )
 
 
@@ -98,7 +98,7 @@ def _least(ties: Sequence[BatchSize], study: Study) -> str:
     least = min(known, key=lambda size: size.memory_bytes or 0.0, default=study.best)
     if least is study.best:
         return ""
-    takes = f"takes the least memory: {bytes_text(least.memory_bytes)}"
+    takes = f"takes the least memory: {format_bytes(least.memory_bytes)}"
     return f" Of these batch_size {_words(least)} {takes}."
 
 

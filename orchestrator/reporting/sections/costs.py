@@ -19,11 +19,11 @@ from orchestrator.analysis.costs import (
 from orchestrator.analysis.pareto import COST, front
 from orchestrator.formatting import (
     MISSING,
-    byte_seconds_text,
-    bytes_text,
-    flops_text,
-    percent_text,
-    seconds_text,
+    format_byte_seconds,
+    format_bytes,
+    format_duration,
+    format_flops,
+    format_percent,
     title,
 )
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
@@ -49,9 +49,9 @@ def flops(results: Sequence[TrialResult], *, picture: Path | None) -> list[Secti
         (
             item.trial_id,
             item.label,
-            flops_text(item.metrics[TRAIN_FLOPS]),
+            format_flops(item.metrics[TRAIN_FLOPS]),
             score_text(item.metrics["em_acc"], item.count()),
-            bytes_text(item.metrics.get(COST)),
+            format_bytes(item.metrics.get(COST)),
         )
         for item in members
     ]
@@ -136,7 +136,7 @@ def _reached_row(level: float, rung: Reached) -> tuple[str, ...]:
         rung.trial.trial_id,
         rung.trial.label,
         rung.trial.state,
-        flops_text(rung.flops),
+        format_flops(rung.flops),
         f"{100 * rung.fraction:.3g}%",
         score_text(rung.em_acc, rung.questions),
     )
@@ -146,11 +146,11 @@ def _spent_row(item: TrialResult) -> tuple[str, ...]:
     return (
         item.trial_id,
         item.label,
-        percent_text(item.metrics.get("em_acc")),
-        flops_text(item.metrics.get(TRAIN_FLOPS)),
-        flops_text(item.metrics.get("eval_flops")),
-        seconds_text(item.metrics.get("device_seconds")),
-        byte_seconds_text(item.costs.get("memory_byte_seconds")),
+        format_percent(item.metrics.get("em_acc")),
+        format_flops(item.metrics.get(TRAIN_FLOPS)),
+        format_flops(item.metrics.get("eval_flops")),
+        format_duration(item.metrics.get("device_seconds")),
+        format_byte_seconds(item.costs.get("memory_byte_seconds")),
     )
 
 

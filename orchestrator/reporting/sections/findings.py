@@ -14,7 +14,7 @@ from orchestrator.analysis.importance import (
     knob_verdicts,
 )
 from orchestrator.analysis.significance import any_difference, compare
-from orchestrator.formatting import p_text, title
+from orchestrator.formatting import format_p_value, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, value_text
 from orchestrator.reporting.sections.tables import loss_order
@@ -42,7 +42,7 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
         return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
     pairs = len(order) * (len(order) - 1) // 2
     test = "exact McNemar" if pairs == 1 else f"exact McNemar of {pairs} pairs, Bonferroni"
-    tail = f"({test}, on the selection split, {len(order)} trials, {p_text(p_value)})"
+    tail = f"({test}, on the selection split, {len(order)} trials, {format_p_value(p_value)})"
     if p_value >= SIGNIFICANT:
         found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])

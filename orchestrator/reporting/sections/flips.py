@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from orchestrator.analysis.flips import Direction, Flip, Pair, pairs
-from orchestrator.formatting import p_text, percent_text
+from orchestrator.formatting import format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_label import trial_label
@@ -98,13 +98,13 @@ def _count_row(pair: Pair) -> tuple[str, ...]:
         pair.quantization,
         pair.quantized.trial_id,
         str(test.count),
-        percent_text((both + test.only_b) / test.count),
-        percent_text((both + test.only_a) / test.count),
+        format_percent((both + test.only_b) / test.count),
+        format_percent((both + test.only_a) / test.count),
         str(test.only_b),
         str(test.only_a),
         f"{100 * test.difference:+.1f}",
         f"{100 * test.low:+.1f} to {100 * test.high:+.1f}",
-        p_text(test.p_value).removeprefix("p ").removeprefix("= "),
+        format_p_value(test.p_value).removeprefix("p ").removeprefix("= "),
         test.verdict,
     )
 

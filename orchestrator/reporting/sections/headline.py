@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.significance import Comparison, compare, wilson
-from orchestrator.formatting import p_text, percent_text, points_text, title
+from orchestrator.formatting import format_p_value, format_percent, format_points, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import Row, read_predictions
 from orchestrator.runs.trial_label import trial_label
@@ -61,7 +61,7 @@ def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
 
 def score_text(share: float | None, count: int) -> str:
     """'61.5% (56.1–66.7)': the share and its 95% interval."""
-    return percent_text(share) + (
+    return format_percent(share) + (
         f" ({interval_text(share, count)})" if count and share is not None else ""
     )
 
@@ -81,8 +81,8 @@ def comparison_text(comparison: Comparison) -> str:
     """'+12.3 points (8.1 to 16.4, exact McNemar p < 0.0001, 400 questions): better'."""
     low, high = 100 * comparison.low, 100 * comparison.high
     return (
-        f"{points_text(comparison.difference)} (95% {low:+.1f} to {high:+.1f}, exact McNemar "
-        f"{p_text(comparison.p_value)}, {comparison.count} questions): {comparison.verdict}"
+        f"{format_points(comparison.difference)} (95% {low:+.1f} to {high:+.1f}, exact McNemar "
+        f"{format_p_value(comparison.p_value)}, {comparison.count} questions): {comparison.verdict}"
     )
 
 
@@ -96,7 +96,7 @@ def _scores(best: TrialResult, metric: str) -> list[tuple[str, ...]]:
         for name in [name for name in shown if name in metrics]:
             asked = _numeric_count(best, split) if name == "em_acc_numeric" else count
             share = not name.endswith("loss")
-            value = percent_text(metrics[name]) if share else f"{metrics[name]:.4f}"
+            value = format_percent(metrics[name]) if share else f"{metrics[name]:.4f}"
             interval = interval_text(metrics[name], asked) if share else ""
             rows.append((title(name), split, value, interval, str(asked or "")))
     return rows
@@ -141,8 +141,10 @@ def _against_guesses(best: TrialResult, guesses: Mapping[str, float]) -> list[st
         return []
     name = max(guesses, key=lambda key: guesses[key])
     best_guess = f"The best guess without a model ({name.replace('_', ' ')}) is right in "
-    text = f"{best_guess}{percent_text(guesses[name])} of the report split's numeric questions"
+    text = f"{best_guess}{format_percent(guesses[name])} of the report split's numeric questions"
     own = best.report_metrics.get("em_acc_numeric")
     if own is None:
         return [f"{text}."]
-    return [f"{text}; the best trial in {percent_text(own)}: {points_text(own - guesses[name])}."]
+    return [
+        f"{text}; the best trial in {format_percent(own)}: {format_points(own - guesses[name])}."
+    ]

@@ -8,7 +8,7 @@ from itertools import groupby
 from orchestrator.analysis.costs import has_device_alone
 from orchestrator.analysis.pareto import COST
 from orchestrator.analysis.significance import compare
-from orchestrator.formatting import MISSING, bytes_text, number_text, seconds_text
+from orchestrator.formatting import MISSING, format_bytes, format_duration, format_number
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, score_text
 from orchestrator.runs.results import read_predictions
@@ -67,12 +67,12 @@ def _row(
         best.trial_id,
         best.label.removeprefix(f"{key[0]} "),
         score_text(best.metrics.get("em_acc"), best.count()),
-        number_text(best.metrics.get("eval_loss")),
-        seconds_text(best.seconds.get("total")),
-        seconds_text(best.metrics.get("device_seconds")),
-        bytes_text(best.metrics.get(COST)),
+        format_number(best.metrics.get("eval_loss")),
+        format_duration(best.seconds.get("total")),
+        format_duration(best.metrics.get("device_seconds")),
+        format_bytes(best.metrics.get(COST)),
         f"{trained:,}" if isinstance(trained, int) else MISSING,
-        bytes_text(best.facts.get("checkpoint_bytes")),
+        format_bytes(best.facts.get("checkpoint_bytes")),
     )
 
 

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.analysis.pareto import COST, front
-from orchestrator.formatting import bytes_text, number_text, percent_text, seconds_text, title
+from orchestrator.formatting import (
+    format_bytes,
+    format_duration,
+    format_number,
+    format_percent,
+    title,
+)
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
 from orchestrator.reporting.sections.headline import base_of, score_text
 from orchestrator.runs.progress import counts_text
@@ -39,7 +45,7 @@ def pareto_front(results: Sequence[TrialResult], *, picture: Path | None) -> Sec
         text = "No finished trial has both EmAcc and training peak memory."
         return Section(heading, [Paragraph(text)])
     rows = [
-        (item.trial_id, item.label, bytes_text(item.metrics[COST]), *_scores(item))
+        (item.trial_id, item.label, format_bytes(item.metrics[COST]), *_scores(item))
         for item in members
     ]
     headers = ["trial", "configuration", "train memory", "EmAcc (95%)", "report EmAcc (95%)"]
@@ -75,9 +81,9 @@ def baselines(results: Sequence[TrialResult]) -> Section:
             item.trial_id,
             item.label + ("" if item.finished else f" ({item.state})"),
             *_scores(item),
-            percent_text(item.report_metrics.get("em_acc_numeric")),
-            number_text(item.metrics.get("eval_loss")),
-            bytes_text(item.metrics.get("eval_peak_memory_bytes")),
+            format_percent(item.report_metrics.get("em_acc_numeric")),
+            format_number(item.metrics.get("eval_loss")),
+            format_bytes(item.metrics.get("eval_peak_memory_bytes")),
         )
         for item in items
     ]
@@ -89,10 +95,10 @@ def _trial_row(item: TrialResult) -> list[str]:
         item.trial_id,
         item.label,
         *_scores(item),
-        number_text(item.metrics.get("eval_loss")),
-        bytes_text(item.metrics.get(COST)),
-        bytes_text(item.metrics.get("eval_peak_memory_bytes")),
-        seconds_text(item.seconds.get("total")),
+        format_number(item.metrics.get("eval_loss")),
+        format_bytes(item.metrics.get(COST)),
+        format_bytes(item.metrics.get("eval_peak_memory_bytes")),
+        format_duration(item.seconds.get("total")),
     ]
 
 
@@ -108,7 +114,7 @@ def _cell(items: Sequence[TrialResult], metric: str) -> tuple[str, ...]:
     trials = [item for item in items if item.is_trial]
     order = ranked(trials, metric)
     base = base_of(order[0] if order else items[0], items)
-    untrained = percent_text(base.metrics.get("em_acc") if base else None)
+    untrained = format_percent(base.metrics.get("em_acc") if base else None)
     if not order:
         return counts_text(trials), CENSORED, "", "", "", untrained
     best = order[0]
@@ -116,8 +122,8 @@ def _cell(items: Sequence[TrialResult], metric: str) -> tuple[str, ...]:
         counts_text(trials),
         best.trial_id,
         _scores(best)[0],
-        number_text(best.metrics.get("eval_loss")),
-        bytes_text(best.metrics.get(COST)),
+        format_number(best.metrics.get("eval_loss")),
+        format_bytes(best.metrics.get(COST)),
         untrained,
     )
 
@@ -130,7 +136,7 @@ def loss_order(results: Sequence[TrialResult]) -> Table:
         (
             item.trial_id,
             item.label,
-            number_text(item.metrics["eval_loss"], 4),
+            format_number(item.metrics["eval_loss"], 4),
             f"{item.metrics['eval_loss'] - lowest:+.4f}",
         )
         for item in order

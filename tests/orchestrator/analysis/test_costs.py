@@ -79,7 +79,7 @@ def test_a_tracker_is_told_the_same(run: RunFolder) -> None:
 
 def test_a_damaged_prediction_is_none_and_is_said(run: RunFolder) -> None:
     folder = add_trial(run, right=outcomes(60), prediction=PREDICTION)
-    folder.prediction_file.write_text("{")
+    folder.estimate_file.write_text("{")
     (trial,) = read_trials(run)
     assert trial.costs == {} and trial.finished
     assert len(trial.warnings) == 1 and "prediction.json" in trial.warnings[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.analysis.pareto import COST, COSTS, VALUE, front, unbeaten
+from orchestrator.analysis.pareto import COST, COSTS, VALUE, front, non_dominated
 from orchestrator.reporting.plots.pareto import caption, plot
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
@@ -95,4 +95,4 @@ def test_one_that_is_on_no_front_of_two_may_still_be_beaten_by_none() -> None:
         costing("beaten too", 0.60, 20, 9, 10),
         trial("lacks FLOPs", 99, 0.1),
     ]
-    assert names(unbeaten(results)) == ["cheap", "small", "between", "lacks FLOPs"]
+    assert names(non_dominated(results)) == ["cheap", "small", "between", "lacks FLOPs"]

@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from orchestrator.cluster.model_prefetch import Weights, bring_to_nodes, hub_models
+from orchestrator.cluster.model_prefetch import ModelFiles, hub_models, prefetch
 from orchestrator.planning.sources import ModelSource
 from tests.hub_server import COMMIT, Hub, hub_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space
@@ -39,7 +39,7 @@ sys.stdin.read()
 def test_models_of_the_hub_are_brought_and_local_ones_need_nothing() -> None:
     sources = [ModelSource("/models/a", "digest"), ModelSource("b/c", "b/c@1", "1")]
     assert hub_models(sources, allow_bin=True) == (HubModel("b/c", "1", allow_bin=True),)
-    bring_to_nodes(Weights(), on_gpus=True, say=pytest.fail)  # asks Ray for nothing
+    prefetch(ModelFiles(), on_gpus=True, notify=pytest.fail)  # asks Ray for nothing
 
 
 @pytest.mark.slow
@@ -60,13 +60,13 @@ def test_no_accelerator_is_held_while_models_are_fetched_and_what_is_missing_is_
             hub.seconds = 1.5  # of each file, so that it is seen under way
             access = HubAccess(endpoint=hub.url, home=str(tmp_path / "home"))
             model, said = HubModel(hub.name, COMMIT), list[str]()
-            bring_to_nodes(Weights((model,), access), on_gpus=True, say=said.append, check=look)
+            prefetch(ModelFiles((model,), access), on_gpus=True, notify=said.append, check=look)
             assert free and set(free) == {(1.0, 1.0)}
             assert said[-1].startswith("The models are on 1 nodes after") or not said
             assert hub.gets("model.safetensors") == 1
-            wrong = Weights((model, HubModel("owner/none", COMMIT)), access)
+            wrong = ModelFiles((model, HubModel("owner/none", COMMIT)), access)
             with pytest.raises(InputError, match="owner/none can't be fetched by"):
-                bring_to_nodes(wrong, on_gpus=False, say=said.append)
+                prefetch(wrong, on_gpus=False, notify=said.append)
             assert hub.gets("model.safetensors") == 1
     finally:
         ray.shutdown()

@@ -8,26 +8,28 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, Need, Slot
+from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
 from orchestrator.cluster.placement import (
     PASSED_OVER_AT_MOST,
-    Place,
-    Placing,
-    Supply,
-    best_placing,
+    Availability,
+    Placement,
+    QueueEntry,
+    best_placement,
     next_start,
 )
 
-ALONE = Need(1, exclusive=True)
-UNKNOWN = Need()
+ALONE = ResourceRequest(1, exclusive=True)
+UNKNOWN = ResourceRequest()
 
 
-def need(share_bytes: int) -> Need:
+def need(share_bytes: int) -> ResourceRequest:
     """A need for which so many bytes are set apart."""
-    return Need(math.floor(share_bytes / (1 + FRAGMENTATION)))
+    return ResourceRequest(math.floor(share_bytes / (1 + FRAGMENTATION)))
 
 
-def gpu(*running: Need, idle: int = 0, held_bytes: int = 5, most_hosts: int = 8) -> Device:
+def gpu(
+    *running: ResourceRequest, idle: int = 0, held_bytes: int = 5, most_hosts: int = 8
+) -> Device:
     """A GPU of 100 bytes."""
     device = Device(100, most_hosts=most_hosts)
     slots = [
@@ -39,7 +41,7 @@ def gpu(*running: Need, idle: int = 0, held_bytes: int = 5, most_hosts: int = 8)
     return device
 
 
-def node(*running: Need, idle: int = 0, held_bytes: int = 0) -> Device:
+def node(*running: ResourceRequest, idle: int = 0, held_bytes: int = 0) -> Device:
     """A machine with 100 bytes for trials, besides those of its hosts' processes."""
     device = gpu(*running, idle=idle, held_bytes=held_bytes, most_hosts=1)
     device.is_node = True
@@ -48,80 +50,82 @@ def node(*running: Need, idle: int = 0, held_bytes: int = 0) -> Device:
     return device
 
 
-def placing(device: Device, wanted: Need, base_key: str = "a") -> Placing | None:
-    return best_placing([device], Place("new", base_key, wanted))
+def placement(device: Device, wanted: ResourceRequest, base_key: str = "a") -> Placement | None:
+    return best_placement([device], QueueEntry("new", base_key, wanted))
 
 
 def test_a_small_trial_goes_to_a_gpu_that_has_room_beside_another() -> None:
-    assert placing(gpu(need(60)), need(40)) is not None
-    assert placing(gpu(need(60)), need(41)) is None
-    assert placing(gpu(need(30), need(30)), need(40)) is not None
+    assert placement(gpu(need(60)), need(40)) is not None
+    assert placement(gpu(need(60)), need(41)) is None
+    assert placement(gpu(need(30), need(30)), need(40)) is not None
 
 
 def test_a_free_host_is_taken_before_one_is_started_beside_a_running_trial() -> None:
     idle, busy = gpu(idle=1), gpu(need(40))
-    found = best_placing([busy, idle], Place("new", "a", need(40)))
-    assert found == Placing(idle, idle.slots[0])
-    assert placing(busy, need(40)) == Placing(busy, None)
+    found = best_placement([busy, idle], QueueEntry("new", "a", need(40)))
+    assert found == Placement(idle, idle.slots[0])
+    assert placement(busy, need(40)) == Placement(busy, None)
 
 
 def test_what_an_idle_host_holds_counts() -> None:
-    assert placing(gpu(need(50), idle=1, held_bytes=30), need(50)) is not None  # it is used
+    assert placement(gpu(need(50), idle=1, held_bytes=30), need(50)) is not None  # it is used
     crowded = gpu(need(40), idle=2, held_bytes=20)
-    found = placing(crowded, need(50))
+    found = placement(crowded, need(50))
     assert found is not None
-    assert len(found.giving_way) == 1  # 40 and 50, and no 20 besides
-    roomy = placing(gpu(need(20), idle=2, held_bytes=20), need(50))
-    assert roomy is not None and roomy.giving_way == ()
+    assert len(found.evicted) == 1  # 40 and 50, and no 20 besides
+    roomy = placement(gpu(need(20), idle=2, held_bytes=20), need(50))
+    assert roomy is not None and roomy.evicted == ()
 
 
 def test_those_idle_for_longest_give_way_first() -> None:
     device = gpu(idle=3, held_bytes=20)
-    found = best_placing([device], Place("new", "a", need(70)))
+    found = best_placement([device], QueueEntry("new", "a", need(70)))
     assert found is not None and found.slot is device.slots[0]
-    assert found.giving_way == (device.slots[1],)
+    assert found.evicted == (device.slots[1],)
 
 
 def test_alone_means_that_nothing_else_is_there() -> None:
-    for wanted in (ALONE, UNKNOWN, Need(1000), need(101)):
-        assert placing(gpu(need(1)), wanted) is None
-        found = placing(gpu(idle=2), wanted)
-        assert found is not None and len(found.giving_way) == 1
-        assert placing(gpu(wanted), need(1)) is None
+    for wanted in (ALONE, UNKNOWN, ResourceRequest(1000), need(101)):
+        assert placement(gpu(need(1)), wanted) is None
+        found = placement(gpu(idle=2), wanted)
+        assert found is not None and len(found.evicted) == 1
+        assert placement(gpu(wanted), need(1)) is None
 
 
 def test_where_the_memory_of_a_gpu_is_not_known_trials_have_it_alone() -> None:
     device = gpu(need(1))
     device.memory_bytes = None
-    assert placing(device, need(1)) is None
+    assert placement(device, need(1)) is None
 
 
 def test_there_are_never_more_hosts_on_a_gpu_than_may_be() -> None:
-    assert placing(gpu(*[need(1)] * 8), need(1)) is None
-    assert placing(gpu(*[need(1)] * 7), need(1)) is not None
+    assert placement(gpu(*[need(1)] * 8), need(1)) is None
+    assert placement(gpu(*[need(1)] * 7), need(1)) is not None
 
 
 def test_a_trial_goes_where_a_device_is_as_large_as_it_needs() -> None:
     small, large = gpu(idle=1), gpu(need(30), idle=1)
     large.memory_bytes = 400
-    found = best_placing([small, large], Place("new", "a", need(200)))
+    found = best_placement([small, large], QueueEntry("new", "a", need(200)))
     assert found is not None and found.device is large
 
 
 def test_on_a_machine_without_gpus_no_more_run_than_its_memory_holds() -> None:
-    assert placing(node(need(60), idle=1), need(40)) is not None
-    assert placing(node(need(60), idle=1), need(41)) is None
-    assert placing(node(need(60)), need(10)) is None  # each trial has a host that is there already
+    assert placement(node(need(60), idle=1), need(40)) is not None
+    assert placement(node(need(60), idle=1), need(41)) is None
+    assert (
+        placement(node(need(60)), need(10)) is None
+    )  # each trial has a host that is there already
 
 
 def test_there_an_idle_base_gives_way_and_a_trial_of_unknown_size_has_an_even_share() -> None:
-    crowded = placing(node(idle=2, held_bytes=30), need(90))
-    assert crowded is not None and len(crowded.giving_way) == 1
-    assert placing(node(UNKNOWN, idle=1), UNKNOWN) is not None
-    assert placing(node(UNKNOWN, idle=1), need(50)) is not None
-    assert placing(node(UNKNOWN, idle=1), need(51)) is None
-    assert placing(node(UNKNOWN, idle=1), ALONE) is None
-    assert placing(node(ALONE, idle=1), UNKNOWN) is None
+    crowded = placement(node(idle=2, held_bytes=30), need(90))
+    assert crowded is not None and len(crowded.evicted) == 1
+    assert placement(node(UNKNOWN, idle=1), UNKNOWN) is not None
+    assert placement(node(UNKNOWN, idle=1), need(50)) is not None
+    assert placement(node(UNKNOWN, idle=1), need(51)) is None
+    assert placement(node(UNKNOWN, idle=1), ALONE) is None
+    assert placement(node(ALONE, idle=1), UNKNOWN) is None
 
 
 def test_whether_others_may_compute_on_the_device_meanwhile() -> None:
@@ -136,21 +140,23 @@ def test_whether_others_may_compute_on_the_device_meanwhile() -> None:
 
 
 def test_what_a_prediction_says_is_what_a_trial_needs() -> None:
-    assert Need.of({"device_memory_bytes": 7}) == Need(7)
-    assert Need.of({"device_memory_bytes": 7}, exclusive=True) == Need(7, exclusive=True)
-    assert Need.of(None) == Need()
-    assert Need.of({"device_memory_bytes": "much"}) == Need()
+    assert ResourceRequest.of({"device_memory_bytes": 7}) == ResourceRequest(7)
+    assert ResourceRequest.of({"device_memory_bytes": 7}, exclusive=True) == ResourceRequest(
+        7, exclusive=True
+    )
+    assert ResourceRequest.of(None) == ResourceRequest()
+    assert ResourceRequest.of({"device_memory_bytes": "much"}) == ResourceRequest()
 
 
-def line(*needs: Need) -> list[Place]:
-    return [Place(f"waits {n}", "a", each) for n, each in enumerate(needs)]
+def line(*needs: ResourceRequest) -> list[QueueEntry]:
+    return [QueueEntry(f"waits {n}", "a", each) for n, each in enumerate(needs)]
 
 
 def test_a_big_trial_that_waits_holds_back_smaller_ones_on_one_device_only() -> None:
     one, other = gpu(need(40)), gpu(need(80))
     waiting = line(ALONE, need(15), need(15))
     started = next_start(waiting, [one, other])
-    assert started == (waiting[1], Placing(other, None))
+    assert started == (waiting[1], Placement(other, None))
     assert waiting[0].holds == (one,)
     assert next_start(line(ALONE, need(15)), [one]) is None
 
@@ -169,11 +175,11 @@ def test_it_starts_wherever_there_is_room_first() -> None:
     waiting = line(ALONE)
     assert next_start(waiting, [one, other]) is None
     other.slots[0].trial_id = None
-    assert next_start(waiting, [one, other]) == (waiting[0], Placing(other, other.slots[0]))
+    assert next_start(waiting, [one, other]) == (waiting[0], Placement(other, other.slots[0]))
 
 
 def test_a_base_goes_before_the_line_only_so_often() -> None:
-    waiting = [Place("first", "b"), *[Place(f"same {n}", "a") for n in range(9)]]
+    waiting = [QueueEntry("first", "b"), *[QueueEntry(f"same {n}", "a") for n in range(9)]]
     order = []
     while waiting:
         device = gpu(idle=1, most_hosts=1)
@@ -185,91 +191,91 @@ def test_a_base_goes_before_the_line_only_so_often() -> None:
     assert order.index("first") == PASSED_OVER_AT_MOST
 
 
-def gang(workers: int, share_bytes: int = 50) -> Need:
-    return Need(need(share_bytes).memory_bytes, workers=workers)
+def worker_group(workers: int, share_bytes: int = 50) -> ResourceRequest:
+    return ResourceRequest(need(share_bytes).memory_bytes, workers=workers)
 
 
 def test_a_gang_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
     free, busy = gpu(idle=2), gpu(need(10))
-    waiting = line(gang(2))
+    waiting = line(worker_group(2))
     assert next_start(waiting, [free, busy]) is None
     assert set(waiting[0].holds) == {free, busy}
     also_free = gpu(idle=1)
     found = next_start(waiting, [free, busy, also_free])
     assert found is not None
     assert found[1].members == (free.slots[0], also_free.slots[0])
-    assert found[1].giving_way == (free.slots[1],)
+    assert found[1].evicted == (free.slots[1],)
 
 
 def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> None:
     devices = [gpu(need(80)), gpu(need(10)), gpu(need(20)), gpu(need(15))]
-    waiting = line(gang(2), need(10), need(80))
+    waiting = line(worker_group(2), need(10), need(80))
     found = next_start(waiting, devices)
     assert waiting[0].holds == (devices[1], devices[3])
     assert found is not None and found[0] is waiting[1]
     assert found[1].device in (devices[0], devices[2])
-    assert next_start(line(gang(4), need(1)), devices) is None
+    assert next_start(line(worker_group(4), need(1)), devices) is None
 
 
 def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_takes_all() -> None:
     devices = [gpu(idle=1), gpu(idle=1)]
-    waiting = line(gang(4))
-    assert next_start(waiting, devices, Supply(coming=2, expected=2)) is None
-    found = next_start(waiting, devices, Supply(expected=2))
+    waiting = line(worker_group(4))
+    assert next_start(waiting, devices, Availability(coming=2, expected=2)) is None
+    found = next_start(waiting, devices, Availability(expected=2))
     assert found is not None and len(found[1].members) == 2
     assert next_start(waiting, []) is None
 
 
 def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> None:
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
-    waiting = line(gang(4), gang(2), need(10))
-    assert next_start(waiting, devices, Supply(coming=1, expected=4)) is None
-    found = next_start(waiting, devices, Supply(expected=4))
+    waiting = line(worker_group(4), worker_group(2), need(10))
+    assert next_start(waiting, devices, Availability(coming=1, expected=4)) is None
+    found = next_start(waiting, devices, Availability(expected=4))
     assert found is not None and found[0] is waiting[1]
-    found = next_start([waiting[0], waiting[2]], devices, Supply(expected=4))
+    found = next_start([waiting[0], waiting[2]], devices, Availability(expected=4))
     assert found is not None and found[0] is waiting[2]
-    found = next_start(waiting, [gpu(idle=1) for _ in range(4)], Supply(expected=4))
+    found = next_start(waiting, [gpu(idle=1) for _ in range(4)], Availability(expected=4))
     assert found is not None and found[0] is waiting[0]
 
 
 def test_a_gang_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
-    waiting = line(gang(3), need(10))
-    assert next_start(waiting, devices, Supply(expected=4)) is None
+    waiting = line(worker_group(3), need(10))
+    assert next_start(waiting, devices, Availability(expected=4)) is None
     assert len(waiting[0].holds) == 3
 
 
 def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allows() -> None:
     machine = node(need(20), idle=3)
-    assert next_start(line(gang(2, 50)), [machine]) is None
-    found = next_start(line(gang(2, 40)), [machine])
+    assert next_start(line(worker_group(2, 50)), [machine]) is None
+    found = next_start(line(worker_group(2, 40)), [machine])
     assert found is not None and found[1].members == tuple(machine.slots[1:3])
-    assert next_start(line(gang(2, 40)), [node(ALONE, idle=3)]) is None
+    assert next_start(line(worker_group(2, 40)), [node(ALONE, idle=3)]) is None
 
 
 def test_a_gang_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
-    alone = Need(need(20).memory_bytes, exclusive=True, workers=2)
+    alone = ResourceRequest(need(20).memory_bytes, exclusive=True, workers=2)
     assert next_start(line(alone), [node(need(20), idle=3)]) is None
     found = next_start(line(alone), [node(idle=3)])
     assert found is not None and len(found[1].members) == 2
     running = node(alone, alone, idle=2)  # as its workers are, in the places of hosts
-    assert next_start(line(gang(2, 10)), [running]) is None
+    assert next_start(line(worker_group(2, 10)), [running]) is None
     assert next_start(line(need(10)), [running]) is None
 
 
 def test_whether_others_may_compute_beside_a_gang() -> None:
-    alone = Need(need(20).memory_bytes, exclusive=True, workers=2)
+    alone = ResourceRequest(need(20).memory_bytes, exclusive=True, workers=2)
     machine, device = node(idle=3), gpu(idle=2)
-    assert machine.is_shared_beside(machine.slots[:2], gang(2))
-    assert not machine.is_shared_beside(machine.slots, gang(3))
+    assert machine.is_shared_beside(machine.slots[:2], worker_group(2))
+    assert not machine.is_shared_beside(machine.slots, worker_group(3))
     assert not machine.is_shared_beside(machine.slots[:2], alone)
-    assert not device.is_shared_beside(device.slots[:1], gang(2))
+    assert not device.is_shared_beside(device.slots[:1], worker_group(2))
 
 
 def test_nobody_goes_past_one_that_has_waited_for_room() -> None:
-    for wanted in (ALONE, need(70), gang(1)):
+    for wanted in (ALONE, need(70), worker_group(1)):
         device = gpu(need(60), idle=1)
-        waiting = [Place("first", "b", wanted), Place("same", "a", need(45))]
+        waiting = [QueueEntry("first", "b", wanted), QueueEntry("same", "a", need(45))]
         device.slots[1].base_key = "a"
         assert next_start(waiting, [device]) is None
         device.slots[0].trial_id = None
@@ -285,7 +291,7 @@ NEEDS = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(NEEDS, min_size=1, max_size=25), st.integers(1, 3), st.randoms())
 def test_all_are_served_and_no_device_is_ever_overfull(
-    needs: list[Need], devices: int, chance: random.Random
+    needs: list[ResourceRequest], devices: int, chance: random.Random
 ) -> None:
     gpus = [gpu(idle=1) for _ in range(devices)]
     waiting, served = line(*needs), []
@@ -295,7 +301,7 @@ def test_all_are_served_and_no_device_is_ever_overfull(
             place, where = found
             waiting.remove(place)
             served.append(place.trial_id)
-            for slot in where.giving_way:
+            for slot in where.evicted:
                 where.device.slots.remove(slot)
             slot = where.slot or Slot(where.device, "new")
             if where.slot is None:

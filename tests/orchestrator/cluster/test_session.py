@@ -13,7 +13,7 @@ import ray
 
 from orchestrator.cluster.session import needs_dashboard, start_ray
 from orchestrator.config.reader import from_mapping
-from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.signals import DeferredSignals
 from tests.orchestrator.tiny_sweep import mapping
 
 
@@ -32,7 +32,7 @@ def _terminated(**options: Any) -> None:
 
 def test_sigterm_while_ray_starts_breaks_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", _terminated)
-    with NotedSignals() as signals:
+    with DeferredSignals() as signals:
         start_ray("local")
     assert signals.asked
 

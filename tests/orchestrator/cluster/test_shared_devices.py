@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.admission import start_admission
-from orchestrator.cluster.devices import Need
-from orchestrator.cluster.host_pool import Sharing
+from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.host_pool import SharingPolicy
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator.tiny_sweep import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 GPU_BYTES = 80 << 30
-PART = Need(int(0.4 * GPU_BYTES))
-ALONE = Need(1 << 30, exclusive=True)
+PART = ResourceRequest(int(0.4 * GPU_BYTES))
+ALONE = ResourceRequest(1 << 30, exclusive=True)
 
 
 @pytest.fixture
-def admission() -> Iterator[Any]:
+def scheduler() -> Iterator[Any]:
     """Two GPUs that trials may share."""
     environment = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     ray.init(
@@ -36,8 +36,8 @@ def admission() -> Iterator[Any]:
         runtime_env={"env_vars": environment},
     )
     try:
-        sharing = Sharing(hosts_per_gpu=4, gpu_memory_bytes=GPU_BYTES)
-        actor = start_admission("shared", HostShape(1, 1, 2), provenance={}, sharing=sharing)
+        sharing = SharingPolicy(hosts_per_gpu=4, gpu_memory_bytes=GPU_BYTES)
+        actor = start_host_scheduler("shared", HostShape(1, 1, 2), provenance={}, sharing=sharing)
         ray.get(actor.open.remote())
         until(lambda: ray.get(actor.counts.remote()) == (2, 0, 0))
         yield actor
@@ -45,53 +45,59 @@ def admission() -> Iterator[Any]:
         ray.shutdown()
 
 
-def test_trials_share_gpus_two_by_two_and_an_exclusive_one_has_its_turn(admission: Any) -> None:
+def test_trials_share_gpus_two_by_two_and_an_exclusive_one_has_its_turn(
+    scheduler: Any,
+) -> None:
     parts = [f"part {number}" for number in range(4)]
-    hosts = ray.get([admission.acquire.remote(name, "a", PART) for name in parts])
+    hosts = ray.get([scheduler.acquire.remote(name, "a", PART) for name in parts])
     gpus = dict(zip(parts, (gpu_of(host) for host in hosts), strict=True))
     assert len(set(hosts)) == 4
     assert sorted(gpus.values()) == ["0", "0", "1", "1"]
     assert all(shared_with_others(host) for host in hosts)
     assert ray.available_resources().get("GPU", 0) == 0
 
-    alone = admission.acquire.remote("alone", "a", ALONE)
-    until(lambda: ray.get(admission.counts.remote())[2] == 1)
-    later = [admission.acquire.remote(f"later {number}", "a", PART) for number in range(2)]
-    first_ended = end(admission, parts[0])
+    alone = scheduler.acquire.remote("alone", "a", ALONE)
+    until(lambda: ray.get(scheduler.counts.remote())[2] == 1)
+    later = [scheduler.acquire.remote(f"later {number}", "a", PART) for number in range(2)]
+    first_ended = end(scheduler, parts[0])
     assert waits(alone)  # another trial runs there still
     same_gpu = [name for name in parts[1:] if gpus[name] == gpus[first_ended]]
-    end(admission, *same_gpu)
+    end(scheduler, *same_gpu)
     other_gpu = [name for name in parts if gpus[name] != gpus[first_ended]]
-    end(admission, *other_gpu)
+    end(scheduler, *other_gpu)
     assert not shared_with_others(ray.get(alone, timeout=60))
     taken = gpu_of(ray.get(alone))
     assert [gpu_of(host) for host in ray.get(later, timeout=240)] == [other(taken)] * 2
-    assert ray.get(admission.running.remote()) == 3
+    assert ray.get(scheduler.running.remote()) == 3
 
 
-def test_a_host_that_dies_takes_nobody_with_it_and_its_gpu_is_used_again(admission: Any) -> None:
+def test_a_host_that_dies_takes_nobody_with_it_and_its_gpu_is_used_again(
+    scheduler: Any,
+) -> None:
     parts = [f"part {number}" for number in range(4)]
-    hosts = ray.get([admission.acquire.remote(name, "a", PART) for name in parts])
+    hosts = ray.get([scheduler.acquire.remote(name, "a", PART) for name in parts])
     ray.kill(hosts[0])
-    ray.get(admission.replace.remote(parts[0]))
-    again = ray.get(admission.acquire.remote("again", "a", PART), timeout=120)
+    ray.get(scheduler.replace.remote(parts[0]))
+    again = ray.get(scheduler.acquire.remote("again", "a", PART), timeout=120)
     assert ray.get([host.ping.remote() for host in (*hosts[1:], again)]) == [None] * 4
     assert gpu_of(again) == gpu_of_lost(hosts)
 
 
-def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(admission: Any) -> None:
+def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(
+    scheduler: Any,
+) -> None:
     parts = [f"part {number}" for number in range(4)]
-    ray.get([admission.acquire.remote(name, "a", PART) for name in parts])
-    gang = admission.acquire.remote("gang", "a", Need(GPU_BYTES // 2, workers=2))
-    until(lambda: ray.get(admission.counts.remote())[2] == 1)
-    later = [admission.acquire.remote(f"later {number}", "a", PART) for number in range(4)]
-    end(admission, *parts[:3])
-    assert waits(gang) and waits(later[0])
-    end(admission, parts[3])
-    assert ray.get(gang, timeout=60) is not None
+    ray.get([scheduler.acquire.remote(name, "a", PART) for name in parts])
+    worker_group = scheduler.acquire.remote("gang", "a", ResourceRequest(GPU_BYTES // 2, workers=2))
+    until(lambda: ray.get(scheduler.counts.remote())[2] == 1)
+    later = [scheduler.acquire.remote(f"later {number}", "a", PART) for number in range(4)]
+    end(scheduler, *parts[:3])
+    assert waits(worker_group) and waits(later[0])
+    end(scheduler, parts[3])
+    assert ray.get(worker_group, timeout=60) is not None
     until(lambda: ray.available_resources().get("GPU", 0) == 2)  # for Ray Train's workers
     assert all(waits(call) for call in later[:1])
-    end(admission, "gang")
+    end(scheduler, "gang")
     ray.get(later, timeout=240)
     assert ray.available_resources().get("GPU", 0) == 0
 
@@ -102,9 +108,9 @@ def gpu_of_lost(hosts: list[Any]) -> str:
     return min("01", key=left.count)
 
 
-def end(admission: Any, *trials: str) -> str:
+def end(scheduler: Any, *trials: str) -> str:
     for trial in trials:
-        ray.get(admission.release.remote(trial))
+        ray.get(scheduler.release.remote(trial))
     return trials[0]
 
 

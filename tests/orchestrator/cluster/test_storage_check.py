@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.nodes import Node
-from orchestrator.cluster.storage_check import StorageView, look_from_a_node, unshared
+from orchestrator.cluster.storage_check import StorageView, inspect_from_a_node, unshared
 from orchestrator.tracking.sqlite_store import network_filesystem, refuse_shared_sqlite
 from trainables.errors import InputError
 
@@ -40,15 +40,15 @@ def test_the_node_that_does_not_see_it_is_named_with_the_reason() -> None:
 
 def test_a_node_reads_what_was_written_and_writes_an_own_file(tmp_path: Path) -> None:
     (tmp_path / "driver").write_text("a word")
-    seen = look_from_a_node(str(tmp_path), "a word")
+    seen = inspect_from_a_node(str(tmp_path), "a word")
     assert seen["fault"] == ""
     assert (tmp_path / str(seen["file"])).read_text() == "a word"
 
 
 def test_a_node_with_another_folder_at_that_path_says_so(tmp_path: Path) -> None:
-    assert "another folder" in str(look_from_a_node(str(tmp_path), "a word")["fault"])
+    assert "another folder" in str(inspect_from_a_node(str(tmp_path), "a word")["fault"])
     (tmp_path / "driver").write_text("of another driver")
-    assert "another file" in str(look_from_a_node(str(tmp_path), "a word")["fault"])
+    assert "another file" in str(inspect_from_a_node(str(tmp_path), "a word")["fault"])
 
 
 @pytest.mark.parametrize(

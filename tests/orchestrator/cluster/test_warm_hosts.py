@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 from tests.tiny_models import make_llama
@@ -38,11 +38,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def admission() -> Iterator[Any]:
+def scheduler() -> Iterator[Any]:
     """Two hosts of one CPU each."""
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, namespace="warm")
     try:
-        actor = start_admission("warm", HostShape(1, 0, 2), provenance={})
+        actor = start_host_scheduler("warm", HostShape(1, 0, 2), provenance={})
         ray.get(actor.open.remote())
         yield actor
     finally:
@@ -50,24 +50,24 @@ def admission() -> Iterator[Any]:
 
 
 def test_a_trial_goes_to_the_host_that_has_its_base(
-    admission: Any, model: Path, tmp_path: Path
+    scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     plain, nf4 = make_spec(model, rank=2), make_spec(model, rank=2, quantization="nf4")
-    hosts = [acquire(admission, spec) for spec in (plain, nf4)]
+    hosts = [acquire(scheduler, spec) for spec in (plain, nf4)]
     for host, spec in zip(hosts, (plain, nf4), strict=True):
         run(host, spec, tmp_path)
-        release(admission, spec)
+        release(scheduler, spec)
     for rank in (3, 4, 5):
         for quantization in ("nf4", "none"):
             spec = make_spec(model, rank=rank, quantization=quantization)
-            run(acquire(admission, spec), spec, tmp_path)
-            release(admission, spec)
+            run(acquire(scheduler, spec), spec, tmp_path)
+            release(scheduler, spec)
     assert [facts(host).loads for host in hosts] == [1, 1]
 
     busy = make_spec(model, rank=6)
-    assert acquire(admission, busy) == hosts[0]
+    assert acquire(scheduler, busy) == hosts[0]
     before = facts(hosts[1])
-    run(acquire(admission, make_spec(model, rank=7)), make_spec(model, rank=7), tmp_path)
+    run(acquire(scheduler, make_spec(model, rank=7)), make_spec(model, rank=7), tmp_path)
     after = facts(hosts[1])
     assert after.loads == before.loads + 1
     assert (after.process, after.modules) == (before.process, before.modules)
@@ -103,12 +103,12 @@ def test_a_sweep_on_two_bases_seldom_changes_the_base_of_a_host(
     assert loads <= 6
 
 
-def acquire(admission: Any, spec: TrialSpec) -> Any:
-    return ray.get(admission.acquire.remote(spec.trial_id, spec.base_key))
+def acquire(scheduler: Any, spec: TrialSpec) -> Any:
+    return ray.get(scheduler.acquire.remote(spec.trial_id, spec.base_key))
 
 
-def release(admission: Any, spec: TrialSpec) -> None:
-    ray.get(admission.release.remote(spec.trial_id))
+def release(scheduler: Any, spec: TrialSpec) -> None:
+    ray.get(scheduler.release.remote(spec.trial_id))
 
 
 def run(host: Any, spec: TrialSpec, folder: Path) -> None:

@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
 
-from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import kill_host, next_event, open_proxy
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def admission() -> Iterator[Any]:
+def scheduler() -> Iterator[Any]:
     environment = {"PYTHONPATH": str(tiny_sweep.REPOSITORY), "OMP_NUM_THREADS": "1"}
     ray.init(
         address="local",
@@ -34,7 +34,7 @@ def admission() -> Iterator[Any]:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
-    actor = start_admission("admission", HostShape(1, 0, 2), provenance={})
+    actor = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
     ray.get(actor.open.remote())
     until(lambda: ray.get(actor.counts.remote()) == (2, 0, 0))
     yield actor
@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_worker_that_dies_ends_the_attempt_and_the_trial_goes_on_to_its_end(
-    admission: Any, model: Path, tmp_path: Path
+    scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
     proxy = open_proxy(run, model, rank=2, workers=2)
@@ -76,11 +76,11 @@ def test_a_worker_that_dies_ends_the_attempt_and_the_trial_goes_on_to_its_end(
     rungs = [event["fraction"] for event in summary["history"] if event["kind"] == "rung"]
     assert rungs == [0.25, 0.5, 1.0]
     assert not (proxy._folder.path / "ray_train").exists()
-    hosts_are_back(admission)
+    hosts_are_back(scheduler)
 
 
 def test_one_that_is_stopped_frees_its_workers_within_five_seconds(
-    admission: Any, model: Path, tmp_path: Path
+    scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=3, workers=2)
     next_event(proxy)
@@ -93,32 +93,32 @@ def test_one_that_is_stopped_frees_its_workers_within_five_seconds(
     print(f"two workers were freed after {seconds:.1f} s")
     assert seconds < 5
     assert not (proxy._folder.path / "checkpoints").exists()
-    hosts_are_back(admission)
+    hosts_are_back(scheduler)
 
 
 def test_an_interruption_saves_and_a_front_that_dies_or_hangs_leaves_no_worker(
-    admission: Any, model: Path, tmp_path: Path
+    scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=4, workers=2)
     last = next_event(proxy)
-    ray.get(admission.interrupt.remote())
+    ray.get(scheduler.interrupt.remote())
     saved = sorted(proxy._folder.checkpoints_folder.glob("step-*"))
     assert int(saved[-1].name[5:]) >= last["event"]["step"]
     assert proxy.step() == {"interrupted": True, "units": proxy._units, "done": True}
     assert not workers()
-    ray.get(admission.reopen.remote())
+    ray.get(scheduler.reopen.remote())
     history = proxy.step()["history"]
     assert history[-1]["step"] >= last["event"]["step"]
     kill_host(proxy)
     assert "history" in proxy.step()
     assert proxy._losses.count == 1
-    ray.get(admission.replace.remote(proxy._trial_id))  # as of one that hangs
+    ray.get(scheduler.replace.remote(proxy._trial_id))  # as of one that hangs
     until(lambda: not workers())
-    hosts_are_back(admission)
+    hosts_are_back(scheduler)
 
 
-def hosts_are_back(admission: Any) -> None:
-    until(lambda: ray.get(admission.counts.remote()) == (2, 0, 0))
+def hosts_are_back(scheduler: Any) -> None:
+    until(lambda: ray.get(scheduler.counts.remote()) == (2, 0, 0))
 
 
 def workers() -> list[Any]:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.admission import Admission
-from orchestrator.cluster.devices import Device, Need
+from orchestrator.cluster.devices import Device, ResourceRequest
 from orchestrator.cluster.host_pool import HostStarts
+from orchestrator.cluster.host_scheduler import HostScheduler
 from orchestrator.cluster.host_shape import HostShape
 from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
 from tests.orchestrator import tiny_sweep
@@ -63,13 +63,13 @@ class LightStarts(HostStarts):
         return ray.remote(LightHost).options(**options).remote()
 
 
-class LightAdmission(Admission):
+class LightAdmission(HostScheduler):
     def _host_starts(self) -> HostStarts:
         return LightStarts(self.shape, self.sharing, self.provenance)
 
 
 @pytest.fixture
-def admission() -> Iterator[Any]:
+def scheduler() -> Iterator[Any]:
     environment = {"PYTHONPATH": str(tiny_sweep.REPOSITORY), "OMP_NUM_THREADS": "1"}
     ray.init(
         address="local",
@@ -91,7 +91,7 @@ def admission() -> Iterator[Any]:
 
 
 def test_a_trial_on_four_gpus_starts_before_twenty_small_ones_are_done(
-    admission: Any, tmp_path: Path
+    scheduler: Any, tmp_path: Path
 ) -> None:
     proxy = open_proxy(
         RunFolder(tmp_path / "run"), make_llama(tmp_path / "model"), rank=2, workers=GPUS
@@ -111,17 +111,17 @@ def test_a_trial_on_four_gpus_starts_before_twenty_small_ones_are_done(
         host = ray.get(given)
         began.append(name)
         gpu: str = ray.get(host.gpu_for.remote(SECONDS_OF_A_SMALL_TRIAL))
-        ray.get(admission.release.remote(name))
+        ray.get(scheduler.release.remote(name))
         return gpu
 
     with ThreadPoolExecutor(SMALL + 1) as pool:
         names = [f"small {number}" for number in range(SMALL)]
-        given = [admission.acquire.remote(name, "a", Need()) for name in names[:PLACE]]
-        until(lambda: come(admission) == PLACE)
+        given = [scheduler.acquire.remote(name, "a", ResourceRequest()) for name in names[:PLACE]]
+        until(lambda: come(scheduler) == PLACE)
         ended = pool.submit(large)
-        until(lambda: come(admission) == PLACE + 1)
-        given += [admission.acquire.remote(name, "a", Need()) for name in names[PLACE:]]
-        until(lambda: come(admission) == SMALL + 1)
+        until(lambda: come(scheduler) == PLACE + 1)
+        given += [scheduler.acquire.remote(name, "a", ResourceRequest()) for name in names[PLACE:]]
+        until(lambda: come(scheduler) == SMALL + 1)
         calls = [pool.submit(small, *each) for each in zip(names, given, strict=True)]
         gpus = [call.result(timeout=240) for call in calls]
         event = ended.result(timeout=240)
@@ -130,10 +130,10 @@ def test_a_trial_on_four_gpus_starts_before_twenty_small_ones_are_done(
     assert began.index("large") <= PLACE + GPUS + PASSED_OVER_AT_MOST
     assert free_gpus == [0]
     assert set(gpus) == {"0", "1", "2", "3"}
-    until(lambda: ray.get(admission.counts.remote()) == (GPUS, 0, 0))
+    until(lambda: ray.get(scheduler.counts.remote()) == (GPUS, 0, 0))
 
 
-def come(admission: Any) -> int:
+def come(scheduler: Any) -> int:
     """How many have a GPU or wait for one."""
-    running: int = ray.get(admission.running.remote())
-    return running + int(ray.get(admission.counts.remote())[2])
+    running: int = ray.get(scheduler.running.remote())
+    return running + int(ray.get(scheduler.counts.remote())[2])

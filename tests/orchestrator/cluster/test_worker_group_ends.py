@@ -12,8 +12,8 @@ import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
 from ray.util import placement_group_table
 
-from orchestrator.cluster.train_run import Layout, NotWantedError, _failure_of_train
-from orchestrator.cluster.worker_group import gang_actor
+from orchestrator.cluster.train_run import GroupAbandonedError, Layout, _failure_of_train
+from orchestrator.cluster.worker_group import worker_group_actor
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
 from trainables.workers.outcomes import Interruption
@@ -48,10 +48,10 @@ def test_one_that_ends_while_its_workers_wait_for_their_devices_asks_for_them_no
 ) -> None:
     holder = ray.remote(num_cpus=1)(Holder).remote()
     ray.get(holder.is_up.remote())
-    abandoned, recalled = (gang_actor(Layout(2, 1, 0), {}) for _ in range(2))
+    abandoned, recalled = (worker_group_actor(Layout(2, 1, 0), {}) for _ in range(2))
     begun = [
-        gang.start.remote(str(tmp_path / name), None)
-        for gang, name in ((abandoned, "one"), (recalled, "other"))
+        worker_group.start.remote(str(tmp_path / name), None)
+        for worker_group, name in ((abandoned, "one"), (recalled, "other"))
     ]
     until(lambda: states().count("PENDING") == 2)
     time.sleep(12)  # Ray Train has given up once, and begun anew
@@ -72,14 +72,14 @@ def states() -> list[str]:
 
 @pytest.mark.usefixtures("two_cpus")
 def test_an_interruption_is_heard_whichever_rank_listens_last() -> None:
-    front = gang_actor(Layout(4, 1, 0), {})
-    watching = [front.until_death.remote() for _ in range(4)]
-    listening = [front.until_interrupted.remote() for _ in range(4)]
-    front.interrupt.remote()
+    coordinator = worker_group_actor(Layout(4, 1, 0), {})
+    watching = [coordinator.until_death.remote() for _ in range(4)]
+    listening = [coordinator.until_interrupted.remote() for _ in range(4)]
+    coordinator.interrupt.remote()
     heard, _ = ray.wait(listening, num_returns=4, timeout=30)
     assert len(heard) == 4
     assert ray.wait(watching, timeout=0)[0] == []
-    ray.kill(front)
+    ray.kill(coordinator)
 
 
 def test_what_ends_a_worker_says_what_comes_of_the_trial() -> None:
@@ -94,7 +94,7 @@ def test_what_ends_a_worker_says_what_comes_of_the_trial() -> None:
     out_of_memory = lost(ActorDiedError(), OutOfMemoryError("the node ran out of memory"))
     assert out_of_memory.infeasible
     assert out_of_memory.reason == "its node ran out of memory"
-    assert _failure_of_train(ControllerError(NotWantedError())) is None
+    assert _failure_of_train(ControllerError(GroupAbandonedError())) is None
     failed = _failure_of_train(ControllerError(ValueError("no such device\nand so on")))
     assert failed is not None and not failed.infeasible
     assert failed.reason == "Ray Train: no such device"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.nodes import Answer, Node
+from orchestrator.cluster.nodes import Node, NodeResult
 from orchestrator.doctor.__main__ import BAD_INPUT, FINE, SOMETHING_FAILED, main
 from orchestrator.doctor.checks import differing
 from orchestrator.doctor.findings import Finding, all_passed, table
@@ -55,7 +55,7 @@ def test_long_lines_are_folded_below_what_was_found() -> None:
 def test_the_node_that_differs_is_named_not_the_many() -> None:
     versions = [{"ray": "2", "torch": "1"}, {"ray": "2", "torch": "1"}, {"ray": "2", "torch": "9"}]
     answers = [
-        Answer(Node(f"node {place}", f"node {place}", 1, 0, False), found)
+        NodeResult(Node(f"node {place}", f"node {place}", 1, 0, False), found)
         for place, found in enumerate(versions)
     ]
     assert list(differing(answers)) == ["torch: node 2 has 9, the others 1"]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.execution.display import SweepDisplay
 from orchestrator.execution.observers import DisplayWatcher
-from orchestrator.formatting import bytes_text, seconds_text
+from orchestrator.formatting import format_bytes, format_duration
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.trial_label import trial_label
 from tests.orchestrator.run_builder import new_spec
@@ -51,10 +51,10 @@ def test_labels_tell_trials_apart_in_a_line() -> None:
     assert trial_label(base) == "Llama nf4+dq untrained"
     automatic = canonical({"model": "small", "batch_size": "auto", "effective_batch_size": 32})
     assert trial_label(automatic) == "small none r8 a16 lr2.0e-04 b32auto"
-    team = canonical({"model": "small", "method": "full", "zero_stage": 3, "workers": 4})
-    assert trial_label(team) == "small none full z3 w4 lr2.0e-04 b8x1"
-    assert (bytes_text(2**26), bytes_text(3 * 2**29)) == ("64.0 MiB", "1.50 GiB")
-    assert [seconds_text(s) for s in (8.2, 250, 7500)] == ["8 s", "4 min 10 s", "2 h 05 min"]
+    process_group = canonical({"model": "small", "method": "full", "zero_stage": 3, "workers": 4})
+    assert trial_label(process_group) == "small none full z3 w4 lr2.0e-04 b8x1"
+    assert (format_bytes(2**26), format_bytes(3 * 2**29)) == ("64.0 MiB", "1.50 GiB")
+    assert [format_duration(s) for s in (8.2, 250, 7500)] == ["8 s", "4 min 10 s", "2 h 05 min"]
 
 
 def test_without_a_terminal_there_is_a_line_per_rung_end_and_message() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.execution.tune_trial import LOSSES_ALLOWED, Losses
+from orchestrator.execution.tune_trial import LOSSES_ALLOWED, RetryBudget
 
 
 def test_one_that_is_lost_again_and_again_at_the_same_place_is_hopeless() -> None:
-    losses = Losses()
+    losses = RetryBudget()
     for number in range(LOSSES_ALLOWED + 1):
         assert not losses.is_hopeless
         assert losses.may_go_on == (number < LOSSES_ALLOWED)
@@ -16,7 +16,7 @@ def test_one_that_is_lost_again_and_again_at_the_same_place_is_hopeless() -> Non
 
 
 def test_one_that_gets_further_each_time_goes_on_for_ever() -> None:
-    losses = Losses()
+    losses = RetryBudget()
     for step in range(10, 1000, 10):
         losses.reached(step)
         assert losses.count == 0
@@ -25,7 +25,7 @@ def test_one_that_gets_further_each_time_goes_on_for_ever() -> None:
 
 
 def test_steps_that_are_done_once_more_are_no_progress() -> None:
-    losses = Losses()
+    losses = RetryBudget()
     losses.reached(30)
     for last in (30, 10, 20):  # from its checkpoint, and not as far as before
         losses.reached(last)

@@ -32,7 +32,7 @@ def test_the_hours_of_all_starts_count(run: RunFolder) -> None:
     first = SweepClock(run, limits, now=time)
     time.now += 2400
     assert not first.used_up
-    first.keep()
+    first.save()
     time.now += 50_000  # nobody drives the sweep
     second = SweepClock(run, limits, now=time)
     assert second.seconds == 2400
@@ -47,7 +47,7 @@ def test_a_driver_that_is_killed_forgets_seconds_only(run: RunFolder) -> None:
     clock = SweepClock(run, LimitsConfig(), now=time)
     for _ in range(95):
         time.now += 1
-        clock.tick()
+        clock.update()
     assert SweepClock(run, LimitsConfig(), now=time).seconds >= 85
 
 
@@ -70,7 +70,7 @@ def test_a_sweep_that_is_out_of_hours_has_ended_until_it_is_given_more(run: RunF
 
 def test_the_clock_leaves_the_other_facts_alone(run: RunFolder) -> None:
     remember(run, sweep_id="0123")
-    SweepClock(run, LimitsConfig(), now=Time()).keep()
+    SweepClock(run, LimitsConfig(), now=Time()).save()
     assert read_state(run) == {"sweep_id": "0123", "seconds": 0.0}
 
 

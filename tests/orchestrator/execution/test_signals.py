@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.execution.signals import SIGNALS, InterruptedAgain, NotedSignals
+from orchestrator.execution.signals import SIGNALS, DeferredSignals, SecondInterrupt
 
 EACH = pytest.mark.parametrize("number", SIGNALS)
 
@@ -18,14 +18,14 @@ def send(number: int) -> None:
 
 
 def test_nothing_was_asked_for() -> None:
-    with NotedSignals() as signals:
+    with DeferredSignals() as signals:
         assert not signals.asked
         signals.check()
 
 
 @EACH
 def test_the_first_is_taken_note_of_and_breaks_nothing(number: int) -> None:
-    with NotedSignals() as signals:
+    with DeferredSignals() as signals:
         send(number)
         assert signals.asked
         with pytest.raises(KeyboardInterrupt):
@@ -35,13 +35,13 @@ def test_the_first_is_taken_note_of_and_breaks_nothing(number: int) -> None:
 
 @EACH
 def test_the_second_leaves_at_once(number: int) -> None:
-    with pytest.raises(InterruptedAgain), NotedSignals():
+    with pytest.raises(SecondInterrupt), DeferredSignals():
         send(signal.SIGINT)
         send(number)
 
 
 def test_one_of_an_earlier_with_counts() -> None:
-    signals = NotedSignals()
+    signals = DeferredSignals()
     with signals:
         send(signal.SIGINT)
     with signals:
@@ -50,7 +50,7 @@ def test_one_of_an_earlier_with_counts() -> None:
 
 @EACH
 def test_it_is_taken_from_who_takes_it(number: int) -> None:
-    with NotedSignals() as signals:
+    with DeferredSignals() as signals:
         signal.signal(number, signal.SIG_IGN)
         signals.take()
         send(number)
@@ -67,8 +67,8 @@ def python_handler() -> Iterator[None]:
 
 @pytest.mark.usefixtures("python_handler")
 def test_afterwards_it_means_what_it_did_before() -> None:
-    with NotedSignals():
+    with DeferredSignals():
         send(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as raised:
         send(signal.SIGINT)
-    assert not isinstance(raised.value, InterruptedAgain)
+    assert not isinstance(raised.value, SecondInterrupt)

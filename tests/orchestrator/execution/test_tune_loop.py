@@ -15,10 +15,10 @@ from orchestrator.cluster.session import Cluster
 from orchestrator.config.sections import LimitsConfig
 from orchestrator.execution.limits import SweepClock
 from orchestrator.execution.running_sweep import Sweep, stratum
-from orchestrator.execution.signals import NotedSignals
+from orchestrator.execution.signals import DeferredSignals
 from orchestrator.execution.tune_callback import SweepCallback
 from orchestrator.execution.tune_loop import _quiet_tune
-from orchestrator.execution.tune_searcher import AgendaSearcher
+from orchestrator.execution.tune_searcher import QueueSearcher
 from orchestrator.runs.ledger import LOG_TAIL_LINES, Ledger, TrialRecord
 from orchestrator.search.schedulers import SCHEDULERS
 from tests.orchestrator import tiny_sweep
@@ -53,8 +53,8 @@ class Told:
         self.calls.append((record.state, record.trial_id))
 
 
-def cluster(admission: Any) -> Cluster:
-    return Cluster(HostShape(1, 0, 2), admission, "admission", {})
+def cluster(host_scheduler: Any) -> Cluster:
+    return Cluster(HostShape(1, 0, 2), host_scheduler, "admission", {})
 
 
 class Running:
@@ -62,16 +62,16 @@ class Running:
 
     def __init__(self, run: RunFolder) -> None:
         settings = tiny_sweep.config()
-        agenda, self.ledger, _ = tiny_sweep.agenda(run, settings)
+        trial_queue, self.ledger, _ = tiny_sweep.trial_queue(run, settings)
         self.told = Told()
         self.time = SimpleNamespace(now=0.0)
         limits = LimitsConfig(sweep_hours=1)
         clock = SweepClock(run, limits, now=lambda: self.time.now)
-        parts = (settings, agenda, self.ledger, cluster(self.told), [self.told], clock)
+        parts = (settings, trial_queue, self.ledger, cluster(self.told), [self.told], clock)
         self.sweep = Sweep(*parts)
         scheduler = SCHEDULERS["asha"](settings.scheduler, settings.budget.train_examples)
         self.callback = SweepCallback(self.sweep, scheduler)
-        self.config = AgendaSearcher(self.sweep).suggest("tune's own")
+        self.config = QueueSearcher(self.sweep).suggest("tune's own")
         assert isinstance(self.config, dict)
         self.left: list[str] = []  # by proxies, of their hosts
         leave = SimpleNamespace(remote=lambda: self.left.append("host"))
@@ -156,7 +156,7 @@ def test_a_trial_that_goes_on_from_a_checkpoint_has_each_event_once(running: Run
 
 
 def test_nothing_is_suggested_while_all_are_running(running: Running) -> None:
-    searcher = AgendaSearcher(running.sweep)
+    searcher = QueueSearcher(running.sweep)
     given = [searcher.suggest(str(number)) for number in range(9)]
     assert sum(isinstance(each, dict) for each in given) == 5  # three trials and two baselines
     assert given[-1] is None
@@ -164,11 +164,11 @@ def test_nothing_is_suggested_while_all_are_running(running: Running) -> None:
 
 def test_a_sweep_that_is_over_says_so(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "over")
-    agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.config())
-    tiny_sweep.run_out(agenda, ledger)
+    trial_queue, ledger, _ = tiny_sweep.trial_queue(run, tiny_sweep.config())
+    tiny_sweep.run_out(trial_queue, ledger)
     clock = SweepClock(run, LimitsConfig())
-    sweep = Sweep(tiny_sweep.config(), agenda, ledger, cluster(None), [], clock)
-    assert AgendaSearcher(sweep).suggest("1") == "FINISHED"
+    sweep = Sweep(tiny_sweep.config(), trial_queue, ledger, cluster(None), [], clock)
+    assert QueueSearcher(sweep).suggest("1") == "FINISHED"
 
 
 def test_a_trial_that_is_interrupted_goes_on_at_the_next_start(running: Running) -> None:
@@ -178,7 +178,7 @@ def test_a_trial_that_is_interrupted_goes_on_at_the_next_start(running: Running)
     assert running.record.state == INTERRUPTED
     assert running.heard()[-1] == INTERRUPTED
     assert (running.record.folder.progress() or {})["state"] == INTERRUPTED
-    again, ledger, _ = tiny_sweep.agenda(running.ledger.run, running.sweep.config)
+    again, ledger, _ = tiny_sweep.trial_queue(running.ledger.run, running.sweep.config)
     assert again.next() is ledger.records[running.record.trial_id]
 
 
@@ -192,13 +192,13 @@ def test_a_trial_over_its_hours_is_stopped_with_the_reason(running: Running) -> 
 
 
 def test_ctrl_c_is_heard_while_tune_only_asks_for_a_trial(running: Running) -> None:
-    signals = NotedSignals()
+    signals = DeferredSignals()
     callback = SweepCallback(running.sweep, None, signals=signals)
-    searcher = AgendaSearcher(running.sweep, look=callback.look)
+    searcher = QueueSearcher(running.sweep, poll=callback.poll)
     assert isinstance(searcher.suggest("one"), dict)
     signals.asked = True
     searcher.suggest("two")
-    assert running.sweep.agenda.end_reason == "interrupted"
+    assert running.sweep.trial_queue.end_reason == "interrupted"
 
 
 def test_when_the_hours_are_used_up_nothing_new_starts_and_running_trials_are_told(
@@ -208,12 +208,12 @@ def test_when_the_hours_are_used_up_nothing_new_starts_and_running_trials_are_to
     running.callback.on_step_begin(1, [])
     running.callback.on_step_begin(2, [])
     assert running.told.interruptions == 1
-    assert AgendaSearcher(running.sweep).suggest("1") is None
-    assert not running.sweep.agenda.over
+    assert QueueSearcher(running.sweep).suggest("1") is None
+    assert not running.sweep.trial_queue.over
     running.result(interrupted=True, units=0)
     running.complete()
-    assert AgendaSearcher(running.sweep).suggest("1") == "FINISHED"
-    assert "limits.sweep_hours" in (running.sweep.agenda.end_reason or "")
+    assert QueueSearcher(running.sweep).suggest("1") == "FINISHED"
+    assert "limits.sweep_hours" in (running.sweep.trial_queue.end_reason or "")
 
 
 def test_a_folder_that_can_not_be_written_ends_the_sweep_and_no_trial_is_to_blame(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.admission import start_admission
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape
 from orchestrator.config.reader import from_mapping
 from tests.orchestrator import tiny_sweep
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def admission() -> Iterator[Any]:
+def host_scheduler() -> Iterator[Any]:
     import ray
 
     environment = {"PYTHONPATH": str(tiny_sweep.REPOSITORY), "OMP_NUM_THREADS": "1"}
@@ -35,7 +35,7 @@ def admission() -> Iterator[Any]:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
-    actor = start_admission("admission", HostShape(1, 0, 1), provenance={})
+    actor = start_host_scheduler("admission", HostShape(1, 0, 1), provenance={})
     ray.get(actor.open.remote())
     yield actor
     ray.shutdown()
@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **limits: float) -> Any:
     """The proxy of one trial that saves a checkpoint at every step."""
-    from orchestrator.execution.tune_trial import TrialProxy
+    from orchestrator.execution.tune_trial import TuneTrial
     from orchestrator.planning.planner import Planner
 
     execution = {"max_new_tokens": 4, "checkpoint_minutes": 1e-9}
@@ -61,7 +61,7 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **li
     folder.write_spec(spec, {})
     given = {"trial_id": spec.trial_id, "folder": str(folder.path), "base_key": spec.base_key}
     watched = {"trial_seconds": None, "silent_seconds": None, **limits}
-    return TrialProxy({**given, "admission": "admission", "objective": "em_acc", "limits": watched})
+    return TuneTrial({**given, "admission": "admission", "objective": "em_acc", "limits": watched})
 
 
 def next_event(proxy: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def kill_host(proxy: Any) -> None:
 
 
 def test_a_trial_whose_host_dies_goes_on_elsewhere_from_its_checkpoint(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
     proxy = open_proxy(run, model, rank=2)
@@ -110,7 +110,7 @@ def test_a_trial_whose_host_dies_goes_on_elsewhere_from_its_checkpoint(
 
 
 def test_a_trial_that_loses_its_host_again_and_again_has_failed(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
@@ -123,17 +123,17 @@ def test_a_trial_that_loses_its_host_again_and_again_has_failed(
     assert "its host died 3 times" in result["failure"]["reason"]
     assert not result["failure"]["infeasible"]
     proxy.cleanup()
-    assert ray.get(admission.acquire.remote("the next", "a")) is not None
-    ray.get(admission.release.remote("the next"))
+    assert ray.get(host_scheduler.acquire.remote("the next", "a")) is not None
+    ray.get(host_scheduler.release.remote("the next"))
 
 
 def test_a_host_that_died_while_it_was_free_is_no_loss_of_the_next_trial(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
-    idle = ray.get(admission.acquire.remote("before", "a"))
-    ray.get(admission.release.remote("before"))
+    idle = ray.get(host_scheduler.acquire.remote("before", "a"))
+    ray.get(host_scheduler.release.remote("before"))
     ray.kill(idle)
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=3)
     assert "event" in next_event(proxy)
@@ -142,7 +142,7 @@ def test_a_host_that_died_while_it_was_free_is_no_loss_of_the_next_trial(
 
 
 def test_a_trial_whose_host_is_taken_away_on_notice_goes_on_elsewhere(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
@@ -157,7 +157,7 @@ def test_a_trial_whose_host_is_taken_away_on_notice_goes_on_elsewhere(
 
 
 def test_a_trial_that_has_been_stopped_leaves_no_checkpoint(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=6)
     while "objective" not in proxy.step():
@@ -170,7 +170,7 @@ def test_a_trial_that_has_been_stopped_leaves_no_checkpoint(
 
 
 def test_a_trial_that_has_used_up_its_hours_is_stopped_and_its_host_is_free(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
@@ -182,12 +182,12 @@ def test_a_trial_that_has_used_up_its_hours_is_stopped_and_its_host_is_free(
     assert f"at step {results[-1]['event']['step']} (" in results[-1]["stopped"]
     assert results[-1]["event"]["fraction"] < 1
     assert "checkpoints" not in kept(proxy)
-    assert ray.get(admission.acquire.remote("the next", "a")) is not None
-    ray.get(admission.release.remote("the next"))
+    assert ray.get(host_scheduler.acquire.remote("the next", "a")) is not None
+    ray.get(host_scheduler.release.remote("the next"))
 
 
 def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
@@ -206,17 +206,17 @@ def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
     assert "a_collective_that_never_returns" in log
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(hung.ping.remote())
-    assert ray.get(admission.acquire.remote("the next", "a")) is not None
-    ray.get(admission.release.remote("the next"))
+    assert ray.get(host_scheduler.acquire.remote("the next", "a")) is not None
+    ray.get(host_scheduler.release.remote("the next"))
 
 
 def test_a_trial_that_outgrows_its_share_has_one_more_try_with_the_device_alone(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
     proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=11)
-    proxy._folder.write_prediction({"device_memory_bytes": 1 << 20})
+    proxy._folder.write_estimate({"device_memory_bytes": 1 << 20})
     assert proxy._need().memory_bytes == 1 << 20
     first = next_event(proxy)
     ray.get(proxy._host.__ray_call__.remote(out_of_memory_from_now_on))
@@ -230,31 +230,31 @@ def test_a_trial_that_outgrows_its_share_has_one_more_try_with_the_device_alone(
 
 
 def test_when_the_sweep_ends_running_and_waiting_trials_leave_and_none_is_started(
-    admission: Any, model: Path, tmp_path: Path
+    host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:
     import ray
 
     run = RunFolder(tmp_path / "run")
     running, waiting = (open_proxy(run, model, rank=rank) for rank in (9, 10))
     last = next_event(running)
-    place = admission.acquire.remote(waiting._trial_id, "a")
-    ray.get(admission.interrupt.remote())
+    place = host_scheduler.acquire.remote(waiting._trial_id, "a")
+    ray.get(host_scheduler.interrupt.remote())
     assert ray.get(place) is None
     saved = sorted((running._folder.checkpoints_folder).glob("step-*"))
     assert int(saved[-1].name[5:]) >= last["event"]["step"]
     for proxy in (running, waiting):
         assert proxy.step() == {"interrupted": True, "units": proxy._units, "done": True}
         proxy.cleanup()
-    ray.get(admission.reopen.remote())
+    ray.get(host_scheduler.reopen.remote())
 
 
 def hang_from_now_on(host: Any) -> None:
     """Its trial's next event never comes."""
-    from trainables.workers.heartbeat import Watch
+    from trainables.workers.heartbeat import Watchdog
 
     host._running.close()
     host._running = a_collective_that_never_returns()
-    host._watch = Watch(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
+    host._watch = Watchdog(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
 
 
 def a_collective_that_never_returns() -> Iterator[Any]:

@@ -14,7 +14,7 @@ from orchestrator.planning.dry_run import predicted_lines
 from orchestrator.planning.planned_device import PlannedDevice, planned_device
 from orchestrator.sweep import _parser, main, resume_command
 from tests.orchestrator import run_builder, tiny_sweep
-from tests.orchestrator.foretold import LinearPredictions, forecaster
+from tests.orchestrator.predicted import LinearPredictions, forecaster
 
 
 def settings(resources: dict[str, Any], **space: Any) -> SweepConfig:

@@ -10,8 +10,8 @@ from orchestrator.planning.capacity import CUDA, Capacity
 from orchestrator.planning.forecast import Forecast, Forecaster
 from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.foretold import MEBIBYTE, LinearPredictions, forecaster
 from tests.orchestrator.planning.test_planner import config, one
+from tests.orchestrator.predicted import MEBIBYTE, LinearPredictions, forecaster
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
@@ -131,7 +131,7 @@ def test_finished_trials_correct_the_forecasts_made_from_then_on(tmp_path: Any) 
     first = forecasts.of(spec(batch_size=4))
     assert first is not None and first.refusal is None
     folder = TrialFolder(tmp_path / "trial")
-    folder.write_prediction(first.to_json())
+    folder.write_estimate(first.to_json())
     peaks = {"train_peak_memory_bytes": 330.0 * MEBIBYTE, "executed_batch_size": 4.0}
     record = TrialRecord(spec(batch_size=4), folder, FINISHED)
     record.history = [Event("finished", 1, 4, peaks, 1.0)]

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.planning.simulator import Predictions
-from tests.orchestrator.foretold import told
+from orchestrator.planning.simulator import SimulatorClient
+from tests.orchestrator.predicted import told
 
 REQUEST: dict[str, Any] = {
     "trial": {"knobs": {"quantization": "none", "method": "lora"}},
@@ -35,9 +35,9 @@ def program(tmp_path: Path, text: str = ANSWERS) -> tuple[str, ...]:
     return (sys.executable, str(file))
 
 
-def asking(tmp_path: Path, **more: Any) -> tuple[Predictions, list[str]]:
+def asking(tmp_path: Path, **more: Any) -> tuple[SimulatorClient, list[str]]:
     said: list[str] = []
-    made = Predictions(cache=None, warn=said.append, command=program(tmp_path), **more)
+    made = SimulatorClient(cache=None, warn=said.append, command=program(tmp_path), **more)
     return made, said
 
 
@@ -74,7 +74,7 @@ def test_a_process_that_dies_is_said_once_and_nothing_is_predicted_from_then_on(
 
 def test_a_process_that_can_not_be_started_is_no_predictions(tmp_path: Path) -> None:
     said: list[str] = []
-    predictions = Predictions(cache=None, warn=said.append, command=(str(tmp_path / "absent"),))
+    predictions = SimulatorClient(cache=None, warn=said.append, command=(str(tmp_path / "absent"),))
     predictions.start()
     assert predictions.of(REQUEST) is None
     assert len(said) == 1
@@ -101,6 +101,6 @@ def test_a_plan_fetches_nothing_from_the_hub(tmp_path: Path) -> None:
     text = "import os, sys\nfor line in sys.stdin: sys.exit(os.environ['HF_HUB_OFFLINE'])\n"
     said: list[str] = []
     command = program(tmp_path, text)
-    predictions = Predictions(cache=None, warn=said.append, offline=True, command=command)
+    predictions = SimulatorClient(cache=None, warn=said.append, offline=True, command=command)
     assert predictions.of(REQUEST) is None
     assert "has ended: 1." in said[0]

@@ -18,7 +18,7 @@ from orchestrator.predict.comparison import (
     report,
     shortened,
 )
-from orchestrator.predict.models import AskedModel, untrained
+from orchestrator.predict.models import ModelUnderTest, untrained
 from orchestrator.predict.worker_process import ModelAnswers
 from tests.orchestrator.predict.test_questions import DATA
 from tests.orchestrator.run_builder import new_spec
@@ -45,11 +45,11 @@ def compared(name: str, method: str, folder: Path, **given: Any) -> Comparison:
     task = make_task(name, DATA[name](folder))
     examples = task.load("train")[:3]
     spec = new_spec(method=method, model="base_models/small")
-    trial = AskedModel(spec, TrialFolder(folder / spec.trial_id))
+    trial = ModelUnderTest(spec, TrialFolder(folder / spec.trial_id))
     right = [*(task.target(each) for each in examples[:-1]), "?"]
     noted: Mapping[str, Any] = given.pop("noted", {})
     answered = [
-        Answered(AskedModel(untrained(spec)), answers(task, examples, ["", "?", "!"]), {}),
+        Answered(ModelUnderTest(untrained(spec)), answers(task, examples, ["", "?", "!"]), {}),
         Answered(trial, answers(task, examples, right, **given), noted),
     ]
     return Comparison(task, "train", list(enumerate(examples)), answered)

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.predict.models import KINDS, AskedModel, asked_models, names_a_trial, untrained
+from orchestrator.predict.models import (
+    KINDS,
+    ModelUnderTest,
+    asked_models,
+    is_trial_reference,
+    untrained,
+)
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS
@@ -165,14 +171,14 @@ def test_as_many_are_asked_at_once_as_the_sweep_has_noted_or_else_as_were_foreto
     folder = finished(run)
     (trial,) = asked_models([str(folder.path)], with_bases=False)
     assert trial.eval_batch("selection") is None  # as its spec says
-    folder.write_prediction({"eval_batch": 5})
+    folder.write_estimate({"eval_batch": 5})
     assert (trial.eval_batch("selection"), trial.eval_batch("report")) == (5, None)
-    folder.write_prediction({"eval_batch": 500})
+    folder.write_estimate({"eval_batch": 500})
     assert trial.eval_batch("selection") == trial.spec.execution.eval_batch_size
     folder.write_summary({**(folder.summary() or {}), "facts": {"executed_eval_batch": 3}})
     folder.write_report_score({"metrics": {}, "facts": {"executed_eval_batch": 2}})
     assert (trial.eval_batch("selection"), trial.eval_batch("report")) == (3, 2)
-    base = AskedModel(untrained(trial.spec))
+    base = ModelUnderTest(untrained(trial.spec))
     assert base.eval_batch("selection") is None
 
 
@@ -180,7 +186,7 @@ def test_a_baseline_is_asked_as_many_as_its_spec_says_whatever_was_foretold(
     run: RunFolder,
 ) -> None:
     folder = add_baseline(run, outcomes(3))
-    folder.write_prediction({"eval_batch": 5})
+    folder.write_estimate({"eval_batch": 5})
     (base,) = asked_models([str(folder.path)])
     assert base.eval_batch("selection") is None  # so it was judged
 
@@ -194,5 +200,9 @@ def test_a_folder_called_trials_makes_nothing_a_trial(
     assert trial.name == best.trial_id
     (runs / "a-model").symlink_to(base_models / "small")
     monkeypatch.chdir(tmp_path)
-    assert not names_a_trial(str(runs / "a-model")) and not names_a_trial("trials/of-the-hub")
-    assert names_a_trial(str(best.path)) and names_a_trial(str(best.path.parent / "absent"))
+    assert not is_trial_reference(str(runs / "a-model")) and not is_trial_reference(
+        "trials/of-the-hub"
+    )
+    assert is_trial_reference(str(best.path)) and is_trial_reference(
+        str(best.path.parent / "absent")
+    )

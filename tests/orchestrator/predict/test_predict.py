@@ -84,7 +84,7 @@ def test_a_process_that_fails_is_told_with_its_reason(
     models = asked_models([str(next((tmp_path / "run/trials").iterdir()))])
     said: list[str] = []
     with pytest.raises(AnsweringFailedError, match=expected.replace("?", r"\?")):
-        ask(models, split="selection", questions=[0], say=said.append, command=_python(code))
+        ask(models, split="selection", questions=[0], notify=said.append, command=_python(code))
     assert said in ([], ["so"])
 
 
@@ -93,7 +93,9 @@ def test_what_the_process_finds_wrong_is_the_users_to_mend(tmp_path: Path) -> No
     models = asked_models([str(folder.path)])
     told = json.dumps({"errors": ["the data have changed", "and the prompt"]})
     with pytest.raises(InputError, match="the data have changed\nand the prompt"):
-        ask(models, split="report", questions=[0], say=print, command=_python(f"print({told!r})"))
+        ask(
+            models, split="report", questions=[0], notify=print, command=_python(f"print({told!r})")
+        )
 
 
 def _python(code: str) -> Sequence[str]:
@@ -120,7 +122,7 @@ def test_the_process_is_told_with_how_many_questions_at_once_a_sweep_has_asked(
     folder.write_summary({"state": "finished", "facts": {"executed_eval_batch": 3}})
     models = asked_models([str(folder.path)])
     with pytest.raises(AnsweringFailedError, match="it is 3"):
-        ask(models, split="selection", questions=[0], say=print, command=_python(_ECHO))
+        ask(models, split="selection", questions=[0], notify=print, command=_python(_ECHO))
 
 
 _ECHO = """

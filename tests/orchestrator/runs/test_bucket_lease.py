@@ -22,7 +22,7 @@ from trainables.errors import InputError
 from trainables.storage.bucket_store import BucketStore
 from trainables.storage.errors import StorageError
 from trainables.storage.mirror import Mirror
-from trainables.storage.object_store import ObjectStore, Patience, Tag
+from trainables.storage.object_store import ObjectStore, Tag, Timeouts
 from trainables.storage.run_folder import RunFolder
 
 LOCK = "driver.lock"
@@ -62,7 +62,7 @@ class Stuck:
         self._store = store
         self.tries = 0
 
-    def with_patience(self, patience: Patience) -> Stuck:
+    def with_timeouts(self, patience: Timeouts) -> Stuck:
         assert patience.retry_seconds + patience.request_seconds < 20.0 - 2.0
         return self
 
@@ -164,7 +164,7 @@ def test_one_of_another_host_is_watched_by_our_own_clock_and_taken_over(
 ) -> None:
     store.put(LOCK, elsewhere(heartbeat=time.time() + 3600))  # its clock says it has just beaten
     said: list[str] = []
-    with LeaseInBucket(run, say=said.append):
+    with LeaseInBucket(run, notify=said.append):
         assert holder(store)["nonce"] != "theirs"
     assert "waiting up to" in said[0]
     assert "on far" in said[0]
@@ -182,7 +182,7 @@ def test_one_of_another_host_that_beats_is_left_alone(run: RunFolder, store: Obj
     heart.start()
     try:
         with pytest.raises(InputError, match="on far is running this sweep"):
-            LeaseInBucket(run, say=lambda text: None).__enter__()
+            LeaseInBucket(run, notify=lambda text: None).__enter__()
     finally:
         over.set()
         heart.join()
@@ -199,7 +199,7 @@ def test_of_many_drivers_at_once_one_holds_it(
     together = cast("ObjectStore", Together(store, 6))
 
     def drive(number: int) -> bool:
-        own = LeaseInBucket(machine(together, tmp_path / str(number)), say=lambda text: None)
+        own = LeaseInBucket(machine(together, tmp_path / str(number)), notify=lambda text: None)
         try:
             with own:
                 held.append(number)

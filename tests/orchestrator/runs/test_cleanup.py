@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runs.cleanup import discard_beaten_models
+from orchestrator.runs.cleanup import discard_dominated_models
 from tests.orchestrator.run_builder import add_trial, new_run
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
@@ -26,27 +26,27 @@ def with_model(run: RunFolder, rank: int, *, state: str = "finished") -> TrialFo
 
 
 def test_the_models_of_beaten_trials_go_and_their_results_stay(run: RunFolder) -> None:
-    winner, beaten = with_model(run, 4), with_model(run, 8)
-    said = discard_beaten_models(run, keep={winner.trial_id})
+    winner, dominated = with_model(run, 4), with_model(run, 8)
+    said = discard_dominated_models(run, keep={winner.trial_id})
     assert said == "Removed the models of 1 beaten trials (0.0 MiB)."
-    assert winner.model_folder.is_dir() and not beaten.model_folder.exists()
-    assert beaten.done and beaten.is_sound()
-    assert beaten.damaged_adapter() == []
-    assert beaten.model_was_removed and not winner.model_was_removed
-    assert discard_beaten_models(run, keep={winner.trial_id}) is None
+    assert winner.model_folder.is_dir() and not dominated.model_folder.exists()
+    assert dominated.done and dominated.is_sound()
+    assert dominated.damaged_adapter() == []
+    assert dominated.model_was_removed and not winner.model_was_removed
+    assert discard_dominated_models(run, keep={winner.trial_id}) is None
 
 
 def test_a_trial_that_is_not_done_keeps_what_it_has(run: RunFolder) -> None:
     folder = with_model(run, 4)
     folder.discard_result()
-    assert discard_beaten_models(run, keep=()) is None
+    assert discard_dominated_models(run, keep=()) is None
     assert folder.model_folder.is_dir()
 
 
 def test_adapters_stay(run: RunFolder) -> None:
     folder = add_trial(run, right=[1, 0], rank=4)
     folder.write_adapter(_save)
-    assert discard_beaten_models(run, keep=()) is None
+    assert discard_dominated_models(run, keep=()) is None
     assert folder.adapter_folder.is_dir()
 
 

@@ -160,7 +160,7 @@ def test_a_driver_on_another_host_is_believed_while_its_heart_beats(
     with holder(run, beat=impatient, host="another-host", clock_offset=clock_offset):
         said: list[str] = []
         with pytest.raises(InputError, match="on another-host is running"):
-            Lease(run, say=said.append).__enter__()
+            Lease(run, notify=said.append).__enter__()
         (line,) = said
         assert "on another-host held this sweep" in line and "up to 6 s" in line
 
@@ -178,7 +178,7 @@ def test_a_process_that_can_not_be_seen_from_here_is_watched_and_not_called_dead
     )
     beats.start()
     with pytest.raises(InputError, match="is running this sweep"):
-        Lease(run, say=lambda text: None).__enter__()
+        Lease(run, notify=lambda text: None).__enter__()
     beats.join()
 
 
@@ -220,7 +220,7 @@ def test_nonsense_in_its_place_stops_nobody(
     run.lock_file.write_bytes(nonsense)
     assert read_lease(run.lock_file) is None
     assert read_driver(run) is None
-    with Lease(run, say=lambda text: None):
+    with Lease(run, notify=lambda text: None):
         assert read_lease(run.lock_file) is not None
 
 
@@ -231,7 +231,7 @@ def test_a_driver_on_another_host_is_taken_over_after_three_missed_heartbeats(
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
     leave(run, host="another-host", heartbeat=time.time() - ago)
     began = time.monotonic()
-    with Lease(run, say=lambda text: None):
+    with Lease(run, notify=lambda text: None):
         assert time.monotonic() - began >= 3 * 0.2
         assert (read_lease(run.lock_file) or {})["pid"] == os.getpid()
 
@@ -242,7 +242,7 @@ def test_one_that_is_just_being_written_is_respected(run: RunFolder, impatient: 
     writes = threading.Timer(1.0, leave, args=[run], kwargs={"host": "another-host"})
     writes.start()
     with pytest.raises(InputError, match="on another-host is running"):
-        Lease(run, say=lambda text: None).__enter__()
+        Lease(run, notify=lambda text: None).__enter__()
     writes.join()
 
 
@@ -252,7 +252,7 @@ def test_one_that_was_never_written_to_its_end_is_taken_over(
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
     run.path.mkdir(parents=True)
     run.lock_file.write_text('{"host": "')
-    with Lease(run, say=lambda text: None):
+    with Lease(run, notify=lambda text: None):
         assert read_lease(run.lock_file) is not None
 
 

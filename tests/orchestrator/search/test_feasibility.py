@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config.reader import from_mapping
-from orchestrator.search.feasibility import FREE_REFUSALS, Fitting
+from orchestrator.search.feasibility import FREE_REFUSALS, FeasibilityModel
 from orchestrator.space.tree import grid
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish
@@ -100,20 +100,20 @@ def live(
     search = {"algorithm": algorithm, "trials": 10_000, "seed": seed}
     value = tiny_sweep.mapping(search=search, scheduler="none")
     value["space"] = {"prompt": "statements", **hardware.space, **more}
-    agenda, ledger, _ = tiny_sweep.agenda(RunFolder(folder), from_mapping(value))
+    trial_queue, ledger, _ = tiny_sweep.trial_queue(RunFolder(folder), from_mapping(value))
     launched: list[tuple[Knobs, bool]] = []
-    running = [record for _ in range(2) if (record := agenda.next()) is not None]
+    running = [record for _ in range(2) if (record := trial_queue.next()) is not None]
     while running and len(launched) < launches:
         record = running.pop(0)
         knobs = record.spec.knobs
         fits = not record.is_trial or hardware.fits(knobs, seed)
         if fits:
-            finish(agenda, ledger, record, value=knobs.get("rank", 1) / 64)
+            finish(trial_queue, ledger, record, value=knobs.get("rank", 1) / 64)
         else:
             ledger.infeasible(record, "OutOfMemoryError: CUDA out of memory.")
-            agenda.ended(record)
+            trial_queue.ended(record)
         launched += [(knobs, fits)] if record.is_trial else []
-        while len(running) < 2 and (following := agenda.next()) is not None:
+        while len(running) < 2 and (following := trial_queue.next()) is not None:
             running.append(following)
     return launched
 
@@ -179,7 +179,7 @@ def knobs(**given: Any) -> dict[str, Any]:
 
 
 def test_a_refusal_rules_out_what_needs_at_least_as_much() -> None:
-    fitting = Fitting(["batch_size", "rank"])
+    fitting = FeasibilityModel(["batch_size", "rank"])
     fitting.learn("small", knobs(batch_size=4), fits=False)
     assert fitting.rules_out(knobs(batch_size=8, learning_rate=0.5)) == "small"
     assert fitting.rules_out(knobs(batch_size=2)) is None
@@ -188,7 +188,7 @@ def test_a_refusal_rules_out_what_needs_at_least_as_much() -> None:
 
 def test_a_refusal_that_a_larger_success_contradicts_rules_out_nothing() -> None:
     """Somebody else may have had the memory at that time."""
-    fitting = Fitting(["batch_size", "rank"])
+    fitting = FeasibilityModel(["batch_size", "rank"])
     for place in range(20):
         fitting.learn(str(place), knobs(model="b", batch_size=64 + place), fits=False)
     fitting.learn("unlucky", knobs(batch_size=4), fits=False)
@@ -198,23 +198,23 @@ def test_a_refusal_that_a_larger_success_contradicts_rules_out_nothing() -> None
 
 
 def test_the_last_word_on_a_trial_counts() -> None:
-    fitting = Fitting(["batch_size"])
-    before = fitting.odds(knobs(batch_size=4))
+    fitting = FeasibilityModel(["batch_size"])
+    before = fitting.fit_probability(knobs(batch_size=4))
     fitting.learn("one", knobs(batch_size=4), fits=True)
     fitting.learn("one", knobs(batch_size=4), fits=False)
     assert fitting.rules_out(knobs(batch_size=4)) == "one"
-    assert fitting.odds(knobs(batch_size=4)) < before
+    assert fitting.fit_probability(knobs(batch_size=4)) < before
 
 
 def test_what_needs_less_than_a_success_fits_almost_surely() -> None:
-    fitting = Fitting(["batch_size", "sequence_length"])
-    assert fitting.odds(knobs(batch_size=2)) == pytest.approx(0.5)
+    fitting = FeasibilityModel(["batch_size", "sequence_length"])
+    assert fitting.fit_probability(knobs(batch_size=2)) == pytest.approx(0.5)
     fitting.learn("large", knobs(batch_size=8), fits=True)
-    assert fitting.odds(knobs(batch_size=2)) > 0.9
+    assert fitting.fit_probability(knobs(batch_size=2)) > 0.9
 
 
 def test_an_interaction_of_knobs_is_learnt() -> None:
-    fitting = Fitting(["model", "quantization", "optimizer"])
+    fitting = FeasibilityModel(["model", "quantization", "optimizer"])
     cells = itertools.product("ab", ["none", "nf4"], ["adamw", "sgd"])
     unseen = [("b", "nf4", "sgd"), ("a", "nf4", "sgd")]
     for place, cell in enumerate([*cells] * 3):
@@ -222,20 +222,20 @@ def test_an_interaction_of_knobs_is_learnt() -> None:
             model, quantization, optimizer = cell
             seen = knobs(model=model, quantization=quantization, optimizer=optimizer)
             fitting.learn(str(place), seen, fits=(model == "a") == (quantization == "none"))
-    assert fitting.odds(knobs(model="b", quantization="nf4", optimizer="sgd")) > 0.7
-    assert fitting.odds(knobs(model="a", quantization="nf4", optimizer="sgd")) < 0.3
+    assert fitting.fit_probability(knobs(model="b", quantization="nf4", optimizer="sgd")) > 0.7
+    assert fitting.fit_probability(knobs(model="a", quantization="nf4", optimizer="sgd")) < 0.3
 
 
 def test_only_a_share_of_launches_is_risked_once_enough_were_refused() -> None:
-    fitting = Fitting(["model"])
-    assert fitting.worth_a_try(0.01)
+    fitting = FeasibilityModel(["model"])
+    assert fitting.is_worth_trying(0.01)
     for place in range(FREE_REFUSALS):
         fitting.learn(str(place), knobs(model=f"m{place}"), fits=False)
-    assert not fitting.worth_a_try(0.1)
-    assert fitting.worth_a_try(0.5)
+    assert not fitting.is_worth_trying(0.1)
+    assert fitting.is_worth_trying(0.5)
     fitting.launched("risky", knobs(model="another"))
-    assert not fitting.worth_a_try(0.5)
+    assert not fitting.is_worth_trying(0.5)
     for place in range(20):
         fitting.launched(f"good {place}", knobs(model="good"))
         fitting.learn(f"good {place}", knobs(model="good"), fits=True)
-    assert fitting.worth_a_try(0.5)
+    assert fitting.is_worth_trying(0.5)

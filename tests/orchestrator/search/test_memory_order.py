@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.search.memory_order import FREE, ORDERED, Need
+from orchestrator.search.memory_order import FREE, ORDERED, MemoryDemand
 from trainables.spec.knobs import KNOBS, canonical
 
 MIDDLE: dict[str, Any] = {
@@ -23,8 +23,8 @@ MIDDLE: dict[str, Any] = {
 
 
 def is_at_least(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return Need.of(canonical({**MIDDLE, **one})).is_at_least(
-        Need.of(canonical({**MIDDLE, **other}))
+    return MemoryDemand.of(canonical({**MIDDLE, **one})).is_at_least(
+        MemoryDemand.of(canonical({**MIDDLE, **other}))
     )
 
 
@@ -98,14 +98,14 @@ def test_some_knobs_matter_only_by_whether_they_are_used() -> None:
 
 
 def test_a_batch_that_shrinks_to_what_fits_was_refused_with_one_row() -> None:
-    def automatic(**knobs: Any) -> Need:
-        return Need.of(canonical({**MIDDLE, "batch_size": "auto", **knobs}))
+    def automatic(**knobs: Any) -> MemoryDemand:
+        return MemoryDemand.of(canonical({**MIDDLE, "batch_size": "auto", **knobs}))
 
     assert automatic(rank=64).is_at_least(automatic())
     assert not automatic().is_at_least(automatic(rank=64))
     assert automatic(effective_batch_size=2).is_at_least(automatic(effective_batch_size=32))
     assert not automatic(effective_batch_size=1).is_at_least(automatic(effective_batch_size=32))
-    assert not Need.of(canonical({**MIDDLE, "batch_size": 512})).is_at_least(automatic())
+    assert not MemoryDemand.of(canonical({**MIDDLE, "batch_size": 512})).is_at_least(automatic())
 
 
 def test_each_knob_is_known_by_name() -> None:

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.execution.driver import Driver
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.searcher import Search
-from orchestrator.search.trial_queue import Agenda
+from orchestrator.search.trial_queue import TrialQueue
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish, rung
 from trainables.storage.run_folder import RunFolder
@@ -22,10 +22,10 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "runs" / "tiny")
 
 
-def next_trial(agenda: Agenda) -> TrialRecord:
-    record = agenda.next()
+def next_trial(trial_queue: TrialQueue) -> TrialRecord:
+    record = trial_queue.next()
     assert record is not None
-    return record if record.is_trial else next_trial(agenda)
+    return record if record.is_trial else next_trial(trial_queue)
 
 
 def loaded(run: RunFolder, search: Search) -> Any:
@@ -33,22 +33,22 @@ def loaded(run: RunFolder, search: Search) -> Any:
     return optuna.load_study(study_name=None, storage=f"sqlite:///{run.study_file}")
 
 
-def start(run: RunFolder, **sections: Any) -> tuple[Agenda, Ledger, Search]:
-    agenda, ledger, _ = tiny_sweep.agenda(run, tiny_sweep.config(**sections))
-    return agenda, ledger, agenda._search
+def start(run: RunFolder, **sections: Any) -> tuple[TrialQueue, Ledger, Search]:
+    trial_queue, ledger, _ = tiny_sweep.trial_queue(run, tiny_sweep.config(**sections))
+    return trial_queue, ledger, trial_queue._search
 
 
 def test_each_trial_is_there_with_all_that_is_known_of_it(run: RunFolder) -> None:
-    agenda, ledger, search = start(run, search={"algorithm": "tpe", "trials": 4})
-    finished, stopped, refused, running = (next_trial(agenda) for _ in range(4))
-    finish(agenda, ledger, finished, value=0.5)
+    trial_queue, ledger, search = start(run, search={"algorithm": "tpe", "trials": 4})
+    finished, stopped, refused, running = (next_trial(trial_queue) for _ in range(4))
+    finish(trial_queue, ledger, finished, value=0.5)
     event = rung(0.25, units=8, fraction=0.25)
     stopped.history.append(event)
-    agenda.rung(stopped, event)
+    trial_queue.rung(stopped, event)
     ledger.stopped(stopped)
-    agenda.ended(stopped)
+    trial_queue.ended(stopped)
     ledger.infeasible(refused, "OutOfMemoryError")
-    agenda.ended(refused)
+    trial_queue.ended(refused)
     study = loaded(run, search)
     assert study.study_name == "tiny"
     found = {trial.user_attrs["trial_id"]: trial for trial in study.trials}
@@ -66,27 +66,27 @@ def test_each_trial_is_there_with_all_that_is_known_of_it(run: RunFolder) -> Non
 
 
 def test_it_is_whole_after_a_resume_and_takes_the_place_of_the_old_one(run: RunFolder) -> None:
-    agenda, ledger, search = start(run)
-    finish(agenda, ledger, next_trial(agenda))
+    trial_queue, ledger, search = start(run)
+    finish(trial_queue, ledger, next_trial(trial_queue))
     loaded(run, search)
-    agenda, ledger, search = start(run)
-    finish(agenda, ledger, next_trial(agenda))
+    trial_queue, ledger, search = start(run)
+    finish(trial_queue, ledger, next_trial(trial_queue))
     assert [trial.state.name for trial in loaded(run, search).trials] == ["COMPLETE"] * 2
 
 
 def test_what_was_no_trial_of_the_sweep_is_not_there(run: RunFolder) -> None:
     """Draws that were not taken, and configurations asked for again."""
-    agenda, ledger, search = start(run, search={"algorithm": "random", "trials": 40})
-    while (record := agenda.next()) is not None:
-        finish(agenda, ledger, record)
+    trial_queue, ledger, search = start(run, search={"algorithm": "random", "trials": 40})
+    while (record := trial_queue.next()) is not None:
+        finish(trial_queue, ledger, record)
     assert len(search.study.trials) > 4
     assert len(loaded(run, search).trials) == 4
 
 
 def test_several_objectives_keep_their_directions(run: RunFolder) -> None:
     names = ["em_acc", "train_peak_memory_bytes"]
-    agenda, ledger, search = start(run, objective=names, scheduler="none")
-    finish(agenda, ledger, next_trial(agenda))
+    trial_queue, ledger, search = start(run, objective=names, scheduler="none")
+    finish(trial_queue, ledger, next_trial(trial_queue))
     study = loaded(run, search)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert study.trials[0].values == [pytest.approx(0.5, abs=0.1), float("inf")]

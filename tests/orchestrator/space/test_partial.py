@@ -11,7 +11,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from orchestrator.space.enumeration import walk
+from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete, has
 from orchestrator.space.tree import Space
@@ -123,5 +123,5 @@ def test_it_must_be_a_mapping() -> None:
 @settings(max_examples=40, deadline=None)
 def test_every_configuration_of_a_space_can_be_given(value: dict[str, Any], place: int) -> None:
     parsed = parse_space(value)
-    found = list(itertools.islice(walk(parsed), place + 1))[-1]
+    found = list(itertools.islice(grid_configurations(parsed), place + 1))[-1]
     assert complete(parsed, (), found[0], "here") == found

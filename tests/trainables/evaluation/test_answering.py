@@ -46,7 +46,7 @@ def noted(spec: TrialSpec, folder: Path, split: str = "selection") -> list[dict[
 
 
 def ask(models: list[Asked], questions: list[int], split: str = "selection") -> list[Answers]:
-    found = answers(models, split=split, questions=questions, say=lambda text: None)
+    found = answers(models, split=split, questions=questions, notify=lambda text: None)
     by_place = dict(found)
     return [by_place[at] for at in range(len(models))]
 

@@ -14,17 +14,17 @@ from trainables.data.batches import IGNORED, collate, length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import Evaluation, answer, evaluate
 from trainables.evaluation.generation import EndOfLine
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.memory_peak import PeakMemory
 from trainables.training.loop import train
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
 @pytest.fixture
-def trial(tiny_llama: Path, tmp_path: Path) -> Trial:
+def trial(tiny_llama: Path, tmp_path: Path) -> TrialContext:
     return make_trial(make_spec(tiny_llama, method="untrained"), tmp_path)
 
 
-def test_the_loss_is_the_mean_over_completion_tokens(trial: Trial) -> None:
+def test_the_loss_is_the_mean_over_completion_tokens(trial: TrialContext) -> None:
     encoded = trial.data.split("selection")
     total, count = 0.0, 0
     for index in range(len(encoded)):
@@ -39,13 +39,15 @@ def test_the_loss_is_the_mean_over_completion_tokens(trial: Trial) -> None:
     assert _evaluate(trial).metrics["eval_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_answers_are_those_of_greedy_decoding_without_a_cache_or_padding(trial: Trial) -> None:
+def test_answers_are_those_of_greedy_decoding_without_a_cache_or_padding(
+    trial: TrialContext,
+) -> None:
     predictions = _evaluate(trial).predictions
     for row, prompt in zip(predictions, trial.data.split("selection").prompts, strict=True):
         assert row["prediction"] == _greedy(trial, prompt)
 
 
-def test_every_question_has_its_prediction_in_the_order_of_the_data(trial: Trial) -> None:
+def test_every_question_has_its_prediction_in_the_order_of_the_data(trial: TrialContext) -> None:
     evaluation = _evaluate(trial)
     examples = trial.data.split("selection").examples
     assert [row["id"] for row in evaluation.predictions] == [example.id for example in examples]
@@ -69,7 +71,7 @@ def test_every_step_and_every_batch_of_an_evaluation_is_a_heartbeat(
 
 
 def test_some_questions_are_answered_in_the_batches_of_them_all(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
+    trial: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[list[list[int]]] = []
     generate = trial.base.model.generate
@@ -98,7 +100,7 @@ def test_some_questions_are_answered_in_the_batches_of_them_all(
         given.clear()
 
 
-def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: Trial) -> None:
+def test_evaluating_changes_neither_the_mode_nor_the_random_generator(trial: TrialContext) -> None:
     model = trial.base.model
     before = torch.get_rng_state()
     model.train()
@@ -120,7 +122,9 @@ def test_a_line_ends_at_the_first_newline_after_something_to_read(tiny_llama: Pa
     assert seen == [[False, False, False], [False, False, True], [True, False, False]]
 
 
-def test_a_prompt_near_the_last_position_does_not_cut_its_neighbours_short(trial: Trial) -> None:
+def test_a_prompt_near_the_last_position_does_not_cut_its_neighbours_short(
+    trial: TrialContext,
+) -> None:
     encoded = trial.data.split("selection")
     full = (encoded.prompts[0] * 10)[: 512 - 2]
     crowded = replace(encoded, prompts=(full, *encoded.prompts[1:]))
@@ -136,18 +140,18 @@ def test_batches_hold_every_index_once_the_longest_first() -> None:
     assert length_sorted([], batch_size=2) == []
 
 
-def _evaluate(trial: Trial, encoded: Encoded | None = None) -> Evaluation:
+def _evaluate(trial: TrialContext, encoded: Encoded | None = None) -> Evaluation:
     return evaluate(
         trial.base.model,
         trial.base,
         task=trial.data.task,
         encoded=encoded or trial.data.split("selection"),
         execution=trial.spec.execution,
-        peak=TensorPeak(trial.base.model, trial.base.device),
+        peak=PeakMemory(trial.base.model, trial.base.device),
     )
 
 
-def _greedy(trial: Trial, prompt: tuple[int, ...]) -> str:
+def _greedy(trial: TrialContext, prompt: tuple[int, ...]) -> str:
     written: list[int] = []
     for token in _most_likely(trial, prompt, written):
         written.append(token)
@@ -159,7 +163,7 @@ def _greedy(trial: Trial, prompt: tuple[int, ...]) -> str:
     return str(text.strip().partition("\n")[0].rstrip())
 
 
-def _most_likely(trial: Trial, prompt: tuple[int, ...], written: list[int]) -> Iterator[int]:
+def _most_likely(trial: TrialContext, prompt: tuple[int, ...], written: list[int]) -> Iterator[int]:
     while True:
         ids = torch.tensor([[*prompt, *written]])
         with torch.no_grad():

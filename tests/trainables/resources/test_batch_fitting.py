@@ -18,8 +18,8 @@ import torch
 from tests.tiny_trials import assert_same_curve, make_spec, make_trial, run
 from trainables.evaluation import loss
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.resources.batch_fitting import Fitting, foretold_rows
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.batch_fitting import BatchShrinker, predicted_batch_size
+from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.trial_folder import TrialFolder
@@ -35,7 +35,7 @@ LONG = Budget(train_examples=22, eval_examples=3, rungs=(0.5, 1.0))  # of 6: fou
 
 def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
     tried: list[int] = []
-    fitting = Fitting(13)
+    fitting = BatchShrinker(13)
     assert fitting.fit(_at_most(3, tried)) == 2
     assert fitting.fit(_at_most(3, tried)) == 2
     assert tried == [13, 7, 4, 2, 2]
@@ -55,7 +55,7 @@ def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
     ids=repr,
 )
 def test_it_begins_with_as_many_rows_as_are_foretold_to_fit(prediction: Any, rows: int) -> None:
-    assert foretold_rows(prediction, most=13) == rows
+    assert predicted_batch_size(prediction, most=13) == rows
 
 
 def test_a_trial_begins_with_the_rows_of_its_prediction_and_is_the_same_curve(
@@ -64,7 +64,7 @@ def test_a_trial_begins_with_the_rows_of_its_prediction_and_is_the_same_curve(
     spec = make_spec(tiny_llama, **SIX)
     whole = run(spec, tmp_path / "whole")
     trial = make_trial(spec, tmp_path / "foretold")
-    trial.folder.write_prediction({"micro_batch": 4})
+    trial.folder.write_estimate({"micro_batch": 4})
     events = list(train(trial))
     assert {event.metrics["executed_batch_size"] for event in events} == {4.0}
     assert [event.units for event in events] == [event.units for event in whole]
@@ -81,21 +81,21 @@ def test_what_did_not_fit_is_undone_before_it_is_tried_again() -> None:
         told.append(f"try {rows}")
         _at_most(1, [])(rows)
 
-    Fitting(4).fit(attempt, undo=lambda: told.append("undo"))
+    BatchShrinker(4).fit(attempt, undo=lambda: told.append("undo"))
     assert told == ["try 4", "undo", "try 2", "undo", "try 1"]
 
 
 @pytest.mark.parametrize(("rows", "may_shrink"), [(1, True), (8, False)])
 def test_where_there_can_not_be_fewer_rows_the_error_stays(rows: int, may_shrink: bool) -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        Fitting(rows, may_shrink=may_shrink).fit(_at_most(0, []))
+        BatchShrinker(rows, may_shrink=may_shrink).fit(_at_most(0, []))
 
 
 def test_a_real_failed_allocation_shrinks_too() -> None:
     def attempt(rows: int) -> int:
         return torch.empty(1 << (45 + rows), dtype=torch.uint8).ndim if rows > 1 else 0
 
-    assert Fitting(4).fit(attempt) == 0
+    assert BatchShrinker(4).fit(attempt) == 0
 
 
 def test_where_all_fits_at_once_a_step_is_one_batch(tiny_llama: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_evaluation_begins_with_the_rows_that_are_foretold_to_fit(
 
     monkeypatch.setattr("trainables.training.loop.evaluate", noting)
     trial = make_trial(make_spec(tiny_llama), tmp_path)
-    trial.folder.write_prediction({"eval_batch": 3})
+    trial.folder.write_estimate({"eval_batch": 3})
     list(train(trial))
     assert {options["execution"].eval_batch_size for options in given} == {3}
     assert {options["may_shrink"] for options in given} == {True}  # a worker alone
@@ -251,7 +251,7 @@ def test_what_may_not_shrink_is_not_judged_anew_with_fewer_rows(
             task=trial.data.task,
             encoded=trial.data.split("selection"),
             execution=trial.spec.execution,
-            peak=TensorPeak(trial.base.model, trial.base.device),
+            peak=PeakMemory(trial.base.model, trial.base.device),
             after_batch=lambda: heard.append(None),
             may_shrink=False,
         )

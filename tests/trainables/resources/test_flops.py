@@ -14,14 +14,20 @@ import torch
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
 from trainables.data.batches import IGNORED, Batch, collate, length_sorted
 from trainables.resources.estimate import FlopRates
-from trainables.resources.flops import Generation, Pass, batch_pass, rates_of, total_flops
+from trainables.resources.flops import (
+    ForwardBackward,
+    Generation,
+    batch_forward_backward,
+    rates_of,
+    total_flops,
+)
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.training import checkpoint
 from trainables.training.engine import Engine
 from trainables.training.loop import train
 from trainables.training.progress import Progress, last_progress
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 TRAINING = {"token": 6.0, "pair": 3.0, "logit": 12.0}
 FORWARD = {"token": 2.0, "pair": 1.0, "logit": 4.0}
@@ -30,10 +36,10 @@ BUDGET = Budget(train_examples=32, eval_examples=3, rungs=(0.25, 1.0))
 OFTEN = dataclasses.replace(EXECUTION, checkpoint_seconds=0.0)
 
 
-def trial_of(spec: TrialSpec, folder: Path, *, prediction: Any = PREDICTION) -> Trial:
+def trial_of(spec: TrialSpec, folder: Path, *, prediction: Any = PREDICTION) -> TrialContext:
     trial = make_trial(spec, folder)
     if prediction is not None:
-        trial.folder.write_prediction(prediction)
+        trial.folder.write_estimate(prediction)
     return trial
 
 
@@ -46,9 +52,9 @@ def flops(event: Event) -> tuple[float, float]:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[ForwardBackward]:
     """The micro-batches that training gave to the engine, as their tensors are."""
-    passes: list[Pass] = []
+    passes: list[ForwardBackward] = []
     accumulate = Engine.accumulate
 
     def noted(engine: Engine, batch: Batch, **given: Any) -> float:
@@ -62,7 +68,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
 
 @pytest.mark.slow
 def test_training_counts_the_micro_batches_that_ran_with_their_padding(
-    seen: list[Pass], tiny_llama: Path, tmp_path: Path
+    seen: list[ForwardBackward], tiny_llama: Path, tmp_path: Path
 ) -> None:
     spec = make_spec(tiny_llama, batch_size=2, gradient_accumulation=2)
     events = list(train(trial_of(spec, tmp_path)))
@@ -76,7 +82,9 @@ def test_training_counts_the_micro_batches_that_ran_with_their_padding(
 def test_the_work_of_a_batch_is_that_of_its_tensors(tiny_llama: Path, tmp_path: Path) -> None:
     data = make_trial(make_spec(tiny_llama), tmp_path).data.split("train")
     for indices in ([0], [1, 2, 3], list(range(10))):
-        assert batch_pass(data, indices) == _of_tensors(collate(data, indices, pad_token=0))
+        assert batch_forward_backward(data, indices) == _of_tensors(
+            collate(data, indices, pad_token=0)
+        )
 
 
 def test_an_evaluation_counts_its_losses_and_the_steps_of_its_answers(
@@ -102,7 +110,7 @@ def test_an_evaluation_counts_its_losses_and_the_steps_of_its_answers(
     ]
     selection, report = (trial.data.split(name) for name in ("selection", "report"))
     losses = [
-        batch_pass(data, indices)
+        batch_forward_backward(data, indices)
         for data in (selection, report)
         for indices in length_sorted([data.length(at) for at in range(len(data))], batch_size=4)
     ]
@@ -156,7 +164,7 @@ def test_work_that_was_counted_in_part_only_is_not_told(
     running = train(trial)
     next(running)
     running.close()
-    trial.folder.write_prediction({} if predicted == "before" else PREDICTION)
+    trial.folder.write_estimate({} if predicted == "before" else PREDICTION)
     events = list(train(trial))
     assert all("train_flops" not in event.metrics for event in events)
 
@@ -210,15 +218,15 @@ def test_rates_that_cannot_be_read_are_none() -> None:
     assert found is not None and found.training.logit == 12.0
 
 
-def _of_workers(trial: Trial, workers: int) -> Trial:
+def _of_workers(trial: TrialContext, workers: int) -> TrialContext:
     knobs = {**trial.spec.knobs, "workers": workers}
     return dataclasses.replace(trial, spec=dataclasses.replace(trial.spec, knobs=knobs))
 
 
-def _of_tensors(batch: Batch) -> Pass:
+def _of_tensors(batch: Batch) -> ForwardBackward:
     rows, length = batch.input_ids.shape
     asked = (batch.labels[:, 1:] != IGNORED).any(dim=0)
-    return Pass(rows=rows, length=length, positions=int(asked.sum()))
+    return ForwardBackward(rows=rows, length=length, positions=int(asked.sum()))
 
 
 def _nothing(*given: Any, **named: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tests.tiny_trials import BUDGET, make_spec, run, shared_base
 from trainables.resources import memory_peak
-from trainables.resources.memory_peak import TensorPeak
+from trainables.resources.memory_peak import PeakMemory
 from trainables.training import loop
 from trainables.training.progress import Progress
 
@@ -20,12 +20,12 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
-def peak(tiny_llama: Path) -> TensorPeak:
-    return TensorPeak(shared_base(make_spec(tiny_llama)).model, torch.device("cpu"))
+def peak(tiny_llama: Path) -> PeakMemory:
+    return PeakMemory(shared_base(make_spec(tiny_llama)).model, torch.device("cpu"))
 
 
 def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
-    peak: TensorPeak, tiny_llama: Path
+    peak: PeakMemory, tiny_llama: Path
 ) -> None:
     weights = shared_base(make_spec(tiny_llama)).weight_bytes
     with peak.over(representative=True):
@@ -38,7 +38,7 @@ def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
 
 
 def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_count(
-    peak: TensorPeak,
+    peak: PeakMemory,
 ) -> None:
     with peak.over(representative=False):
         torch.empty(MEBIBYTE)
@@ -52,7 +52,7 @@ def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_c
 
 
 def test_what_an_earlier_stretch_made_and_only_now_goes_does_not_lower_the_peak(
-    peak: TensorPeak, tiny_llama: Path
+    peak: PeakMemory, tiny_llama: Path
 ) -> None:
     weights = shared_base(make_spec(tiny_llama)).weight_bytes
     with peak.over(representative=True):
@@ -72,7 +72,7 @@ def test_what_a_four_bit_layer_allocates_inside_its_kernel_is_seen() -> None:
     layer = layer.to("cpu")
     layer.weight = layer.weight.to("cpu")
     layer.support_avx512bf16_for_cpu = False
-    peak = TensorPeak(torch.nn.Identity(), torch.device("cpu"))
+    peak = PeakMemory(torch.nn.Identity(), torch.device("cpu"))
     with torch.no_grad(), peak.over(representative=True):
         layer(torch.randn(1, 1024))
     assert peak.bytes > 4 * MEBIBYTE  # the dequantized weight
@@ -120,7 +120,7 @@ def test_the_process_peak_starts_again_when_reset() -> None:
 
 
 def test_what_a_device_has_seen_is_kept_through_attempts_and_told_at_rungs(
-    peak: TensorPeak,
+    peak: PeakMemory,
 ) -> None:
     progress = Progress(device_peaks={"reserved_peak_memory_bytes": 7})
     assert peak.device_peaks == {}  # on a CPU

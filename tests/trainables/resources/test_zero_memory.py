@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainables.resources.estimate import FlopRates, Prediction, Term
+from trainables.resources.estimate import Estimate, FlopRates, Term
 from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
 from trainables.spec.knobs import canonical
 
@@ -25,14 +25,14 @@ def judged(**knobs: Any) -> tuple[int, int]:
     return sharded_eval_bytes(prediction, given), kept_bytes(prediction, given)
 
 
-def _predicted(**knobs: Any) -> tuple[Prediction, dict[str, Any]]:
+def _predicted(**knobs: Any) -> tuple[Estimate, dict[str, Any]]:
     there = WEIGHTS if knobs.get("gradient_accumulation", 1) > 1 else 0  # gradients, by then
     phases = {
         "loss": WEIGHTS + STATES + there + ACTIVATIONS,
         "backward_of_first_block": 2 * WEIGHTS + STATES + 100,
     }
     sizes = {"base": 0, "trained": WEIGHTS, "gradients": WEIGHTS, "optimizer_state": STATES}
-    prediction = Prediction(
+    prediction = Estimate(
         train_memory_bytes=max(phases.values()),
         eval_memory_bytes=WEIGHTS + JUDGED,
         base_memory_bytes=0,

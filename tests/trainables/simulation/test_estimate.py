@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 
 from benchmarks.memory_prediction import compare, draw
 from trainables.errors import InputError
-from trainables.resources.estimate import Prediction, Workload
+from trainables.resources.estimate import Estimate, Workload
 from trainables.simulation import depth as simulate_depth
 from trainables.simulation import estimate, step
 from trainables.simulation.estimate import digest, predict
@@ -52,7 +52,7 @@ WORKLOAD_8B = Workload(batch_size=4, sequence_length=1024, eval_batch_size=8)
 GIBIBYTE = 1 << 30
 
 
-def small(workload: Workload = WORKLOAD, *, device: str = "cpu", **knobs: Any) -> Prediction:
+def small(workload: Workload = WORKLOAD, *, device: str = "cpu", **knobs: Any) -> Estimate:
     return predict(SMALL, configuration(**knobs), workload, device=device)
 
 
@@ -256,7 +256,7 @@ def test_requests_are_answered_line_by_line_and_a_bad_one_spoils_no_other() -> N
     assert bad["id"] == "a"
     assert "model" in bad["error"]
     assert unreadable["error"]
-    assert Prediction.from_json(last["prediction"]) == small()
+    assert Estimate.from_json(last["prediction"]) == small()
 
 
 def test_an_unknown_device_is_a_users_error() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
-from trainables.resources.flops import Generation, Pass
+from trainables.resources.flops import ForwardBackward, Generation
 from trainables.simulation import workload
 from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
@@ -61,7 +61,7 @@ def test_an_automatic_batch_is_planned_with_the_rows_that_fit() -> None:
 
 def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
     plan = planned_work(spec(budget=Budget(16, 3, (1.0,))), SPLITS)
-    losses = [one for one in plan.evaluation if isinstance(one, Pass)]
+    losses = [one for one in plan.evaluation if isinstance(one, ForwardBackward)]
     answered = [one for one in plan.evaluation if isinstance(one, Generation)]
     assert [(one.rows, one.length) for one in losses] == [(2, 31), (2, 24), (1, 23)]
     assert [(one.rows, one.prompt, one.new_tokens) for one in answered] == [
@@ -92,7 +92,7 @@ def test_the_largest_evaluation_is_the_longest_batch_with_all_room_for_answers()
 def test_a_baseline_judges_two_splits_and_trains_nothing() -> None:
     plan = planned_work(spec(method="untrained"), {n: SPLITS[n] for n in ("selection", "report")})
     assert plan.training == ()
-    assert sum(one.rows for one in plan.evaluation if isinstance(one, Pass)) == 7
+    assert sum(one.rows for one in plan.evaluation if isinstance(one, ForwardBackward)) == 7
     assert plan.workload.prompt_length == 41
 
 
@@ -144,7 +144,7 @@ def test_a_trial_takes_the_bytes_and_does_the_flops_that_were_planned(
     assert json.loads(json.dumps(found.to_json())) == told
     assert found.knows_lengths
     made = make_trial(trial, tmp_path)
-    made.folder.write_prediction(told["prediction"])  # its rates are what FLOPs are counted by
+    made.folder.write_estimate(told["prediction"])  # its rates are what FLOPs are counted by
     list(train(made))
     summary = made.folder.summary()
     assert summary is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainables.methods.registry import METHODS
-from trainables.spec.constraints import impossible
+from trainables.spec.constraints import violations
 from trainables.spec.knobs import canonical
 from trainables.spec.quantization import QUANTIZATIONS
 
@@ -23,7 +23,7 @@ def test_a_quantized_base_is_not_trained_in_full(quantization: str) -> None:
 def test_a_quantized_base_is_not_split(quantization: str) -> None:
     reason = _reason(quantization=quantization, zero_stage=3, workers=2)
     assert reason.startswith("zero_stage 3 splits every weight")
-    assert impossible(_knobs(quantization=quantization, zero_stage=2, workers=2)) is None
+    assert violations(_knobs(quantization=quantization, zero_stage=2, workers=2)) is None
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,21 @@ def test_what_several_workers_can_not_do_is_refused(knobs: dict[str, Any], begin
 def test_all_else_is_possible(method: str, quantization: str) -> None:
     if method == "full" and quantization != "none":
         return
-    assert impossible(_knobs(method=method, quantization=quantization)) is None
-    team = _knobs(method=method, quantization=quantization, workers=4, zero_stage=2, offload="cpu")
-    assert impossible(team) is None
+    assert violations(_knobs(method=method, quantization=quantization)) is None
+    process_group = _knobs(
+        method=method, quantization=quantization, workers=4, zero_stage=2, offload="cpu"
+    )
+    assert violations(process_group) is None
 
 
 def test_full_fine_tuning_may_be_split_in_every_way() -> None:
     for stage in (0, 2, 3):
         for workers in (1, 4):
-            assert impossible(_knobs(method="full", zero_stage=stage, workers=workers)) is None
+            assert violations(_knobs(method="full", zero_stage=stage, workers=workers)) is None
 
 
 def _reason(**given: Any) -> str:
-    reason = impossible(_knobs(**given))
+    reason = violations(_knobs(**given))
     assert reason is not None
     return reason
 

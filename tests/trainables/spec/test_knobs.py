@@ -120,8 +120,12 @@ def test_what_is_said_of_workers_is_kept_and_one_alone_says_nothing() -> None:
     assert canonical({**alone, "workers": 1, "zero_stage": 0, "offload": "none"}) == canonical(
         alone
     )
-    team = canonical({**alone, "workers": 4, "zero_stage": 3, "offload": "cpu"})
-    assert (team["workers"], team["zero_stage"], team["offload"]) == (4, 3, "cpu")
+    process_group = canonical({**alone, "workers": 4, "zero_stage": 3, "offload": "cpu"})
+    assert (process_group["workers"], process_group["zero_stage"], process_group["offload"]) == (
+        4,
+        3,
+        "cpu",
+    )
 
 
 def test_a_step_is_over_the_batches_of_all_workers() -> None:

@@ -14,9 +14,9 @@ def test_the_message_names_place_reason_and_room(tmp_path: Path) -> None:
     place = tmp_path / "not there yet" / "summary.json"
     with pytest.raises(StorageError) as raised, storage_errors(place):
         raise OSError(errno.ENOSPC, "No space left on device")
-    told = str(raised.value)
-    assert told.startswith(f"{place}: can't be written (No space left on device; ")
-    assert "MiB are free there). Make room, then resume." in told
+    reported_steps = str(raised.value)
+    assert reported_steps.startswith(f"{place}: can't be written (No space left on device; ")
+    assert "MiB are free there). Make room, then resume." in reported_steps
 
 
 def test_a_librarys_own_error_counts_where_it_is_named(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from trainables.storage import mirror
 from trainables.storage.bucket_store import BucketStore
 from trainables.storage.errors import StorageError
 from trainables.storage.mirror import Mirror
-from trainables.storage.object_store import Listed, ObjectStore, Patience, Stored, Tag
-from trainables.storage.ownership import TakenOverError, take_over
+from trainables.storage.object_store import Listed, ObjectStore, Stored, Tag, Timeouts
+from trainables.storage.ownership import OwnershipLostError, acquire_ownership
 from trainables.storage.run_folder import RunFolder, trial_at
 from trainables.storage.trial_folder import TrialFolder
 from trainables.storage.working_copy import working_copy
@@ -69,7 +69,7 @@ class Watched:
         self._ask("delete", ",".join(wanted))
         self._store.delete(wanted)
 
-    def with_patience(self, patience: Patience) -> ObjectStore:
+    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
         return self
 
     def of(self, *kinds: str) -> Sequence[str]:
@@ -136,7 +136,7 @@ def test_what_one_machine_writes_another_reads(machine: Machines) -> None:
     here.write_state({"sweep_id": "abc"})
     here.write_text(here.report_file, "# Report")
     trial = a_trial(here)
-    trial.write_prediction({"fits": True})
+    trial.write_estimate({"fits": True})
     trial.write_predictions(ROWS)
     trial.write_predictions(ROWS, "report")
     trial.write_summary({"state": "finished"})
@@ -146,7 +146,7 @@ def test_what_one_machine_writes_another_reads(machine: Machines) -> None:
     assert (there.state() or {})["sweep_id"] == "abc"
     assert there.report_file.read_text() == "# Report"
     assert read.spec_and_suggestion()[1] == {"rank": 3}
-    assert read.prediction() == {"fits": True}
+    assert read.estimate() == {"fits": True}
     assert read.done
     assert read.is_sound()
     assert (read.report_score() or {})["count"] == 1
@@ -193,7 +193,7 @@ def test_what_was_never_published_does_not_count(machine: Machines, store: Watch
 
 
 def test_a_checkpoint_counts_once_its_manifest_is_there(machine: Machines, store: Watched) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     saved(here, 1)
     assert store.of("put")[-2:] == [
         f"trials/{here.trial_id}/checkpoints/step-00000001/{name}"
@@ -203,14 +203,14 @@ def test_a_checkpoint_counts_once_its_manifest_is_there(machine: Machines, store
     with pytest.raises(StorageError):
         saved(here, 2)
     store.fails_at = ""
-    there = take_over(machine("there").trial(here.trial_id))
+    there = acquire_ownership(machine("there").trial(here.trial_id))
     latest = checkpoint.load_latest(there.checkpoints_folder)
     assert latest is not None
     assert latest.step == 1
 
 
 def test_old_checkpoints_go_there_too(machine: Machines, store: Watched) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     for step in (1, 2, 3):
         saved(here, step)
     kept = {item.key.split("/")[3] for item in store.list(f"trials/{here.trial_id}/checkpoints/")}
@@ -235,13 +235,13 @@ WRITES: dict[str, Callable[[TrialFolder], object]] = {
 def test_a_host_that_was_taken_over_from_another_machine_changes_nothing_there(
     machine: Machines, store: Watched, name: str
 ) -> None:
-    older = take_over(a_trial(machine("cut off")))
+    older = acquire_ownership(a_trial(machine("cut off")))
     older.write_predictions(ROWS)
     saved(older, 1)
     older.append_log("waits to be published")
-    take_over(machine("next").trial(older.trial_id))
+    acquire_ownership(machine("next").trial(older.trial_id))
     before = contents(store)
-    with pytest.raises(TakenOverError):
+    with pytest.raises(OwnershipLostError):
         WRITES[name](older)
     assert contents(store) == before
 
@@ -250,7 +250,7 @@ def test_it_is_asked_again_before_the_manifest_of_a_checkpoint(
     machine: Machines, store: Watched
 ) -> None:
     """Its tensors may take minutes."""
-    older = take_over(a_trial(machine("cut off")))
+    older = acquire_ownership(a_trial(machine("cut off")))
     next_machine = machine("next").trial(older.trial_id)
     assert older.mirror is not None
     fence = older.mirror.fence
@@ -260,10 +260,10 @@ def test_it_is_asked_again_before_the_manifest_of_a_checkpoint(
         fence()
         asked.append(1)
         if len(asked) == 1:
-            take_over(next_machine)
+            acquire_ownership(next_machine)
 
     slow = replace(older, mirror=replace(older.mirror, fence=fence_lost_on_the_way))
-    with pytest.raises(TakenOverError):
+    with pytest.raises(OwnershipLostError):
         saved(slow, 1)
     assert not [key for key in contents(store) if key.endswith("state.json")]
 
@@ -271,32 +271,32 @@ def test_it_is_asked_again_before_the_manifest_of_a_checkpoint(
 def test_a_host_on_another_machine_begins_with_what_the_last_one_published(
     machine: Machines,
 ) -> None:
-    here = take_over(a_trial(machine("here")))
-    here.append_told(1)
+    here = acquire_ownership(a_trial(machine("here")))
+    here.append_reported_step(1)
     saved(here, 1)
-    here.append_told(2)
+    here.append_reported_step(2)
     here.publish_signs()
-    there = take_over(machine("there").trial(here.trial_id))
+    there = acquire_ownership(machine("there").trial(here.trial_id))
     assert there.spec().trial_id == here.trial_id
-    assert there.told(after=1) == {2}
+    assert there.reported_steps(after=1) == {2}
     assert checkpoint.load_latest_state(there.checkpoints_folder) == {"n": 1}
 
 
 def test_a_host_on_the_same_machine_fetches_nothing(machine: Machines, store: Watched) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     saved(here, 1)
-    here.append_told(2)  # not published yet
+    here.append_reported_step(2)  # not published yet
     store.asked.clear()
-    again = take_over(machine("here").trial(here.trial_id))
+    again = acquire_ownership(machine("here").trial(here.trial_id))
     assert store.of("download") == []
-    assert again.told(after=1) == {2}
+    assert again.reported_steps(after=1) == {2}
 
 
 def test_the_driver_fetches_what_hosts_elsewhere_wrote_and_nothing_of_its_own_machine(
     machine: Machines, store: Watched
 ) -> None:
     driver = a_trial(machine("head"))
-    elsewhere = take_over(machine("worker").trial(driver.trial_id))
+    elsewhere = acquire_ownership(machine("worker").trial(driver.trial_id))
     elsewhere.write_predictions(ROWS)
     elsewhere.write_adapter(adapter())
     saved(elsewhere, 1)
@@ -304,7 +304,7 @@ def test_the_driver_fetches_what_hosts_elsewhere_wrote_and_nothing_of_its_own_ma
     assert driver.predictions_file().exists()
     assert not driver.adapter_folder.exists()  # large, and nobody needs it there
     assert not checkpoint.places(driver.checkpoints_folder)
-    take_over(machine("head").trial(driver.trial_id))
+    acquire_ownership(machine("head").trial(driver.trial_id))
     store.asked.clear()
     driver.pull()
     assert [kind for kind, _ in store.asked] == ["get"]
@@ -313,7 +313,7 @@ def test_the_driver_fetches_what_hosts_elsewhere_wrote_and_nothing_of_its_own_ma
 def test_what_was_not_fetched_is_not_damaged_and_is_there_once_it_is_wanted(
     machine: Machines,
 ) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     here.write_adapter(adapter())
     here.write_summary({"state": "finished"})
     there = machine("there")
@@ -327,7 +327,7 @@ def test_what_was_not_fetched_is_not_damaged_and_is_there_once_it_is_wanted(
 
 
 def test_an_adapter_that_is_gone_there_is_damaged(machine: Machines, store: Watched) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     here.write_adapter(adapter())
     here.write_summary({"state": "finished"})
     store.delete([f"trials/{here.trial_id}/adapter/adapter_model.safetensors"])
@@ -340,7 +340,7 @@ def test_an_adapter_that_is_gone_there_is_damaged(machine: Machines, store: Watc
 def test_a_beaten_model_goes_there_too_whether_it_was_fetched_or_not(
     machine: Machines, store: Watched
 ) -> None:
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     here.write_model(adapter("x" * 50))
     here.write_summary({"state": "finished"})
     there = machine("there")
@@ -391,7 +391,7 @@ def test_who_is_about_to_train_tells_from_where_it_will_go_on(
     machine: Machines, store: Watched
 ) -> None:
     """What was never published is no checkpoint, though it lies here and was taken over here."""
-    here = take_over(a_trial(machine("here")))
+    here = acquire_ownership(a_trial(machine("here")))
     saved(here, 1)
     store.fails_at = "step-00000002/state.json"
     with pytest.raises(StorageError):
@@ -407,7 +407,7 @@ def test_signs_of_life_are_published_now_and_then_and_seen_elsewhere(
     machine: Machines, store: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = a_trial(machine("head"))
-    worker = take_over(machine("worker").trial(head.trial_id))
+    worker = acquire_ownership(machine("worker").trial(head.trial_id))
     silent = head.sign_of_life(every=0.0)
     for step in range(50):
         worker.write_progress({"step": step})
@@ -429,7 +429,7 @@ def test_signs_of_life_are_published_now_and_then_and_seen_elsewhere(
 def test_signs_that_can_not_be_published_do_not_end_a_trial(
     machine: Machines, store: Watched
 ) -> None:
-    worker = take_over(a_trial(machine("worker")))
+    worker = acquire_ownership(a_trial(machine("worker")))
     store.fails_at = "progress.json"
     worker.write_progress({"step": 1})
     worker.append_log("still here")
@@ -438,7 +438,7 @@ def test_signs_that_can_not_be_published_do_not_end_a_trial(
 
 
 def test_the_log_comes_with_what_counts(machine: Machines, store: Watched) -> None:
-    worker = take_over(a_trial(machine("worker")))
+    worker = acquire_ownership(a_trial(machine("worker")))
     worker.append_log("first")
     worker.append_log("last")
     worker.write_summary({"state": "finished"})

@@ -15,7 +15,7 @@ from tests.tiny_trials import finish_host, make_spec
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.errors import StorageError
-from trainables.storage.ownership import TakenOverError, take_over
+from trainables.storage.ownership import OwnershipLostError, acquire_ownership
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
 from trainables.training.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ WRITES: dict[str, Callable[[TrialFolder], object]] = {
     "report score": lambda folder: folder.write_report_score({"metrics": {}}),
     "predictions": lambda folder: folder.write_predictions([{"id": "q"}]),
     "log": lambda folder: folder.append_log("a line"),
-    "told": lambda folder: folder.append_told(3),
+    "told": lambda folder: folder.append_reported_step(3),
     "adapter": lambda folder: folder.write_adapter(lambda beside: beside.mkdir()),
     "checkpoint": lambda folder: checkpoint.save(
         folder.checkpoints_folder, a_checkpoint(3), guard=folder.guard
@@ -60,12 +60,12 @@ WRITES: dict[str, Callable[[TrialFolder], object]] = {
 def test_who_was_taken_over_writes_nothing_and_leaves_nothing(
     place: TrialFolder, name: str
 ) -> None:
-    older = take_over(place)
-    newer = take_over(place)
+    older = acquire_ownership(place)
+    newer = acquire_ownership(place)
     checkpoint.save(newer.checkpoints_folder, a_checkpoint(2), guard=newer.guard)
     newer.write_summary({"state": "failed"})
     before = contents(place)
-    with pytest.raises(TakenOverError):
+    with pytest.raises(OwnershipLostError):
         WRITES[name](older)
     assert contents(place) == before
     assert not [*place.path.rglob("*.part")]
@@ -73,8 +73,8 @@ def test_who_was_taken_over_writes_nothing_and_leaves_nothing(
 
 @pytest.mark.parametrize("name", [*WRITES])
 def test_who_took_over_writes(place: TrialFolder, name: str) -> None:
-    take_over(place)
-    WRITES[name](take_over(place))
+    acquire_ownership(place)
+    WRITES[name](acquire_ownership(place))
 
 
 def test_a_node_that_does_not_share_the_storage_is_named_and_nothing_is_made_there(
@@ -82,7 +82,7 @@ def test_a_node_that_does_not_share_the_storage_is_named_and_nothing_is_made_the
 ) -> None:
     elsewhere = tmp_path / "runs" / "space" / "trials" / "0123456789ab"
     with pytest.raises(StorageError, match=f"not there on {socket.gethostname()}.* not share"):
-        take_over(TrialFolder(elsewhere))
+        acquire_ownership(TrialFolder(elsewhere))
     failure = HostProcess({}).start(str(elsewhere))
     assert isinstance(failure, Failure)
     assert failure.storage, "it would be every trial's fate: the sweep has to end"
@@ -90,13 +90,13 @@ def test_a_node_that_does_not_share_the_storage_is_named_and_nothing_is_made_the
 
 
 def test_what_was_half_written_goes_and_what_is_in_place_stays(place: TrialFolder) -> None:
-    older = take_over(place)
+    older = acquire_ownership(place)
     older.append_log("a line")
     checkpoint.save(older.checkpoints_folder, a_checkpoint(2), guard=older.guard)
     (older.checkpoints_folder / ".step-00000003.77.part").mkdir()
     (older.checkpoints_folder / ".step-00000003.77.part" / "state.json").write_text("{")
     (older.path / ".summary.json.77.part").write_text("{")
-    take_over(place)
+    acquire_ownership(place)
     assert not [*place.path.rglob("*.part")] and not [*place.path.rglob("*.gone")]
     found = checkpoint.load_latest(place.checkpoints_folder)
     assert found is not None and found.step == 2
@@ -104,14 +104,14 @@ def test_what_was_half_written_goes_and_what_is_in_place_stays(place: TrialFolde
 
 def test_a_disk_that_can_not_be_read_is_no_other_owner(place: TrialFolder) -> None:
     """The trial is then not another's: it has failed, and says why."""
-    ours = take_over(place)
+    ours = acquire_ownership(place)
     owner = place.path / "owner.json"
     owner.unlink()
     owner.mkdir()
     with pytest.raises(IsADirectoryError):
         ours.guard()
     owner.rmdir()
-    with pytest.raises(TakenOverError):
+    with pytest.raises(OwnershipLostError):
         ours.guard()
 
 
@@ -120,11 +120,11 @@ def test_a_write_that_has_been_allowed_comes_before_the_other_begins_or_never(
     place: TrialFolder, what: str
 ) -> None:
     """The older one is stopped between its question and its move, the only gap there is."""
-    older = take_over(place)
+    older = acquire_ownership(place)
 
     def guard() -> None:
         older.guard()
-        take_over(place)  # it begins here, and reads what is there
+        acquire_ownership(place)  # it begins here, and reads what is there
 
     slow = TrialFolder(place.path, guard)
     with pytest.raises(OSError, match=r"part|written|No such file"):
@@ -151,7 +151,7 @@ def test_a_host_that_was_taken_over_stops_and_the_trial_is_as_if_it_never_was(
     assert isinstance(newer.next(), Event)
     before = contents(place)
     ended = older.next()
-    assert isinstance(ended, Failure) and "TakenOverError" in ended.reason
+    assert isinstance(ended, Failure) and "OwnershipLostError" in ended.reason
     older.close()
     assert contents(place) == before
     while (event := newer.next()).kind != "finished":  # type: ignore[union-attr]
@@ -195,7 +195,7 @@ def test_a_resumed_trial_tells_of_the_steps_that_it_told_of_before(
     first = killed.next()
     assert isinstance(first, Event) and first.kind == "rung" and first.step == 1
     for step in (3, 6):  # its last checkpoint does not know of them
-        take_over(place).append_told(step)
+        acquire_ownership(place).append_reported_step(step)
     resumed = HostProcess({})
     assert resumed.start(str(place.path)) == [first]
     events = finish_host(resumed)
@@ -211,7 +211,7 @@ def finish(host: HostProcess, place: TrialFolder) -> None:
 
 
 def _write_until_taken_over(folder: Path, ready: str, result: str) -> None:
-    place = take_over(TrialFolder(folder))
+    place = acquire_ownership(TrialFolder(folder))
     Path(ready).touch()
     step = 0
     try:
@@ -219,7 +219,7 @@ def _write_until_taken_over(folder: Path, ready: str, result: str) -> None:
             step += 1
             place.write_progress({"writer": "older", "step": step})
             checkpoint.save(place.checkpoints_folder, a_checkpoint(step), guard=place.guard)
-    except (TakenOverError, OSError) as error:
+    except (OwnershipLostError, OSError) as error:
         Path(result).write_text(type(error).__name__)
 
 
@@ -235,11 +235,11 @@ def test_a_process_that_is_writing_all_the_time_is_stopped(
     older.start()
     while not ready.exists() or place.progress() is None:
         assert older.is_alive()
-    newer = take_over(place)
+    newer = acquire_ownership(place)
     found = checkpoint.load_latest(place.checkpoints_folder)
     progress = place.progress()
     older.join(60)
-    assert result.read_text() in ("TakenOverError", "StorageError", "FileNotFoundError")
+    assert result.read_text() in ("OwnershipLostError", "StorageError", "FileNotFoundError")
     assert place.progress() == progress
     again = checkpoint.load_latest(place.checkpoints_folder)
     assert (again and again.step) == (found and found.step)

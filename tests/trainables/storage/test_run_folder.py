@@ -11,14 +11,14 @@ import pytest
 
 from tests.orchestrator.run_builder import new_spec
 from trainables.storage.atomic_files import (
-    half_written,
-    remove_half_written,
+    remove_temporary_files,
+    temporary_path,
     write_bytes,
     write_json,
 )
 from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
-from trainables.storage.sealed_json import sealed
+from trainables.storage.sealed_json import with_checksum
 from trainables.storage.trial_folder import TrialFolder
 
 TRIAL_FILES = {"spec.json", "summary.json", "predictions.jsonl", "worker.log", "report.json"}
@@ -50,15 +50,15 @@ def test_what_is_written_is_read_back(run: RunFolder) -> None:
     assert json.loads(trial.spec_file.read_text())["suggestion"] == {"rank": 4}
     trial.write_report_score({"split": "report"})
     assert trial.report_score() == {"split": "report"}
-    trial.write_prediction({"train_memory_bytes": 5})
-    assert trial.prediction() == {"train_memory_bytes": 5}
-    assert trial.prediction_file.name == "prediction.json"
+    trial.write_estimate({"train_memory_bytes": 5})
+    assert trial.estimate() == {"train_memory_bytes": 5}
+    assert trial.estimate_file.name == "prediction.json"
 
 
 def test_what_was_never_written_is_none(run: RunFolder) -> None:
     trial = run.trial("0123")
     assert run.state() is trial.summary() is trial.progress() is trial.report_score() is None
-    assert trial.prediction() is None
+    assert trial.estimate() is None
     assert not trial.done
     assert [*run.trials()] == []
 
@@ -199,7 +199,7 @@ def _save_adapter(folder: Path) -> None:
 
 def test_no_two_writers_have_one_name_beside_a_place(tmp_path: Path) -> None:
     """Two nodes number their processes alike."""
-    first, second = (half_written(tmp_path / "a.json") for _ in range(2))
+    first, second = (temporary_path(tmp_path / "a.json") for _ in range(2))
     assert first != second
     assert first.match(".*.part") and second.match(".*.part")
 
@@ -209,17 +209,17 @@ def test_what_a_killed_removal_has_left_is_removed_too(tmp_path: Path) -> None:
     (tmp_path / "trials" / ".ab.gone" / "state.json").write_text("{")
     (tmp_path / ".cd.gone").write_text("{")
     (tmp_path / ".a.json.1.part").write_text("{")
-    remove_half_written(tmp_path)
+    remove_temporary_files(tmp_path)
     assert [item.name for item in tmp_path.rglob("*")] == ["trials"]
 
 
 def test_a_torn_line_of_what_was_told_is_none(tmp_path: Path) -> None:
     trial = TrialFolder(tmp_path / "0123")
-    trial.append_told(3)
-    trial.append_told(12)
-    told = trial.checkpoints_folder / "told"
-    told.write_bytes(told.read_bytes() + b"1")  # of 16, which was being written
-    assert trial.told(after=0) == {3, 12}
+    trial.append_reported_step(3)
+    trial.append_reported_step(12)
+    reported_steps = trial.checkpoints_folder / "told"
+    reported_steps.write_bytes(reported_steps.read_bytes() + b"1")  # of 16, which was being written
+    assert trial.reported_steps(after=0) == {3, 12}
 
 
 def test_a_folder_in_the_place_of_a_file_is_as_good_as_none(run: RunFolder) -> None:
@@ -236,7 +236,7 @@ def test_a_folder_in_the_place_of_a_file_is_as_good_as_none(run: RunFolder) -> N
 @pytest.mark.parametrize("files", [["predictions.jsonl"], "all", 3])
 def test_digests_that_are_no_mapping_stop_no_reader(run: RunFolder, files: object) -> None:
     trial = run.trial("0123")
-    write_json(trial.summary_file, sealed({"files": files}, place="0123/summary.json"))
+    write_json(trial.summary_file, with_checksum({"files": files}, place="0123/summary.json"))
     assert trial.damaged_files() == trial.damaged_adapter() == []
 
 

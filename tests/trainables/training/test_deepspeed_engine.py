@@ -12,7 +12,7 @@ import torch
 from trainables.storage.atomic_files import digest, unguarded
 from trainables.training import checkpoint
 from trainables.training.deepspeed_engine import sound, write_config
-from trainables.training.process_group import Alone
+from trainables.training.process_group import SingleProcess
 
 SHARDS = {"shards/model_states.pt": b"weights", "shards/0_optim_states.pt": b"moments"}
 
@@ -36,7 +36,7 @@ def _committed(folder: Path, step: int, *, workers: int = 1) -> Path:
 
 
 def test_what_was_written_is_sound_and_its_progress_can_be_read(place: Path) -> None:
-    found = sound(place, Alone())
+    found = sound(place, SingleProcess())
     assert found is not None and found["step"] == 40
     state = checkpoint.load_latest_state(place.parent)
     assert state is not None and state["progress"] == {"step": 40}
@@ -79,7 +79,7 @@ def _sealed_anew(place: Path) -> None:
 )
 def test_what_was_touched_since_is_not_read(harm: Callable[[Path], None], place: Path) -> None:
     harm(place)
-    assert sound(place, Alone()) is None
+    assert sound(place, SingleProcess()) is None
     assert checkpoint.load_latest_state(place.parent) is None
 
 
@@ -87,12 +87,12 @@ def test_another_trials_checkpoint_is_not_read(place: Path, tmp_path: Path) -> N
     other = tmp_path / "ba9876543210" / "checkpoints"
     other.mkdir(parents=True)
     place.rename(other / place.name)
-    assert sound(other / place.name, Alone()) is None
+    assert sound(other / place.name, SingleProcess()) is None
 
 
 def test_a_checkpoint_of_another_number_of_workers_is_not_read(tmp_path: Path) -> None:
     place = _committed(tmp_path / "0123456789ab" / "checkpoints", 8, workers=2)
-    assert sound(place, Alone()) is None
+    assert sound(place, SingleProcess()) is None
 
 
 def test_the_one_before_is_there_where_the_last_was_harmed(place: Path) -> None:

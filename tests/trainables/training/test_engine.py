@@ -17,7 +17,7 @@ from trainables.training import checkpoint
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import Engine, less_activation_memory
 from trainables.training.optimizer import schedule_factor
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -99,7 +99,7 @@ def test_a_trial_computes_in_the_dtype_it_was_given(
 _STATE_DTYPES = {"paged_adamw_8bit": {torch.uint8, torch.float32}}
 
 
-def _engine(trial: Trial, optimizer: str) -> Engine:
+def _engine(trial: TrialContext, optimizer: str) -> Engine:
     """An engine on a newly attached model; a paged optimizer works on a CPU too, unpaged."""
     from bitsandbytes.optim import PagedAdamW8bit
 
@@ -112,7 +112,7 @@ def _engine(trial: Trial, optimizer: str) -> Engine:
     return engine
 
 
-def _train(engine: Engine, trial: Trial, *, steps: int) -> list[float]:
+def _train(engine: Engine, trial: TrialContext, *, steps: int) -> list[float]:
     batch = collate(trial.data.split("train"), [0, 1], pad_token=trial.base.pad_token)
     losses = []
     for step in range(steps):

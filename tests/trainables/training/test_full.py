@@ -21,7 +21,7 @@ from trainables.storage.sealed_json import DamagedError
 from trainables.training.engine import Engine
 from trainables.training.full_evaluation import score_report
 from trainables.training.loop import train
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 
 def full_spec(model: Path, **knobs: Any) -> TrialSpec:
@@ -183,10 +183,10 @@ def test_a_folder_with_pickles_only_is_not_loaded(tiny_llama: Path, tmp_path: Pa
 
 def test_a_spent_base_is_trained_itself(tiny_llama: Path) -> None:
     base = load_base(full_spec(tiny_llama), device="cpu").model
-    assert Full().attach(base, seed=0, spends_base=True) is base
+    assert Full().attach(base, seed=0, in_place=True) is base
     assert all(parameter.requires_grad for parameter in base.parameters())
     other = load_base(full_spec(tiny_llama), device="cpu").model
-    model = LoRA().attach(other, seed=0, spends_base=True)
+    model = LoRA().attach(other, seed=0, in_place=True)
     assert LoRA().detach(model) is other
 
 
@@ -196,7 +196,7 @@ def _loaded(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder)
 
 
-def _logits_at_its_end(trial: Trial) -> torch.Tensor:
+def _logits_at_its_end(trial: TrialContext) -> torch.Tensor:
     """Of what was saved: the last rung's model is that which the trial ends with."""
     seen: list[torch.Tensor] = []
 
@@ -205,7 +205,7 @@ def _logits_at_its_end(trial: Trial) -> torch.Tensor:
             seen.append(_logits(model))
             super().save(model, folder)
 
-    class Watched(Trial):
+    class Watched(TrialContext):
         @property
         def method(self) -> Any:
             return Seen()

@@ -28,7 +28,7 @@ from trainables.spec.trial_spec import Budget
 from trainables.training.full_evaluation import score_report
 from trainables.training.loop import TrainingFailedError, train
 from trainables.training.progress import resumed_history
-from trainables.training.trial import Trial
+from trainables.training.trial import TrialContext
 
 # All that has a state: dropout, a moving rate, moments, several micro-batches, a second epoch.
 STATEFUL: dict[str, Any] = {
@@ -305,7 +305,7 @@ def test_real_pages_train_and_are_judged(
     assert trial.data.split("train").prompts_cut > 0
 
 
-def _finqa_trial(shared_data: Path, model: Path, folder: Path) -> Trial:
+def _finqa_trial(shared_data: Path, model: Path, folder: Path) -> TrialContext:
     """Sixteen training and four selection questions of the real files."""
     files = {split: folder / f"{split}.jsonl" for split in ("train", "selection", "report")}
     sources = {"train": "train", "selection": "dev", "report": "dev"}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from trainables.training.process_group import Alone, share
+from trainables.training.process_group import SingleProcess, share
 
 
 @dataclass(frozen=True)
-class Member(Alone):
+class Member(SingleProcess):
     """A place in a team; only its number is asked for here."""
 
 
@@ -28,7 +28,7 @@ def test_every_example_is_someones_and_all_have_as_many_micro_batches(
 
 
 def test_one_alone_has_the_batches_in_their_order() -> None:
-    assert share([3, 1, 2, 5, 4], Alone(), rows=2) == [[3, 1], [2, 5], [4]]
+    assert share([3, 1, 2, 5, 4], SingleProcess(), rows=2) == [[3, 1], [2, 5], [4]]
 
 
 def test_a_worker_without_an_example_has_an_empty_batch() -> None:

@@ -11,11 +11,11 @@ import pytest
 from trainables.errors import Interrupted
 from trainables.storage.trial_folder import TrialFolder
 from trainables.workers import heartbeat as watch_module
-from trainables.workers.heartbeat import Watch
+from trainables.workers.heartbeat import Watchdog
 
 
-def watch(folder: TrialFolder, *, silent_seconds: float | None = None) -> Watch:
-    return Watch(folder, interrupted=threading.Event(), silent_seconds=silent_seconds)
+def watch(folder: TrialFolder, *, silent_seconds: float | None = None) -> Watchdog:
+    return Watchdog(folder, interrupted=threading.Event(), silent_seconds=silent_seconds)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_heart_beats_often_enough_for_the_silence_that_is_allowed(folder: Tria
 
 def test_whoever_is_interrupted_is_told_at_the_next_beat(folder: TrialFolder) -> None:
     asked = threading.Event()
-    beating = Watch(folder, interrupted=asked)
+    beating = Watchdog(folder, interrupted=asked)
     beating.beat()
     asked.set()
     with pytest.raises(Interrupted):

@@ -20,7 +20,7 @@ from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import engine
-from trainables.workers.heartbeat import Watch
+from trainables.workers.heartbeat import Watchdog
 from trainables.workers.host import HostProcess
 from trainables.workers.outcomes import Failure, Interruption
 
@@ -42,7 +42,7 @@ def prepared(spec: TrialSpec, folder: Path) -> TrialFolder:
 def running(host: HostProcess, events: Generator[Event, None, None], folder: Path) -> None:
     """A trial whose events are these runs on the host."""
     host._folder = TrialFolder(folder)
-    host._watch = Watch(host._folder, interrupted=host._interrupted)
+    host._watch = Watchdog(host._folder, interrupted=host._interrupted)
     host._running = events
 
 

@@ -14,7 +14,7 @@ TARGETS = ("answer", "program")
 
 
 @dataclass(frozen=True)
-class Generated:
+class SyntheticData:
     """Records that are made, not read: how many of which kinds
     (trainables.tasks.finqa.synthetic)."""
 
@@ -38,7 +38,7 @@ class Options:
     train: str | None = None
     selection: str | None = None
     report: str | None = None
-    generated: Generated | None = None
+    generated: SyntheticData | None = None
     context: str = "full"
     prompt: str | None = None
     target: str = "answer"
@@ -76,7 +76,7 @@ def _source_faults(given: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
+def _parse_generated(given: Any) -> tuple[SyntheticData | None, list[str]]:
     from trainables.tasks.finqa.synthetic import KINDS
 
     if given is None:
@@ -85,7 +85,7 @@ def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
         return None, [
             f"data.generated: {given!r} is not a mapping of kinds, {', '.join(SPLITS)}, seed."
         ]
-    names = [field.name for field in fields(Generated)]
+    names = [field.name for field in fields(SyntheticData)]
     faults = _unknown(given, allowed=names, where="data.generated")
     faults += [f"data.generated.{name}: missing." for name in names if name not in given]
     for name in (*SPLITS, "seed"):
@@ -101,7 +101,7 @@ def _parse_generated(given: Any) -> tuple[Generated | None, list[str]]:
             for kind in kinds
             if not isinstance(kind, str) or kind not in KINDS
         ]
-    return (None, faults) if faults else (Generated(**{**given, "kinds": tuple(kinds)}), [])
+    return (None, faults) if faults else (SyntheticData(**{**given, "kinds": tuple(kinds)}), [])
 
 
 def _unknown(given: Mapping[str, Any], *, allowed: Sequence[str], where: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainables.errors import InputError
 from trainables.tasks.finqa.files import Record, read_records, record_from
-from trainables.tasks.finqa.options import Generated, Options
+from trainables.tasks.finqa.options import Options, SyntheticData
 from trainables.tasks.finqa.programs import program_kind
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE
 from trainables.tasks.splits import check_disjoint, halve
@@ -66,7 +66,7 @@ def _has_context(record: Record, context: str) -> bool:
     )
 
 
-def _generate(wanted: Generated) -> _Records:
+def _generate(wanted: SyntheticData) -> _Records:
     from trainables.tasks.finqa import synthetic
 
     made = {

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
-from orchestrator.cluster.admission import Admission
-from orchestrator.cluster.devices import FRAGMENTATION, Device, Need, Slot
-from orchestrator.cluster.host_pool import HostStarts, Sharing
+from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.host_pool import HostStarts, SharingPolicy
+from orchestrator.cluster.host_scheduler import HostScheduler
 from orchestrator.cluster.host_shape import HostShape, host_shape
 from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
 from trainables.errors import InputError
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 class StubStarts(HostStarts):
     """Hosts that are names and come up at once; a GPU that may be shared has 100 bytes."""
 
-    def __init__(self, shape: HostShape, sharing: Sharing) -> None:
+    def __init__(self, shape: HostShape, sharing: SharingPolicy) -> None:
         super().__init__(shape, sharing, {})
         self.started = 0
         self.failures: list[Exception] = []
@@ -34,7 +34,7 @@ class StubStarts(HostStarts):
         self.dead: list[str] = []
         self.interrupted: list[str] = []
         self.shares: list[int | None] = []
-        self.gangs: list[str] = []
+        self.worker_groups: list[str] = []
         self.recalled: list[str] = []
         self.stuck = False
 
@@ -53,24 +53,24 @@ class StubStarts(HostStarts):
         self.ended.append(slot.actor)
         slot.device.slots.remove(slot)
 
-    async def hand_over(self, slot: Slot, need: Need) -> None:
+    async def hand_over(self, slot: Slot, need: ResourceRequest) -> None:
         await asyncio.sleep(0)
         if slot.actor in self.dead:
             raise ActorDiedError
         self.shares.append(slot.device.share_bytes(need))
 
-    def lend(self, slot: Slot, trial_id: str, need: Need) -> None:
+    def lend(self, slot: Slot, trial_id: str, need: ResourceRequest) -> None:
         slot.actor, slot.trial_id = None, trial_id
-        slot.need = Need(exclusive=True)
+        slot.need = ResourceRequest(exclusive=True)
 
-    def start_gang(self, need: Need, *, device_shared: bool) -> str:
-        self.gangs.append(f"gang of {need.workers}")
-        return self.gangs[-1]
+    def start_group(self, need: ResourceRequest, *, device_shared: bool) -> str:
+        self.worker_groups.append(f"gang of {need.workers}")
+        return self.worker_groups[-1]
 
-    async def recall_gang(self, gang: Slot) -> None:
-        self.recalled.append(gang.actor)
+    async def recall_group(self, worker_group: Slot) -> None:
+        self.recalled.append(worker_group.actor)
 
-    def end_gang(self, gang: Slot) -> None:
+    def end_group(self, worker_group: Slot) -> None:
         """Its workers are none."""
 
     async def interrupt(self, slot: Slot) -> None:
@@ -83,7 +83,7 @@ class StubStarts(HostStarts):
         return Device(most_hosts=self.sharing.hosts_per_gpu)
 
 
-class StubHosts(Admission):
+class StubHosts(HostScheduler):
     """Admission whose hosts are names: what decides who gets one is all that is left of it."""
 
     starts: StubStarts
@@ -103,9 +103,9 @@ class StubHosts(Admission):
 
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cluster.admission.draining_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.admission.dead_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_FOR_A_GANG", 0)
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.dead_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_FOR_A_GROUP", 0)
 
 
 def hosts(count: int) -> StubHosts:
@@ -113,15 +113,15 @@ def hosts(count: int) -> StubHosts:
 
 
 def shared_gpus(count: int, *, trials: int | None = None) -> StubHosts:
-    return StubHosts(HostShape(1, 1, count), {}, Sharing(hosts_per_gpu=8, trials=trials))
+    return StubHosts(HostShape(1, 1, count), {}, SharingPolicy(hosts_per_gpu=8, trials=trials))
 
 
-def bytes_(count: int) -> Need:
+def bytes_(count: int) -> ResourceRequest:
     """A need for which so many bytes are set apart."""
-    return Need(math.floor(count / (1 + FRAGMENTATION)))
+    return ResourceRequest(math.floor(count / (1 + FRAGMENTATION)))
 
 
-ALONE = Need(10, exclusive=True)
+ALONE = ResourceRequest(10, exclusive=True)
 
 
 def told(story: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -141,42 +141,42 @@ async def settled(*waiting: Awaitable[Any]) -> None:
 
 @told
 async def test_those_that_wait_are_served_in_the_order_they_came() -> None:
-    admission = hosts(1)
-    await admission.open()
-    await admission.acquire("first", "a")
+    scheduler = hosts(1)
+    await scheduler.open()
+    await scheduler.acquire("first", "a")
     served: list[str] = []
 
     async def wait(name: str, base: str) -> None:
-        await admission.acquire(name, base)
+        await scheduler.acquire(name, base)
         served.append(name)
-        admission.release(name)
+        scheduler.release(name)
 
     waiting = []
     for name, base in (("second", "b"), ("third", "c"), ("fourth", "d")):
         waiting.append(asyncio.create_task(wait(name, base)))
         await settled()
-    admission.release("first")
+    scheduler.release("first")
     await asyncio.gather(*waiting)
     assert served == ["second", "third", "fourth"]
 
 
-async def order_served(admission: StubHosts, line: list[tuple[str, str]]) -> list[str]:
+async def order_served(scheduler: StubHosts, line: list[tuple[str, str]]) -> list[str]:
     """Who of those in line, by name and base, is given the one host, one after another."""
-    await admission.open()
-    await admission.acquire("before", "a")
+    await scheduler.open()
+    await scheduler.acquire("before", "a")
     served: list[str] = []
 
     async def wait(name: str, base: str) -> None:
-        await admission.acquire(name, base)
+        await scheduler.acquire(name, base)
         served.append(name)
         await asyncio.sleep(0)
-        admission.release(name)
+        scheduler.release(name)
 
     waiting = []
     for name, base in line:
         waiting.append(asyncio.create_task(wait(name, base)))
         await settled()
-    admission.release("before")
+    scheduler.release("before")
     await asyncio.gather(*waiting)
     return served
 
@@ -197,184 +197,184 @@ async def test_the_first_in_line_is_not_passed_over_for_ever() -> None:
 
 @told
 async def test_a_host_that_holds_the_base_is_taken_before_others() -> None:
-    admission = hosts(3)
-    await admission.open()
-    places = {name: await admission.acquire(name, name) for name in ("a", "b", "c")}
+    scheduler = hosts(3)
+    await scheduler.open()
+    places = {name: await scheduler.acquire(name, name) for name in ("a", "b", "c")}
     for name in ("c", "b", "a"):
-        admission.release(name)
+        scheduler.release(name)
     for name in ("b", "a", "c"):
-        assert await admission.acquire(f"{name} again", name) == places[name]
+        assert await scheduler.acquire(f"{name} again", name) == places[name]
 
 
 @told
 async def test_a_host_without_a_base_is_taken_before_one_that_would_lose_its_own() -> None:
-    admission = hosts(2)
-    await admission.open()
-    first = await admission.acquire("one", "a")
-    admission.release("one")
-    assert await admission.acquire("two", "b") != first
+    scheduler = hosts(2)
+    await scheduler.open()
+    first = await scheduler.acquire("one", "a")
+    scheduler.release("one")
+    assert await scheduler.acquire("two", "b") != first
 
 
 @told
 async def test_a_host_runs_one_trial_at_a_time() -> None:
-    admission = hosts(2)
-    await admission.open()
+    scheduler = hosts(2)
+    await scheduler.open()
     names = [str(number) for number in range(6)]
-    waiting = [asyncio.create_task(admission.acquire(name, "a")) for name in names]
+    waiting = [asyncio.create_task(scheduler.acquire(name, "a")) for name in names]
     await settled()
     done = [task for task in waiting if task.done()]
     assert len(done) == 2
     assert len({task.result() for task in done}) == 2
     for name in names:
-        admission.release(name)
+        scheduler.release(name)
         await settled()
     assert all(task.done() for task in waiting)
 
 
 @told
 async def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
-    admission = hosts(1)
-    await admission.open()
-    lost = await admission.acquire("one", "a")
-    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    scheduler = hosts(1)
+    await scheduler.open()
+    lost = await scheduler.acquire("one", "a")
+    waiting = asyncio.create_task(scheduler.acquire("two", "a"))
     await settled()
-    admission.replace("one")
-    admission.release("one")
+    scheduler.replace("one")
+    scheduler.release("one")
     assert await waiting != lost
-    assert admission.starts.started == 2
+    assert scheduler.starts.started == 2
 
 
 @told
 async def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
-    admission = hosts(1)
-    await admission.open()
-    admission.replace("nobody")
-    admission.release("nobody")
+    scheduler = hosts(1)
+    await scheduler.open()
+    scheduler.replace("nobody")
+    scheduler.release("nobody")
     await settled()
-    assert admission.starts.started == 1
+    assert scheduler.starts.started == 1
 
 
 @told
 async def test_who_waits_is_told_that_no_host_can_be_had() -> None:
-    admission = hosts(1)
-    await admission.open()
-    await admission.acquire("one", "a")
-    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    scheduler = hosts(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a")
+    waiting = asyncio.create_task(scheduler.acquire("two", "a"))
     await settled()
-    admission.broken = True
-    admission.replace("one")
+    scheduler.broken = True
+    scheduler.replace("one")
     with pytest.raises(RuntimeError, match="no accelerator"):
         await waiting
 
 
 @told
 async def test_who_comes_after_the_last_host_was_lost_is_not_left_waiting() -> None:
-    admission = hosts(1)
-    await admission.open()
-    await admission.acquire("one", "a")
-    admission.broken = True
-    admission.replace("one")
+    scheduler = hosts(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a")
+    scheduler.broken = True
+    scheduler.replace("one")
     await settled()
     with pytest.raises(RuntimeError, match="no accelerator"):
-        await admission.acquire("two", "a")
-    admission.broken = False
-    await admission.acquire("three", "a")
+        await scheduler.acquire("two", "a")
+    scheduler.broken = False
+    await scheduler.acquire("three", "a")
 
 
 @told
 async def test_who_gave_up_waiting_is_passed_over() -> None:
-    admission = hosts(1)
-    await admission.open()
-    await admission.acquire("one", "a")
-    gone = asyncio.create_task(admission.acquire("two", "a"))
-    stays = asyncio.create_task(admission.acquire("three", "a"))
+    scheduler = hosts(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a")
+    gone = asyncio.create_task(scheduler.acquire("two", "a"))
+    stays = asyncio.create_task(scheduler.acquire("three", "a"))
     await settled()
     gone.cancel()
     await settled()
-    admission.release("one")
+    scheduler.release("one")
     await stays
 
 
 @told
 async def test_an_accelerator_that_can_not_be_had_is_told_at_once() -> None:
-    admission = hosts(2)
-    admission.broken = True
+    scheduler = hosts(2)
+    scheduler.broken = True
     with pytest.raises(RuntimeError, match="no accelerator"):
-        await admission.open()
+        await scheduler.open()
 
 
 @told
 async def test_a_free_host_that_has_died_is_not_given_out() -> None:
-    admission = hosts(1)
-    await admission.open()
-    first = await admission.acquire("one", "a")
-    admission.release("one")
-    admission.starts.dead.append(first)
-    assert await admission.acquire("two", "a") != first
-    assert admission.starts.started == 2
+    scheduler = hosts(1)
+    await scheduler.open()
+    first = await scheduler.acquire("one", "a")
+    scheduler.release("one")
+    scheduler.starts.dead.append(first)
+    assert await scheduler.acquire("two", "a") != first
+    assert scheduler.starts.started == 2
 
 
 @told
 async def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_starts() -> None:
-    admission = hosts(2)
-    await admission.open()
-    running = await admission.acquire("one", "a")
-    await admission.acquire("two", "a")
-    waiting = asyncio.create_task(admission.acquire("three", "a"))
-    admission.release("two")
+    scheduler = hosts(2)
+    await scheduler.open()
+    running = await scheduler.acquire("one", "a")
+    await scheduler.acquire("two", "a")
+    waiting = asyncio.create_task(scheduler.acquire("three", "a"))
+    scheduler.release("two")
     await waiting
-    late = asyncio.create_task(admission.acquire("four", "a"))
+    late = asyncio.create_task(scheduler.acquire("four", "a"))
     await settled()
-    await admission.interrupt()
-    assert running in admission.starts.interrupted
+    await scheduler.interrupt()
+    assert running in scheduler.starts.interrupted
     assert await late is None
-    assert await admission.acquire("five", "a") is None
-    assert admission.is_ending()
-    admission.release("one")
-    admission.reopen()
-    assert await admission.acquire("one/report", "a") == running
+    assert await scheduler.acquire("five", "a") is None
+    assert scheduler.is_ending()
+    scheduler.release("one")
+    scheduler.reopen()
+    assert await scheduler.acquire("one/report", "a") == running
 
 
 @told
 async def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_more() -> None:
-    admission = hosts(2)
-    await admission.open()
-    busy = await admission.acquire("one", "a")
-    (slot,) = [each for each in admission._up() if each.trial_id == "one"]
+    scheduler = hosts(2)
+    await scheduler.open()
+    busy = await scheduler.acquire("one", "a")
+    (slot,) = [each for each in scheduler._up() if each.trial_id == "one"]
     slot.node_id = "going"
-    admission._leave({"going"})
-    admission.release("one")
+    scheduler._leave({"going"})
+    scheduler.release("one")
     await settled()
-    assert admission.starts.interrupted == [busy]
-    assert admission.starts.ended == [busy]
-    assert busy not in [each.actor for each in admission._up()]
-    assert admission.starts.started == 3
+    assert scheduler.starts.interrupted == [busy]
+    assert scheduler.starts.ended == [busy]
+    assert busy not in [each.actor for each in scheduler._up()]
+    assert scheduler.starts.started == 3
 
 
 @told
 async def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_starved() -> None:
-    admission = shared_gpus(2)
-    await admission.open()
+    scheduler = shared_gpus(2)
+    await scheduler.open()
     await settled()
     small = [f"small {number}" for number in range(4)]
     for name in small:
-        await admission.acquire(name, "a", bytes_(40))
-    assert admission.starts.started == 4
-    assert [len(device.running) for device in admission._devices] == [2, 2]
-    alone = asyncio.create_task(admission.acquire("alone", "a", ALONE))
+        await scheduler.acquire(name, "a", bytes_(40))
+    assert scheduler.starts.started == 4
+    assert [len(device.running) for device in scheduler._devices] == [2, 2]
+    alone = asyncio.create_task(scheduler.acquire("alone", "a", ALONE))
     await settled()
-    late = [asyncio.create_task(admission.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
+    late = [asyncio.create_task(scheduler.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
     await settled()
-    held = [device for device in admission._devices if device in admission._line[0].holds]
+    held = [device for device in scheduler._devices if device in scheduler._line[0].holds]
     on_it = [slot.trial_id for device in held for slot in device.slots]
     others = [name for name in small if name not in on_it]
-    admission.release(on_it[0] or "", 5)
+    scheduler.release(on_it[0] or "", 5)
     await settled()
     assert not alone.done() and not late[0].done()  # there is room, and it is held back
-    admission.release(others[0], 5)
+    scheduler.release(others[0], 5)
     await settled()
     assert late[0].done() and not late[1].done()  # on the other device nobody is held back
-    admission.release(on_it[1] or "", 5)
+    scheduler.release(on_it[1] or "", 5)
     await settled()
     assert alone.done()
     assert [slot.trial_id for device in held for slot in device.slots] == ["alone"]
@@ -384,180 +384,182 @@ async def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_
 async def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_hosts_come_back() -> (
     None
 ):
-    admission = hosts(4)
-    await admission.open()
+    scheduler = hosts(4)
+    await scheduler.open()
     await settled()
     order: list[str] = []
 
-    async def run(name: str, need: Need) -> None:
-        await admission.acquire(name, "a", need)
+    async def run(name: str, need: ResourceRequest) -> None:
+        await scheduler.acquire(name, "a", need)
         order.append(name)
         await settled()
-        admission.release(name)
+        scheduler.release(name)
 
-    trials = [(f"one {number}", Need()) for number in range(20)]
-    trials.insert(6, ("four", Need(workers=4)))
+    trials = [(f"one {number}", ResourceRequest()) for number in range(20)]
+    trials.insert(6, ("four", ResourceRequest(workers=4)))
     await asyncio.gather(*[run(name, need) for name, need in trials])
     assert order.index("four") <= 6 + PASSED_OVER_AT_MOST
     await settled()
-    assert admission.counts() == (4, 0, 0)
-    assert len(admission.starts.gangs) == 1
+    assert scheduler.counts() == (4, 0, 0)
+    assert len(scheduler.starts.worker_groups) == 1
 
 
 @told
 async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_takes_them_over() -> (
     None
 ):
-    admission = hosts(3)
-    await admission.open()
+    scheduler = hosts(3)
+    await scheduler.open()
     await settled()
-    await admission.acquire("gang", "a", Need(workers=2))
-    await admission.acquire("beside", "a")
-    second = asyncio.create_task(admission.acquire("second", "a", Need(workers=2)))
-    last = asyncio.create_task(admission.acquire("last", "a"))
+    await scheduler.acquire("gang", "a", ResourceRequest(workers=2))
+    await scheduler.acquire("beside", "a")
+    second = asyncio.create_task(scheduler.acquire("second", "a", ResourceRequest(workers=2)))
+    last = asyncio.create_task(scheduler.acquire("last", "a"))
     await settled()
     assert not second.done() and not last.done()
-    assert admission.running() == 2
-    before = admission.starts.started
-    admission.release("gang")
+    assert scheduler.running() == 2
+    before = scheduler.starts.started
+    scheduler.release("gang")
     await settled()
     assert second.done() and not last.done()
-    assert admission.starts.started == before
-    admission.release("second")
+    assert scheduler.starts.started == before
+    scheduler.release("second")
     await settled()
     assert last.done()
-    admission.release("beside")
-    admission.release("last")
-    assert admission.counts() == (3, 0, 0)
+    scheduler.release("beside")
+    scheduler.release("last")
+    assert scheduler.counts() == (3, 0, 0)
 
 
 @told
 async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
-    admission = hosts(3)
-    await admission.open()
+    scheduler = hosts(3)
+    await scheduler.open()
     await settled()
     for name in ("one", "two", "three"):
-        await admission.acquire(name, "a")
-    admission.starts.stuck = True  # Ray has no room for another one
-    admission.replace("three")
-    waiting = asyncio.create_task(admission.acquire("gang", "a", Need(workers=2)))
-    admission.release("one")
-    admission.release("two")
+        await scheduler.acquire(name, "a")
+    scheduler.starts.stuck = True  # Ray has no room for another one
+    scheduler.replace("three")
+    waiting = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=2)))
+    scheduler.release("one")
+    scheduler.release("two")
     await waiting
     await settled()
-    assert admission.counts() == (1, 0, 0)  # the gang
-    admission.starts.stuck = False
-    admission.release("gang")
+    assert scheduler.counts() == (1, 0, 0)  # the gang
+    scheduler.starts.stuck = False
+    scheduler.release("gang")
     await settled()
-    assert admission.counts() == (3, 0, 0)
+    assert scheduler.counts() == (3, 0, 0)
 
 
 async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
     """That was the trial's; none comes in its place."""
-    admission = hosts(4)
-    await admission.open()
+    scheduler = hosts(4)
+    await scheduler.open()
     await settled()
     for name in ("one", "two", "three", trial_id):
-        await admission.acquire(name, "a")
-    admission.starts.stuck = True
-    admission.replace(trial_id)
-    return admission
+        await scheduler.acquire(name, "a")
+    scheduler.starts.stuck = True
+    scheduler.replace(trial_id)
+    return scheduler
 
 
 @told
 async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.2)
-    admission = await four_hosts_of_which_one_is_lost("lost")
-    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-    smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.2)
+    scheduler = await four_hosts_of_which_one_is_lost("lost")
+    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
     await settled()
-    small = asyncio.create_task(admission.acquire("small", "a"))
+    small = asyncio.create_task(scheduler.acquire("small", "a"))
     for name in ("one", "two", "three"):
-        admission.release(name)
+        scheduler.release(name)
     await settled()
     assert not small.done() and not smaller.done()  # another host may still come in its place
     await asyncio.gather(small, smaller)
-    assert not gang.done()
-    (trouble,) = admission.standing().troubles
+    assert not worker_group.done()
+    (trouble,) = scheduler.status().troubles
     assert "A trial of 4 workers waits" in trouble
-    admission.starts.stuck = False
-    admission.release("small")
-    admission.release("smaller")
-    await gang
-    assert admission.standing().troubles == ()
+    scheduler.starts.stuck = False
+    scheduler.release("small")
+    scheduler.release("smaller")
+    await worker_group
+    assert scheduler.status().troubles == ()
 
 
 @told
 async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.01)
-    admission = await four_hosts_of_which_one_is_lost("lost")
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    scheduler = await four_hosts_of_which_one_is_lost("lost")
     await asyncio.sleep(0.05)
-    smaller = asyncio.create_task(admission.acquire("smaller", "a", Need(workers=2)))
-    admission.release("one")
-    admission.release("two")
+    smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
+    scheduler.release("one")
+    scheduler.release("two")
     await smaller
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 60)
-    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-    small = asyncio.create_task(admission.acquire("small", "a"))
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 60)
+    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    small = asyncio.create_task(scheduler.acquire("small", "a"))
     await settled()
-    admission.release("smaller")
+    scheduler.release("smaller")
     await settled()
-    assert admission.counts()[1] == 3
-    admission.release("three")
+    assert scheduler.counts()[1] == 3
+    scheduler.release("three")
     await small
-    assert not gang.done()
+    assert not worker_group.done()
 
 
 @told
 async def test_neither_does_a_host_that_fails_for_good() -> None:
-    admission = hosts(3)
-    await admission.open()
+    scheduler = hosts(3)
+    await scheduler.open()
     await settled()
     for name in ("one", "two", "three"):
-        await admission.acquire(name, "a")
-    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+        await scheduler.acquire(name, "a")
+    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=3)))
     await settled()
-    small = asyncio.create_task(admission.acquire("small", "a"))
-    admission.broken = True
-    admission.release("one")
-    admission.replace("three")
+    small = asyncio.create_task(scheduler.acquire("small", "a"))
+    scheduler.broken = True
+    scheduler.release("one")
+    scheduler.replace("three")
     await small
-    assert not gang.done()
+    assert not worker_group.done()
 
 
 @told
 async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
-    admission = hosts(2)
-    gang = asyncio.create_task(admission.acquire("gang", "a", Need(workers=4)))
-    await admission.open()
-    await asyncio.wait_for(gang, timeout=1)  # larger than the sweep's hosts: Ray finds the rest
+    scheduler = hosts(2)
+    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    await scheduler.open()
+    await asyncio.wait_for(
+        worker_group, timeout=1
+    )  # larger than the sweep's hosts: Ray finds the rest
 
 
 @told
 async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_A_HOST_IS_EXPECTED", 0.01)
-    admission = hosts(3)
-    await admission.open()
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    scheduler = hosts(3)
+    await scheduler.open()
     await settled()
-    for number, slot in enumerate(admission._up()):
+    for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
-    await admission.acquire("gang", "a", Need(workers=3))
-    admission._dead_nodes = {"node 2"}
-    admission.starts.stuck = True
-    admission.replace("gang")
-    again = asyncio.create_task(admission.acquire("gang", "a", Need(workers=3)))
+    await scheduler.acquire("gang", "a", ResourceRequest(workers=3))
+    scheduler._dead_nodes = {"node 2"}
+    scheduler.starts.stuck = True
+    scheduler.replace("gang")
+    again = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=3)))
     await asyncio.sleep(0.05)
     assert not again.done()
-    smaller = asyncio.create_task(admission.acquire("other", "a", Need(workers=2)))
-    admission.starts.stuck = False
-    admission._start_host()
-    admission._start_host()
+    smaller = asyncio.create_task(scheduler.acquire("other", "a", ResourceRequest(workers=2)))
+    scheduler.starts.stuck = False
+    scheduler._start_host()
+    scheduler._start_host()
     await smaller
     assert not again.done()
 
@@ -566,83 +568,86 @@ async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_agai
 async def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_called_back_once() -> (
     None
 ):
-    admission = hosts(2)
-    await admission.open()
+    scheduler = hosts(2)
+    await scheduler.open()
     await settled()
-    for number, slot in enumerate(admission._up()):
+    for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
-    gang = await admission.acquire("gang", "a", Need(workers=2))
-    admission._leave_dead_places()
+    worker_group = await scheduler.acquire("gang", "a", ResourceRequest(workers=2))
+    scheduler._leave_dead_places()
     await settled()
-    assert admission.starts.recalled == []
-    admission._dead_nodes = {"node 1"}
+    assert scheduler.starts.recalled == []
+    scheduler._dead_nodes = {"node 1"}
     for _ in range(2):
-        admission._leave_dead_places()
+        scheduler._leave_dead_places()
         await settled()
-    assert admission.starts.recalled == [gang]
+    assert scheduler.starts.recalled == [worker_group]
 
 
 @told
 async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once() -> None:
-    admission = hosts(3)
-    await admission.open()
+    scheduler = hosts(3)
+    await scheduler.open()
     await settled()
     for name in ("one", "two", "three"):
-        await admission.acquire(name, "a")
-    admission.starts.stuck = True
-    gangs = [asyncio.create_task(admission.acquire(name, "a", Need(workers=1))) for name in "ab"]
+        await scheduler.acquire(name, "a")
+    scheduler.starts.stuck = True
+    worker_groups = [
+        asyncio.create_task(scheduler.acquire(name, "a", ResourceRequest(workers=1)))
+        for name in "ab"
+    ]
     await settled()
-    admission.replace("three")
-    for slot in admission._up():  # both at once
-        admission._set_free(slot)
-    admission._serve()
-    await asyncio.gather(*gangs)
-    admission.starts.stuck = False
-    admission.release("a")
-    admission.release("b")
+    scheduler.replace("three")
+    for slot in scheduler._up():  # both at once
+        scheduler._set_free(slot)
+    scheduler._serve()
+    await asyncio.gather(*worker_groups)
+    scheduler.starts.stuck = False
+    scheduler.release("a")
+    scheduler.release("b")
     await settled()
-    assert admission.counts() == (3, 0, 0)
+    assert scheduler.counts() == (3, 0, 0)
 
 
 def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to_be_alone() -> None:
-    starts = HostStarts(HostShape(1, 0, 2), Sharing(), {})
+    starts = HostStarts(HostShape(1, 0, 2), SharingPolicy(), {})
     for device, exclusive, alone in (
         (Device(), False, True),
         (Device(is_node=True), False, False),
         (Device(is_node=True), True, True),
     ):
         slot = Slot(device)
-        starts.lend(slot, "gang", Need(5, exclusive=exclusive, workers=2))
-        assert slot.trial_id == "gang" and slot.need == Need(5, exclusive=alone)
+        starts.lend(slot, "gang", ResourceRequest(5, exclusive=exclusive, workers=2))
+        assert slot.trial_id == "gang" and slot.need == ResourceRequest(5, exclusive=alone)
 
 
 @told
 async def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alone() -> None:
-    admission = shared_gpus(1)
-    await admission.open()
-    await admission.acquire("one", "a", Need(30))
+    scheduler = shared_gpus(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a", ResourceRequest(30))
     share = math.ceil(30 * (1 + FRAGMENTATION))
-    waiting = asyncio.create_task(admission.acquire("two", "a", Need()))
+    waiting = asyncio.create_task(scheduler.acquire("two", "a", ResourceRequest()))
     await settled()
     assert not waiting.done()
-    admission.release("one")
+    scheduler.release("one")
     await waiting
-    assert admission.starts.shares == [share, None]
+    assert scheduler.starts.shares == [share, None]
 
 
 @told
 async def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_waiting() -> None:
-    admission = shared_gpus(1)
-    await admission.open()
-    await admission.acquire("one", "a", bytes_(30))
-    admission.starts.failures = [RuntimeError("no room for a context")]
-    waiting = asyncio.create_task(admission.acquire("two", "a", bytes_(30)))
+    scheduler = shared_gpus(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a", bytes_(30))
+    scheduler.starts.failures = [RuntimeError("no room for a context")]
+    waiting = asyncio.create_task(scheduler.acquire("two", "a", bytes_(30)))
     await settled()
     assert not waiting.done()
-    (trouble,) = admission.standing().troubles
+    (trouble,) = scheduler.status().troubles
     assert "no room for a context" in trouble and "1 are left" in trouble
-    assert admission.standing().troubles == ()
-    admission.release("one")
+    assert scheduler.status().troubles == ()
+    scheduler.release("one")
     await waiting
 
 
@@ -650,58 +655,58 @@ async def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_wa
 async def test_a_shared_gpu_keeps_its_other_host_when_one_dies_and_is_given_up_with_the_last() -> (
     None
 ):
-    admission = shared_gpus(1)
-    await admission.open()
+    scheduler = shared_gpus(1)
+    await scheduler.open()
     for name in ("one", "two"):
-        await admission.acquire(name, "a", bytes_(30))
-    (device,) = admission._devices
-    admission.replace("one")
+        await scheduler.acquire(name, "a", bytes_(30))
+    (device,) = scheduler._devices
+    scheduler.replace("one")
     await settled()
-    assert (admission.starts.started, admission._devices) == (2, [device])
-    admission.replace("two")
+    assert (scheduler.starts.started, scheduler._devices) == (2, [device])
+    scheduler.replace("two")
     await settled()
-    assert admission.starts.started == 3
-    assert admission._devices != [device]
+    assert scheduler.starts.started == 3
+    assert scheduler._devices != [device]
 
 
 @told
 async def test_no_more_trials_run_than_the_space_says() -> None:
-    admission = shared_gpus(1, trials=2)
-    await admission.open()
+    scheduler = shared_gpus(1, trials=2)
+    await scheduler.open()
     for name in ("one", "two"):
-        await admission.acquire(name, "a", bytes_(10))
-    waiting = asyncio.create_task(admission.acquire("three", "a", bytes_(10)))
+        await scheduler.acquire(name, "a", bytes_(10))
+    waiting = asyncio.create_task(scheduler.acquire("three", "a", bytes_(10)))
     await settled()
     assert not waiting.done()
-    admission.release("one")
+    scheduler.release("one")
     await waiting
 
 
 @told
 async def test_who_waits_and_is_gone_for_good_waits_no_longer() -> None:
-    admission = hosts(1)
-    await admission.open()
-    await admission.acquire("one", "a")
-    waiting = asyncio.create_task(admission.acquire("two", "a"))
+    scheduler = hosts(1)
+    await scheduler.open()
+    await scheduler.acquire("one", "a")
+    waiting = asyncio.create_task(scheduler.acquire("two", "a"))
     await settled()
-    admission.replace("two")  # its proxy broke
+    scheduler.replace("two")  # its proxy broke
     assert await waiting is None
-    admission.release("one")
-    assert [slot.trial_id for slot in admission._up()] == [None]
+    scheduler.release("one")
+    assert [slot.trial_id for slot in scheduler._up()] == [None]
 
 
 @told
 async def test_lost_capacity_is_said_once_with_the_reason() -> None:
-    admission = hosts(2)
-    await admission.open()
+    scheduler = hosts(2)
+    await scheduler.open()
     await settled()
-    await admission.acquire("one", "a")
-    admission.broken = True
-    admission.replace("one")
+    await scheduler.acquire("one", "a")
+    scheduler.broken = True
+    scheduler.replace("one")
     await settled()
-    (trouble,) = admission.standing().troubles
+    (trouble,) = scheduler.status().troubles
     assert "no accelerator" in trouble and "1 are left" in trouble
-    assert admission.standing().troubles == ()
+    assert scheduler.status().troubles == ()
 
 
 @told
@@ -716,13 +721,13 @@ async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again
             raise RuntimeError("the head node is busy")
         return set()
 
-    monkeypatch.setattr("orchestrator.cluster.admission.draining_nodes", look)
-    monkeypatch.setattr("orchestrator.cluster.admission.SECONDS_BETWEEN_LOOKS", 0.001)
-    admission = hosts(1)
-    await admission.open()
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", look)
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_BETWEEN_LOOKS", 0.001)
+    scheduler = hosts(1)
+    await scheduler.open()
     while len(looks) < 5:
         await asyncio.sleep(0.01)
-    (trouble,) = admission.standing().troubles
+    (trouble,) = scheduler.status().troubles
     assert "the head node is busy" in trouble
 
 

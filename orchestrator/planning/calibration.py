@@ -33,15 +33,15 @@ class Factors:
 
 
 @dataclass
-class Correction:
+class Calibration:
     """The ratios of measured to predicted bytes of finished trials, by kind."""
 
     _ratios: dict[tuple[Kind, str], tuple[float, ...]] = field(default_factory=dict)
 
     def learn(self, record: TrialRecord) -> None:
         """Takes a trial into account, if it has finished as it was predicted."""
-        told = record.folder.prediction()
-        if record.state != FINISHED or told is None or not _ran_as_told(record, told):
+        told = record.folder.estimate()
+        if record.state != FINISHED or told is None or not _matches_prediction(record, told):
             return
         kind = kind_of(record.spec.knobs, str(told.get("device", "")))
         for predicted, measured in _MEASURED.items():
@@ -72,7 +72,7 @@ def kind_of(knobs: Mapping[str, Any], device: str) -> Kind:
     return (*(str(knobs.get(name, 0)) for name in names), device)
 
 
-def _ran_as_told(record: TrialRecord, told: Mapping[str, Any]) -> bool:
+def _matches_prediction(record: TrialRecord, told: Mapping[str, Any]) -> bool:
     """A batch that shrank took less than what was predicted for it."""
     planned = told.get("micro_batch")
     executed = record.metrics.get("executed_batch_size")

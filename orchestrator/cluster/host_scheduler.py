@@ -15,23 +15,23 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, Need, Slot
-from orchestrator.cluster.host_pool import HostStarts, Sharing
+from orchestrator.cluster.devices import Device, ResourceRequest, Slot
+from orchestrator.cluster.host_pool import HostStarts, SharingPolicy
 from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.model_prefetch import Weights
+from orchestrator.cluster.model_prefetch import ModelFiles
 from orchestrator.cluster.nodes import dead_nodes, draining_nodes, host_gone
-from orchestrator.cluster.placement import Place, Placing, Supply, next_start
+from orchestrator.cluster.placement import Availability, Placement, QueueEntry, next_start
 from trainables.errors import first_line
 
 BRING_UP_ATTEMPTS = 3
 NOBODY = ""  # in a slot that is kept for a gang
-SECONDS_FOR_A_GANG = 2.0  # that its places are kept for the next one
+SECONDS_FOR_A_GROUP = 2.0  # that its places are kept for the next one
 SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes are gone, or about to be taken away
 SECONDS_A_HOST_IS_EXPECTED = 300.0  # for which a gang waits for it; a new node may have to start
 
 
 @dataclass(frozen=True)
-class Standing:
+class HostStatus:
     """How hosts and trials stand, and what went wrong since it was asked before."""
 
     up: int
@@ -41,8 +41,8 @@ class Standing:
 
 
 @dataclass
-class Admission:
-    """An async Ray actor (see `start_admission`); every method is safe to call concurrently.
+class HostScheduler:
+    """An async Ray actor (see `start_host_scheduler`); every method is safe to call concurrently.
 
     Hosts that die, or whose node is lost or about to be taken away, are replaced by new ones where
     Ray finds room; until it does the others serve.
@@ -50,16 +50,16 @@ class Admission:
 
     shape: HostShape
     provenance: dict[str, str]
-    sharing: Sharing = field(default_factory=Sharing)
+    sharing: SharingPolicy = field(default_factory=SharingPolicy)
     _devices: list[Device] = field(default_factory=list)
-    _line: list[Place] = field(default_factory=list)
-    _expecting: list[Place] = field(default_factory=list)
+    _line: list[QueueEntry] = field(default_factory=list)
+    _expecting: list[QueueEntry] = field(default_factory=list)
     _starting: set[asyncio.Task[None]] = field(default_factory=set)
     _watching: set[asyncio.Task[None]] = field(default_factory=set)
     _troubles: list[str] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
     _calling: set[asyncio.Task[None]] = field(default_factory=set)
-    _gangs: list[Slot] = field(default_factory=list)
+    _worker_groups: list[Slot] = field(default_factory=list)
     _vacant: list[Slot] = field(default_factory=list)  # a gang has left them
     _owed: list[bool] = field(default_factory=list)  # called off for a gang; whether it was late
     _late: set[asyncio.Task[None]] = field(default_factory=set)  # starts no gang waits for any more
@@ -70,28 +70,30 @@ class Admission:
     def __post_init__(self) -> None:
         self._starts = self._host_starts()
 
-    async def open(self, weights: Weights | None = None) -> dict[str, Any]:
-        """Starts all hosts, each once `weights` are on its node; returns the first one's
+    async def open(self, model_files: ModelFiles | None = None) -> dict[str, Any]:
+        """Starts all hosts, each once `model_files` are on its node; returns the first one's
         description of its device.
 
         They come with this call: what an actor is made with, its token too, Ray would keep.
         """
-        self._starts.weights = weights or self._starts.weights
+        self._starts.model_files = model_files or self._starts.model_files
         for _ in range(self.shape.count):
             self._start_host()
         while self._starts.description is None:
             done, _ = await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        self._keep(self._leave_draining_nodes())
+        self._run_beside(self._leave_draining_nodes())
         return self._starts.description
 
-    async def acquire(self, trial_id: str, base_key: str, need: Need | None = None) -> Any:
+    async def acquire(
+        self, trial_id: str, base_key: str, need: ResourceRequest | None = None
+    ) -> Any:
         """A host for the trial, with room for what it needs, waiting in line for one.
 
         `release` gives it back. None once the sweep ends (see `interrupt`).
         """
-        place = Place(trial_id, base_key, need or Need())
+        place = QueueEntry(trial_id, base_key, need or ResourceRequest())
         while not self._ending:
             slot = await self._wait_for_slot(place)
             if slot is None:
@@ -150,26 +152,26 @@ class Admission:
         slots = [slot for device in self._devices for slot in device.running]
         return len({slot.trial_id for slot in slots} - {NOBODY})
 
-    def standing(self) -> Standing:
+    def status(self) -> HostStatus:
         """How all stands; each trouble is told once."""
         troubles, self._troubles = tuple(self._troubles), []
-        return Standing(*self.counts(), troubles=troubles)
+        return HostStatus(*self.counts(), troubles=troubles)
 
     def _host_starts(self) -> HostStarts:
         return HostStarts(self.shape, self.sharing, self.provenance)
 
     def _up(self) -> list[Slot]:
         slots = [slot for device in self._devices for slot in device.slots]
-        return [slot for slot in (*slots, *self._gangs) if slot.actor is not None]
+        return [slot for slot in (*slots, *self._worker_groups) if slot.actor is not None]
 
     def _slots_of(self, trial_id: str) -> list[Slot]:
         return [slot for slot in self._up() if slot.trial_id == trial_id]
 
-    def _awaiting(self) -> list[Place]:
+    def _awaiting(self) -> list[QueueEntry]:
         """Those in line, and those for whom a host is being started."""
         return [*self._line, *self._expecting]
 
-    async def _wait_for_slot(self, place: Place) -> Slot | None:
+    async def _wait_for_slot(self, place: QueueEntry) -> Slot | None:
         """A host, marked as the trial's; None if the sweep ends meanwhile."""
         is_new = place.given is None
         place.given = asyncio.get_running_loop().create_future()
@@ -186,26 +188,26 @@ class Admission:
 
     def _serve(self) -> None:
         """Gives hosts to those that wait, while there are any for them."""
-        self._hand_on()
-        self._tell_of_missing_hosts()
+        self._reuse_vacant_places()
+        self._log_missing_hosts()
         while not self._is_full():
             found = next_start(self._line, self._devices, self._supply())
             if found is None:
                 return
-            place, placing = found
+            place, placement = found
             self._line.remove(place)
             if not place.given.done():
-                self._place(place, placing)
+                self._place(place, placement)
 
-    def _supply(self, *, also_coming: int = 0) -> Supply:
+    def _supply(self, *, also_coming: int = 0) -> Availability:
         coming = len(self._calling - self._late) + also_coming
-        return Supply(coming, expected=self.shape.count)
+        return Availability(coming, expected=self.shape.count)
 
-    def _tell_of_missing_hosts(self) -> None:
+    def _log_missing_hosts(self) -> None:
         supply = self._supply(also_coming=self._owed.count(False))
         for need in [place.need for place in self._line]:
             if supply.is_short(self._devices, need):
-                self._say(
+                self._log(
                     f"A trial of {need.workers} workers waits: of the {self.shape.count} hosts of "
                     "this sweep too few are up; trials that need fewer go on."
                 )
@@ -214,55 +216,55 @@ class Admission:
         most = self.sharing.trials
         return most is not None and self.running() >= most
 
-    def _place(self, place: Place, placing: Placing) -> None:
-        if placing.members:
-            self._place_gang(place, placing)
+    def _place(self, place: QueueEntry, placement: Placement) -> None:
+        if placement.members:
+            self._place_group(place, placement)
             return
-        for slot in placing.giving_way:
-            if placing.device.is_node:
+        for slot in placement.evicted:
+            if placement.device.is_node:
                 self._starts.forget_base(slot)
             else:
                 self._starts.end(slot)
-        slot = placing.slot or Slot(placing.device)
+        slot = placement.slot or Slot(placement.device)
         slot.trial_id, slot.need = place.trial_id, place.need
-        if placing.slot is not None:
+        if placement.slot is not None:
             place.answer(slot)
             return
-        placing.device.slots.append(slot)
+        placement.device.slots.append(slot)
         self._expecting.append(place)
         self._start(self._bring_up_for(slot, place))
 
-    def _place_gang(self, place: Place, placing: Placing) -> None:
+    def _place_group(self, place: QueueEntry, placement: Placement) -> None:
         """Its workers take the places of idle hosts, which end; those on their way are called off,
         lest they take what is meant for the workers. All are started again after it."""
-        for slot in placing.giving_way:
+        for slot in placement.evicted:
             self._starts.end(slot)
         for task in self._calling:
             task.cancel()
             self._owed.append(task in self._late)
         self._calling.clear()
-        self._start_gang(place, placing.members)
+        self._start_group(place, placement.members)
 
-    def _start_gang(self, place: Place, members: tuple[Slot, ...]) -> None:
+    def _start_group(self, place: QueueEntry, members: tuple[Slot, ...]) -> None:
         for member in members:
             self._starts.lend(member, place.trial_id, place.need)
         shared = any(member.device.is_shared_beside(members, place.need) for member in members)
-        actor = self._starts.start_gang(place.need, device_shared=shared)
-        gang = Slot(Device(), actor, trial_id=place.trial_id, members=members)
-        self._gangs.append(gang)
-        place.answer(gang)
+        actor = self._starts.start_group(place.need, device_shared=shared)
+        worker_group = Slot(Device(), actor, trial_id=place.trial_id, members=members)
+        self._worker_groups.append(worker_group)
+        place.answer(worker_group)
 
-    def _disband(self, gang: Slot) -> None:
+    def _disband(self, worker_group: Slot) -> None:
         """Its places are kept for a gang that is first in line, as one that has lost a worker and
         comes again at once; then hosts are started there."""
-        self._gangs.remove(gang)
-        self._starts.end_gang(gang)
-        for member in gang.members:
+        self._worker_groups.remove(worker_group)
+        self._starts.end_group(worker_group)
+        for member in worker_group.members:
             member.trial_id = NOBODY
-        self._vacant += gang.members
-        self._keep(self._refill(gang.members))
+        self._vacant += worker_group.members
+        self._run_beside(self._refill(worker_group.members))
 
-    def _hand_on(self) -> None:
+    def _reuse_vacant_places(self) -> None:
         """Vacant places go to the first in line, if it is a gang that they are enough for."""
         there = [slot for slot in self._vacant if slot.node_id not in self._dead_nodes]
         while self._line and 0 < self._line[0].need.workers <= len(there):
@@ -270,10 +272,10 @@ class Admission:
             if not place.given.done():
                 members, there = tuple(there[: place.need.workers]), there[place.need.workers :]
                 self._vacant = [slot for slot in self._vacant if slot not in members]
-                self._start_gang(place, members)
+                self._start_group(place, members)
 
     async def _refill(self, members: tuple[Slot, ...]) -> None:
-        await asyncio.sleep(SECONDS_FOR_A_GANG)
+        await asyncio.sleep(SECONDS_FOR_A_GROUP)
         left = [member for member in members if member in self._vacant]
         for member in left:
             self._vacant.remove(member)
@@ -281,7 +283,7 @@ class Admission:
             if member.device in self._devices and not member.device.slots:
                 self._devices.remove(member.device)
         hosts = [False for _ in left]
-        if not self._gangs:
+        if not self._worker_groups:
             hosts, self._owed = hosts + self._owed, []
         for is_late in hosts:
             self._start_host(is_late=is_late)
@@ -292,9 +294,9 @@ class Admission:
         if is_late:
             self._late.add(task)
         loop = asyncio.get_running_loop()
-        loop.call_later(SECONDS_A_HOST_IS_EXPECTED, self._no_gang_waits_for, task)
+        loop.call_later(SECONDS_A_HOST_IS_EXPECTED, self._give_up_on, task)
 
-    def _no_gang_waits_for(self, task: asyncio.Task[None]) -> None:
+    def _give_up_on(self, task: asyncio.Task[None]) -> None:
         if task in self._calling:
             self._late.add(task)
             self._serve()
@@ -314,7 +316,7 @@ class Admission:
         if error is None:
             return
         left = len(self._up())
-        self._say(f"A host could not be started ({first_line(error)}): {left} are left.")
+        self._log(f"A host could not be started ({first_line(error)}): {left} are left.")
         if self._up() or self._starting:
             return
         while self._line:
@@ -335,7 +337,7 @@ class Admission:
                 self._came_up(slot)
                 return
 
-    async def _bring_up_for(self, slot: Slot, place: Place) -> None:
+    async def _bring_up_for(self, slot: Slot, place: QueueEntry) -> None:
         """A further host on a device that a trial is to share; without it the trial waits on."""
         try:
             await self._starts.bring_up(slot)
@@ -348,7 +350,7 @@ class Admission:
         self._came_up(slot)
         place.answer(slot)
 
-    def _did_not_come_up(self, slot: Slot, place: Place) -> None:
+    def _did_not_come_up(self, slot: Slot, place: QueueEntry) -> None:
         device = slot.device
         device.slots.remove(slot)
         device.most_hosts = max(1, len(device.slots))
@@ -359,7 +361,7 @@ class Admission:
     def _came_up(self, slot: Slot) -> None:
         if slot.device not in self._devices:
             self._devices.append(slot.device)
-        self._keep(self._notice_death(slot))
+        self._run_beside(self._notice_death(slot))
         self._serve()
 
     def _set_free(self, slot: Slot) -> None:
@@ -383,7 +385,7 @@ class Admission:
             self._devices.remove(device)
         self._start_host()
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Lets something run beside; the loop alone would forget it."""
         task = asyncio.get_running_loop().create_task(work)
         self._watching.add(task)
@@ -412,7 +414,7 @@ class Admission:
                 self._leave(draining)
                 self._leave_dead_places()
             else:
-                self._say(
+                self._log(
                     "Whether nodes are about to be taken away can't be seen now "
                     f"({first_line(error)}); trials on such a node go back to their checkpoint."
                 )
@@ -425,26 +427,26 @@ class Admission:
                 self._replace(slot)
             elif not slot.leaving:
                 slot.leaving = True
-                self._keep(self._interrupted(slot))
+                self._run_beside(self._interrupted(slot))
 
     def _leave_dead_places(self) -> None:
         """A gang that was given a place on a node before Ray knew that it is gone would wait for
         it for ever and keep its other places; where it has begun, Ray Train ends it."""
-        for gang in self._gangs:
-            lost = any(member.node_id in self._dead_nodes for member in gang.members)
-            if lost and not gang.leaving:
-                gang.leaving = True
-                self._keep(self._recalled(gang))
+        for worker_group in self._worker_groups:
+            lost = any(member.node_id in self._dead_nodes for member in worker_group.members)
+            if lost and not worker_group.leaving:
+                worker_group.leaving = True
+                self._run_beside(self._recalled(worker_group))
 
-    async def _recalled(self, gang: Slot) -> None:
+    async def _recalled(self, worker_group: Slot) -> None:
         with contextlib.suppress(*host_gone()):  # as in `_interrupted`
-            await self._starts.recall_gang(gang)
+            await self._starts.recall_group(worker_group)
 
     async def _interrupted(self, slot: Slot) -> None:
         with contextlib.suppress(*host_gone()):  # whoever waits for its events is told as well
             await self._starts.interrupt(slot)
 
-    async def _is_handed_over(self, slot: Slot, need: Need) -> bool:
+    async def _is_handed_over(self, slot: Slot, need: ResourceRequest) -> bool:
         """Whether the host lives; its node may have been lost a moment ago."""
         if slot.members:
             return True  # it comes up by and by; whoever starts the trial there waits for it
@@ -454,7 +456,7 @@ class Admission:
             return False
         return True
 
-    def _say(self, trouble: str) -> None:
+    def _log(self, trouble: str) -> None:
         if trouble not in self._said:
             self._said.add(trouble)
             self._troubles.append(trouble)
@@ -465,8 +467,8 @@ def _nodes_to_leave() -> tuple[set[str], set[str]]:
     return draining_nodes(), dead_nodes()
 
 
-def start_admission(
-    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: Sharing | None = None
+def start_host_scheduler(
+    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: SharingPolicy | None = None
 ) -> Any:
     """Admission as a Ray actor that takes no CPU of its own and is found by its name.
 
@@ -474,7 +476,7 @@ def start_admission(
     """
     import ray
 
-    actor = ray.remote(Admission).options(
+    actor = ray.remote(HostScheduler).options(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
-    return actor.remote(shape, provenance, sharing or Sharing())
+    return actor.remote(shape, provenance, sharing or SharingPolicy())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.planning.calibration import Calibration
 from orchestrator.planning.capacity import CPU, Capacity
-from orchestrator.planning.correction import Correction
 from orchestrator.planning.forecast import Forecaster
 from orchestrator.planning.planner import Planner
-from trainables.resources.estimate import FlopRates, Prediction, Term, TrialPrediction, Workload
+from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 
 MEBIBYTE = 1 << 20
 MODEL = 100 * MEBIBYTE  # with 16 bits; a quarter of it in 4
@@ -29,7 +29,7 @@ class LinearPredictions:
         self.closed = False
         self._known = known
 
-    def of(self, request: Mapping[str, Any]) -> TrialPrediction | None:
+    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
         self.asked.append(request)
         return told(request) if self._known else None
 
@@ -37,14 +37,14 @@ class LinearPredictions:
         self.closed = True
 
 
-def told(request: Mapping[str, Any]) -> TrialPrediction:
+def told(request: Mapping[str, Any]) -> TrialEstimate:
     knobs = request["trial"]["knobs"]
     rows, eval_rows = request["micro_batch"] or 0, request["eval_batch"]
     model = MODEL if knobs["quantization"] in ("none", "int8") else MODEL // 4
     each = ROW // 10 if knobs.get("gradient_checkpointing") else ROW
     train = 0 if knobs["method"] == "untrained" else model + rows * each
     judged = model + eval_rows * EVAL_ROW
-    prediction = Prediction(
+    prediction = Estimate(
         train_memory_bytes=train,
         eval_memory_bytes=judged,
         base_memory_bytes=model,
@@ -59,7 +59,7 @@ def told(request: Mapping[str, Any]) -> TrialPrediction:
         depths=(2,),
     )
     workload = Workload(batch_size=max(1, rows), sequence_length=64, eval_batch_size=eval_rows)
-    return TrialPrediction(workload, prediction, train_flops=3e12, eval_flops=1e12)
+    return TrialEstimate(workload, prediction, train_flops=3e12, eval_flops=1e12)
 
 
 def forecaster(
@@ -72,7 +72,7 @@ def forecaster(
         capacity=capacity,
         device=CPU,
         model_config=lambda spec: {"model_type": "llama"},
-        correction=Correction(),
+        calibration=Calibration(),
     )
 
 

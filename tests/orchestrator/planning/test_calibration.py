@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.planning.correction import HIGHEST, TO_LOWER, Correction
+from orchestrator.planning.calibration import HIGHEST, TO_LOWER, Calibration
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from tests.orchestrator import run_builder
 from trainables.spec.knobs import canonical
@@ -30,7 +30,7 @@ def trial(
     executed = {"executed_batch_size": knobs.pop("executed", 8)}
     state = {"state": knobs.pop("state")} if "state" in knobs else {}
     folder = run_builder.add_trial(run, right=[1], metrics={**peaks, **executed}, **state, **knobs)
-    folder.write_prediction({**TOLD, **(told or {})})
+    folder.write_estimate({**TOLD, **(told or {})})
     record = Ledger(run).get(folder.trial_id)
     assert record is not None
     record.history = [_event(folder.summary())]
@@ -43,8 +43,8 @@ def _event(summary: Any) -> Any:
     return Event("rung", 1, 8, summary["metrics"], 1.0)
 
 
-def factors(correction: Correction, device: str = "cpu", **knobs: Any) -> tuple[float, float]:
-    found = correction.factors(canonical({"model": "base_models/small", **knobs}), device)
+def factors(calibration: Calibration, device: str = "cpu", **knobs: Any) -> tuple[float, float]:
+    found = calibration.factors(canonical({"model": "base_models/small", **knobs}), device)
     return found.train, found.evaluation
 
 
@@ -54,41 +54,41 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_nothing_is_corrected_before_anything_has_finished() -> None:
-    assert factors(Correction()) == (1.0, 1.0)
+    assert factors(Calibration()) == (1.0, 1.0)
 
 
 def test_one_that_took_more_raises_the_predictions_of_its_kind_only(run: RunFolder) -> None:
-    correction = Correction()
-    correction.learn(trial(run, train=1100, evaluation=600))
-    assert factors(correction) == (1.1, 1.2)
-    assert factors(correction, rank=64) == (1.1, 1.2)
-    assert factors(correction, quantization="nf4") == (1.0, 1.0)
-    assert factors(correction, model="base_models/large") == (1.0, 1.0)
-    assert factors(correction, "cuda") == (1.0, 1.0)
+    calibration = Calibration()
+    calibration.learn(trial(run, train=1100, evaluation=600))
+    assert factors(calibration) == (1.1, 1.2)
+    assert factors(calibration, rank=64) == (1.1, 1.2)
+    assert factors(calibration, quantization="nf4") == (1.0, 1.0)
+    assert factors(calibration, model="base_models/large") == (1.0, 1.0)
+    assert factors(calibration, "cuda") == (1.0, 1.0)
 
 
 def test_predictions_are_lowered_by_several_only_and_never_below_any_of_them(
     run: RunFolder,
 ) -> None:
-    correction = Correction()
+    calibration = Calibration()
     for rank in range(TO_LOWER - 1):
-        correction.learn(trial(run, train=900 + rank, evaluation=450, rank=rank + 1))
-        assert factors(correction) == (1.0, 1.0)
-    correction.learn(trial(run, train=950, evaluation=400, rank=99))
-    assert factors(correction) == (0.95, 0.9)
+        calibration.learn(trial(run, train=900 + rank, evaluation=450, rank=rank + 1))
+        assert factors(calibration) == (1.0, 1.0)
+    calibration.learn(trial(run, train=950, evaluation=400, rank=99))
+    assert factors(calibration) == (0.95, 0.9)
 
 
 def test_what_is_far_off_is_no_matter_of_a_factor(run: RunFolder) -> None:
-    correction = Correction()
-    correction.learn(trial(run, train=1e6))
-    assert factors(correction)[0] == HIGHEST
+    calibration = Calibration()
+    calibration.learn(trial(run, train=1e6))
+    assert factors(calibration)[0] == HIGHEST
 
 
 def test_only_a_trial_that_ran_to_its_end_as_predicted_counts(run: RunFolder) -> None:
-    correction = Correction()
-    correction.learn(trial(run, train=1500, rank=1, executed=4))  # its batch shrank
-    correction.learn(trial(run, train=1500, rank=2, state=STOPPED))
+    calibration = Calibration()
+    calibration.learn(trial(run, train=1500, rank=1, executed=4))  # its batch shrank
+    calibration.learn(trial(run, train=1500, rank=2, state=STOPPED))
     unpredicted = trial(run, train=1500, rank=3)
-    unpredicted.folder.prediction_file.unlink()
-    correction.learn(unpredicted)
-    assert factors(correction) == (1.0, 1.0)
+    unpredicted.folder.estimate_file.unlink()
+    calibration.learn(unpredicted)
+    assert factors(calibration) == (1.0, 1.0)
