@@ -119,7 +119,7 @@ def _receive(coordinator: Any, interrupted: threading.Event) -> None:
 
 
 class _Calls:
-    """`trainables.gang_member.Coordinator`, in the front's process."""
+    """`trainables.workers.group_member.Coordinator`, in the coordinator's process."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator = coordinator

@@ -31,8 +31,11 @@ LOOKS_EVERY_SECONDS = 0.2  # whether a trial that waits for a decision is interr
 
 
 class WorkerGroup:
-    """What the front does. `start`, `next`, `close` as a host's, one at a time; rank 0 calls the
-    methods of `trainables.gang_member.Coordinator`, and every rank waits in `until_death`."""
+    """Coordinates the workers of one trial. `start`, `next`, `close` as a host's, one at a time.
+
+    Rank 0 calls the methods of `trainables.workers.group_member.Coordinator`; every rank waits in
+    `until_death`.
+    """
 
     def __init__(self, layout: Layout, provenance: Mapping[str, str]) -> None:
         self._layout, self._provenance = layout, dict(provenance)

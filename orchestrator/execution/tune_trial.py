@@ -28,7 +28,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
 
     The trial's folder is all it needs: the host reads the spec there. The first result holds
     `history`, the events of the checkpoint that the trial goes on from; the others an `event`
-    (Event.to_json), or in its place `failure` (trainables.host.Failure) or `interrupted`: the sweep
+    (Event.to_json), or in its place `failure` (Failure) or `interrupted`: the sweep
     ends, and the trial has left its host with a checkpoint. `stopped` says that the event is the
     last because of a limit, and which. `units` is the time attribute; `objective` comes with the
     rungs that a trial can be stopped at and with the last result, which is `done`.

@@ -42,7 +42,7 @@ def known_config(spec: TrialSpec) -> Mapping[str, Any] | None:
 
 
 class PendingEstimate(Protocol):
-    """What is asked for predictions: `orchestrator.predictions.SimulatorClient`."""
+    """What is asked for predictions: `orchestrator.planning.simulator.SimulatorClient`."""
 
     def of(self, request: Mapping[str, Any]) -> TrialEstimate | None: ...
 

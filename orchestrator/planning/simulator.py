@@ -72,7 +72,7 @@ class SimulatorClient:
             self._end(f"the process that predicts did not start ({error.strerror})")
 
     def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
-        """The answer to a request (see `trainables.simulate.predict_trial`)."""
+        """The answer to a request (see `trainables.simulation.estimate.predict_trial`)."""
         key = json.dumps(request, sort_keys=True)
         with self._asking:
             if key not in self._known and not self._over:

@@ -55,7 +55,7 @@ _LOOKS_PER_BEAT = 20
 
 
 class LeaseInBucket:
-    """`with LeaseInBucket(run):` as `orchestrator.lease.Lease`; `run` has a mirror.
+    """`with LeaseInBucket(run):` as `orchestrator.runs.lease.Lease`; `run` has a mirror.
 
     The working copy is what the bucket holds once this is entered, and another process of this
     machine that only reads leaves it alone meanwhile.

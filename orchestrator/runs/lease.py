@@ -23,9 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from orchestrator.runs import lease_holder
 from orchestrator.runs.lease_holder import (
-    HEARTBEAT_SECONDS,
-    MISSED_BEATS_ALLOWED,
     _content,
     held_by,
     holder_text,
@@ -118,9 +117,10 @@ class Lease:
         known = is_alive_here(parsed(before))
         if known is not None:
             return known
+        seconds = lease_holder.HEARTBEAT_SECONDS * lease_holder.MISSED_BEATS_ALLOWED
         self._say(
-            f"{self._holder()} held this sweep: waiting up to "
-            f"{HEARTBEAT_SECONDS * MISSED_BEATS_ALLOWED:.0f} s for a sign of life from it ..."
+            f"{self._holder()} held this sweep: waiting up to {seconds:.0f} s for a sign of life "
+            "from it ..."
         )
         return _changes(self._file, before)
 
@@ -159,7 +159,7 @@ class Lease:
             raise
 
     def _beat(self) -> None:
-        while not self._over.wait(HEARTBEAT_SECONDS):
+        while not self._over.wait(lease_holder.HEARTBEAT_SECONDS):
             try:
                 self.check()
                 self._write()
@@ -187,8 +187,8 @@ class Lease:
 
 def _changes(file: Path, before: bytes) -> bool:
     """Whether the lease is renewed while we look on for as long as it may miss its beats."""
-    for _ in range(MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
-        time.sleep(HEARTBEAT_SECONDS / _LOOKS_PER_BEAT)
+    for _ in range(lease_holder.MISSED_BEATS_ALLOWED * _LOOKS_PER_BEAT):
+        time.sleep(lease_holder.HEARTBEAT_SECONDS / _LOOKS_PER_BEAT)
         now = _content(file)
         if now != before:
             return now is not None

@@ -28,7 +28,7 @@ class TrialResult:
 
     folder: TrialFolder
     role: str
-    state: str  # one of trainables.spec.STATES, or 'running'
+    state: str  # one of trainables.spec.states.STATES, or 'running'
     reason: str
     knobs: Mapping[str, Any]
     metrics: Mapping[str, float]

@@ -46,7 +46,7 @@ ADAPTER = "adapter"  # the artifact folder of a trial's adapter, and the tag wit
 
 
 class MLflowTracker:
-    """Mirrors one sweep to an MLflow store (`orchestrator.tracking.Tracker`).
+    """Mirrors one sweep to an MLflow store (`orchestrator.tracking.tracker.Tracker`).
 
     A metric's first value at a step stays. The events that end a trial (its last rung, whose
     questions are asked again in full, and `finished`) wait for `finish`, which knows the final

@@ -52,7 +52,7 @@ class RunEnd:
     """
 
     start: RunStart
-    state: str  # one of trainables.spec.STATES
+    state: str  # one of trainables.spec.states.STATES
     reason: str = ""
     history: Sequence[Event] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator.cluster.host_scheduler import start_host_scheduler
 
+from orchestrator.cluster.host_scheduler import start_host_scheduler
 from orchestrator.cluster.host_shape import HostShape
 from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep

@@ -78,9 +78,10 @@ FILL_UP = """
     from pathlib import Path
 
     from tests.tiny_trials import make_spec
-    from trainables.checkpoint import load_latest
-    from trainables.host import Failure, HostProcess
-    from trainables.run_folder import RunFolder
+    from trainables.training.checkpoint import load_latest
+    from trainables.workers.host import HostProcess
+    from trainables.workers.outcomes import Failure
+    from trainables.storage.run_folder import RunFolder
 
     disk, model, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     run = RunFolder(disk / "run")

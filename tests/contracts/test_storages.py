@@ -16,7 +16,7 @@ import pytest
 
 from tests.buckets import new_place, s3_server
 from trainables.errors import InputError
-from trainables.storage import bucket_store, object_store
+from trainables.storage import bucket_store
 from trainables.storage.bucket_store import BucketStore, open_store
 from trainables.storage.errors import StorageError
 from trainables.storage.folder_store import FolderStore
@@ -86,7 +86,7 @@ def test_a_file_is_put_and_fetched_with_the_time_it_was_written(
 def test_a_large_object_is_read_piece_by_piece_and_all_of_one_version(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(bucket_store, "CHUNK_BYTES", 1000)
     store.put("large", bytes(range(250)) * 41)
     assert store.download("large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == bytes(range(250)) * 41

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> RunFolder:
 def hold(
     run: RunFolder, *, age: float, host: str = socket.gethostname(), pid: int = os.getpid()
 ) -> None:
-    beat = {"heartbeat": time.time() - age, "monotonic": time.monotonic() - age}
+    beat = {"heartbeat": time.time() - age, "monotonic": max(0.0, time.monotonic() - age)}
     lease = {**this_place(), "host": host, "pid": pid, **beat}
     run.write_text(run.lock_file, json.dumps(lease))
 

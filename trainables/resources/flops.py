@@ -47,7 +47,7 @@ class WorkRates:
 
 
 class TokenRows(Protocol):
-    """What `trainables.data.Encoded` tells of its rows."""
+    """What `trainables.data.encoding.Encoded` tells of its rows."""
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]: ...
@@ -67,7 +67,7 @@ def rates_of(prediction: Mapping[str, Any] | None) -> WorkRates | None:
 
 
 def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
-    """The work of the batch that `trainables.data.collate` makes of these rows."""
+    """The work of the batch that `trainables.data.batches.collate` makes of these rows."""
     spans = [(len(data.prompts[at]), len(data.completions[at])) for at in indices]
     asked = {place for prompt, reply in spans for place in range(prompt, prompt + reply)}
     return ForwardBackward(rows=len(spans), length=max(map(sum, spans)), positions=len(asked))

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.runs import lease
+from orchestrator.runs import lease_holder
 from orchestrator.runs.bucket_lease import LeaseInBucket, fetch, lease_of, using
-from orchestrator.runs.lease import LeaseLostError
+from orchestrator.runs.lease import Lease, LeaseLostError
 from orchestrator.runs.lease_holder import own_lease, read_lease
 from trainables.errors import InputError
 from trainables.storage.bucket_store import BucketStore
@@ -42,7 +42,7 @@ def run(store: ObjectStore, tmp_path: Path) -> RunFolder:
 
 @pytest.fixture(autouse=True)
 def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.1)
 
 
 def machine(store: ObjectStore, disk: Path) -> RunFolder:
@@ -127,7 +127,7 @@ def test_a_run_in_a_bucket_gets_this_lease_and_a_folder_the_other(
     run: RunFolder, tmp_path: Path
 ) -> None:
     assert isinstance(lease_of(run), LeaseInBucket)
-    assert isinstance(lease_of(RunFolder(tmp_path)), lease.Lease)
+    assert isinstance(lease_of(RunFolder(tmp_path)), Lease)
 
 
 def test_a_second_driver_is_refused_and_told_who_holds_it(
@@ -242,7 +242,9 @@ def test_a_holder_that_was_taken_over_is_interrupted_and_writes_nothing_more(
 def test_a_paused_holder_asks_the_bucket_before_it_writes_again(
     run: RunFolder, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60.0)  # its heart does not beat meanwhile
+    monkeypatch.setattr(
+        lease_holder, "HEARTBEAT_SECONDS", 60.0
+    )  # its heart does not beat meanwhile
     held = LeaseInBucket(run).__enter__()
     store.put(LOCK, elsewhere())
     held.check()  # nobody waits less than three heartbeats, and this is within the first

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runs import lease
+from orchestrator.runs import lease_holder
 from orchestrator.runs.lease import Lease, LeaseLostError
 from orchestrator.runs.lease_holder import is_alive, read_lease, this_place
 from orchestrator.status import read_driver
@@ -30,9 +30,9 @@ from trainables.storage.run_folder import RunFolder
 RACER = """
 import sys, time
 from pathlib import Path
-from orchestrator.lease import Lease
+from orchestrator.runs.lease import Lease
 from trainables.errors import InputError
-from trainables.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder
 folder, start = Path(sys.argv[1]), float(sys.argv[2])
 time.sleep(max(0, start - time.time()))
 try:
@@ -47,12 +47,12 @@ except InputError:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestrator import lease
-from trainables.run_folder import RunFolder
-lease.HEARTBEAT_SECONDS = float(sys.argv[2])
-lease.socket.gethostname = lambda: sys.argv[3]
+from orchestrator.runs import lease, lease_holder
+from trainables.storage.run_folder import RunFolder
+lease_holder.HEARTBEAT_SECONDS = float(sys.argv[2])
+lease_holder.socket.gethostname = lambda: sys.argv[3]
 offset = float(sys.argv[4])
-lease.time.time = lambda clock=time.time: clock() + offset
+lease_holder.time.time = lambda clock=time.time: clock() + offset
 try:
     with lease.Lease(RunFolder(Path(sys.argv[1]))) as held:
         print("held", flush=True)
@@ -82,7 +82,7 @@ def holder(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
     """Heartbeats that a test can wait for; three of them are time enough on a busy machine."""
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 2.0)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 2.0)
     return 0.2
 
 
@@ -215,7 +215,7 @@ def test_others_may_read_the_lease_and_not_write_it(run: RunFolder) -> None:
 def test_nonsense_in_its_place_stops_nobody(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, nonsense: bytes
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.1)
     run.path.mkdir(parents=True)
     run.lock_file.write_bytes(nonsense)
     assert read_lease(run.lock_file) is None
@@ -228,7 +228,7 @@ def test_nonsense_in_its_place_stops_nobody(
 def test_a_driver_on_another_host_is_taken_over_after_three_missed_heartbeats(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, ago: float
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.2)
     leave(run, host="another-host", heartbeat=time.time() - ago)
     began = time.monotonic()
     with Lease(run, notify=lambda text: None):
@@ -249,7 +249,7 @@ def test_one_that_is_just_being_written_is_respected(run: RunFolder, impatient: 
 def test_one_that_was_never_written_to_its_end_is_taken_over(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.1)
     run.path.mkdir(parents=True)
     run.lock_file.write_text('{"host": "')
     with Lease(run, notify=lambda text: None):
@@ -257,7 +257,7 @@ def test_one_that_was_never_written_to_its_end_is_taken_over(
 
 
 def test_the_heart_beats(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.01)
     with Lease(run):
         first = read_lease(run.lock_file)
         assert first is not None
@@ -270,12 +270,14 @@ def test_the_heart_beats(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_paused_driver_that_was_taken_over_writes_nothing_more(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.2)
     with holder(run, beat=0.2) as paused:
         paused.send_signal(signal.SIGSTOP)
         time.sleep(4 * 0.2)
-        monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60.0)  # a busy machine is no dead one
-        monkeypatch.setattr(lease, "_is_fresh", lambda age: False)
+        monkeypatch.setattr(
+            lease_holder, "HEARTBEAT_SECONDS", 60.0
+        )  # a busy machine is no dead one
+        monkeypatch.setattr(lease_holder, "_is_fresh", lambda age: False)
         with Lease(run) as ours:
             ours.run.write_text(run.report_file, "by us")
             paused.send_signal(signal.SIGCONT)
@@ -291,7 +293,7 @@ def test_a_paused_driver_that_was_taken_over_writes_nothing_more(
 def test_a_driver_that_does_nothing_hears_of_it_at_its_next_heartbeat(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease_holder, "HEARTBEAT_SECONDS", 0.1)
     with pytest.raises(LeaseLostError), Lease(run):
         run.lock_file.unlink()
         leave(run, host="another-host")

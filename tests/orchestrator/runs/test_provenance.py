@@ -38,7 +38,9 @@ def test_without_git_the_commit_is_unknown(
 def test_the_code_s_digest_tells_of_a_file_s_name_and_content(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "orchestrator" / "provenance.py"))
+    monkeypatch.setattr(
+        provenance, "__file__", str(tmp_path / "orchestrator" / "runs" / "provenance.py")
+    )
     one, other = tmp_path / "trainables" / "one.py", tmp_path / "trainables" / "other.py"
     one.parent.mkdir()
     one.write_text("x = 1")

@@ -37,8 +37,8 @@ STARTED = 1_700_000_000.0  # seconds since the epoch
 FRESH = """
 import sys
 from pathlib import Path
-from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import SweepEnd, SweepIdentity
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.tracker import SweepEnd, SweepIdentity
 Path("report.md").write_text("hello")
 tracker = MLflowTracker(sys.argv[1])
 tracker.open(SweepIdentity("s", "quick", 1e9))
@@ -571,8 +571,8 @@ def test_redact(text: str, expected: str) -> None:
 
 TOGETHER = """
 import sys
-from orchestrator.mlflow_tracker import MLflowTracker
-from orchestrator.tracking import SweepIdentity
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.tracker import SweepIdentity
 import mlflow.store.tracking.sqlalchemy_store
 print("ready", flush=True)
 sys.stdin.readline()

@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 _FETCH = """
 import json, sys
 from trainables.errors import InputError
-from trainables.hub import HubAccess, HubModel, fetch_all
+from trainables.models.hub import HubAccess, HubModel, fetch_all
 models, access = json.loads(sys.argv[1])
 try:
     print(*fetch_all([HubModel(**each) for each in models], HubAccess(**access)))

@@ -23,7 +23,6 @@ from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.storage.trial_folder import TrialFolder
-from trainables.training import engine
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
 from trainables.workers.host import HostProcess
@@ -295,7 +294,7 @@ def _memory_for(*, rows: int, evaluating: bool = False) -> Iterator[None]:
             raise torch.OutOfMemoryError("a test's device is full")
         return found
 
-    patch.setattr(engine, "_logits", limited)
+    patch.setattr(loss, "_logits", limited)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny_trials import BUDGET, make_spec, make_trial
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
 from trainables.resources.flops import ForwardBackward, Generation
-from trainables.simulation import workload
+from trainables.simulation import token_lengths
 from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
 from trainables.simulation.token_lengths import Rows, TokenLengths, assumed_splits
@@ -108,7 +108,7 @@ def test_a_split_is_tokenized_once_and_then_known_from_the_disk(
     trial = make_spec(tiny_llama)
     first = TokenLengths(tmp_path).splits(trial, positions=512)
     assert len(first["train"]) == 24
-    monkeypatch.setattr(workload, "_tokenized", _not_again)
+    monkeypatch.setattr(token_lengths, "_tokenized", _not_again)
     assert TokenLengths(tmp_path).splits(trial, positions=512) == first
     assert TokenLengths(tmp_path).splits(make_spec(tiny_llama, rank=9), positions=512) == first
     for file in tmp_path.iterdir():

@@ -19,7 +19,6 @@ from trainables.resources.gpu_share import share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
-from trainables.training import engine
 from trainables.workers.heartbeat import Watchdog
 from trainables.workers.host import HostProcess
 from trainables.workers.outcomes import Failure, Interruption
@@ -118,7 +117,7 @@ def test_a_trial_that_broke_off_leaves_nothing_in_memory(
     spec = make_spec(tiny_llama, budget=budget, learning_rate=1e30, optimizer="sgd", warmup=0.0)
     host.start(str(prepared(spec, tmp_path).path))
     model = weakref.ref(host._base.model)
-    monkeypatch.setattr(engine, "free_memory", free_and_look)
+    monkeypatch.setattr(out_of_memory_module, "free_memory", free_and_look)
     while not isinstance(host.next(), Failure):
         assert model() is not None
     assert left == [None]  # already when a GPU's memory is given back

@@ -152,7 +152,7 @@ def test_a_warm_process_imports_nothing_at_its_second_trial(
     script = """if True:
         import gc
         import sys
-        from trainables.host import HostProcess
+        from trainables.workers.host import HostProcess
         host = HostProcess({})
         host.warm_up()
         assert gc.get_freeze_count() > 100_000

@@ -348,7 +348,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
 def test_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     found = messages(files(tmp_path, train="no/such.json", selection=str(tmp_path)))
     assert "no/such.json: no such file." in found[0]
-    assert "trainables.tasks.registry.download" in found[0]
+    assert "trainables.tasks.download" in found[0]
     assert "can't be read" in found[1]
 
 
