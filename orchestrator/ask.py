@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from orchestrator.analysis.best_within import AIMS, Requirements, as_json, best_within
 from orchestrator.config.settings import parsed_size, size
-from orchestrator.reporting.answer import _lines, answer_report
+from orchestrator.reporting.answer import answer_lines, answer_report
 from orchestrator.runs.results import open_run, read_trials
 from trainables.errors import InputError
 from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = read_trials(run)
     found = best_within(results, question)
     if options.json:
-        print(json.dumps({**as_json(found), "load": _lines(found.best)}, indent=2))
+        print(json.dumps({**as_json(found), "load": answer_lines(found.best)}, indent=2))
     else:
         answer_report(run, results, found).print()
-        print("\n".join(["", *_lines(found.best)]) if found.best else "")
+        print("\n".join(["", *answer_lines(found.best)]) if found.best else "")
     return ANSWERED if found.best else NONE_QUALIFIES
 
 

@@ -14,7 +14,7 @@ def storage_place(given: str) -> str:
     return checked_url(given) if is_url(given) else str(Path(given).expanduser().resolve())
 
 
-def _space_file(given: str) -> Path:
+def space_file(given: str) -> Path:
     """The file as given, or the shipped one by that path from any working directory."""
     shipped = Path(__file__).resolve().parent.parent / given
     return shipped if not Path(given).exists() and shipped.exists() else Path(given)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.cli import DEFAULT_SPACE, _space_file, storage_place
+from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
@@ -119,7 +119,7 @@ def _load(given: argparse.Namespace) -> SweepConfig:
     if given.trials is not None:
         overrides.append(f"search.trials={given.trials}")
     try:
-        return load_config(_space_file(given.space), overrides)
+        return load_config(space_file(given.space), overrides)
     except InputError as error:
         asked = f"--set search.trials={given.trials}: search.trials"
         raise InputError([text.replace(asked, "--trials") for text in error.messages]) from None

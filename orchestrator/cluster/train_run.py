@@ -16,7 +16,7 @@ from trainables.workers.outcomes import Failure
 if TYPE_CHECKING:
     from trainables.workers.group_member import Decision
 
-_TRAIN_FOLDER = "ray_train"  # Train's own files, in the trial's folder while it runs
+TRAIN_FOLDER = "ray_train"  # Train's own files, in the trial's folder while it runs
 _TRAIN_SETTINGS = {  # read by Ray Train (ray/train/v2/_internal/constants.py)
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Of the wait for devices alone, begun anew for as long as the gang is wanted: while it
@@ -45,7 +45,7 @@ class GroupAbandonedError(Exception):
     """The trial was ended before its workers were there."""
 
 
-def _train(given: dict[str, Any], layout: Layout) -> None:
+def run_train(given: dict[str, Any], layout: Layout) -> None:
     os.environ.update(_TRAIN_SETTINGS)
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -62,7 +62,7 @@ def _train(given: dict[str, Any], layout: Layout) -> None:
             accelerator_type=layout.accelerator_type,
         ),
         run_config=RunConfig(
-            name=_TRAIN_FOLDER,
+            name=TRAIN_FOLDER,
             storage_path=given["working_copy"],
             failure_config=FailureConfig(max_failures=0),
             callbacks=[_controller_callback(given["coordinator"])],
@@ -142,7 +142,7 @@ class _Calls:
         ray.get(self._coordinator.on_failure.remote(failure))
 
 
-def _failure_of_train(error: Any) -> Failure | None:
+def failure_of_train(error: Any) -> Failure | None:
     """None where a worker is gone, or none was wanted: the trial goes on elsewhere from its
     checkpoint. One that Ray ended because its node ran out of memory would only be ended again."""
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError

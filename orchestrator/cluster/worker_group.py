@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from orchestrator.cluster.train_run import _TRAIN_FOLDER, Layout, _failure_of_train, _train
+from orchestrator.cluster.train_run import TRAIN_FOLDER, Layout, failure_of_train, run_train
 from trainables.models.hub import HubAccess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
@@ -211,11 +211,11 @@ class WorkerGroup:
 
         try:
             with contextlib.suppress(ray.exceptions.RayError):  # the controller is gone
-                _train(given, self._layout)
+                run_train(given, self._layout)
         except TrainingFailedError as error:
-            self._told.put(self._failure or _failure_of_train(error) or self._end_of_the_workers())
+            self._told.put(self._failure or failure_of_train(error) or self._end_of_the_workers())
         finally:
-            shutil.rmtree(self._folder.path / _TRAIN_FOLDER, ignore_errors=True)
+            shutil.rmtree(self._folder.path / TRAIN_FOLDER, ignore_errors=True)
             self._told.put(self._failure)  # for whoever still waits
 
     def _end_of_the_workers(self) -> Interruption | None:

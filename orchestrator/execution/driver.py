@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock, out_of_hours
-from orchestrator.execution.report_split import _worth_keeping, _worth_reporting
+from orchestrator.execution.report_split import worth_keeping, worth_reporting
 from orchestrator.execution.signals import DeferredSignals, SecondInterrupt
 from orchestrator.planning.planner import Planner
 from orchestrator.reporting.document import Report
@@ -199,10 +199,10 @@ class Driver:
 
         display.message("Scoring the report split ...")
         results = read_trials(self.run)
-        chosen = _worth_reporting(results, self.config.objective)
+        chosen = worth_reporting(results, self.config.objective)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
         score_reports(sweep, due, notify=display.message)
-        removed = discard_dominated_models(self.run, keep=_worth_keeping(results, chosen))
+        removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
         remember(self.run, guesses=self._guesses(), out_of_hours=sweep.trial_queue.ended_early)

@@ -17,7 +17,7 @@ from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.workers.outcomes import LOADING_TAKES, Failure
 
 
-def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
+def worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
     """The winner and the Pareto points: the only trained trials that see the report split."""
     from orchestrator.analysis.pareto import front
 
@@ -25,7 +25,7 @@ def _worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
     return list(dict.fromkeys(item.trial_id for item in [*ranked(results, metric)[:1], *fronts]))
 
 
-def _worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
+def worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
     """Whose models may still be asked for, with any limits of memory and FLOPs."""
     from orchestrator.analysis.pareto import non_dominated
 

@@ -60,7 +60,7 @@ def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
     return "/".join(str(record.spec.knobs.get(knob)) for knob in config.scheduler.within)
 
 
-def _replay(
+def replay_events(
     scheduler: Any, config: SweepConfig, record: TrialRecord, history: Sequence[Event]
 ) -> None:
     """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""

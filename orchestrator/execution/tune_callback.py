@@ -10,7 +10,7 @@ from ray import tune
 
 from orchestrator.cluster.session import RemainingHosts
 from orchestrator.execution.limits import out_of_hours
-from orchestrator.execution.running_sweep import Sweep, _replay
+from orchestrator.execution.running_sweep import Sweep, replay_events
 from orchestrator.execution.signals import DeferredSignals
 from orchestrator.runs.ledger import RUNNING, TrialRecord
 from trainables.spec.events import Event
@@ -96,7 +96,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
         """A trial goes on from a checkpoint: what it had reported until then counts again."""
         record.history = []
-        _replay(self._scheduler, self._sweep.config, record, history)
+        replay_events(self._scheduler, self._sweep.config, record, history)
         self._take(record, history)
 
     def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:

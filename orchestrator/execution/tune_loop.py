@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.execution.running_sweep import Sweep, _replay, look_ahead
+from orchestrator.execution.running_sweep import Sweep, look_ahead, replay_events
 from orchestrator.execution.signals import DeferredSignals
 from orchestrator.execution.tune_callback import SweepCallback
 from orchestrator.execution.tune_searcher import QueueSearcher
@@ -66,7 +66,7 @@ def _scheduler(sweep: Sweep) -> Any:
     config = sweep.config
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler, config.budget.train_examples)
     for record in sweep.ledger:
-        _replay(scheduler, config, record, record.history)
+        replay_events(scheduler, config, record, record.history)
     return scheduler
 
 

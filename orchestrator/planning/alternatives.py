@@ -11,12 +11,12 @@ from trainables.spec.knobs import AUTO, step_examples
 from trainables.spec.trial_spec import TrialSpec
 
 
-def _micro_batches(examples: int) -> list[int]:
+def micro_batch_sizes(examples: int) -> list[int]:
     """Rows at once that make a step of so many examples in 1, 2, 3, ... parts, falling."""
     return sorted({-(-examples // parts) for parts in range(1, examples + 1)}, reverse=True)
 
 
-def _alternatives(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
+def alternatives_of(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
     """What might fit instead: in words, the other spec, and the rows at once to try."""
     knobs = spec.knobs
     if knobs["method"] == "untrained":
@@ -25,7 +25,7 @@ def _alternatives(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, Trial
     examples = step_examples(knobs) // int(knobs.get("workers", 1))
     given = knobs["batch_size"]
     as_given = [1] if given == AUTO else [int(given)]
-    smaller = [rows for rows in _micro_batches(examples) if rows < as_given[0]]
+    smaller = [rows for rows in micro_batch_sizes(examples) if rows < as_given[0]]
     if smaller:
         yield "", spec, smaller
     if not knobs["gradient_checkpointing"]:
@@ -63,7 +63,7 @@ def _with(spec: TrialSpec, **knobs: Any) -> TrialSpec:
     return replace(spec, knobs={**spec.knobs, **knobs})
 
 
-def _batching(spec: TrialSpec, rows: int | None) -> str:
+def batching(spec: TrialSpec, rows: int | None) -> str:
     """The micro-batch, and how many make the same effective batch."""
     examples = step_examples(spec.knobs)
     parts = -(-examples // (rows or 1))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.formatting import in_words
-from orchestrator.planning.alternatives import _alternatives, _batching, _micro_batches
+from orchestrator.planning.alternatives import alternatives_of, batching, micro_batch_sizes
 from orchestrator.planning.calibration import Calibration
 from orchestrator.planning.capacity import CUDA, Capacity
 from orchestrator.planning.model_config import model_config
@@ -168,7 +168,9 @@ class Forecaster:
         if spec.knobs.get("batch_size") != AUTO:
             given = spec.knobs.get("batch_size")
             return self._judging_what_fits(spec, config, None if given is None else int(given))
-        return self._largest(spec, config, _micro_batches(int(spec.knobs["effective_batch_size"])))
+        return self._largest(
+            spec, config, micro_batch_sizes(int(spec.knobs["effective_batch_size"]))
+        )
 
     def _largest(
         self, spec: TrialSpec, config: Mapping[str, Any], sizes: list[int]
@@ -265,10 +267,10 @@ class Forecaster:
 
     def _what_fits(self, spec: TrialSpec, config: Mapping[str, Any]) -> Iterator[str]:
         assert self._capacity is not None
-        for change, other, sizes in _alternatives(spec, devices=self._capacity.devices):
+        for change, other, sizes in alternatives_of(spec, devices=self._capacity.devices):
             found = self._largest(other, config, sizes)
             if found is not None and self._fits(found):
-                rows = "" if change else _batching(spec, found.micro_batch)
+                rows = "" if change else batching(spec, found.micro_batch)
                 yield f"{change or rows} ({in_words(found.device_memory_bytes)})"
 
 

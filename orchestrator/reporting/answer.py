@@ -40,7 +40,7 @@ def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Recomme
     asked = Section(question, [Paragraph(state)])
     if found.best is None:
         return Report(title, [asked, Section("None qualifies", _why_not(found))])
-    sections = [asked, Section("Recommendation", _best(found.best, found.question))]
+    sections = [asked, Section("Answer", _best(found.best, found.question))]
     sections.append(Section("It ties with", _ties(found)))
     sections.append(Section("How to load it", []))
     return Report(title, sections)
@@ -173,7 +173,7 @@ def _miss_text(miss: NearMiss, found: Recommendation) -> str:
     return f"{item.label} (EmAcc {em_acc}, {memory}): {' and '.join(faults)}"
 
 
-def _lines(best: TrialResult | None) -> list[str]:
+def answer_lines(best: TrialResult | None) -> list[str]:
     if best is None:
         return []
     if best.folder.model_was_removed:

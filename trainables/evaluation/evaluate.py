@@ -17,7 +17,7 @@ import torch
 
 from trainables.data.batches import collate, length_sorted
 from trainables.data.encoding import Encoded
-from trainables.evaluation.generation import _generate, _generation_batches, _room
+from trainables.evaluation.generation import generate, generation_batches, room_for_answer
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.resources.batch_fitting import BatchShrinker
@@ -170,13 +170,13 @@ def _completions(
     """`wanted`: only the batches that hold one of these are run; None: all are."""
     texts = [""] * len(encoded)
     work = []
-    batches = _generation_batches(base, encoded, execution)
+    batches = generation_batches(base, encoded, execution)
     chosen = [each for each in batches if wanted is None or not wanted.isdisjoint(each)]
     for number, indices in enumerate(chosen):
         with one_batch(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
-            room = min(_room(base, prompt, execution) for prompt in prompts)
-            written, generation = _generate(model, base, prompts, room)
+            room = min(room_for_answer(base, prompt, execution) for prompt in prompts)
+            written, generation = generate(model, base, prompts, room)
         work.append(generation)
         for index, text in zip(indices, written, strict=True):
             texts[index] = text

@@ -34,9 +34,9 @@ class EndOfLine:
         return self._begun & self._base.line_ends[tokens]
 
 
-def _generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
+def generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
     """A prompt near the model's last position is asked alone: it would cut its neighbours short."""
-    rooms = [_room(base, prompt, execution) for prompt in encoded.prompts]
+    rooms = [room_for_answer(base, prompt, execution) for prompt in encoded.prompts]
     wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
     lengths = [len(encoded.prompts[index]) for index in wide]
     batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
@@ -44,14 +44,14 @@ def _generation_batches(base: Base, encoded: Encoded, execution: Execution) -> l
     return [[wide[at] for at in batch] for batch in batches] + alone
 
 
-def _room(base: Base, prompt: Sequence[int], execution: Execution) -> int:
+def room_for_answer(base: Base, prompt: Sequence[int], execution: Execution) -> int:
     """How many tokens may be written after a prompt; at least one."""
     asked = execution.max_new_tokens
     left = asked if base.longest_sequence is None else base.longest_sequence - len(prompt)
     return max(1, min(asked, left))
 
 
-def _generate(
+def generate(
     model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> tuple[list[str], Generation]:
     length = max(map(len, prompts))

@@ -22,7 +22,7 @@ from trainables.errors import InputError
 from trainables.models.device import default_device
 from trainables.models.hub import HubModel, fetched
 from trainables.models.model_folder import check_model_folder
-from trainables.models.quantized import DTYPES, _keep_weights_unpacked, _quantization_config
+from trainables.models.quantized import DTYPES, keep_weights_unpacked, quantization_config
 from trainables.models.tensors import tensor_bytes
 from trainables.spec.trial_spec import TrialSpec
 
@@ -131,7 +131,7 @@ def _source(spec: TrialSpec) -> tuple[str, str | None]:
 
 
 def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str) -> Any:
-    quantization = _quantization_config(spec)
+    quantization = quantization_config(spec)
     model = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
@@ -146,7 +146,7 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
     )
     model.requires_grad_(False)
     model.eval()
-    _keep_weights_unpacked(model)
+    keep_weights_unpacked(model)
     return model
 
 

@@ -12,7 +12,7 @@ from trainables.spec.trial_spec import TrialSpec
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def _quantization_config(spec: TrialSpec) -> Any:
+def quantization_config(spec: TrialSpec) -> Any:
     from transformers import BitsAndBytesConfig
 
     row = QUANTIZATIONS[spec.knobs["quantization"]]
@@ -25,7 +25,7 @@ def _quantization_config(spec: TrialSpec) -> Any:
     )
 
 
-def _keep_weights_unpacked(model: Any) -> None:
+def keep_weights_unpacked(model: Any) -> None:
     """Else, on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in place at the
     first evaluation, and training after it runs a kernel that has no gradient."""
     from bitsandbytes.nn import Linear4bit

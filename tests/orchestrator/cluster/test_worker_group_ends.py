@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError
 from ray.util import placement_group_table
 
-from orchestrator.cluster.train_run import GroupAbandonedError, Layout, _failure_of_train
+from orchestrator.cluster.train_run import GroupAbandonedError, Layout, failure_of_train
 from orchestrator.cluster.worker_group import worker_group_actor
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
@@ -88,13 +88,13 @@ def test_what_ends_a_worker_says_what_comes_of_the_trial() -> None:
 
     def lost(*causes: Exception) -> Any:
         deaths = [WorkerHealthCheckFailedError("a worker is dead", cause) for cause in causes]
-        return _failure_of_train(WorkerGroupError("workers died", dict(enumerate(deaths))))
+        return failure_of_train(WorkerGroupError("workers died", dict(enumerate(deaths))))
 
     assert lost(ActorDiedError(), NodeDiedError("a machine was lost")) is None
     out_of_memory = lost(ActorDiedError(), OutOfMemoryError("the node ran out of memory"))
     assert out_of_memory.infeasible
     assert out_of_memory.reason == "its node ran out of memory"
-    assert _failure_of_train(ControllerError(GroupAbandonedError())) is None
-    failed = _failure_of_train(ControllerError(ValueError("no such device\nand so on")))
+    assert failure_of_train(ControllerError(GroupAbandonedError())) is None
+    failed = failure_of_train(ControllerError(ValueError("no such device\nand so on")))
     assert failed is not None and not failed.infeasible
     assert failed.reason == "Ray Train: no such device"
