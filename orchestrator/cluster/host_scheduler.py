@@ -51,6 +51,7 @@ class HostScheduler:
     shape: HostShape
     provenance: dict[str, str]
     sharing: SharingPolicy = field(default_factory=SharingPolicy)
+    python: str | None = None  # see `HostStarts`
     _devices: list[Device] = field(default_factory=list)
     _line: list[QueueEntry] = field(default_factory=list)
     _expecting: list[QueueEntry] = field(default_factory=list)
@@ -158,7 +159,7 @@ class HostScheduler:
         return HostStatus(*self.counts(), troubles=troubles)
 
     def _host_starts(self) -> HostStarts:
-        return HostStarts(self.shape, self.sharing, self.provenance)
+        return HostStarts(self.shape, self.sharing, self.provenance, self.python)
 
     def _up(self) -> list[Slot]:
         slots = [slot for device in self._devices for slot in device.slots]
@@ -468,7 +469,12 @@ def _nodes_to_leave() -> tuple[set[str], set[str]]:
 
 
 def start_host_scheduler(
-    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: SharingPolicy | None = None
+    name: str,
+    shape: HostShape,
+    *,
+    provenance: dict[str, str],
+    sharing: SharingPolicy | None = None,
+    python: str | None = None,
 ) -> Any:
     """Admission as a Ray actor that takes no CPU of its own and is found by its name.
 
@@ -479,4 +485,4 @@ def start_host_scheduler(
     actor = ray.remote(HostScheduler).options(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
-    return actor.remote(shape, provenance, sharing or SharingPolicy())
+    return actor.remote(shape, provenance, sharing or SharingPolicy(), python)

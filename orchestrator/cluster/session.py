@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,12 +136,14 @@ def open_hosts(
     notify: Callable[[str], None],
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
+    python: Sequence[str] = (),
 ) -> Cluster:
     """Brings the hub's `models` to the nodes, starts the hosts and waits for the first; says what
     it waits for.
 
-    `check` is called while it waits and may raise, as at a signal. Raises InputError if no node
-    has room for a host or a model can't be had.
+    `check` is called while it waits and may raise, as at a signal. `python` is a command of this
+    machine that stands for Python in the processes of hosts, where this process has started Ray.
+    Raises InputError if no node has room for a host or a model can't be had.
     """
     import ray
 
@@ -160,9 +163,23 @@ def open_hosts(
     prefetch(model_files, on_gpus=shape.gpus > 0, notify=notify, check=check)
     name = f"admission-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
-    host_scheduler = start_host_scheduler(name, shape, provenance=provenance, sharing=sharing)
+    host_scheduler = start_host_scheduler(
+        name,
+        shape,
+        provenance=provenance,
+        sharing=sharing,
+        python=shlex.join(python) if python and _is_rays_parent() else None,
+    )
     device = _first_host(host_scheduler.open.remote(model_files), shape, notify, check)
     return Cluster(shape, host_scheduler, name, device, sharing, tuple(nodes))
+
+
+def _is_rays_parent() -> bool:
+    """Whether this process has started Ray: then all nodes are this machine, with our files."""
+    from ray._private import worker  # Ray does not say so elsewhere
+
+    node = worker._global_node
+    return node is not None and bool(node.head)
 
 
 def _of_one_type(
