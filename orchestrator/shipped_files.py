@@ -1,10 +1,10 @@
-"""Where the files that ship with the project are: beside its packages, in a checkout or installed."""
+"""Where the files that ship with the project are, in a checkout or installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # a checkout, or the folder the wheel was installed to
+ROOT = Path(__file__).resolve().parent.parent  # the checkout, or where the wheel is installed
 _FOLDERS = ("base_models", "search_spaces")  # an installed ROOT holds other projects' folders too
 
 
