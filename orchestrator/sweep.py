@@ -18,6 +18,7 @@ from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.config.sections import SweepConfig
+    from orchestrator.execution.driver import Driver
     from orchestrator.planning.planner import Planner
 
 FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -45,48 +46,66 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    from orchestrator.execution.driver import Driver
-    from orchestrator.planning.dry_run import describe
+    from orchestrator.cluster.forked_python import ForkedPython
     from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch, lease_of
-    from orchestrator.runs.state import (
-        has_ended,
-        make_folder,
-        pinned_revisions,
-        refuse_another_space,
-        settle,
-    )
+    from orchestrator.runs.state import has_ended, refuse_another_space
 
     config = _load(given)
     run = _run_folder(given)
     fetch(run)
     planner = Planner(config)
     if given.dry_run:
-        print(describe(planner, run), flush=True)
-        planner.prepare(ask_the_hub=False)
-        if not given.no_predict:
-            _predict(planner, run)
-        return FINISHED
-    driver = Driver(
+        return _plan(given, planner, run)
+    refuse_another_space(run, config)
+    if has_ended(run, config) and not given.retry_failed:
+        with lease_of(run) as lease:
+            return _EXIT_CODES[_driver(given, planner, lease.run).show()]
+    may_fork = not given.no_predict or given.address in (None, "local")
+    with ForkedPython(cpus=config.resources.cpus_per_trial, wanted=may_fork) as forked:
+        return _run(given, planner, run, python=forked.python)
+
+
+def _run(
+    given: argparse.Namespace, planner: Planner, run: RunFolder, *, python: tuple[str, ...]
+) -> int:
+    from orchestrator.runs.bucket_lease import lease_of
+    from orchestrator.runs.state import make_folder, pinned_revisions, settle
+
+    planner.prepare(revisions=pinned_revisions(run))
+    make_folder(run)
+    with lease_of(run) as lease:
+        settle(lease.run, planner.config, planner.contents())
+        driver = _driver(given, planner, lease.run, python=python)
+        return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
+
+
+def _driver(
+    given: argparse.Namespace, planner: Planner, run: RunFolder, *, python: tuple[str, ...] = ()
+) -> Driver:
+    from orchestrator.execution.driver import Driver
+
+    return Driver(
         run=run,
-        config=config,
+        config=planner.config,
         planner=planner,
         address=given.address,
         tracking_uri=given.tracking_uri,
         resume_command=resume_command(given),
         predicts=not given.no_predict,
+        python=python,
     )
-    refuse_another_space(run, config)
-    ended = has_ended(run, config) and not given.retry_failed
-    if not ended:
-        planner.prepare(revisions=pinned_revisions(run))
-        make_folder(run)
-    with lease_of(run) as lease:
-        driver.run = lease.run
-        if ended:
-            return _EXIT_CODES[driver.show()]
-        settle(lease.run, config, planner.contents())
-        return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
+
+
+def _plan(given: argparse.Namespace, planner: Planner, run: RunFolder) -> int:
+    """Prints what would run; writes nothing."""
+    from orchestrator.planning.dry_run import describe
+
+    print(describe(planner, run), flush=True)
+    planner.prepare(ask_the_hub=False)
+    if not given.no_predict:
+        _predict(planner, run)
+    return FINISHED
 
 
 def _predict(planner: Planner, run: RunFolder) -> None:

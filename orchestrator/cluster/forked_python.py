@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from orchestrator.shipped_files import ROOT
 from trainables.workers import fork_client
 from trainables.workers.fork_server import can_fork
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _SERVER = "trainables.workers.fork_server"
 
 
@@ -26,21 +26,23 @@ class ForkedPython:
     """Holds the fork server inside its `with`; the server ends with this process in any case.
 
     `cpus` is what a host asks Ray for, None for its default: forks compute with as many threads
-    as Ray gives to a host of that size, a number that is fixed before the imports.
+    as Ray gives to a host of that size, a number that is fixed before the imports. Unless it is
+    `wanted`, and where nothing can be forked, there is no server and `python` is Python.
     """
 
-    def __init__(self, *, cpus: float | None) -> None:
+    def __init__(self, *, cpus: float | None, wanted: bool = True) -> None:
+        self._wanted = wanted and can_fork()
         self._threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, math.floor(cpus or 1)))
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ForkedPython:
         """Starts the server and does not wait for its imports; commands wait for them."""
-        if can_fork():
+        if self._wanted:
             self._folder = Path(tempfile.mkdtemp(prefix="sweep-fork-"))  # of this user alone
             self._process = subprocess.Popen(
                 [sys.executable, "-m", _SERVER, str(self._socket)],
-                cwd=PROJECT_ROOT,
+                cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": self._threads},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

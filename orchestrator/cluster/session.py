@@ -141,13 +141,15 @@ def open_hosts(
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
     python: Sequence[str] = (),
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Cluster:
     """Brings the hub's `models` to the nodes, starts the hosts and waits for the first; says what
     it waits for.
 
-    `check` is called while it waits and may raise, as at a signal. `python` is a command of this
-    machine that stands for Python in the processes of hosts, where this process has started Ray.
-    Raises InputError if no node has room for a host or a model can't be had.
+    `check` is called while it waits and may raise, as at a signal. `meanwhile` is called once,
+    while the hosts start. `python` is a command of this machine that replaces Python in the
+    processes of hosts; it is used if this process has started Ray, so that all hosts are on this
+    machine. Raises InputError if no node has room for a host or a model can't be had.
     """
     import ray
 
@@ -172,15 +174,17 @@ def open_hosts(
         shape,
         provenance=provenance,
         sharing=sharing,
-        python=shlex.join(python) if python and _is_rays_parent() else None,
+        python=shlex.join(python) if python and _has_started_ray() else None,
     )
-    device = _first_host(host_scheduler.open.remote(model_files), shape, notify, check)
+    description = host_scheduler.open.remote(model_files)
+    meanwhile()
+    device = _first_host(description, shape, notify, check)
     return Cluster(shape, host_scheduler, name, device, sharing, tuple(nodes))
 
 
-def _is_rays_parent() -> bool:
-    """Whether this process has started Ray: then all nodes are this machine, with our files."""
-    from ray._private import worker  # Ray does not say so elsewhere
+def _has_started_ray() -> bool:
+    """Whether this process has started the Ray that it uses, rather than joined a cluster."""
+    from ray._private import worker  # there is no public way to ask
 
     node = worker._global_node
     return node is not None and bool(node.head)

@@ -38,7 +38,11 @@ class DisplayWatcher:
 
 
 class TrackerWatcher:
-    """Mirrors every trial; nothing here reads a file or waits for the tracker."""
+    """Mirrors every trial; nothing here reads a file or waits for the tracker.
+
+    A delayed tracker begins with the first event: importing MLflow and making its store takes
+    2 s of CPU, which the start of the first trials needs.
+    """
 
     def __init__(self, tracker: BackgroundTracker) -> None:
         self._tracker = tracker
@@ -48,6 +52,9 @@ class TrackerWatcher:
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         self._tracker.log(record.trial_id, events)
+        if events:
+            self._tracker.begin()
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._tracker.do(partial(finish_trial, folder=record.folder))
+        self._tracker.begin()

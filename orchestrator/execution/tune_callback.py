@@ -101,6 +101,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:
         record.history += events
+        self._sweep.is_training |= bool(events)
         for event in events:
             if event.kind == "rung":
                 self._sweep.trial_queue.rung(record, event)

@@ -33,7 +33,8 @@ class BackgroundTracker:
     At a TrackingError `warn` is called once, in that thread. The tracker is opened again after
     growing pauses, at the latest in `close`, and `warn` told when nothing stays missing. Starts
     and ends wait for that; points don't, as a trial's end brings them all. `log` calls that wait
-    are merged. `close` waits `close_seconds` at most.
+    are merged. `close` waits `close_seconds` at most. A `delayed` one makes no call before
+    `begin`, or before `close`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BackgroundTracker:
         warn: Callable[[str], None],
         close_seconds: float = 30.0,
         pause_seconds: float = FIRST_PAUSE_SECONDS,
+        delayed: bool = False,
     ) -> None:
         self._tracker = _Reopenable(tracker)
         self._warn = warn
@@ -54,12 +56,20 @@ class BackgroundTracker:
         self._incomplete = self._dropped = False
         self._closing = self._over = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+        self._begun = False
+        if not delayed:
+            self.begin()
 
     @property
     def incomplete(self) -> bool:
         """Whether something is missing there; once closed, the next start has to complete it."""
         return self._incomplete
+
+    def begin(self) -> None:
+        """From now on calls are made; further calls of `begin` do nothing."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
 
     def open(self, sweep: SweepIdentity) -> None:
         self._add(_Call(partial(self._tracker.open, sweep)))
@@ -85,6 +95,7 @@ class BackgroundTracker:
 
     def close(self, end: SweepEnd) -> None:
         self._add(_Call(partial(self._tracker.close, end)), last=True)
+        self.begin()
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
             self._give_up(f"tracking is not done after {self._close_seconds:g} s")

@@ -118,7 +118,9 @@ class ForkServer:
             self._selector.unregister(client)
         _, status = os.waitpid(process, 0)
         with contextlib.suppress(OSError):
-            client.sendall(os.waitstatus_to_exitcode(status).to_bytes(EXIT_CODE_BYTES, "big", signed=True))
+            client.sendall(
+                os.waitstatus_to_exitcode(status).to_bytes(EXIT_CODE_BYTES, "big", signed=True)
+            )
         client.close()
 
     def _kill(self, process: int) -> None:
