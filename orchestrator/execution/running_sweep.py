@@ -58,7 +58,7 @@ def look_ahead(sweep: Sweep) -> int:
 
 
 def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
-    """Returns the group of trials that the scheduler compares this one with; None for a baseline."""
+    """Returns the group of trials that the scheduler compares this with; None for a baseline."""
     if not record.is_trial:
         return None
     return "/".join(str(record.spec.knobs.get(knob)) for knob in config.scheduler.within)
@@ -67,7 +67,7 @@ def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
 def replay_events(
     scheduler: Any, config: SweepConfig, record: TrialRecord, history: Sequence[Event]
 ) -> None:
-    """Passes the rungs of a trial's history to the scheduler; baselines are compared with nothing."""
+    """Passes the rungs of a trial's history to the scheduler; a baseline is compared with none."""
     compared_in = stratum(config, record)
     results = rung_results(history, OBJECTIVES[config.objective])
     if compared_in is not None and results:

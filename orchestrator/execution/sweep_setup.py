@@ -40,7 +40,7 @@ class SweepSetup:
         return self.planner.config
 
     def start_simulator(self) -> None:
-        """Starts the process that predicts memory and FLOPs; its imports overlap with Ray's start."""
+        """Starts the process that predicts memory and FLOPs; it imports while Ray starts."""
         from orchestrator.planning.simulator import SERVICE, SimulatorClient
 
         self._simulator = SimulatorClient(

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from typing import Any
 
+import ray.train.trainer  # noqa: F401  # Tuner imports it only when it is made
 from ray import tune
 
 from orchestrator.execution.running_sweep import Sweep, look_ahead, replay_events

@@ -14,7 +14,7 @@ from orchestrator.execution.running_sweep import Sweep, look_ahead, stratum
 from orchestrator.runs.ledger import RUNNING, TrialRecord
 
 SECONDS_BETWEEN_LOOKS = 0.05
-SECONDS_WITHOUT_A_TRIAL = 1.0  # after which Tune asks again while it has no trial
+SECONDS_WITHOUT_A_TRIAL = 10.0  # at most; Tune asks again a second later
 
 
 class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
@@ -52,7 +52,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     def _next(self) -> TrialRecord | None:
         """Returns the next trial or None; while none runs it waits for the forecast of the first.
 
-        Tune would otherwise sleep for a second before it asks again.
+        Tune sleeps for a second whenever it gets no trial while it has none.
         """
         sweep, until = self._sweep, time.monotonic() + SECONDS_WITHOUT_A_TRIAL
         while True:

@@ -20,7 +20,7 @@ def without_compiler() -> Iterator[None]:
     that were decorated inside stay as they are.
     """
     compile_, disable = torch.compile, torch.compiler.disable
-    torch.compile, torch.compiler.disable = _undecorated, _undecorated  # type: ignore[assignment]
+    torch.compile, torch.compiler.disable = _undecorated, _undecorated
     try:
         yield
     finally:

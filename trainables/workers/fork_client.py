@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 LENGTH_BYTES = 8
 BEGUN = b"b"  # the server's first answer; its second is the exit code
@@ -28,7 +29,7 @@ def main() -> None:
 
 def _has_begun(server: socket.socket, place: str, arguments: list[str]) -> bool:
     """Whether a fork runs the command; waits for the server's imports."""
-    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
     request = json.dumps(asked).encode()
     try:
         server.connect(place)
