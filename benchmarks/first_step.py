@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,6 +47,15 @@ class Start:
     @property
     def all_cpu_seconds(self) -> float:
         return sum(self.cpu_seconds.values())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A process at one moment (Unix)."""
+
+    time: float
+    title: str
+    cpu_seconds: float
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,19 +125,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _until_first_step(process: subprocess.Popen[bytes], storage: Path, *, began: float) -> Start:
     """Looks at the sweep until a checkpoint says when the first step was done."""
-    root, seen = psutil.Process(process.pid), dict[str, list[tuple[float, float]]]()
+    root, seen = psutil.Process(process.pid), dict[int, list[Sample]]()
     while process.poll() is None and time.time() - began < SECONDS_ALLOWED:
-        for name, cpu in _cpu_seconds(root).items():
-            seen.setdefault(name, []).append((time.time(), cpu))
-        first = _first_step(storage)
+        for number, sample in _samples(root):
+            seen.setdefault(number, []).append(sample)
+        first = first_step(storage)
         if first is not None:
-            by_then = {name: _at(samples, first) for name, samples in seen.items()}
-            return Start(first - began, {name: cpu for name, cpu in by_then.items() if cpu > 0})
+            return Start(first - began, cpu_seconds(seen, moment=first))
         time.sleep(SECONDS_BETWEEN_LOOKS)
     raise RuntimeError(f"no optimizer step within {time.time() - began:.0f} s")
 
 
-def _first_step(storage: Path) -> float | None:
+def first_step(storage: Path) -> float | None:
     """When the first optimizer step was done (Unix), by the checkpoints written so far."""
     times = []
     for state in storage.glob("*/trials/*/checkpoints/*/state.json"):
@@ -146,14 +154,26 @@ def _step_time(state: object) -> float:
     return max((_step_time(value) for value in state.values()), default=0.0)
 
 
-def _cpu_seconds(root: psutil.Process) -> dict[str, float]:
-    """User and system seconds of each process of the tree, and of those that it has waited for."""
-    found = {}
+def cpu_seconds(seen: Mapping[int, Sequence[Sample]], *, moment: float) -> dict[str, float]:
+    """Of each process by the moment, by its last title and its id; those that used any."""
+    by_then = {
+        number: [sample for sample in samples if sample.time <= moment]
+        for number, samples in seen.items()
+    }
+    return {
+        f"{samples[-1].title} ({number})": samples[-1].cpu_seconds
+        for number, samples in by_then.items()
+        if samples and samples[-1].cpu_seconds > 0
+    }
+
+
+def _samples(root: psutil.Process) -> Iterator[tuple[int, Sample]]:
+    """Each process of the tree, with user and system time, also of those it has waited for."""
     with contextlib.suppress(psutil.Error):
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                found[f"{_title(process)} ({process.pid})"] = sum(process.cpu_times()[:4])
-    return found
+                used = sum(process.cpu_times()[:4])
+                yield process.pid, Sample(time.time(), _title(process), used)
 
 
 def _title(process: psutil.Process) -> str:
@@ -163,11 +183,6 @@ def _title(process: psutil.Process) -> str:
         return "ray worker"
     names = [word for word in words if not word.startswith("--")][:3]
     return " ".join(Path(name).name for name in names)[:60]
-
-
-def _at(samples: Sequence[tuple[float, float]], moment: float) -> float:
-    """The last value seen before the moment."""
-    return max((value for when, value in samples if when <= moment), default=0.0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Watchers of a running sweep: the display on the terminal and the tracker."""
+"""Observers of a running sweep: the display on the terminal and the tracker."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class DisplayWatcher:
 
 
 class TrackerWatcher:
-    """Mirrors every trial; nothing here reads a file or waits for the tracker.
+    """Mirrors every trial in the tracker; no call here reads a file or waits for the tracker.
 
-    A delayed tracker begins with the first event: importing MLflow and making its store takes
-    2 s of CPU, which the start of the first trials needs.
+    A delayed tracker begins with the first event: MLflow's imports and its new store take 2 s of
+    CPU, which the first trials need to start.
     """
 
     def __init__(self, tracker: BackgroundTracker) -> None:

@@ -75,7 +75,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         if not self._sweep.is_training:
             return running < cluster.shape.count
         if cluster.sharing.hosts_per_gpu == 1:
-            return running < cluster.most_trials + self._ahead
+            return True  # Tune limits their number itself
         placed: int = ray.get(cluster.host_scheduler.running.remote())
         return running < max(cluster.shape.count, placed + 1) + self._ahead
 
