@@ -113,7 +113,7 @@ def aimed_at(item: TrialResult, aim: str | None) -> float | None:
 
 
 def _stem(name: str) -> str:
-    """The name of an accuracy without that word: 'em' of 'em_acc', '' of 'accuracy'."""
+    """The name of an accuracy without that word: 'f' of 'f_acc', '' of 'accuracy'."""
     return name.removesuffix("accuracy").removesuffix("acc").rstrip("_")
 
 

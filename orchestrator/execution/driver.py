@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config.sections import SweepConfig
-from orchestrator.config.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.execution.limits import SweepClock, out_of_hours
 from orchestrator.execution.report_split import worth_keeping, worth_reporting
 from orchestrator.execution.signals import DeferredSignals, SecondInterrupt
@@ -21,6 +20,7 @@ from orchestrator.runs.cleanup import discard_dominated_models
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
+from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
 from orchestrator.tracking.tracker import redact
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED

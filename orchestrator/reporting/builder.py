@@ -9,7 +9,6 @@ from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import candidates
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.reporting.sections import costs, findings, flips, methods, tables
@@ -24,6 +23,7 @@ from orchestrator.runs.progress import (
     wanted_trials,
 )
 from orchestrator.runs.results import damage, read_config, read_metrics, read_trials
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.storage.run_folder import RunFolder
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.lease_holder import is_alive, read_lease
+from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
 from orchestrator.runs.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event

@@ -17,7 +17,6 @@ from orchestrator.analysis.costs import (
     speed_ranks,
 )
 from orchestrator.analysis.pareto import COST, front
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.formatting import (
     MISSING,
     format_byte_seconds,
@@ -29,6 +28,7 @@ from orchestrator.formatting import (
 )
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
 from orchestrator.reporting.sections.headline import primary_text, score_header, score_text
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import MetricSpec
 

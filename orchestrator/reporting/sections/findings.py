@@ -14,7 +14,6 @@ from orchestrator.analysis.importance import (
     knob_verdicts,
 )
 from orchestrator.analysis.significance import MCNEMAR, PAIRED_T, any_difference, compare
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.formatting import difference_unit, format_p_value, format_signed
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import (
@@ -25,6 +24,7 @@ from orchestrator.reporting.sections.headline import (
 from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.significance import Comparison, compare, wilson
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.formatting import (
     format_difference,
     format_metric,
@@ -17,6 +16,7 @@ from orchestrator.formatting import (
 )
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
 from trainables.spec.metric import EVAL_LOSS, MetricSpec

@@ -8,7 +8,6 @@ from itertools import groupby
 from orchestrator.analysis.costs import has_device_alone
 from orchestrator.analysis.pareto import COST
 from orchestrator.analysis.significance import compare
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.formatting import MISSING, format_bytes, format_duration, format_number
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import (
@@ -18,6 +17,7 @@ from orchestrator.reporting.sections.headline import (
     score_header,
 )
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import method_name, model_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.analysis.pareto import COST, front
-from orchestrator.config.sweep_metrics import SweepMetrics
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
@@ -17,6 +16,7 @@ from orchestrator.formatting import (
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
 from orchestrator.reporting.sections.headline import base_of, primary_text, score_header
 from orchestrator.runs.progress import counts_text
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
