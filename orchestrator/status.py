@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
+    format_metric,
     format_number,
-    format_percent,
-    title,
 )
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.runs.lease_holder import is_alive, read_lease
@@ -25,9 +24,10 @@ from orchestrator.runs.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.runs.results import open_run, read_config, read_trials
-from orchestrator.runs.trial_result import RUNNING, TrialResult, objective, ranked
+from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from orchestrator.runs.trial_result import RUNNING, TrialResult, ranked
 from trainables.errors import InputError
+from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
 
@@ -53,7 +53,7 @@ class Status:
     results: tuple[TrialResult, ...]
     done: int
     wanted: int | None
-    metric: str
+    metric: MetricSpec  # that ranks the trials
     warnings: tuple[str, ...]
 
     @property
@@ -89,7 +89,7 @@ def read_status(run: RunFolder) -> Status:
         results=tuple(results),
         done=done_trials(results),
         wanted=wanted_trials(config),
-        metric=objective(config),
+        metric=read_metrics(run).ranking,
         warnings=(*warnings, *(text for item in results for text in item.warnings)),
     )
 
@@ -112,7 +112,8 @@ def status_report(status: Status) -> Report:
         blocks.append(Paragraph(f"About {format_duration(status.eta_seconds)} to go."))
     best = status.best
     if best is not None:
-        values = _value_text(status.metric, best.metrics[status.metric])
+        metric = status.metric
+        values = f"{metric.title} {format_metric(metric, best.metrics[metric.name])}"
         blocks.append(Paragraph(f"Best so far: `{best.trial_id}`, {best.label}: {values}."))
     is_driven = status.driver is not None and status.driver.alive
     if not is_driven and not is_over(status.run, status.results, status.wanted):
@@ -151,14 +152,9 @@ def _driver_text(driver: Driver | None) -> str:
     return f"No driver holds it: {who} last said so {format_duration(driver.age)} ago."
 
 
-def _value_text(metric: str, value: float) -> str:
-    loss = metric.endswith("loss")
-    return f"{title(metric)} {format_number(value) if loss else format_percent(value)}"
-
-
 def _running_table(running: Sequence[TrialResult]) -> Table:
-    headers = ["trial", "configuration", "examples", "step", "train loss", "eval loss", "EmAcc",
-               "memory", "time"]  # fmt: skip
+    headers = ["trial", "configuration", "examples", "step", "train loss", "eval loss",
+               running[0].primary.title, "memory", "time"]  # fmt: skip
     return Table(headers, [_running_row(item) for item in running], words=2)
 
 
@@ -171,7 +167,7 @@ def _running_row(item: TrialResult) -> list[str]:
         str(item.step),
         format_number(metrics.get("train_loss")),
         format_number(metrics.get("eval_loss")),
-        format_percent(metrics.get("em_acc")),
+        format_metric(item.primary, item.value()),
         format_bytes(metrics.get("train_peak_memory_bytes")),
         format_duration(item.seconds.get("total")),
     ]

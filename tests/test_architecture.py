@@ -33,12 +33,12 @@ MAY_IMPORT = {
     "trainables/simulation": "data errors evaluation methods models resources spec storage tasks "
     "training",
     "trainables/workers": "data errors models resources spec storage training",
-    "orchestrator/formatting": "",
+    "orchestrator/formatting": "| spec",
     "orchestrator/space": "| errors methods spec",
     "orchestrator/shipped_files": "",
     "orchestrator/cli": "shipped_files | errors storage",
     "orchestrator/config": "space | errors spec tasks",
-    "orchestrator/runs": "config formatting shipped_files | errors resources spec storage",
+    "orchestrator/runs": "config formatting shipped_files | errors resources spec storage tasks",
     "orchestrator/analysis": "runs | spec",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
     "resources spec storage tasks",
@@ -76,6 +76,9 @@ THIRD_PARTY = {
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "bitsandbytes"}
 WITHOUT_TORCH = ("errors", "methods", "spec", "storage", "tasks")  # of trainables
 COMMANDS = ("ask", "doctor", "predict", "report", "score", "status", "sweep", "track")
+
+ALIAS_FILE = "orchestrator/ask.py"  # the older name of an option, and the metric that it is for
+ALIAS_LINE = '_ALIAS, _ALIAS_METRIC = "--min-em-acc", "em_acc"'
 
 FILES = [file for top in TOPS for file in sorted((REPOSITORY / top).rglob("*.py"))]
 
@@ -163,6 +166,16 @@ def test_the_readme_names_every_package_and_no_other() -> None:
     named = set(re.findall(r"^\| `\s*((?:orchestrator|trainables)/[a-z_/]+)`", tree, re.M))
     folders = {place(file.parent) for file in FILES} - set(TOPS)
     assert named - {"orchestrator", "trainables"} == folders
+
+
+@EACH_FILE
+def test_only_tasks_name_their_metrics(file: Path) -> None:
+    """The driver and the rest of the worker know a metric by what its task declares."""
+    if place(file).startswith("trainables/tasks/"):
+        return
+    named = [line for line in file.read_text().splitlines() if re.search("em_acc|EmAcc", line)]
+    allowed = [ALIAS_LINE] if place(file) == ALIAS_FILE else []
+    assert [line for line in named if not line.startswith(tuple(allowed))] == []
 
 
 def test_search_spaces_are_data() -> None:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.predict.comparison import Answered, Comparison, json_lines, report
 from orchestrator.predict.models import ModelUnderTest, asked_models, is_trial_reference
-from orchestrator.predict.questions import chosen_questions, option_faults, plain_spec, task_of
+from orchestrator.predict.questions import (
+    DEFAULT_TASK,
+    chosen_questions,
+    option_faults,
+    plain_spec,
+    task_of,
+)
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import Split
@@ -18,6 +24,7 @@ from trainables.errors import InputError
 from trainables.spec.checks import one_of
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+from trainables.tasks.registry import task_names
 
 ANSWERED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _DESCRIPTION = """\
@@ -181,7 +188,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OTHER",
         help="more of the same, asked the same questions",
     )
-    parser.add_argument("--task", help="finqa (the default) or tatqa; a trial has its own")
+    others = [name for name in task_names() if name != DEFAULT_TASK]
+    parser.add_argument(
+        "--task",
+        help=f"{DEFAULT_TASK} (the default) or {', '.join(others)}; a trial has its own",
+    )
     parser.add_argument(
         "--sample",
         action="append",
