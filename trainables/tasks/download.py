@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
 
 TIMEOUT_SECONDS = 60.0
@@ -51,17 +52,9 @@ SOURCES: dict[str, Source] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.dataset not in SOURCES:
-            hint = did_you_mean(options.dataset, SOURCES)
-            raise InputError(f"no dataset named {options.dataset!r}.{hint}")
-        folder = Path(options.output or f"data/{options.dataset}")
-        download(SOURCES[options.dataset], folder=folder)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: _download(options), prefix="")
 
 
 def download(
@@ -86,16 +79,25 @@ def download(
     return paths
 
 
+def _download(options: argparse.Namespace) -> int:
+    if options.dataset not in SOURCES:
+        hint = did_you_mean(options.dataset, SOURCES)
+        raise InputError(f"no dataset named {options.dataset!r}.{hint}")
+    folder = Path(options.output or f"data/{options.dataset}")
+    download(SOURCES[options.dataset], folder=folder)
+    return DONE
+
+
 def blob_id(content: bytes) -> str:
     """The id that git gives to a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.tasks.download",
-        description="Fetch a task's official files and check them by their git blob ids."
-        " Files that are right already are kept.",
+    parser = new_parser(
+        "trainables.tasks.download",
+        description="Fetch a task's official files and check them by their git blob ids.\n"
+        "Files that are right already are kept.",
     )
     parser.add_argument("dataset", help=f"one of: {', '.join(SOURCES)}")
     parser.add_argument("--output", metavar="FOLDER", help="where to (default: data/DATASET)")
