@@ -9,14 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.analysis.best_within import Requirements, aims, as_json, best_within
+from orchestrator.cli import add_run_argument
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import answer_lines, answer_report
 from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from trainables.command_line import BAD_INPUT, DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
 from trainables.spec.metric import MetricSpec
 
-ANSWERED, NONE_QUALIFIES, BAD_INPUT = 0, 1, 2
 _ALIAS, _ALIAS_METRIC = "--min-em-acc", "em_acc"  # an older name of --reach, for this metric only
 _DESCRIPTION = """\
 The best finished trial of a sweep that fits a GPU and is good enough: its numbers, the trials that
@@ -35,20 +36,20 @@ examples:
   python -m orchestrator.ask runs/NAME --gpu-memory 12GiB --reach 0.6 --minimize train_flops
   python -m orchestrator.ask runs/NAME --reach 0.6 --minimize memory --json
 
-exit codes: {ANSWERED} answered; {NONE_QUALIFIES} no finished trial qualifies (what comes closest is
+exit codes: {DONE} answered; {FAILED} no finished trial qualifies (what comes closest is
 printed); {BAD_INPUT} bad input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code. Writes nothing."""
     options = _parser().parse_args(arguments)
-    try:
-        run = open_run(options.run_dir)
-        metric = read_metrics(run).primary
-        question = _question(options, metric)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
+    return run_command(lambda: _ask(options), prefix="")
+
+
+def _ask(options: argparse.Namespace) -> int:
+    run = open_run(options.run_dir)
+    metric = read_metrics(run).primary
+    question = _question(options, metric)
     for warning in read_config(run)[1]:
         print(f"warning: {warning}", file=sys.stderr)
     results = read_trials(run)
@@ -58,17 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         answer_report(run, results, found).print()
         print("\n".join(["", *answer_lines(found.best)]) if found.best else "")
-    return ANSWERED if found.best else NONE_QUALIFIES
+    return DONE if found.best else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.ask",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
+    parser = new_parser("orchestrator.ask", description=_DESCRIPTION, epilog=_EPILOG)
+    add_run_argument(parser)
     parser.add_argument("--gpu-memory", metavar="SIZE", help="what it must fit in, as 12GiB")
     parser.add_argument(
         "--reach",

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.analysis.significance import half_width_95
 from orchestrator.formatting import format_metric
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.metric import MetricSpec
 from trainables.tasks.records import read_lines
@@ -40,19 +41,20 @@ exit codes: 0 scored; 2 bad input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code. Writes nothing."""
     options = _parser().parse_args(arguments)
-    try:
-        result = score_files(
-            options.predictions,
-            task=options.task,
-            gold=options.gold,
-            marker_required=options.marker_required,
-        )
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _score(options), prefix="")
+
+
+def _score(options: argparse.Namespace) -> int:
+    result = score_files(
+        options.predictions,
+        task=options.task,
+        gold=options.gold,
+        marker_required=options.marker_required,
+    )
     print(json.dumps(result) if options.json else _table(result))
-    return 0
+    return DONE
 
 
 def score_files(
@@ -99,12 +101,7 @@ def _half_width(rule: type[Task], measures: Mapping[str, float], *, count: int) 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.score",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("orchestrator.score", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("predictions", metavar="PREDICTIONS", help="JSON lines, gzip or not")
     parser.add_argument("--task", required=True, help=f"one of: {', '.join(task_names())}")
     parser.add_argument(

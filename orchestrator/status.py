@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.cli import add_run_argument
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
@@ -26,7 +26,7 @@ from orchestrator.runs.progress import (
 )
 from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
 from orchestrator.runs.trial_result import RUNNING, TrialResult, ranked
-from trainables.errors import InputError
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
@@ -128,15 +128,15 @@ def status_report(status: Status) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the status; 2 if RUN_DIR is not a run folder. Writes nothing."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.status", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
-    try:
-        run = open_run(parser.parse_args(arguments).run_dir)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    status_report(read_status(run)).print()
-    return 0
+    parser = new_parser("orchestrator.status", description=str(__doc__))
+    add_run_argument(parser)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _print_status(options.run_dir), prefix="")
+
+
+def _print_status(run_dir: str) -> int:
+    status_report(read_status(open_run(run_dir))).print()
+    return DONE
 
 
 def _took_time(item: TrialResult) -> bool:

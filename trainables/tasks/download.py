@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks.registry import find_task, task_names
 from trainables.tasks.source import Source, download_folder
@@ -22,15 +23,9 @@ _BLOCK_BYTES = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit code: 0, or 2 for bad input or a failed download."""
+    """Runs the command line; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        source = _source_of(options.dataset)
-        download(source, folder=Path(options.output or download_folder(options.dataset)))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: _download(options), prefix="")
 
 
 def download(
@@ -55,6 +50,12 @@ def download(
     return paths
 
 
+def _download(options: argparse.Namespace) -> int:
+    source = _source_of(options.dataset)
+    download(source, folder=Path(options.output or download_folder(options.dataset)))
+    return DONE
+
+
 def blob_id(content: bytes) -> str:
     """The id that git gives to the content of a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -70,10 +71,10 @@ def _source_of(task: str) -> Source:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.tasks.download",
-        description="Fetch a task's official files and check them by their git blob ids."
-        " Files that are right already are kept.",
+    parser = new_parser(
+        "trainables.tasks.download",
+        description="Fetch a task's official files and check them by their git blob ids.\n"
+        "Files that are right already are kept.",
     )
     parser.add_argument("dataset", help=f"one of: {', '.join(task_names())}")
     parser.add_argument("--output", metavar="FOLDER", help="where to (default: data/DATASET)")
