@@ -72,9 +72,7 @@ class Place:
         return tiny_sweep.summaries(self.run)
 
     def command(self) -> list[str]:
-        return tiny_sweep.command(
-            self.space, self.storage, *self.options, predicts=self.predicts
-        )
+        return tiny_sweep.command(self.space, self.storage, *self.options, predicts=self.predicts)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Specification of the process beside the driver: it may answer, refuse, or die."""
+"""The simulator's process: it answers, refuses, or dies."""
 
 from __future__ import annotations
 
