@@ -164,7 +164,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = capsys.readouterr().out
-    for part in ("--gpu-memory 12GiB --min-em-acc 0.6 --minimize train_flops", "exit codes", "tie"):
+    for part in ("--gpu-memory 12GiB --reach 0.6 --minimize train_flops", "exit codes", "tie"):
         assert part in text
 
 

@@ -319,8 +319,9 @@ def test_of_drivers_that_race_one_wins(run: RunFolder, stale: bool) -> None:
 def racer(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
     """A driver that takes the lease when it is told to, and holds it until its input ends."""
     command = [sys.executable, "-c", RACER, str(run.path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=REPOSITORY, text=True, **pipes) as process:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         yield process
 
 
