@@ -1,7 +1,7 @@
-"""Nodes that go while they run a trial: it goes on on another one, and the others are untouched.
+"""Nodes that are lost while they run a trial: it resumes on another node, others are unaffected.
 
-A Ray cluster of a head without CPUs and two nodes with one each, on this machine; the trials are
-real ones of a tiny model.
+The Ray cluster has a head without CPUs and two nodes with one each, on this machine; the trials
+train a tiny model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What takes the folder of a run takes its URL as well, from a machine that has nothing of it."""
+"""Commands that take a run's folder also take its URL, on a machine without a working copy."""
 
 from __future__ import annotations
 

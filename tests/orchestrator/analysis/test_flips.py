@@ -1,4 +1,4 @@
-"""Flips pair results that differ in their quantization only, and count what it changed."""
+"""Flips: results that differ in quantization only are paired, and their differences counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an autoscaler may still start: each node of its types, less those that run."""
+"""Nodes that an autoscaler may start: those of its node types, less the running ones."""
 
 from __future__ import annotations
 

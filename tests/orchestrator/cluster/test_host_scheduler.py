@@ -1,4 +1,4 @@
-"""Specification of admission: first come first served, near its base, and a dead host replaced."""
+"""The host scheduler: first come first served, hosts with the same base, dead hosts replaced."""
 
 from __future__ import annotations
 

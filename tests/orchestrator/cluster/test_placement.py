@@ -1,4 +1,4 @@
-"""Specification of placement: what fits where, who is first, and that nobody is starved."""
+"""Placement: which trial fits on which device, the order of the queue, and no starvation."""
 
 from __future__ import annotations
 

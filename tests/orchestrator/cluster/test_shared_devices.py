@@ -1,4 +1,4 @@
-"""Trials that share devices on a real Ray: logical GPUs, whose hosts really compute on the CPU."""
+"""Trials that share devices on a real Ray: logical GPUs with hosts that compute on the CPU."""
 
 from __future__ import annotations
 

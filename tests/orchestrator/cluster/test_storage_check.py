@@ -1,6 +1,8 @@
-"""Storage that some node does not share is refused with the reason; SQLite never lies on shared
-storage. What other machines see is faked here; tests/orchestrator/doctor/test_checks.py has
-real nodes that differ, tests/cluster real hosts."""
+"""Storage that some node does not share is refused; SQLite is never put on shared storage.
+
+The view of other machines is simulated here; tests/orchestrator/doctor/test_checks.py uses real
+nodes that differ, tests/cluster real hosts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warm hosts on a real Ray, by counting loads: trials go where their base is, and hosts last."""
+"""Warm hosts on a real Ray, by counting loads: trials run where their base is, hosts persist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""On a real Ray of four logical GPUs: a trial of four workers among twenty small ones has its turn.
+"""A trial of four workers among twenty small ones, on a real Ray of four logical GPUs, is run.
 
-Its four workers are Ray Train's and really train, on the CPU. The small trials hold a GPU of Ray's
-for a moment and compute nothing, for what is asked is who gets which GPU when.
+Its four workers are those of Ray Train and train on the CPU. The small trials hold one logical GPU
+briefly and compute nothing, because the test is about which trial gets which GPU when.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Specification of the callback: what a result does to the ledger, the search and who watches."""
+"""The Tune callback: the effect of a result on the ledger, the search and the observers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Specification of the proxy on real hosts: a host may die, hang or be needed elsewhere; a trial
-goes on from its checkpoint, or ends with the reason."""
+"""The Tune trial on real hosts: if a host dies, hangs or is needed elsewhere, the trial resumes
+from its checkpoint or ends with the reason.
+"""
 
 from __future__ import annotations
 

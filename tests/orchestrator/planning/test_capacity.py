@@ -1,4 +1,4 @@
-"""Specification of sizes and of what memory a trial may take."""
+"""Sizes, and the memory that a trial may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report says what is true of a run folder, in any state, on the terminal and in report.md."""
+"""The report is correct for a run folder in any state, on the terminal and in report.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder is read as it is, torn pieces and all, and results.csv has a row per trial."""
+"""A run folder is read also with damaged files, and results.csv has one row per trial."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Specification of `batch_size: auto` and of how many rows run at once where memory is short.
+"""`batch_size: auto`, and the batch size that runs when memory is short.
 
-A row limit stands in for the device's memory: a batch of more rows than fit fails as torch does,
-after its forward pass has drawn its dropout and some micro-batches before it have left gradients.
+A limit of the batch size replaces the device's memory: a larger batch fails as in torch, after its
+forward pass has used random numbers for dropout and earlier micro-batches have left gradients.
 """
 
 from __future__ import annotations

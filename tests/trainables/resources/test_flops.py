@@ -1,4 +1,4 @@
-"""FLOPs done: those of the batches that ran, counted once however often a trial is broken off."""
+"""FLOPs done: those of the batches that ran, counted once however often a trial is interrupted."""
 
 from __future__ import annotations
 

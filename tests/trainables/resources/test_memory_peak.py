@@ -1,4 +1,4 @@
-"""Measured memory: it sees what the allocator sees, and leaves no trace."""
+"""Measured memory: equal to what the allocator reports, without side effects."""
 
 from __future__ import annotations
 

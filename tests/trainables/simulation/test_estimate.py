@@ -1,4 +1,4 @@
-"""Predictions: what the allocator will see, FLOPs that don't depend on quantization, any depth."""
+"""Estimates: equal to what the allocator sees, FLOPs independent of quantization, any depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of a trial's work as it is planned: the batches that it will run, no others."""
+"""A trial's planned work: exactly the batches that it will run."""
 
 from __future__ import annotations
 

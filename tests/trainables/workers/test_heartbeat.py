@@ -1,4 +1,4 @@
-"""Specification of the watch: a trial that lives says so, and one that hangs says where."""
+"""The watchdog: a live trial sends heartbeats, and a hanging one logs where its threads are."""
 
 from __future__ import annotations
 

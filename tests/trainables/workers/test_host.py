@@ -1,4 +1,4 @@
-"""Specification of a host: it outlives its trials, whatever becomes of them."""
+"""A host: it survives its trials, however they end."""
 
 from __future__ import annotations
 
