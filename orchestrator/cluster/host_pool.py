@@ -81,7 +81,7 @@ class HostPool:
             if slot.actor is None:
                 device = slot.device
                 device.slots.remove(slot)
-                device.most_hosts = max(1, len(device.slots))
+                device.max_hosts = max(1, len(device.slots))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs what starts a host; it counts as `starting` until it is done."""

@@ -18,8 +18,9 @@ from orchestrator.cluster.host_actors import HostActors
 from orchestrator.cluster.host_pool import HostPool
 from orchestrator.cluster.host_shape import HostShape, SharingPolicy
 from orchestrator.cluster.model_prefetch import ModelFiles
-from orchestrator.cluster.nodes import dead_nodes, draining_nodes, host_gone
+from orchestrator.cluster.nodes import dead_nodes, host_gone
 from orchestrator.cluster.placement import Availability, Placement, QueueEntry, next_start
+from orchestrator.cluster.ray_internals import draining_nodes
 from trainables.errors import first_line
 
 NODE_POLL_SECONDS = 2.0  # between looks at which nodes are dead or draining

@@ -81,7 +81,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._folder = trial_at(config["folder"])
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
-        self._host_scheduler = ray.get_actor(config["admission"])
+        self._host_scheduler = ray.get_actor(config["host_scheduler"])
         self._objective = OBJECTIVES[config["objective"]]
         self._limits = config["limits"]
         self._host = None

@@ -88,7 +88,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             log_to_driver=False,
             runtime_env={"env_vars": environment},
         )
-        scheduler = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+        scheduler = start_host_scheduler("scheduler", HostShape(1, 0, 2), provenance={})
         ray.get(scheduler.open.remote())
         yield Nodes(cluster, scheduler, _begun(tmp_path))
     finally:

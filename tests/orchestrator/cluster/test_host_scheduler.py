@@ -80,7 +80,7 @@ class StubActors(HostActors):
         await asyncio.Event().wait()
 
     def _reserve(self) -> Device:
-        return Device(most_hosts=self.sharing.hosts_per_gpu)
+        return Device(max_hosts=self.sharing.hosts_per_gpu)
 
 
 class StubHosts(HostScheduler):

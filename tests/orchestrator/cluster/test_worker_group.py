@@ -34,7 +34,7 @@ def scheduler() -> Iterator[Any]:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
-    actor = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+    actor = start_host_scheduler("scheduler", HostShape(1, 0, 2), provenance={})
     ray.get(actor.open.remote())
     until(lambda: ray.get(actor.counts.remote()) == (2, 0, 0))
     yield actor
