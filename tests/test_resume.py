@@ -78,7 +78,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     for name, value in SMALLER.items():
         options += ["--set", f"{name}={value}"]
     space = REPOSITORY / "search_spaces" / "quickstart.yaml"
-    told = Story(Place(space, tmp_path_factory.mktemp("story"), options))
+    told = Story(Place(space, tmp_path_factory.mktemp("story"), options, predicts=True))
     with nothing_left(told.place):
         for name, condition in MOMENTS.items():
             told.seen.append(_killed(told.place, condition))

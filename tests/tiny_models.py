@@ -23,19 +23,19 @@ CHAT_TEMPLATE = (
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a Llama without a chat template."""
     return make_llama(tmp_path_factory.mktemp("tiny_llama"))
 
 
 @pytest.fixture(scope="session")
-def tiny_chat_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_chat_llama(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a Llama with a chat template, which begins with the beginning token."""
     return make_llama(tmp_path_factory.mktemp("tiny_chat_llama"), chat_template=CHAT_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt_neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_gpt_neox(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a GPT-NeoX: fused attention weights, no chat template."""
     return make_gpt_neox(tmp_path_factory.mktemp("tiny_gpt_neox"))
 

@@ -14,11 +14,13 @@ from orchestrator.execution.liveness import HostUnresponsiveError, wait_for
 from orchestrator.execution.running_sweep import Sweep
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.metric import MetricSpec
 from trainables.workers.outcomes import LOADING_TAKES, Failure
 
 
-def worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
-    """The winner and the Pareto points: the only trained trials that see the report split."""
+def worth_reporting(results: Sequence[TrialResult], metric: MetricSpec) -> list[str]:
+    """The best by the ranking metric and the members of the Pareto fronts: the only trained trials
+    that are scored on the report split."""
     from orchestrator.analysis.pareto import front
 
     fronts = [*front(results), *front(results, cost="train_flops")]

@@ -39,6 +39,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "base_key": record.spec.base_key,
             "stratum": stratum(sweep.config, record),
             "host_scheduler": sweep.cluster.name,
+            "task": sweep.config.task,
             "objective": sweep.config.objective,
             "limits": trial_limits(sweep.config.limits),
             "exclusive": sweep.config.resources.placement == "exclusive",

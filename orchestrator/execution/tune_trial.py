@@ -15,11 +15,12 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from orchestrator.cluster.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives
 from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
+from trainables.tasks.registry import find_task
 from trainables.workers.outcomes import LOADING_TAKES, Failure, Interruption
 
 
@@ -82,7 +83,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
         self._host_scheduler = ray.get_actor(config["host_scheduler"])
-        self._objective = OBJECTIVES[config["objective"]]
+        self._objective = objectives(find_task(config["task"]).metrics)[config["objective"]]
         self._limits = config["limits"]
         self._host = None
         self._losses = RetryBudget()

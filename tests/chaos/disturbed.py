@@ -36,6 +36,7 @@ class Place:
     space: Path
     storage: Path
     options: Sequence[str] = ()
+    predicts: bool = False  # a simulator runs beside the hosts, as where a user gives no option
 
     @property
     def run(self) -> Path:
@@ -71,7 +72,7 @@ class Place:
         return tiny_sweep.summaries(self.run)
 
     def command(self) -> list[str]:
-        return tiny_sweep.command(self.space, self.storage, *self.options)
+        return tiny_sweep.command(self.space, self.storage, *self.options, predicts=self.predicts)
 
 
 @dataclass

@@ -60,7 +60,7 @@ class Machine:
         return {**tiny_sweep.environment(), **self.server, **own}
 
     def command(self) -> list[str]:
-        program = tiny_sweep.command(self.space, Path("unused"), "--no-predict")
+        program = tiny_sweep.command(self.space, Path("unused"))
         return [self.url if word == "unused" else word for word in program]
 
     def calls(self, module: str) -> Finished:

@@ -161,7 +161,8 @@ def story(tiny: Place) -> dict[str, Interrupted]:
 
 
 def test_ctrl_c_in_the_quickstart_saves_every_running_trial_within_seconds(tmp_path: Path) -> None:
-    place = Place(REPOSITORY / "search_spaces" / "quickstart.yaml", tmp_path / "runs")
+    space = REPOSITORY / "search_spaces" / "quickstart.yaml"
+    place = Place(space, tmp_path / "runs", predicts=True)
     with nothing_left(place):
         told = interrupted(place, trains(2), ctrl_c)
     print(f"Ctrl-C in the quickstart: {told}", flush=True)

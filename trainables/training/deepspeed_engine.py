@@ -14,7 +14,6 @@ import copy
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from trainables.data.batches import Batch
 from trainables.evaluation.loss import summed_loss
 from trainables.methods.method import Method
 from trainables.models.base import Base
-from trainables.models.tensors import tensor_bytes
-from trainables.resources.allocator import allocator_events, highest_sum
+from trainables.resources.step_recording import StepRecording
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
 from trainables.storage.atomic_files import digest, sync, temporary_path
 from trainables.storage.errors import storage_errors
@@ -55,7 +53,7 @@ class ShardedEngine:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.trainable_parameters = sum(parameter.numel() for parameter in trained)
         self._trained = trained
-        self._recording = _Recording(model) if base.device.type == "cpu" else None
+        self._recording = StepRecording(model) if base.device.type == "cpu" else None
         self._deepspeed = _prepared(model, base, knobs, trained, process_group)
         self._place: Path | None = None  # of the checkpoint of the last step, if there is one
 
@@ -239,44 +237,6 @@ def _write_weights(weights: Mapping[str, Any], folder: Path) -> None:
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-
-
-class _Recording:
-    """A CPU's memory from before DeepSpeed takes the model over two optimizer steps, whatever is
-    done between them: in the second one the optimizer's state is there from the beginning.
-
-    DeepSpeed takes the model for good, so the longest batch can't be tried first as on one device:
-    what counts is the batches of these steps.
-    """
-
-    STEPS = 2
-
-    def __init__(self, model: Any) -> None:
-        self.peak_bytes = 0
-        self._now = tensor_bytes(model)
-        self._steps = 0
-        self._open: ExitStack | None = None
-        self.go_on()
-
-    def go_on(self) -> None:
-        if self._open is None and self._steps < self.STEPS:
-            self._open = ExitStack()
-            self._events = self._open.enter_context(allocator_events())
-
-    def give_up(self) -> None:
-        self._steps = self.STEPS
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    def step_done(self) -> None:
-        if self._open is None:
-            return
-        self._open.close()
-        self._open = None
-        self._steps += 1
-        self.peak_bytes = max(self.peak_bytes, self._now + highest_sum(self._events))
-        self._now += sum(event.changed_bytes for event in self._events)
 
 
 def _rng_file(rank: int) -> str:

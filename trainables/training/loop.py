@@ -167,12 +167,8 @@ class _Training:
         self._check_finite(loss)
         with self._train_peak.over(representative=False):
             self._engine.step(progress.step)
-        progress.step += 1
-        progress.first_step_time = progress.first_step_time or time.time()
-        progress.units = stop
-        progress.tokens_seen += sum(self._data.length(index) for index in chosen)
-        progress.loss_sum += loss
-        progress.loss_tokens += tokens
+        seen = sum(self._data.length(index) for index in chosen)
+        progress.step_done(units=stop, tokens=seen, loss=loss, loss_tokens=tokens)
         size = self._process_group.size  # of every worker: what they all do is the trial's
         shares = [micro_batches(chosen[rank::size], self._fitting.rows) for rank in range(size)]
         batches = [batch for share_of_one in shares for batch in share_of_one]

@@ -138,6 +138,15 @@ class Progress:
         self.history.append(event.to_json())
         return event
 
+    def step_done(self, *, units: int, tokens: int, loss: float, loss_tokens: int) -> None:
+        """An optimizer step has ended after `units` in all; `loss` is summed over its tokens."""
+        self.step += 1
+        self.first_step_time = self.first_step_time or time.time()
+        self.units = units
+        self.tokens_seen += tokens
+        self.loss_sum += loss
+        self.loss_tokens += loss_tokens
+
     def take_training_metrics(self, *, learning_rate: float) -> dict[str, float]:
         """What training has reached; its loss is the mean since this was called before."""
         metrics = {

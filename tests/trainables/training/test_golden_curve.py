@@ -77,7 +77,7 @@ def test_zero_3_killed_and_resumed_has_the_curve_of_one(
 ) -> None:
     _needs_deepspeed(3)
     spec = _spec(tiny_llama, zero_stage=3, **HALF)
-    folder, _ = run_team(spec, tmp_path, "--die-at", "4")
+    folder, _ = run_team(spec, tmp_path, die_at=4)
     history = resumed_history(folder)
     assert [event.step for event in history] == [1, 2]  # what the last checkpoint knows
     assert not folder.done

@@ -1,0 +1,22 @@
+"""Files that ship with the project: base models and search spaces, beside its packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # a checkout, or site-packages
+_FOLDERS = ("base_models", "search_spaces")  # site-packages holds other projects' folders too
+
+
+def existing_path(text: str) -> Path | None:
+    """The absolute path of `text` if it exists, else of the shipped file of that name, or None.
+
+    Shipped files have their names in the repository: `base_models/small`,
+    `search_spaces/quickstart.yaml`.
+    """
+    given = Path(text).expanduser()
+    if given.exists():
+        return given.resolve()
+    shipped = ROOT / given
+    is_shipped = given.parts[:1] and given.parts[0] in _FOLDERS and ".." not in given.parts
+    return shipped.resolve() if is_shipped and shipped.exists() else None
