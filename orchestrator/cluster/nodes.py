@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.host_shape import accelerator_types
+from trainables.errors import InputError
 
+_TYPE = "accelerator_type:"  # the prefix of Ray's names of types of GPU
 _OPTION = "--autoscaling-config="  # of the autoscaler's process
 _HEAD = "node:__internal_head__"  # a resource of the head node alone
 
@@ -153,6 +154,39 @@ def possible_nodes(
         for nodes in left.values()
         for node in sorted(nodes, key=lambda node: -node.get("GPU", 0))[:room]
     ]
+
+
+def one_accelerator(
+    nodes: Sequence[Mapping[str, float]], wanted: str | None
+) -> tuple[list[Mapping[str, float]], str | None]:
+    """Returns the nodes with one type of GPU, and its name.
+
+    A sweep uses one type because what fits on one may not fit on another. The type is `wanted`, or
+    that of most GPUs if that is None. If none is wanted and there is at most one type, returns all
+    nodes and None. Raises InputError if Ray knows the types of its GPUs and `wanted` is none of
+    them.
+    """
+    gpus: Counter[str] = Counter()
+    for node in nodes:
+        for name in accelerator_types(node):
+            gpus[name] += int(node.get("GPU", 0))
+    if wanted is not None and not gpus:
+        return list(nodes), wanted
+    if wanted is None and len(gpus) < 2:
+        return list(nodes), None
+    chosen = max(sorted(gpus), key=lambda name: gpus[name]) if wanted is None else _TYPE + wanted
+    if chosen not in gpus:
+        found = ", ".join(sorted(name.removeprefix(_TYPE) for name in gpus))
+        raise InputError(
+            f"resources.accelerator_type: no node has a GPU of the type {wanted}; there are: "
+            f"{found}. Give one of these, or leave it out."
+        )
+    return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
+
+
+def accelerator_types(resources: Mapping[str, float]) -> list[str]:
+    """The names of a node's types of GPU among its resources, such as "accelerator_type:T4"."""
+    return sorted(name for name in resources if name.startswith(_TYPE))
 
 
 def autoscaler_config_file(gcs_address: str) -> dict[str, Any] | None:

@@ -10,15 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import (
-    HostShape,
-    SharingPolicy,
-    host_shape,
-    one_accelerator,
-)
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
 from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
-from orchestrator.cluster.nodes import autoscaler_node_groups
+from orchestrator.cluster.nodes import autoscaler_node_groups, one_accelerator
 from orchestrator.cluster.ray_internals import keep_sigterm_handler
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.space.constraints import surviving

@@ -13,7 +13,7 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import objectives
 from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import open_proxy

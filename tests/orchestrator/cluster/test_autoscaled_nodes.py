@@ -19,8 +19,7 @@ import psutil  # type: ignore[import-untyped]  # it carries no types
 import pytest
 import yaml
 
-from orchestrator.cluster.host_shape import one_accelerator
-from orchestrator.cluster.nodes import NodeGroup, node_groups, possible_nodes
+from orchestrator.cluster.nodes import NodeGroup, node_groups, one_accelerator, possible_nodes
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 

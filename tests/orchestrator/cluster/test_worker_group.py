@@ -13,8 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama

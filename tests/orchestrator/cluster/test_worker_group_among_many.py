@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.devices import Device, ResourceRequest
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_scheduler import HostScheduler
-from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.placement import MAX_SKIPS
+from orchestrator.cluster.hosts.devices import Device, ResourceRequest
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_scheduler import HostScheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
+from orchestrator.cluster.hosts.placement import MAX_SKIPS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
 from tests.orchestrator.execution.test_tune_trial import open_proxy

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.cluster.session import Cluster
 from orchestrator.config.sections import LimitsConfig
 from orchestrator.execution.limits import SweepClock

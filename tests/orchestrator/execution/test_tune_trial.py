@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.config.reader import from_mapping
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama

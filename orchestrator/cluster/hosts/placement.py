@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.devices import Device, ResourceRequest, Slot
 
 MAX_SKIPS = 3  # then the first in line gets the next host, whatever base that has loaded
 

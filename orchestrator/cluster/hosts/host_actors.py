@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, ResourceRequest, Slot
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.devices import Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
 from orchestrator.cluster.model_prefetch import ModelFiles
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, Slot
-from orchestrator.cluster.host_actors import HostActors
+from orchestrator.cluster.hosts.devices import Device, Slot
+from orchestrator.cluster.hosts.host_actors import HostActors
 from orchestrator.cluster.nodes import host_gone
 
 START_ATTEMPTS = 3

@@ -8,8 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.placement import (
+from orchestrator.cluster.hosts.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.placement import (
     MAX_SKIPS,
     Availability,
     Placement,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
 
-_TYPE = "accelerator_type:"  # the prefix of Ray's names of types of GPU
 _ROUNDING = 1e-9  # 1.0 // 0.2 is 4
 
 
@@ -61,39 +59,6 @@ def host_shape(
         raise InputError(_no_room(nodes, each_cpus, each_gpus))
     wanted = min(room, trials) if count is None else min(room, count)
     return HostShape(each_cpus, each_gpus, max(1, wanted))
-
-
-def one_accelerator(
-    nodes: Sequence[Mapping[str, float]], wanted: str | None
-) -> tuple[list[Mapping[str, float]], str | None]:
-    """Returns the nodes with one type of GPU, and its name.
-
-    A sweep uses one type because what fits on one may not fit on another. The type is `wanted`, or
-    that of most GPUs if that is None. If none is wanted and there is at most one type, returns all
-    nodes and None. Raises InputError if Ray knows the types of its GPUs and `wanted` is none of
-    them.
-    """
-    gpus: Counter[str] = Counter()
-    for node in nodes:
-        for name in accelerator_types(node):
-            gpus[name] += int(node.get("GPU", 0))
-    if wanted is not None and not gpus:
-        return list(nodes), wanted
-    if wanted is None and len(gpus) < 2:
-        return list(nodes), None
-    chosen = max(sorted(gpus), key=lambda name: gpus[name]) if wanted is None else _TYPE + wanted
-    if chosen not in gpus:
-        found = ", ".join(sorted(name.removeprefix(_TYPE) for name in gpus))
-        raise InputError(
-            f"resources.accelerator_type: no node has a GPU of the type {wanted}; there are: "
-            f"{found}. Give one of these, or leave it out."
-        )
-    return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
-
-
-def accelerator_types(resources: Mapping[str, float]) -> list[str]:
-    """The names of a node's types of GPU among its resources, such as "accelerator_type:T4"."""
-    return sorted(name for name in resources if name.startswith(_TYPE))
 
 
 def _cpus_each(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
