@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
-from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.execution.limits import trial_limits
 from orchestrator.execution.liveness import HostUnresponsiveError, wait_for

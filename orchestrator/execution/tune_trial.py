@@ -13,7 +13,7 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import objectives
 from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for
@@ -82,7 +82,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._folder = trial_at(config["folder"])
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
-        self._host_scheduler = ray.get_actor(config["admission"])
+        self._host_scheduler = ray.get_actor(config["host_scheduler"])
         self._objective = objectives(find_task(config["task"]).metrics)[config["objective"]]
         self._limits = config["limits"]
         self._host = None

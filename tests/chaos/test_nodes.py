@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import open_proxy
@@ -88,7 +88,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             log_to_driver=False,
             runtime_env={"env_vars": environment},
         )
-        scheduler = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+        scheduler = start_host_scheduler("scheduler", HostShape(1, 0, 2), provenance={})
         ray.get(scheduler.open.remote())
         yield Nodes(cluster, scheduler, _begun(tmp_path))
     finally:

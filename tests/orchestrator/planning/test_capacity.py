@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_shape import one_accelerator
+from orchestrator.cluster.nodes import one_accelerator
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import ResourcesConfig
 from orchestrator.config.settings import parsed_size, size

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.devices import ResourceRequest
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.devices import ResourceRequest
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
 from tests.orchestrator.tiny_sweep import REPOSITORY
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.placement import (
+from orchestrator.cluster.hosts.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.placement import (
     MAX_SKIPS,
     Availability,
     Placement,
@@ -28,10 +28,10 @@ def need(share_bytes: int) -> ResourceRequest:
 
 
 def gpu(
-    *running: ResourceRequest, idle: int = 0, held_bytes: int = 5, most_hosts: int = 8
+    *running: ResourceRequest, idle: int = 0, held_bytes: int = 5, max_hosts: int = 8
 ) -> Device:
     """A GPU of 100 bytes."""
-    device = Device(100, most_hosts=most_hosts)
+    device = Device(100, max_hosts=max_hosts)
     slots = [
         Slot(device, f"busy {n}", trial_id=f"t{n}", need=each) for n, each in enumerate(running)
     ]
@@ -43,7 +43,7 @@ def gpu(
 
 def node(*running: ResourceRequest, idle: int = 0, held_bytes: int = 0) -> Device:
     """A machine with 100 bytes for trials, besides those of its hosts' processes."""
-    device = gpu(*running, idle=idle, held_bytes=held_bytes, most_hosts=1)
+    device = gpu(*running, idle=idle, held_bytes=held_bytes, max_hosts=1)
     device.is_node = True
     device.process_bytes = 10
     device.memory_bytes = 100 + 10 * len(device.slots)
@@ -132,7 +132,7 @@ def test_whether_others_may_compute_on_the_device_meanwhile() -> None:
     assert gpu().is_shared(need(50))
     assert not gpu().is_shared(ALONE)
     assert not gpu().is_shared(UNKNOWN)
-    assert not gpu(most_hosts=1).is_shared(need(50))
+    assert not gpu(max_hosts=1).is_shared(need(50))
     assert Device(is_part=True).is_shared(UNKNOWN)
     assert node(idle=2).is_shared(UNKNOWN)
     assert not node(idle=2).is_shared(ALONE)
@@ -182,7 +182,7 @@ def test_a_base_goes_before_the_line_only_so_often() -> None:
     waiting = [QueueEntry("first", "b"), *[QueueEntry(f"same {n}", "a") for n in range(9)]]
     order = []
     while waiting:
-        device = gpu(idle=1, most_hosts=1)
+        device = gpu(idle=1, max_hosts=1)
         device.slots[0].base_key = "a"
         found = next_start(waiting, [device])
         assert found is not None

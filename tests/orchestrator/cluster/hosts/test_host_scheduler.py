@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_scheduler import HostScheduler
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy, host_shape
-from orchestrator.cluster.placement import MAX_SKIPS
+from orchestrator.cluster.hosts.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_scheduler import HostScheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
+from orchestrator.cluster.hosts.placement import MAX_SKIPS
 from trainables.errors import InputError
 
 P = ParamSpec("P")
@@ -80,7 +80,7 @@ class StubActors(HostActors):
         await asyncio.Event().wait()
 
     def _reserve(self) -> Device:
-        return Device(most_hosts=self.sharing.hosts_per_gpu)
+        return Device(max_hosts=self.sharing.hosts_per_gpu)
 
 
 class StubHosts(HostScheduler):
@@ -103,9 +103,9 @@ class StubHosts(HostScheduler):
 
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.dead_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.group_places.VACANT_SECONDS", 0)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.dead_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.hosts.group_places.VACANT_SECONDS", 0)
 
 
 def hosts(count: int) -> StubHosts:
@@ -468,7 +468,7 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
 async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.2)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
     worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
@@ -493,14 +493,14 @@ async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs
 async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
     await asyncio.sleep(0.05)
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
     scheduler.release("one")
     scheduler.release("two")
     await smaller
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 60)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 60)
     worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
     small = asyncio.create_task(scheduler.acquire("small", "a"))
     await settled()
@@ -543,7 +543,7 @@ async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -
 async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
@@ -721,8 +721,8 @@ async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again
             raise RuntimeError("the head node is busy")
         return set()
 
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", look)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.NODE_POLL_SECONDS", 0.001)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.draining_nodes", look)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.NODE_POLL_SECONDS", 0.001)
     scheduler = hosts(1)
     await scheduler.open()
     while len(looks) < 5:
