@@ -29,7 +29,8 @@ from trainables.resources.flops import batch_forward_backward, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
 from trainables.training.cadence import Cadence
