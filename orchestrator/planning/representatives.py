@@ -22,7 +22,7 @@ from trainables.methods.registry import make_method
 from trainables.spec.knob_values import smallest_batch
 from trainables.spec.knobs import KNOBS, canonical, step_examples
 
-_MOST_SCORED = 4_000  # of a larger space that many configurations are drawn at random
+_MOST_ENUMERATED = 4_000  # of a larger space that many configurations are drawn at random
 
 Configuration = Mapping[str, Any]
 Cell = tuple[str, str, str]  # model, quantization, method
@@ -52,11 +52,11 @@ def representatives(config: SweepConfig) -> dict[Cell, Representatives]:
 
 def _some(config: SweepConfig) -> Iterator[Sample]:
     size = count(config.space)
-    if size is not None and size <= _MOST_SCORED:
+    if size is not None and size <= _MOST_ENUMERATED:
         return grid_configurations(config.space)
     chance = random.Random(config.search.seed)
     return itertools.islice(
-        iter(lambda: random_configuration(config.space, chance), None), _MOST_SCORED
+        iter(lambda: random_configuration(config.space, chance), None), _MOST_ENUMERATED
     )
 
 

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.shipped_files import ROOT
 from trainables.resources.estimate import TrialEstimate
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
 _COMMAND = (sys.executable, "-m", "trainables.simulation.service")
 _LEAVES_WITHIN_SECONDS = 2.0
@@ -60,7 +60,7 @@ class SimulatorClient:
         try:
             self._process = subprocess.Popen(
                 self._command,
-                cwd=PROJECT_ROOT,
+                cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

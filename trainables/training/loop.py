@@ -334,8 +334,7 @@ class _Training:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
 
     def _new_fitting(self) -> BatchShrinker:
-        automatic = self._knobs["batch_size"] == AUTO
-        rows = self._knobs["batch_size"]
-        if automatic:
-            rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
-        return BatchShrinker(rows, may_shrink=automatic)
+        if self._knobs["batch_size"] != AUTO:
+            return BatchShrinker(self._knobs["batch_size"], may_shrink=False)
+        rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
+        return BatchShrinker(rows, may_shrink=True)
