@@ -20,7 +20,7 @@ from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
 from trainables.methods.registry import make_method
 from trainables.spec.knob_values import smallest_batch
-from trainables.spec.knobs import KNOBS, canonical, step_examples
+from trainables.spec.knobs import KNOBS, canonical, step_examples, with_unsaid
 
 _MOST_ENUMERATED = 4_000  # of a larger space that many configurations are drawn at random
 
@@ -73,7 +73,7 @@ def _score(knobs: Configuration) -> float:
     method = make_method(knobs)
     if not method.trains:
         return 0.0
-    rows = [(KNOBS[name], value) for name, value in knobs.items()]
+    rows = [(KNOBS[name], value) for name, value in with_unsaid(knobs).items()]
     activations = math.prod(row.activations(value) for row, value in rows if row.activations)
     states = math.prod(row.states(value) for row, value in rows if row.states)
     is_accumulated = step_examples(knobs) > smallest_batch(knobs["batch_size"])

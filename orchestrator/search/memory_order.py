@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.spec.knobs import KNOBS
+from trainables.spec.knobs import KNOBS, with_unsaid
 from trainables.spec.memory_effect import CELL, MemoryEffect
 
 Knobs = Mapping[str, Any]  # canonical
@@ -26,7 +26,8 @@ class MemoryDemand:
 
     @classmethod
     def of(cls, knobs: Knobs) -> MemoryDemand:
-        counted = [(name, value) for name, value in sorted(knobs.items()) if depends_on(name)]
+        read = sorted(with_unsaid(knobs).items())
+        counted = [(name, value) for name, value in read if depends_on(name)]
         ordered = [(name, value) for name, value in counted if _effect(name).is_ordered]
         kind = tuple((name, "" if _effect(name).is_ordered else repr(v)) for name, v in counted)
         return cls(kind, tuple(ordered))

@@ -14,9 +14,13 @@ METHODS: dict[str, type[Method]] = {"lora": LoRA, "full": Full, UNTRAINED: Untra
 
 
 def make_method(knobs: Mapping[str, Any]) -> Method:
-    """The method that canonical knobs name, with its hyperparameters from them."""
+    """The method that canonical knobs name, with its hyperparameters from them.
+
+    A hyperparameter that the knobs leave unsaid has its default.
+    """
     chosen = METHODS[knobs["method"]]
-    return chosen(**{name: _frozen(knobs[name]) for name in chosen.hyperparameters()})
+    written = (name for name in chosen.hyperparameters() if name in knobs)
+    return chosen(**{name: _frozen(knobs[name]) for name in written})
 
 
 def _frozen(value: Any) -> Any:

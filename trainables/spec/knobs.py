@@ -76,6 +76,13 @@ def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if KNOBS[name].is_written(given, value)}
 
 
+def with_unsaid(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Canonical knobs, and the unsaid ones that the trial reads, with their defaults."""
+    given = {**defaults(), **knobs}
+    unsaid = {name: row.default for name, row in KNOBS.items() if row.unsaid and row.read_by(given)}
+    return {**unsaid, **knobs}
+
+
 def untrained_knobs(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The canonical knobs of the baseline that evaluates the same base with the same prompt."""
     return canonical({**configuration, "method": UNTRAINED})
