@@ -12,13 +12,13 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.knobs import baseline_knobs
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.registry import TASKS, find_task, is_task, make_task, task_names
 from trainables.tasks.source import downloaded_data
 from trainables.tasks.task import SPLITS, Example, Task
 
 DEFAULT_TASK = next(iter(TASKS))
-_OF_A_SPACE = ("prompt", "target", "sequence_length", "compute_dtype", "double_quantization")
 _NEAR = 3  # ids named in a message
 
 
@@ -106,7 +106,7 @@ def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:
     given = value if isinstance(value, dict) else {}
     space = given.get("space")
     own = space if isinstance(space, dict) else {}
-    kept = {name: own[name] for name in _OF_A_SPACE if name in own}
+    kept = {name: own[name] for name in baseline_knobs() if name in own and name != "method"}
     return {
         **{name: given[name] for name in ("task", "data", "execution") if name in given},
         "space": {**kept, "model": {"value": model}, "quantization": quantization},

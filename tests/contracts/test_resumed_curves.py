@@ -65,8 +65,8 @@ def test_interrupted_over_and_over_a_trial_has_the_same_curve(
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):
-        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
-    assert_same_curve(_to_its_end(spec, place), whole)
+        place = interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(to_its_end(spec, place), whole)
 
 
 def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
@@ -76,8 +76,8 @@ def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):
-        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
-    assert_same_curve(_to_its_end(spec, place), whole)
+        place = interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(to_its_end(spec, place), whole)
 
 
 @pytest.mark.parametrize("quantization", [_slow_but(row, "none") for row in ("none", "nf4")])
@@ -86,10 +86,10 @@ def test_a_host_that_was_just_started_goes_on_with_the_same_curve(
 ) -> None:
     spec = _spec(tiny_llama, quantization)
     whole = run(spec, tmp_path / "whole")
-    place = _interrupted(spec, tmp_path / "0", Interruption(5, killed=True), found=tmp_path / "1")
+    place = interrupted(spec, tmp_path / "0", Interruption(5, killed=True), found=tmp_path / "1")
     assert len(resumed_history(make_trial(spec, place).folder)) == 3
     fresh = load_base(spec, device="cpu")
-    assert_same_curve(_to_its_end(spec, place, base=fresh), whole)
+    assert_same_curve(to_its_end(spec, place, base=fresh), whole)
 
 
 def test_when_checkpoints_are_made_does_not_change_the_curve(
@@ -104,7 +104,7 @@ def _spec(model: Path, quantization: str) -> TrialSpec:
     return make_spec(model, quantization=quantization, budget=BUDGET, **KNOBS)
 
 
-def _interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
+def interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
     """Runs the trial in `place` until the interruption and copies its folder to `found`."""
     torch.manual_seed(interruption.step)  # the random state of the process must not matter
     running = train(make_trial(spec, place))
@@ -117,6 +117,6 @@ def _interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, fo
     return found
 
 
-def _to_its_end(spec: TrialSpec, place: Path, **given: Any) -> list[Event]:
+def to_its_end(spec: TrialSpec, place: Path, **given: Any) -> list[Event]:
     trial = make_trial(spec, place, **given)
     return resumed_history(trial.folder) + list(train(trial))

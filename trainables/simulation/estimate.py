@@ -26,20 +26,12 @@ from trainables.simulation.devices import DEVICES
 from trainables.simulation.step import EVAL_PHASES, TRAIN_PHASES, Measured
 from trainables.simulation.token_lengths import TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
+from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
 VERSION = 1  # of what is predicted: another one makes cached predictions void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
-_KNOBS = (
-    "quantization",
-    "double_quantization",
-    "compute_dtype",
-    "method",
-    "rank",
-    "target_modules",
-    "optimizer",
-    "gradient_checkpointing",
-)
+_DIGEST_NAMES = {"dropout": "drops"}  # as cached estimates have it; others have their own names
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
 _predictions: dict[str, Estimate] = {}
 
@@ -76,8 +68,8 @@ def digest(
 ) -> str:
     """Equal for what is predicted alike: shape, knobs that take memory, work, device, packages."""
     shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
-    read = {name: knobs.get(name) for name in _KNOBS} | {"drops": bool(knobs.get("dropout"))}
-    parts = [VERSION, _versions(), shape, read, asdict(workload), device]
+    simulated = {_DIGEST_NAMES.get(name, name): value for name, value in simulated_values(knobs)}
+    parts = [VERSION, _versions(), shape, simulated, asdict(workload), device]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

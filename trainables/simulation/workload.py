@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.data.batches import fixed_subset, length_sorted, training_order
-from trainables.methods.registry import METHODS
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.simulation.token_lengths import Rows
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import step_examples
 from trainables.spec.trial_spec import TrialSpec
 
 
@@ -67,7 +67,7 @@ def planned_work(
 
 
 def _trains(spec: TrialSpec) -> bool:
-    return METHODS[spec.knobs["method"]].trains
+    return spec.method.trains
 
 
 def _of_a_step(spec: TrialSpec) -> int:

@@ -131,7 +131,7 @@ class ShardedEngine:
     def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
         """Writes what was trained, whole: DeepSpeed's zero_to_fp32 puts a model together from the
         checkpoint of the last step; adapters are gathered."""
-        if not method.makes_model:
+        if not method.saves_model:
             self._export_adapter(method, folder)
         elif self._place is None:
             raise ValueError("a model is put together from a checkpoint, and there is none")

@@ -29,7 +29,8 @@ from trainables.resources.flops import batch_forward_backward, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
 from trainables.training.cadence import Cadence
@@ -333,8 +334,7 @@ class _Training:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
 
     def _new_fitting(self) -> BatchShrinker:
-        automatic = self._knobs["batch_size"] == AUTO
-        rows = self._knobs["batch_size"]
-        if automatic:
-            rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
-        return BatchShrinker(rows, may_shrink=automatic)
+        if self._knobs["batch_size"] != AUTO:
+            return BatchShrinker(self._knobs["batch_size"], may_shrink=False)
+        rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
+        return BatchShrinker(rows, may_shrink=True)

@@ -85,8 +85,8 @@ def test_it_ends_with_the_driver_however_that_ends(tmp_path: Path) -> None:
     mark = tmp_path / "ended"
     text = f"import sys\nfor line in sys.stdin: pass\nopen({str(mark)!r}, 'w').close()\n"
     driver = (
-        "import os\nfrom orchestrator.planning.simulator import Predictions\n"
-        f"Predictions(cache=None, warn=print, command={program(tmp_path, text)!r}).start()\n"
+        "import os\nfrom orchestrator.planning.simulator import SimulatorClient\n"
+        f"SimulatorClient(cache=None, warn=print, command={program(tmp_path, text)!r}).start()\n"
         "os.kill(os.getpid(), 9)\n"
     )
     repository = Path(__file__).resolve().parent.parent.parent.parent

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trainables.methods.registry import METHODS
-from trainables.spec.knobs import AUTO, KNOBS, canonical, check, needs_ranks, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS, canonical, check, needs_ranks, step_examples
 from trainables.spec.quantization import QUANTIZATIONS
 
 WRONG: dict[str, list[Any]] = {
