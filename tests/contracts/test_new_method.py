@@ -135,7 +135,7 @@ def test_the_simulation_counts_what_it_trains(tiny_llama: Path) -> None:
     config = config_of(tiny_llama)
     workload = Workload(batch_size=2, sequence_length=32, eval_batch_size=2, new_tokens=2)
     norms, final, full = (
-        predict(config, make_spec(tiny_llama, **knobs).knobs, workload)
+        predict(config, make_spec(tiny_llama, **dict[str, Any](knobs)).knobs, workload)
         for knobs in ({"method": NAME}, {"method": NAME, "norms": "final"}, {"method": "full"})
     )
     scales = 2 * config["num_hidden_layers"] + 1
