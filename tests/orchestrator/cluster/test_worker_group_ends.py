@@ -1,4 +1,4 @@
-"""Specification of how gangs end: before their workers are there, by memory, on an interruption."""
+"""How worker groups end: before their workers start, by memory, on an interruption."""
 
 from __future__ import annotations
 
