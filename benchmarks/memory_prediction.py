@@ -42,7 +42,7 @@ from trainables.resources.estimate import (
 from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
-from trainables.tasks.task import Example
+from trainables.tasks.task import Answering, Example
 from trainables.training.engine import Engine, less_activation_memory
 
 
@@ -310,6 +310,8 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
 
 class _NoTask:
     """Scores nothing."""
+
+    answering = Answering.GENERATION
 
     def gold(self, example: Example) -> str:
         return ""
