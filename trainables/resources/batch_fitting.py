@@ -38,7 +38,7 @@ class BatchShrinker:
     def for_training(
         cls, batch_size: int | str, estimate: Mapping[str, Any] | None, *, limit: int
     ) -> BatchShrinker:
-        """The micro-batch of a trial: as asked for, or for "auto" as estimated, which may shrink."""
+        """The micro-batch of a trial: as given, or for "auto" as estimated and halved on need."""
         if batch_size != AUTO:
             return cls(int(batch_size), may_shrink=False)
         return cls(predicted_batch_size(estimate, limit=limit))
