@@ -17,7 +17,8 @@ from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
-from orchestrator.runs.trial_result import TrialResult, ranked
+from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
+from orchestrator.runs.trial_result import ranked
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
 
@@ -53,7 +54,7 @@ class Driver:
         """Prints the report of a sweep that has ended and sends its tracker what that lacks."""
         from orchestrator.execution.display import SweepDisplay
 
-        self._tracking.complete(SweepDisplay().message)
+        self._tracking.complete(SweepDisplay(self._metrics.primary).message)
         self._report().print()
         self._print_out_of_hours()
         return self._outcome(Ledger(self.run))
@@ -67,7 +68,7 @@ class Driver:
 
         remember(self.run, resume_command=self.resume_command)
         clock = SweepClock(self.run, self.config.limits)
-        display = SweepDisplay()
+        display = SweepDisplay(self._metrics.primary)
         ledger = self._ledger(display, retry_failed=retry_failed)
         setup = self._start_setup(display)
         self._start_ray(display)
@@ -131,8 +132,8 @@ class Driver:
     ) -> bool:
         """Runs the trials, then scores the report split; False if the user interrupted them."""
         assert self._setup is not None
-        first = _best(self.run, "em_acc")
-        best = (first.metrics["em_acc"], first.label) if first else None
+        first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
+        best = (first.metrics[first.primary.name], first.label) if first else None
         with self._signals:
             sweep = self._setup.build(
                 ledger,
@@ -162,25 +163,25 @@ class Driver:
 
         display.message("Scoring the report split ...")
         results = read_trials(self.run)
-        chosen = worth_reporting(results, self.config.objective)
+        chosen = worth_reporting(results, self._metrics.ranking)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
         score_reports(sweep, due, notify=display.message)
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
-        remember(self.run, guesses=self._guesses(), out_of_hours=sweep.trial_queue.ended_early)
+        early = sweep.trial_queue.ended_early
+        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early)
         if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
             remember(self.run, trials_done=done, exhausted=sweep.trial_queue.exhausted)
 
-    def _guesses(self) -> dict[str, float]:
-        """The metrics that one gets on the report split without a model."""
+    def _trivial_baselines(self) -> dict[str, float]:
+        """The metrics that one reaches on the report split without a model."""
         from trainables.tasks.registry import make_task
-        from trainables.tasks.trivial_baselines import guesses
 
         configuration = next(self.planner.cell_configurations())
         task = make_task(self.config.task, self.planner.task_options(configuration))
-        return guesses(task, task.load("report"))
+        return task.trivial_baselines(task.load("report"))
 
     def _outcome(self, ledger: Ledger) -> Outcome:
         return "finished" if ledger.count(FINISHED) else "nothing"
@@ -214,6 +215,10 @@ class Driver:
             print(out_of_hours(self.config.limits, resume_command=self.resume_command))
 
     @property
+    def _metrics(self) -> SweepMetrics:
+        return sweep_metrics({"task": self.config.task, "objective": self.config.objective})
+
+    @property
     def _tracking(self) -> SweepTracking:
         return SweepTracking(self.run, self.tracking_uri)
 
@@ -227,8 +232,3 @@ def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepOb
     from orchestrator.execution.observers import DisplayWatcher, TrackerWatcher
 
     return [DisplayWatcher(display), TrackerWatcher(tracker)]
-
-
-def _best(run: RunFolder, metric: str) -> TrialResult | None:
-    """The finished trial that the report ranks first, or None."""
-    return next(iter(ranked(read_trials(run), metric)), None)

@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.space.tree import Branch, Choice, Question, Space, combinations, questions, same
 from trainables.errors import InputError
 from trainables.spec import knobs
-from trainables.spec.knobs import AUTO, KNOBS
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS
 
 Rule = Mapping[str, tuple[Any, ...]]
 _CELL = ("model", "quantization", "method")

@@ -20,11 +20,11 @@ def without_compiler() -> Iterator[None]:
     that were decorated inside stay as they are.
     """
     compile_, disable = torch.compile, torch.compiler.disable
-    torch.compile, torch.compiler.disable = _undecorated, _undecorated
+    torch.compile, torch.compiler.disable = _undecorated, _undecorated  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch.compile, torch.compiler.disable = compile_, disable  # type: ignore[assignment]
+        torch.compile, torch.compiler.disable = compile_, disable
 
 
 def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:

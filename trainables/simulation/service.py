@@ -17,7 +17,6 @@ from trainables.simulation.estimate import predict, predict_trial
 from trainables.simulation.token_lengths import TokenLengths
 from trainables.spec.trial_spec import TrialSpec
 
-
 NICENESS = 15  # Ray's for the workers that train; a process above them would take a core from them
 
 

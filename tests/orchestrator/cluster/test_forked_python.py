@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.forked_python import ForkedPython
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
 from trainables.workers import fork_server
 
 
