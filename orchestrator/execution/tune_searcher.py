@@ -13,8 +13,9 @@ from orchestrator.execution.limits import trial_limits
 from orchestrator.execution.running_sweep import Sweep, look_ahead, stratum
 from orchestrator.runs.ledger import RUNNING, TrialRecord
 
-SECONDS_BETWEEN_LOOKS = 0.05
-SECONDS_WITHOUT_A_TRIAL = 10.0  # at most; Tune asks again a second later
+POLL_SECONDS = 0.01
+FORECAST_SECONDS = 0.1  # after which Tune, which has other trials, may handle their events
+FIRST_FORECAST_SECONDS = 10.0  # without any trial Tune sleeps for a second before it asks again
 
 
 class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
@@ -51,19 +52,22 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         }
 
     def _next(self) -> TrialRecord | None:
-        """Returns the next trial or None; while none runs it waits for the forecast of the first.
+        """Returns the next trial or None; an idle host waits a little for the forecast of one.
 
-        Tune sleeps for a second whenever it gets no trial while it has none.
+        Tune asks again after 0.1 s, and only after a second if it has no trial.
         """
-        sweep, until = self._sweep, time.monotonic() + SECONDS_WITHOUT_A_TRIAL
+        queue, began = self._sweep.trial_queue, time.monotonic()
         while True:
             self._poll()
-            running = sweep.ledger.count(RUNNING)
-            idle = running < sweep.cluster.shape.count
-            record = sweep.trial_queue.next(host_is_idle=idle) if self._has_room(running) else None
-            if record or running or sweep.trial_queue.over or time.monotonic() > until:
+            running = self._sweep.ledger.count(RUNNING)
+            idle = running < self._sweep.cluster.shape.count
+            record = queue.next(host_is_idle=idle) if self._has_room(running) else None
+            allowed = FORECAST_SECONDS if running else FIRST_FORECAST_SECONDS
+            if record or not (idle and queue.waits_for_forecast):
                 return record
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if time.monotonic() - began > allowed:
+                return None
+            time.sleep(POLL_SECONDS)
 
     def _has_room(self, running: int) -> bool:
         """Whether one more trial may wait for a host beside those that run or wait.

@@ -181,11 +181,12 @@ def test_each_host_gets_one_trial_and_no_baseline_before_the_first_of_them_train
 def test_a_forecast_that_is_being_made_is_waited_for_while_nothing_runs(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else Tune sleeps for a second before it asks again."""
+    """Tune would sleep for a second before it asks again."""
     running.event(Event("finished", 8, 32, {"em_acc": 0.5}, 1.0, 2.0))
     running.complete()
     queue, answers = running.sweep.trial_queue, [None, None, running.record]
     monkeypatch.setattr(queue, "next", lambda host_is_idle: answers.pop(0))
+    monkeypatch.setattr(queue, "_waits", True)
     config = QueueSearcher(running.sweep).suggest("2")
     assert isinstance(config, dict)
     assert config["trial_id"] == running.record.trial_id
