@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainables.resources.out_of_memory import OUT_OF_MEMORY, free_memory, memory_errors
+from trainables.spec.knob_values import AUTO
 
 Result = TypeVar("Result")
 
@@ -32,6 +33,15 @@ class BatchShrinker:
 
     batch_size: int
     may_shrink: bool = True
+
+    @classmethod
+    def for_training(
+        cls, batch_size: int | str, estimate: Mapping[str, Any] | None, *, limit: int
+    ) -> BatchShrinker:
+        """The micro-batch of a trial: as given, or for "auto" as estimated and halved on need."""
+        if batch_size != AUTO:
+            return cls(int(batch_size), may_shrink=False)
+        return cls(predicted_batch_size(estimate, limit=limit))
 
     def fit(
         self, attempt: Callable[[int], Result], *, undo: Callable[[], None] = nothing

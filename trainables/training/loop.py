@@ -29,7 +29,6 @@ from trainables.resources.flops import batch_forward_backward, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
-from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
@@ -89,7 +88,9 @@ class _Training:
         self._data = trial.data.split("train")
         self._process_group = trial.process_group
         self._step_examples = step_examples(self._knobs)
-        self._fitting = self._new_fitting()
+        self._fitting = BatchShrinker.for_training(
+            self._knobs["batch_size"], trial.folder.estimate(), limit=self._step_examples
+        )
         self._engine = self._new_engine()
         self._progress = Progress()
         self._rates = rates_of(trial.folder.estimate())
@@ -336,9 +337,3 @@ class _Training:
 
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
-
-    def _new_fitting(self) -> BatchShrinker:
-        if self._knobs["batch_size"] != AUTO:
-            return BatchShrinker(self._knobs["batch_size"], may_shrink=False)
-        rows = predicted_batch_size(self._trial.folder.estimate(), limit=self._step_examples)
-        return BatchShrinker(rows, may_shrink=True)
