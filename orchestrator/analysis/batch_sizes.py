@@ -107,10 +107,10 @@ class Study:
         """By a t test on logarithms with the pooled deviation; a margin where there is none."""
         if self.noise is None:
             return size.speed > self.best.speed * (1 - ASSUMED_NOISE)
-        from scipy.stats import t
+        from scipy.special import stdtrit  # scipy.stats takes 0.4 s to import
 
         of_each = sum(1 / len(each.speeds) for each in (self.best, size))
-        quantile = float(t.ppf((1 + CONFIDENCE) / 2, self._degrees_of_freedom))
+        quantile = float(stdtrit(self._degrees_of_freedom, (1 + CONFIDENCE) / 2))
         difference = _log_mean(self.best) - _log_mean(size)
         return difference <= quantile * self.noise * math.sqrt(of_each)
 

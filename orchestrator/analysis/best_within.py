@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.analysis.significance import compare
+from orchestrator.analysis.significance import Outcomes, compare_with_best
 from orchestrator.runs.derived_metrics import gpu_memory_bytes
-from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.trial_result import TrialResult
 
 Aim = Literal["train_flops", "memory", "em_error"]
@@ -26,7 +26,10 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Tie:
-    """A trial within the limits whose EmAcc can't be told from the answer's (exact McNemar)."""
+    """A trial within the limits whose EmAcc is not significantly different from the answer's.
+
+    The p-value is exact McNemar's, adjusted for all trials within the limits (Holm).
+    """
 
     trial: TrialResult
     p_value: float
@@ -117,21 +120,15 @@ def _order(item: TrialResult, question: Requirements) -> tuple[float, float, flo
 
 def _ties(order: Sequence[TrialResult]) -> tuple[list[Tie], int]:
     """In the order of the question; and how many could not be compared."""
-    ties, not_compared = [], 0
-    rows = {item.trial_id: _rows(item) for item in order}
-    for item in order[1:]:
-        try:
-            found = compare(rows[order[0].trial_id], rows[item.trial_id])
-        except ValueError:
-            not_compared += 1
-            continue
-        if found.verdict == "tie":
-            ties.append(Tie(item, found.p_value))
-    return ties, not_compared
-
-
-def _rows(item: TrialResult) -> Sequence[Row]:
-    return read_predictions(item.folder)[0]
+    read = PredictionReader()
+    best, *others = (Outcomes.of(read(item), "em_acc") for item in order)
+    found = compare_with_best(best, others)
+    ties = [
+        Tie(item, comparison.p_value)
+        for item, comparison in zip(order[1:], found, strict=True)
+        if comparison is not None and comparison.verdict == "tie"
+    ]
+    return ties, found.count(None)
 
 
 def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[NearMiss]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
-from orchestrator.analysis.significance import Comparison, compare
+from orchestrator.analysis.significance import Comparison, Outcomes, compare
+from orchestrator.runs.predictions import PredictionReader, Predictions, Row, shared_ids
 from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
@@ -22,7 +24,6 @@ from trainables.spec.quantization import QUANTIZATIONS
 REFERENCE = "none"
 UNKNOWN_KIND = "unknown"
 Direction = Literal["lost", "gained"]  # by the quantization
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,23 @@ class Pair:
 
 
 def pairs(
-    results: Sequence[TrialResult],
-    predictions: Callable[[TrialResult], Sequence[Row]],
-    *,
-    metric: str = "em_acc",
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: str = "em_acc"
 ) -> list[Pair]:
     """Every pair of finished results: trained ones first, then baselines.
 
-    `predictions` gives a result's rows on the selection split; those without a question in common
-    are no pair.
+    They are compared on the selection split; those without a question in common are no pair.
     """
     finished = [item for item in results if item.finished and (item.is_trial or item.is_baseline)]
-    references = {
-        _all_else(item): item for item in finished if item.knobs.get("quantization") == REFERENCE
-    }
-    found = []
-    for item in finished:
-        reference = references.get(_all_else(item))
-        if reference is not None and item.knobs.get("quantization") != REFERENCE:
-            pair = _pair(reference, item, predictions(reference), predictions(item), metric)
-            found += [pair] if pair else []
-    return sorted(found, key=_place)
+    apart = {*quantization_knobs(), "model", "prompt"}
+    keys = [_all_else(item, apart) for item in finished]
+    is_reference = [item.knobs.get("quantization") == REFERENCE for item in finished]
+    references = dict(compress(zip(keys, finished, strict=True), is_reference))
+    found = [
+        _pair(references[key], item, predictions, metric)
+        for key, item, is_one in zip(keys, finished, is_reference, strict=True)
+        if key in references and not is_one
+    ]
+    return sorted((pair for pair in found if pair is not None), key=_place)
 
 
 def quantization_knobs() -> frozenset[str]:
@@ -117,9 +114,8 @@ def _defaults(quantization: str) -> dict[str, Any]:
     return {name: knob.default for name, knob in KNOBS.items()} | {"quantization": quantization}
 
 
-def _all_else(item: TrialResult) -> str:
-    """All that decides a result but its quantization; models and prompts by their content."""
-    apart = {*quantization_knobs(), "model", "prompt"}
+def _all_else(item: TrialResult, apart: Collection[str]) -> str:
+    """All that decides a result but the knobs `apart`; model and task by their content."""
     knobs = {name: value for name, value in item.knobs.items() if name not in apart}
     model = item.model_digest or item.knobs.get("model")
     decides = [item.role, model, item.task_identity, item.units, knobs]
@@ -127,28 +123,23 @@ def _all_else(item: TrialResult) -> str:
 
 
 def _pair(
-    reference: TrialResult,
-    quantized: TrialResult,
-    reference_rows: Sequence[Row],
-    rows: Sequence[Row],
-    metric: str,
+    reference: TrialResult, quantized: TrialResult, predictions: PredictionReader, metric: str
 ) -> Pair | None:
+    new, old = (predictions(item).measured(metric) for item in (quantized, reference))
     try:
-        comparison = compare(rows, reference_rows, metric=metric)
+        comparison = compare(Outcomes.of(new, metric), Outcomes.of(old, metric))
     except ValueError:  # no question in common
         return None
-    before = {str(row["id"]): row for row in reference_rows if row.get(metric) is not None}
-    both = [
-        (before[str(row["id"])], row)
-        for row in rows
-        if row.get(metric) is not None and str(row["id"]) in before
-    ]
-    flips = [_flip(old, new, metric) for old, new in both if bool(old[metric]) != bool(new[metric])]
-    return Pair(reference, quantized, comparison, _kinds(both, metric), tuple(flips))
+    common = shared_ids([new.ids, old.ids])
+    new, old = new.at(common), old.at(common)
+    kinds, flips = _kinds(old, new, metric), _flips(old, new, metric)
+    return Pair(reference, quantized, comparison, kinds, flips)
 
 
-def _kinds(both: Sequence[tuple[Row, Row]], metric: str) -> tuple[KindCount, ...]:
-    counts = Counter((_kind(old), bool(old[metric]), bool(new[metric])) for old, new in both)
+def _kinds(old: Predictions, new: Predictions, metric: str) -> tuple[KindCount, ...]:
+    """Of the same questions in the same order."""
+    right_before, right_after = (map(bool, item.column(metric)) for item in (old, new))
+    counts = Counter(zip(map(_kind, old.column("kind")), right_before, right_after, strict=True))
     return tuple(
         KindCount(
             kind,
@@ -161,10 +152,19 @@ def _kinds(both: Sequence[tuple[Row, Row]], metric: str) -> tuple[KindCount, ...
     )
 
 
+def _flips(old: Predictions, new: Predictions, metric: str) -> tuple[Flip, ...]:
+    before, after = old.column(metric), new.column(metric)
+    return tuple(
+        _flip(old.row(place), new.row(place), metric)
+        for place, (one, other) in enumerate(zip(before, after, strict=True))
+        if bool(one) != bool(other)
+    )
+
+
 def _flip(old: Row, new: Row, metric: str) -> Flip:
     return Flip(
         id=str(new["id"]),
-        kind=_kind(old),
+        kind=_kind(old.get("kind")),
         question=str(new.get("question", "")),
         gold=str(new.get("gold", "")),
         reference_answer=str(old.get("prediction", "")),
@@ -173,8 +173,8 @@ def _flip(old: Row, new: Row, metric: str) -> Flip:
     )
 
 
-def _kind(row: Row) -> str:
-    return str(row.get("kind") or UNKNOWN_KIND)
+def _kind(value: Any) -> str:
+    return str(value or UNKNOWN_KIND)
 
 
 def _place(pair: Pair) -> tuple[bool, str, int]:

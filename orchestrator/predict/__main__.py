@@ -12,7 +12,7 @@ from orchestrator.predict.comparison import Answered, Comparison, json_lines, re
 from orchestrator.predict.models import ModelUnderTest, asked_models, is_trial_reference
 from orchestrator.predict.questions import chosen_questions, option_faults, plain_spec, task_of
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
-from orchestrator.runs.results import read_predictions
+from orchestrator.runs.predictions import read_predictions
 from orchestrator.runs.trial_result import Split
 from trainables.errors import InputError
 from trainables.spec.checks import one_of

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS
+from orchestrator.analysis.flips import Pair, pairs
 from orchestrator.analysis.pareto import candidates
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.reporting.sections import costs, findings, flips, methods, tables
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
     is_over,
     progress_text,
@@ -40,7 +42,8 @@ def build_report(
     `is_driven` is as for `results.read_trials`. Reads only; raises nothing for what a sweep left
     incomplete.
     """
-    return _report_of(run, read_trials(run, is_driven=is_driven), guesses)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    return _report_of(run, results, predictions, pairs(results, predictions), guesses)
 
 
 def write_report(
@@ -54,18 +57,23 @@ def write_report(
     from orchestrator.reporting.plots.flops import plot_flops
     from orchestrator.reporting.plots.pareto import plot
 
-    results = read_trials(run, is_driven=is_driven)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    quantized = pairs(results, predictions)
     write_results(run, results)
-    flips.write_flips(run, flips.find_pairs(results))
+    flips.write_flips(run, quantized)
     plot(run, results)
     plot_flops(run, results)
-    report = _report_of(run, results, guesses)
+    report = _report_of(run, results, predictions, quantized, guesses)
     run.write_text(run.report_file, report.markdown())
     return report
 
 
 def _report_of(
-    run: RunFolder, results: Sequence[TrialResult], guesses: Mapping[str, float] | None
+    run: RunFolder,
+    results: Sequence[TrialResult],
+    predictions: PredictionReader,
+    quantized: Sequence[Pair],
+    guesses: Mapping[str, float] | None,
 ) -> Report:
     config, warnings = read_config(run)
     metric = objective(config)
@@ -76,18 +84,22 @@ def _report_of(
     sections = [
         _progress(run, results, config),
         headline(
-            best, results, metric=metric, guesses=guesses or remembered(run).get("guesses", {})
+            best,
+            results,
+            predictions,
+            metric=metric,
+            guesses=guesses or remembered(run).get("guesses", {}),
         ),
-        findings.differences(results, metric=score),
+        findings.differences(results, predictions, metric=score),
         tables.best_trials(results, metric=metric),
-        *methods.methods(results, metric=metric),
+        *methods.methods(results, predictions, metric=metric),
         tables.pareto_front(results, picture=picture),
         *costs.flops(results, picture=curves),
         costs.spent(results, metric=metric),
         *batch_sizes(results),
         tables.cells(results, metric=metric),
         tables.baselines(results),
-        flips.flips(flips.find_pairs(results), run.flips_file),
+        flips.flips(quantized, run.flips_file),
         findings.what_mattered(results, metric=metric),
         findings.not_finished(results),
         costs.prediction_error(results),

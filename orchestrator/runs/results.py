@@ -1,4 +1,4 @@
-"""A run folder read as values: its configuration, trials and predictions. LIGHT.
+"""A run folder read as values: its configuration and trials. LIGHT.
 
 A folder that lacks pieces or holds torn ones gives a result with warnings, never an exception:
 a report must be readable in the middle of a sweep and after a crash.
@@ -6,14 +6,14 @@ a report must be readable in the middle of a sweep and after a crash.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.lease_holder import is_alive, read_lease
-from orchestrator.runs.trial_result import RUNNING, Split, TrialResult
+from orchestrator.runs.predictions import not_scored
+from orchestrator.runs.trial_result import RUNNING, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
 from trainables.spec.states import INTERRUPTED, TRIAL
@@ -22,8 +22,6 @@ from trainables.storage.object_store import is_url
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
-
-Row = Mapping[str, Any]
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -88,38 +86,6 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
     return value, []
 
 
-def read_predictions(
-    folder: TrialFolder, split: Split = "selection"
-) -> tuple[list[Row], list[str]]:
-    """The split's predictions, one row per question id, and warnings; none if there is no file.
-
-    None either, and a warning, if the file is not the one that the trial's scores are of.
-    """
-    file = folder.predictions_file(split)
-    if split == "report" and folder.report_score() is None:
-        return [], []  # nothing says that the answers are whole
-    if file in folder.damaged_files():
-        return [], [_not_scored(file)]
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        return [], [] if missing else [f"{file}: {error}"]
-    rows: dict[str, Row] = {}
-    warnings = []
-    for number, line in enumerate(lines, start=1):
-        row = _prediction(line)
-        if row is None:
-            warnings.append(f"{file}:{number}: not a prediction; left out")
-        else:
-            rows[str(row["id"])] = row
-    return list(rows.values()), warnings
-
-
-def _not_scored(file: Path) -> str:
-    return f"{file}: damaged or gone: not the answers that were scored; left out"
-
-
 def _open_in_bucket(url: str) -> RunFolder:
     from orchestrator.runs.bucket_lease import fetch
 
@@ -147,7 +113,7 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
     prediction = _mapping(folder, folder.estimate_file, warnings)
-    warnings += [_not_scored(file) for file in folder.damaged_files()]
+    warnings += [not_scored(file) for file in folder.damaged_files()]
     source = summary or progress
     return TrialResult(
         folder=folder,
@@ -210,11 +176,3 @@ def _history(value: Any, folder: TrialFolder, warnings: list[str]) -> tuple[Even
         else:
             events.append(event)
     return tuple(events)
-
-
-def _prediction(line: str) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, Mapping) and "id" in row else None

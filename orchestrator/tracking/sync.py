@@ -18,7 +18,8 @@ from typing import Any, Literal
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
-from orchestrator.runs.results import read_config, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import read_config, read_trials
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult, objective, ranked
 from orchestrator.tracking.background import BackgroundTracker

@@ -13,20 +13,27 @@ from orchestrator.analysis.importance import (
     importance,
     knob_verdicts,
 )
-from orchestrator.analysis.significance import any_difference, compare
+from orchestrator.analysis.significance import (
+    Comparison,
+    Outcomes,
+    any_difference,
+    compare_with_best,
+)
 from orchestrator.formatting import format_p_value, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, value_text
 from orchestrator.reporting.sections.tables import loss_order
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
-from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import TrialResult, ranked
 
 SIGNIFICANT = 0.05
 TIES_NAMED = 8
 
 
-def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
+def differences(
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: str = "em_acc"
+) -> Section:
     """Whether the finished trials differ on the selection split; if not, their order by loss.
 
     The sentence 'no difference in EmAcc found' stands here when they do not.
@@ -36,8 +43,8 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
     if len(order) < 2:
         text = "Fewer than two trials have finished: there is nothing to compare."
         return Section(heading, [Paragraph(text)])
-    rows = [read_predictions(item.folder)[0] for item in order]
-    p_value = any_difference(rows, metric=metric)
+    answers = [Outcomes.of(predictions(item), metric) for item in order]
+    p_value = any_difference(answers)
     if p_value is None:
         return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
     pairs = len(order) * (len(order) - 1) // 2
@@ -47,11 +54,8 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
         found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])
     blocks: list[Block] = [Paragraph(f"Yes: {title(metric)} differs among them {tail}.")]
-    names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
-    text = comparison_text(compare(rows[0], rows[1], metric=metric))
-    blocks.append(Paragraph(f"{names}: {text}."))
-    blocks += _ties_named(_ties(order, rows, metric), others=len(order) - 1)
-    return Section(heading, blocks)
+    compared = compare_with_best(answers[0], answers[1:])
+    return Section(heading, [*blocks, *_next(order, compared[0]), *_ties(order[1:], compared)])
 
 
 def what_mattered(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
@@ -94,26 +98,24 @@ def provenance(results: Sequence[TrialResult]) -> Section:
     return Section("Provenance", [_values([item.provenance for item in results])])
 
 
-def _ties(
-    order: Sequence[TrialResult], rows: Sequence[Sequence[Mapping[str, Any]]], metric: str
-) -> list[TrialResult]:
-    """The trials behind the best that it is not significantly better than."""
-    ties = []
-    for item, other in zip(order[1:], rows[1:], strict=True):
-        try:
-            verdict = compare(rows[0], other, metric=metric).verdict
-        except ValueError:  # no question in common: neither a tie nor a difference
-            continue
-        ties += [item] if verdict == "tie" else []
-    return ties
+def _next(order: Sequence[TrialResult], comparison: Comparison | None) -> list[Block]:
+    """The best against the second."""
+    if comparison is None:  # no question in common
+        return []
+    names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
+    return [Paragraph(f"{names}: {comparison_text(comparison)}.")]
 
 
-def _ties_named(ties: Sequence[TrialResult], *, others: int) -> list[Block]:
+def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) -> list[Block]:
+    """The trials that the best one is not significantly better than."""
+    pairs = zip(others, compared, strict=True)
+    ties = [item for item, found in pairs if found is not None and found.verdict == "tie"]
     if not ties:
         return []
     names = ", ".join(f"`{item.trial_id}` ({item.label})" for item in ties[:TIES_NAMED])
     more = f" and {len(ties) - TIES_NAMED} more" if len(ties) > TIES_NAMED else ""
-    text = f"{len(ties)} of the {others} others can't be told from the best (p >= 0.05)"
+    test = "p >= 0.05" if len(others) == 1 else "exact McNemar with each, Holm, p >= 0.05"
+    text = f"{len(ties)} of the {len(others)} others can't be told from the best ({test})"
     return [Paragraph(f"{text}: {names}{more}.")]
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.significance import Comparison, compare, wilson
+from orchestrator.analysis.significance import Comparison, Outcomes, compare, wilson
 from orchestrator.formatting import format_p_value, format_percent, format_points, title
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
 
@@ -19,6 +19,7 @@ BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
 def headline(
     best: TrialResult | None,
     results: Sequence[TrialResult],
+    predictions: PredictionReader,
     *,
     metric: str,
     guesses: Mapping[str, float],
@@ -29,8 +30,12 @@ def headline(
     split: Split = "report" if metric in best.report_metrics else "selection"
     blocks: list[Block] = [
         Paragraph(f"`{best.trial_id}`: {best.label}", strong=True),
-        Table(["metric", "split", "value", "95% interval", "questions"], _scores(best, metric), 2),
-        Paragraph(_against_base(best, base_of(best, results), split=split, metric=metric)),
+        Table(
+            ["metric", "split", "value", "95% interval", "questions"],
+            _scores(best, metric, predictions),
+            2,
+        ),
+        Paragraph(_against_base(best, base_of(best, results), predictions, split, metric)),
     ]
     blocks += [Paragraph(text) for text in _against_guesses(best, guesses)]
     if split == "selection":
@@ -80,21 +85,23 @@ def value_text(value: Any) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """'+12.3 points (8.1 to 16.4, exact McNemar p < 0.0001, 400 questions): better'."""
     low, high = 100 * comparison.low, 100 * comparison.high
+    several = comparison.comparisons
+    test = "exact McNemar" if several == 1 else f"exact McNemar, Holm of {several} comparisons,"
     return (
-        f"{format_points(comparison.difference)} (95% {low:+.1f} to {high:+.1f}, exact McNemar "
+        f"{format_points(comparison.difference)} (95% {low:+.1f} to {high:+.1f}, {test} "
         f"{format_p_value(comparison.p_value)}, {comparison.count} questions): {comparison.verdict}"
     )
 
 
-def _scores(best: TrialResult, metric: str) -> list[tuple[str, ...]]:
+def _scores(best: TrialResult, metric: str, predictions: PredictionReader) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     shown = dict.fromkeys([metric, "em_acc", "em_acc_strict", "em_acc_numeric"])
-    for split, metrics, count in (
-        ("selection", best.metrics, best.count()),
-        ("report", best.report_metrics, best.report_count),
-    ):
+    splits: tuple[Split, ...] = ("selection", "report")
+    for split in splits:
+        metrics = best.metrics if split == "selection" else best.report_metrics
         for name in [name for name in shown if name in metrics]:
-            asked = _numeric_count(best, split) if name == "em_acc_numeric" else count
+            is_numeric = name == "em_acc_numeric"
+            asked = sum(_are_numeric(predictions(best, split))) if is_numeric else best.count(split)
             share = not name.endswith("loss")
             value = format_percent(metrics[name]) if share else f"{metrics[name]:.4f}"
             interval = interval_text(metrics[name], asked) if share else ""
@@ -102,38 +109,40 @@ def _scores(best: TrialResult, metric: str) -> list[tuple[str, ...]]:
     return rows
 
 
-def _numeric_count(trial: TrialResult, split: str) -> int:
-    rows, _ = read_predictions(trial.folder, "report" if split == "report" else "selection")
-    return len(_numeric(rows))
+def _are_numeric(predictions: Predictions) -> list[bool]:
+    """Of each question whether its gold is a number rather than yes or no."""
+    return [str(gold).lower() not in ("yes", "no") for gold in predictions.column("gold")]
 
 
-def _numeric(rows: Sequence[Row]) -> list[Row]:
-    """Questions whose gold is a number rather than yes or no."""
-    return [row for row in rows if str(row.get("gold")).lower() not in ("yes", "no")]
-
-
-def _against_base(best: TrialResult, base: TrialResult | None, *, split: Split, metric: str) -> str:
+def _against_base(
+    best: TrialResult,
+    base: TrialResult | None,
+    predictions: PredictionReader,
+    split: Split,
+    metric: str,
+) -> str:
     if base is None:
         return "Its untrained base has not been judged, so there is nothing to compare it with."
-    own, bases = _predictions(best, split), _predictions(base, split)
+    both = [predictions(item, split) for item in (best, base)]
     name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
     try:
-        text = f"{name}: {comparison_text(compare(own, bases, metric=_judged(metric)))}."
-        if len(_numeric(own)) == len(own):
+        text = f"{name}: {_compared(both, metric)}."
+        if all(_are_numeric(both[0])):
             return text
-        numeric = compare(_numeric(own), _numeric(bases), metric=_judged(metric))
+        numeric = _compared([item.only(_are_numeric(item)) for item in both], metric)
     except ValueError:
         return f"{name}: not to be compared, they share no predictions."
-    return f"{text} Numeric questions only: {comparison_text(numeric)}."
+    return f"{text} Numeric questions only: {numeric}."
+
+
+def _compared(both: Sequence[Predictions], metric: str) -> str:
+    best, base = (Outcomes.of(item, _judged(metric)) for item in both)
+    return comparison_text(compare(best, base))
 
 
 def _judged(metric: str) -> str:
     """What a question is right by: a loss is not kept per question."""
     return "em_acc" if metric.endswith("loss") else metric
-
-
-def _predictions(trial: TrialResult, split: Split) -> list[Row]:
-    return read_predictions(trial.folder, split)[0]
 
 
 def _against_guesses(best: TrialResult, guesses: Mapping[str, float]) -> list[str]:

@@ -7,11 +7,11 @@ from itertools import groupby
 
 from orchestrator.analysis.costs import has_device_alone
 from orchestrator.analysis.pareto import COST
-from orchestrator.analysis.significance import compare
+from orchestrator.analysis.significance import Outcomes, compare
 from orchestrator.formatting import MISSING, format_bytes, format_duration, format_number
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import comparison_text, score_text
-from orchestrator.runs.results import read_predictions
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.trial_label import method_name, model_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 
@@ -28,7 +28,9 @@ SHARED = (
 CHOSEN = "The best of each was chosen on the selection split, so its EmAcc there flatters it."
 
 
-def methods(results: Sequence[TrialResult], *, metric: str) -> list[Section]:
+def methods(
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: str
+) -> list[Section]:
     """The best trial of each model and method (on so many workers, under such a ZeRO stage) beside
     the others, and paired comparisons; nothing where all trials are of one method."""
     groups = _groups(results)
@@ -42,7 +44,7 @@ def methods(results: Sequence[TrialResult], *, metric: str) -> list[Section]:
     blocks: list[Block] = [Table(headers, rows, words=5), Paragraph(HOW)]
     if not all(map(has_device_alone, found)):
         blocks.append(Paragraph(SHARED))
-    return [Section(HEADING, [*blocks, *_comparisons(best, metric)])]
+    return [Section(HEADING, [*blocks, *_comparisons(best, predictions, metric)])]
 
 
 def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialResult]]:
@@ -77,7 +79,9 @@ def _row(
 
 
 def _comparisons(
-    best: Mapping[tuple[str, str], TrialResult | None], metric: str
+    best: Mapping[tuple[str, str], TrialResult | None],
+    predictions: PredictionReader,
+    metric: str,
 ) -> list[Paragraph]:
     """Of each model its best trial against the best of each other method."""
     texts: list[str] = []
@@ -88,18 +92,18 @@ def _comparisons(
         )
         texts += [
             f"{model}, {found[order[0].trial_id]} against {found[other.trial_id]} "
-            f"{_against(order[0], other)}."
+            f"{_against(order[0], other, predictions)}."
             for other in order[1:]
         ]
     return [Paragraph(text) for text in [*texts, CHOSEN]] if texts else []
 
 
-def _against(one: TrialResult, other: TrialResult) -> str:
+def _against(one: TrialResult, other: TrialResult, predictions: PredictionReader) -> str:
     """By EmAcc on the same questions, of the report split where both were scored on it."""
     both = one.report_metrics and other.report_metrics
     split: Split = "report" if both else "selection"
-    rows = [read_predictions(item.folder, split)[0] for item in (one, other)]
+    own, others = (Outcomes.of(predictions(item, split), "em_acc") for item in (one, other))
     try:
-        return f"on the {split} split: {comparison_text(compare(*rows))}"
+        return f"on the {split} split: {comparison_text(compare(own, others))}"
     except ValueError:
         return "is not to be compared, they share no predictions"
