@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.shipped_files import existing_path
+
 DEFAULT_SPACE = "search_spaces/quickstart.yaml"
 
 
@@ -16,5 +18,5 @@ def storage_place(given: str) -> str:
 
 def space_file(given: str) -> Path:
     """The file as given, or the shipped one by that path from any working directory."""
-    shipped = Path(__file__).resolve().parent.parent / given
-    return shipped if not Path(given).exists() and shipped.exists() else Path(given)
+    file = Path(given)
+    return file if file.exists() else existing_path(given) or file

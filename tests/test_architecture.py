@@ -35,12 +35,13 @@ MAY_IMPORT = {
     "trainables/workers": "data errors models resources spec storage training",
     "orchestrator/formatting": "",
     "orchestrator/space": "| errors methods spec",
-    "orchestrator/cli": "| errors storage",
+    "orchestrator/shipped_files": "",
+    "orchestrator/cli": "shipped_files | errors storage",
     "orchestrator/config": "space | errors spec tasks",
-    "orchestrator/runs": "config formatting | errors resources spec storage",
+    "orchestrator/runs": "config formatting shipped_files | errors resources spec storage",
     "orchestrator/analysis": "runs | spec",
-    "orchestrator/planning": "config formatting runs space | errors methods models resources spec "
-    "storage tasks",
+    "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
+    "resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
     "orchestrator/reporting": "analysis formatting runs | spec storage",
@@ -48,8 +49,8 @@ MAY_IMPORT = {
     "workers",
     "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "
     "space tracking | errors spec storage tasks workers",
-    "orchestrator/predict": "cli config formatting planning reporting runs | errors spec storage "
-    "tasks",
+    "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | errors "
+    "spec storage tasks",
     "orchestrator/doctor": "cli cluster config planning runs space tracking | errors storage "
     "workers",
 }

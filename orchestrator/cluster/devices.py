@@ -10,6 +10,8 @@ from typing import Any
 # Assumed: what torch's allocator holds above what its tensors take, in pieces of the wrong size.
 FRAGMENTATION = 0.1
 
+RESERVED = ""  # the trial id of a slot that is kept for the next worker group
+
 
 @dataclass(frozen=True)
 class ResourceRequest:

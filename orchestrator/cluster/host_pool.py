@@ -1,199 +1,182 @@
-"""HostStarts: hosts as Ray's actors, and the devices that Ray reserves for them.
-
-Without sharing a host is an actor that asks Ray for its GPU or its CPU core. Where trials share
-GPUs, each GPU is reserved by a placement group of one bundle, and its hosts are actors inside it.
-"""
+"""HostPool: the hosts of a sweep; starts them, and replaces those that die or whose node goes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, ResourceRequest, Slot
-from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.model_prefetch import ModelFiles
-from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
+from orchestrator.cluster.devices import Device, Slot
+from orchestrator.cluster.host_actors import HostActors
+from orchestrator.cluster.nodes import host_gone
 
-
-@dataclass(frozen=True)
-class SharingPolicy:
-    """How trials share devices.
-
-    `hosts_per_gpu`: at most so many trials on one GPU at once. `gpu_memory_bytes`: what a GPU is
-    taken to have, None: what it says. `accelerator_type`: Ray's name of those that are used, None:
-    any. `trials`: at most so many run at once, None: as fit.
-    """
-
-    hosts_per_gpu: int = 1
-    gpu_memory_bytes: int | None = None
-    accelerator_type: str | None = None
-    trials: int | None = None
+START_ATTEMPTS = 3
+OVERDUE_AFTER_SECONDS = 300.0  # a host that an autoscaler has to start a node for takes minutes
 
 
 @dataclass
-class HostStarts:
-    """Starts hosts, on devices of their own or shared ones, and ends them."""
+class HostPool:
+    """The devices of a sweep with their hosts, and the hosts that are being started.
 
-    shape: HostShape
-    sharing: SharingPolicy
-    provenance: Mapping[str, str]
-    description: dict[str, Any] | None = None  # of the device of the first host that came up
-    model_files: ModelFiles = field(default_factory=ModelFiles)
-    _nodes: dict[str, Device] = field(default_factory=dict)
+    `on_change` is called when a host is up or could not be started; `on_failure` then gets the
+    error if there is one. All methods run in the event loop of the scheduler.
+    """
 
-    async def first(self) -> Slot:
-        """A host on a device that has none yet, once Ray has found a place for it.
+    actors: HostActors
+    on_change: Callable[[], None]
+    on_failure: Callable[[BaseException], None]
+    devices: list[Device] = field(default_factory=list)
+    _starts: set[asyncio.Task[None]] = field(default_factory=set)
+    _requests: set[asyncio.Task[None]] = field(default_factory=set)  # starts on new devices
+    _overdue: set[asyncio.Task[None]] = field(default_factory=set)  # requests
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
+    _clock: int = 0
 
-        On a machine without GPUs the device is the node, which may have other hosts.
+    async def open(self) -> dict[str, Any]:
+        """Starts all hosts; returns the description of the first one's device.
+
+        Raises the error of a host that cannot be started before one is up.
         """
-        device = self._reserve()
-        slot = Slot(device)
+        for _ in range(self.actors.shape.count):
+            self.start_host()
+        while self.actors.description is None:
+            done, _ = await asyncio.wait(self._starts, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        return self.actors.description
+
+    def up(self) -> list[Slot]:
+        """The slots whose host is up."""
+        slots = [slot for device in self.devices for slot in device.slots]
+        return [slot for slot in slots if slot.actor is not None]
+
+    @property
+    def starting(self) -> int:
+        """How many hosts are being started."""
+        return len(self._starts)
+
+    @property
+    def coming(self) -> int:
+        """How many hosts on new devices may still be expected soon."""
+        return len(self._requests - self._overdue)
+
+    def start_host(self, *, is_overdue: bool = False) -> None:
+        """Starts a host on a new device, as soon as Ray has resources for it."""
+        task = self.start(self._start_on_new_device())
+        self._requests.add(task)
+        if is_overdue:
+            self._overdue.add(task)
+        loop = asyncio.get_running_loop()
+        loop.call_later(OVERDUE_AFTER_SECONDS, self._mark_overdue, task)
+
+    async def start_in(self, slot: Slot) -> None:
+        """Starts a further host on a device; if that fails the slot is removed.
+
+        The device then counts as full. `add` the slot afterwards.
+        """
         try:
-            description = await self.bring_up(slot)
+            await self.actors.start(slot)
         finally:
             if slot.actor is None:
-                self._free(device)
-        if self.shape.gpus == 0:
-            slot.device = self._nodes.setdefault(slot.node_id, _node(slot.node_id))
-        else:
-            device.memory_bytes = self._memory_bytes(description)
-        slot.device.slots.append(slot)
-        return slot
+                device = slot.device
+                device.slots.remove(slot)
+                device.most_hosts = max(1, len(device.slots))
 
-    async def bring_up(self, slot: Slot) -> dict[str, Any]:
-        """Starts the slot's host on its device; returns its description once it can train."""
-        actor = self._actor(slot.device)
-        if self.model_files.models:  # a node may have joined since they were brought to all
-            await actor.bring_models.remote(self.model_files.models, self.model_files.access)
-        description: dict[str, Any] = await actor.warm_up.remote()
-        self.description = self.description or description
-        slot.node_id = await actor.node_id.remote()
-        slot.held_bytes = await actor.held_bytes.remote()
-        slot.actor = actor
-        return description
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs what starts a host; it counts as `starting` until it is done."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._starts.add(task)
+        task.add_done_callback(self._on_start_done)
+        return task
 
-    def end(self, slot: Slot) -> None:
-        """Ends a host; a device that is left without any is given back to Ray."""
-        import ray
+    def add(self, slot: Slot) -> None:
+        """Adds a slot whose host has just come up."""
+        if slot.device not in self.devices:
+            self.devices.append(slot.device)
+        self.run_in_background(self._replace_on_death(slot))
+        self.on_change()
 
-        if slot.actor is not None:
-            ray.kill(slot.actor)
-        slot.device.slots.remove(slot)
-        if not any(other.actor is not None for other in slot.device.slots):
-            self._free(slot.device)
+    def set_idle(self, slot: Slot) -> None:
+        """Marks a host as idle; one whose node is being taken away is replaced."""
+        if slot.leaving:
+            self.replace(slot)
+            return
+        slot.trial_id = None
+        self._clock += 1
+        slot.idle_since = self._clock
 
-    async def hand_over(self, slot: Slot, need: ResourceRequest) -> None:
-        """Tells a host what the trial that comes may take; raises what Ray does for a dead one."""
+    def replace(self, slot: Slot) -> None:
+        """Ends a host; starts another one unless its device still has one."""
         device = slot.device
-        is_divided = device.is_part or device.most_hosts > 1
-        share = device.share_bytes(need) if is_divided and not device.is_node else None
-        if share is None and device.is_part:
-            share = device.capacity_bytes
-        await slot.actor.take_share.remote(share, device_shared=device.is_shared(need))
+        self.actors.end(slot)
+        if any(other.actor is not None for other in device.slots) and not device.is_node:
+            return
+        if not device.is_node or not device.slots:
+            self.devices.remove(device)
+        self.start_host()
 
-    async def interrupt(self, slot: Slot) -> None:
-        await slot.actor.interrupt.remote()
+    def cancel_requests(self) -> list[bool]:
+        """Cancels the starts of hosts on new devices; returns for each whether it was overdue."""
+        overdue = [task in self._overdue for task in self._requests]
+        for task in self._requests:
+            task.cancel()
+        self._requests.clear()
+        return overdue
 
-    async def until_death(self, slot: Slot) -> None:
-        await slot.actor.until_death.remote()
+    def remove(self, slot: Slot) -> None:
+        """Removes a slot without a host, and its device if it was the last one there."""
+        device = slot.device
+        device.slots.remove(slot)
+        if device in self.devices and not device.slots:
+            self.devices.remove(device)
 
-    def forget_base(self, slot: Slot) -> None:
-        """The host's base goes; it may be asked for another trial at once."""
-        slot.actor.forget_base.remote()
-        slot.base_key, slot.held_bytes = None, 0
+    def leave_nodes(self, node_ids: Collection[str]) -> None:
+        """Replaces the hosts on these nodes: idle ones now, others when their trial has saved."""
+        for slot in [slot for slot in self.up() if slot.node_id in node_ids]:
+            slot.device.leaving = True
+            if slot.trial_id is None:
+                self.replace(slot)
+            elif not slot.leaving:
+                slot.leaving = True
+                self.run_in_background(self.actors.interrupt(slot))
 
-    def lend(self, slot: Slot, trial_id: str, need: ResourceRequest) -> None:
-        """A worker of a gang takes the place of an idle host; Ray has its resources back."""
-        import ray
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine as a task; keeps a reference, which the event loop does not."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
-        if slot.actor is not None:
-            ray.kill(slot.actor)
-        slot.actor, slot.held_bytes, slot.trial_id = None, 0, trial_id
-        exclusive = need.exclusive or not slot.device.is_node
-        slot.need = ResourceRequest(need.memory_bytes, exclusive=exclusive)
-        self._free(slot.device)
+    async def _start_on_new_device(self) -> None:
+        """Starts a host; one whose node dies meanwhile is started again."""
+        for attempt in range(START_ATTEMPTS):
+            try:
+                slot = await self.actors.start_on_new_device()
+            except host_gone():
+                if attempt == START_ATTEMPTS - 1:
+                    raise
+            else:
+                self._requests -= {asyncio.current_task()}
+                self.add(slot)
+                return
 
-    def start_group(self, need: ResourceRequest, *, device_shared: bool) -> Any:
-        """The front of so many workers; it starts them when it is given the trial.
+    def _mark_overdue(self, request: asyncio.Task[None]) -> None:
+        if request in self._requests:
+            self._overdue.add(request)
+            self.on_change()
 
-        `device_shared`: others may compute on one of its devices meanwhile.
-        """
-        from orchestrator.cluster.train_run import Layout
-        from orchestrator.cluster.worker_group import worker_group_actor
+    def _on_start_done(self, task: asyncio.Task[None]) -> None:
+        for tasks in (self._starts, self._requests, self._overdue):
+            tasks.discard(task)
+        self.on_change()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.on_failure(error)
 
-        shape = self.shape
-        device_type = str((self.description or {}).get("device_type", "cpu"))
-        layout = Layout(
-            need.workers,
-            shape.cpus,
-            shape.gpus,
-            device_type,
-            self.sharing.accelerator_type,
-            device_shared,
-        )
-        worker_group = worker_group_actor(layout, dict(self.provenance))
-        worker_group.reach_hub.remote(self.model_files.access)
-        return worker_group
-
-    async def recall_group(self, worker_group: Slot) -> None:
-        """Its trial comes again for other places, unless its workers have begun."""
-        await worker_group.actor.wait_no_longer.remote()
-
-    def end_group(self, worker_group: Slot) -> None:
-        worker_group.actor.abandon.remote()
-
-    def _actor(self, device: Device) -> Any:
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        from trainables.workers.host import Host
-
-        if device.reserved is None:
-            options = Host.options(
-                num_cpus=self.shape.cpus,
-                num_gpus=self.shape.gpus,
-                accelerator_type=self.sharing.accelerator_type if self.shape.gpus else None,
-            )
-            return options.remote(dict(self.provenance))
-        inside = PlacementGroupSchedulingStrategy(device.reserved, placement_group_bundle_index=0)
-        part = 1 / device.most_hosts
-        cpus = math.floor(self.shape.cpus * part * 10_000) / 10_000  # Ray's precision
-        options = Host.options(num_cpus=cpus, num_gpus=part, scheduling_strategy=inside)
-        return options.remote(dict(self.provenance))
-
-    def _reserve(self) -> Device:
-        from ray.util.placement_group import placement_group
-
-        shape, sharing = self.shape, self.sharing
-        if sharing.hosts_per_gpu == 1 or shape.gpus != 1:
-            return Device(is_part=0 < shape.gpus < 1)
-        bundle = {"GPU": 1.0, "CPU": shape.cpus}
-        if sharing.accelerator_type is not None:
-            bundle[f"accelerator_type:{sharing.accelerator_type}"] = 0.001
-        group = placement_group([bundle])
-        return Device(most_hosts=sharing.hosts_per_gpu, reserved=group)
-
-    def _free(self, device: Device) -> None:
-        from ray.util.placement_group import remove_placement_group
-
-        if device.reserved is not None:
-            remove_placement_group(device.reserved)
-            device.reserved = None
-
-    def _memory_bytes(self, description: Mapping[str, Any]) -> int | None:
-        whole = self.sharing.gpu_memory_bytes or description.get("device_memory_bytes")
-        return whole if whole is None or self.shape.gpus >= 1 else int(whole * self.shape.gpus)
-
-
-def _node(node_id: str) -> Device:
-    """The memory of one of Ray's nodes."""
-    import ray
-
-    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
-    memory = nodes.get(node_id, {}).get("memory")
-    return Device(
-        memory_bytes=None if memory is None else int(memory),
-        process_bytes=CPU_HOST_MEMORY_BYTES,
-        is_node=True,
-    )
+    async def _replace_on_death(self, slot: Slot) -> None:
+        """Replaces a host that dies while it is idle; `TuneTrial` replaces the one of its trial."""
+        try:
+            await self.actors.until_death(slot)
+        except host_gone():
+            if slot in self.up() and slot.trial_id is None:
+                self.replace(slot)

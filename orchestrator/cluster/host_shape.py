@@ -23,6 +23,21 @@ class HostShape:
     count: int
 
 
+@dataclass(frozen=True)
+class SharingPolicy:
+    """How trials share devices.
+
+    `hosts_per_gpu`: the most trials on one GPU at once. `gpu_memory_bytes`: what a GPU is taken to
+    have; None: what it reports. `accelerator_type`: Ray's name of the type of GPU that is used;
+    None: any. `trials`: the most trials that run at once; None: as many as fit.
+    """
+
+    hosts_per_gpu: int = 1
+    gpu_memory_bytes: int | None = None
+    accelerator_type: str | None = None
+    trials: int | None = None
+
+
 def host_shape(
     nodes: Sequence[Mapping[str, float]],
     *,

@@ -2,7 +2,7 @@
 
 A trial asks for bytes of one device, for a device alone, or for several devices. First come, first
 served, but for two things: a host that comes free goes to a trial that waits for its base, past a
-first in line that waits for a host only, at most PASSED_OVER_AT_MOST times; and a first in line
+first in line that waits for a host only, at most MAX_SKIPS times; and a first in line
 that waits for more holds back the others on as many devices as it needs, the least busy ones.
 Nothing starves but what needs devices that were lost: it waits until they are back, and holds
 back nobody.
@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.cluster.devices import Device, ResourceRequest, Slot
 
-PASSED_OVER_AT_MOST = 3  # then the first in line gets the next host, whatever it holds
+MAX_SKIPS = 3  # then the first in line gets the next host, whatever it holds
 
 
 @dataclass(eq=False)
@@ -27,14 +27,15 @@ class QueueEntry:
     trial_id: str
     base_key: str
     need: ResourceRequest = field(default_factory=ResourceRequest)
-    given: Any = None  # a future of its slot
+    future: Any = None  # of its slot
     skipped: int = 0
     needs_room: bool = False  # a host was there, and that was not enough
     holds: tuple[Device, ...] = ()
 
-    def answer(self, slot: Slot | None) -> None:
-        if not self.given.done():
-            self.given.set_result(slot)
+    def resolve(self, slot: Slot | None) -> None:
+        """Returns the slot to the caller that waits, if it still does."""
+        if not self.future.done():
+            self.future.set_result(slot)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _one_with_a_base(
 ) -> tuple[QueueEntry, Placement] | None:
     """Who waits for the base of a free host; past the first in line only so often."""
     first = line[0]
-    if first.needs_room or first.skipped >= PASSED_OVER_AT_MOST:
+    if first.needs_room or first.skipped >= MAX_SKIPS:
         return None
     bases = {slot.base_key for device in devices for slot in device.slots if slot.free}
     waiting = [place for place in line if place.base_key in bases and not place.need.workers]

@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cluster.host_pool import SharingPolicy
 from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape, host_shape, one_accelerator
+from orchestrator.cluster.host_shape import (
+    HostShape,
+    SharingPolicy,
+    host_shape,
+    one_accelerator,
+)
 from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
 from orchestrator.cluster.nodes import autoscaler_node_groups
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
@@ -68,8 +72,8 @@ class RemainingHosts:
             return
         status = ray.get(self._asked)
         self._asked, self._next = None, time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
-        for trouble in status.troubles:
-            self._log(f"warning: {trouble}")
+        for problem in status.problems:
+            self._log(f"warning: {problem}")
         if status.waiting and not status.up:
             shape = self._cluster.shape
             self._log(

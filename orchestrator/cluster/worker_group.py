@@ -51,7 +51,7 @@ class WorkerGroup:
         self._hub = HubAccess()
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
-    def reach_hub(self, access: HubAccess) -> None:
+    def set_hub_access(self, access: HubAccess) -> None:
         """How the workers reach the hub; in a call, because Ray keeps what an actor or Ray Train
         is configured with, a token too."""
         self._hub = access
@@ -117,7 +117,7 @@ class WorkerGroup:
             self._fit.join()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
-    def wait_no_longer(self) -> None:
+    def cancel_unless_started(self) -> None:
         """The trial leaves, as after `interrupt`, if its workers have not begun yet."""
         if not self._begun:
             self.interrupt()

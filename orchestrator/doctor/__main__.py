@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.cli import DEFAULT_SPACE
+from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ def _look_at_file(given: argparse.Namespace) -> int:
     from orchestrator.config.reader import load_config
     from orchestrator.doctor.cluster_file import check_cluster_file
 
-    resources = load_config(_space_file(given.space)).resources if given.space else None
+    resources = load_config(space_file(given.space)).resources if given.space else None
     try:
         check_cluster_file(given.cluster, resources)
     except InputError as error:
@@ -53,7 +53,6 @@ def _look_at_file(given: argparse.Namespace) -> int:
 def _look_at_cluster(given: argparse.Namespace) -> int:
     import ray
 
-    from orchestrator.cli import storage_place
     from orchestrator.cluster.nodes import alive_nodes
     from orchestrator.cluster.session import start_ray
     from orchestrator.doctor.checks import CHECKS, CheckContext
@@ -93,16 +92,10 @@ def _needs(space: str) -> tuple[list[str], bool]:
     from orchestrator.config.reader import load_config
     from orchestrator.space.constraints import cells, surviving
 
-    config = load_config(_space_file(space))
+    config = load_config(space_file(space))
     models = list(dict.fromkeys(str(cell.model) for cell in cells(config.space)))
     stages = surviving(config.space, config.exclude, ("zero_stage",))
     return models, any(each.get("zero_stage") for each in stages)
-
-
-def _space_file(given: str) -> Path:
-    """The file as given, or the shipped one by that path from any working directory."""
-    shipped = Path(__file__).resolve().parent.parent.parent / given
-    return shipped if not Path(given).exists() and shipped.exists() else Path(given)
 
 
 def _tracking_uri(given: argparse.Namespace, storage: str) -> str:

@@ -12,7 +12,7 @@ from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.search.schedulers import judged
+from orchestrator.search.schedulers import rung_results
 from orchestrator.search.trial_queue import TrialQueue
 from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event
@@ -65,6 +65,6 @@ def replay_events(
 ) -> None:
     """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""
     compared_in = stratum(config, record)
-    results = judged(history, OBJECTIVES[config.objective])
+    results = rung_results(history, OBJECTIVES[config.objective])
     if compared_in is not None and results:
         scheduler.replay(record.trial_id, compared_in, results)

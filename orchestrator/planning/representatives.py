@@ -20,7 +20,7 @@ from orchestrator.space.enumeration import Sample, grid_configurations, random_c
 from trainables.methods.registry import METHODS
 from trainables.spec.knobs import AUTO, canonical, step_examples
 
-_GONE_THROUGH = 4_000  # of more configurations so many are drawn
+_MOST_ENUMERATED = 4_000  # of more configurations so many are drawn
 
 Configuration = Mapping[str, Any]
 Cell = tuple[str, str, str]  # model, quantization, method
@@ -50,11 +50,11 @@ def representatives(config: SweepConfig) -> dict[Cell, Representatives]:
 
 def _some(config: SweepConfig) -> Iterator[Sample]:
     size = count(config.space)
-    if size is not None and size <= _GONE_THROUGH:
+    if size is not None and size <= _MOST_ENUMERATED:
         return grid_configurations(config.space)
     chance = random.Random(config.search.seed)
     return itertools.islice(
-        iter(lambda: random_configuration(config.space, chance), None), _GONE_THROUGH
+        iter(lambda: random_configuration(config.space, chance), None), _MOST_ENUMERATED
     )
 
 

@@ -1,4 +1,4 @@
-"""Predictions: asks `python -m trainables.simulation.estimate`, one process beside the driver, for
+"""Predictions: asks `python -m trainables.simulation.service`, one process beside the driver, for
 memory and FLOPs of trials.
 
 The driver imports no torch; that process does, and ends with its standard input, so with the
@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.shipped_files import ROOT
 from trainables.resources.estimate import TrialEstimate
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
-_COMMAND = (sys.executable, "-m", "trainables.simulation.estimate")
+_COMMAND = (sys.executable, "-m", "trainables.simulation.service")
 _LEAVES_WITHIN_SECONDS = 2.0
 ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
 
@@ -60,7 +60,7 @@ class SimulatorClient:
         try:
             self._process = subprocess.Popen(
                 self._command,
-                cwd=PROJECT_ROOT,
+                cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

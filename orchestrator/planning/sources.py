@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.shipped_files import existing_path
 from trainables.models.hub import resolve_revision
 from trainables.models.model_folder import check_model_folder, model_digest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,6 @@ def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
 def is_hub_id(name: str) -> bool:
     """Whether a model is the hub's, `owner/name` or `name`: looks like it, and no folder is it."""
     return _HUB_ID.fullmatch(name) is not None and existing_path(name) is None
-
-
-def existing_path(text: str) -> Path | None:
-    """The path as given, or below the project's root; absolute, or None if there is none."""
-    given = Path(text).expanduser()
-    for candidate in (given, PROJECT_ROOT / given):
-        if candidate.exists():
-            return candidate.resolve()
-    return None
 
 
 def resolve_path(text: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from orchestrator.cli import space_file
 from orchestrator.config.overrides import apply_overrides
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.yaml_loader import read_yaml
@@ -46,7 +46,7 @@ def plain_spec(
     those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
     stays "auto" unless something sets it. Raises InputError with all that is wrong.
     """
-    value = _downloaded(task or "finqa") if space is None else read_yaml(Path(space))
+    value = _downloaded(task or "finqa") if space is None else read_yaml(space_file(space))
     changed, _ = apply_overrides(value, overrides)
     if space is not None and task not in (None, changed.get("task")):
         raise InputError(f"--task: got {task}, and {space} is of {changed.get('task')}.")

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from orchestrator.planning.sources import PROJECT_ROOT
 from orchestrator.predict.models import ModelUnderTest
+from orchestrator.shipped_files import ROOT
 from trainables.errors import InputError
 
 _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")
@@ -74,7 +74,7 @@ def ask(
 def _process(command: Sequence[str], errors: IO[str]) -> Any:
     process = subprocess.Popen(
         list(command),
-        cwd=PROJECT_ROOT,
+        cwd=ROOT,
         env=dict(os.environ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

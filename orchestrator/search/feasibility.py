@@ -1,10 +1,11 @@
-"""Fitting: what this start's hardware can hold, learnt from the trials that ran on it.
+"""FeasibilityModel: which configurations fit in this hardware's memory, learnt during a start.
 
-Two things are learnt. What needs at least as much memory as something that did not fit is ruled
-out (memory_order.py). For the rest there are odds: each small set of knobs that might decide it
-is a table of how often its cells fitted, and the tables that have foretold best speak loudest
-(Bayesian model averaging over Beta-Bernoulli tables). Odds only change the order in which
-configurations get their turn.
+A configuration that needs at least as much memory as one that did not fit is ruled out
+(`orchestrator.search.memory_order`). For every other one a probability is estimated: each small
+set of knobs has a table that counts how often each combination of its values fitted, and the
+probability is the average over these tables, weighted by how well each predicted past trials
+(Bayesian model averaging over Beta-Bernoulli tables). The probability only changes the order in
+which configurations are launched.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from orchestrator.search.memory_order import FREE, Knobs, MemoryDemand
 
 FREE_REFUSALS = 10  # from then on a share of the launches may be risked
 RISKED_SHARE = 0.15
-RISKED_AHEAD = 5  # launches whose share may be risked before they were made
+RISKED_AHEAD = 5  # future launches whose share may be risked already
 _LARGEST_SET = 3  # knobs whose interaction decides
-_PRIOR = 0.25  # of the Beta distributions: a cell mostly always fits or never does
+_PRIOR = 0.25  # of the Beta distributions: most cells either always fit or never do
 _NEARLY_SURE = 0.97
-_DISTRUSTED_FROM = 0.1  # share of refusals that a larger configuration's success contradicts
+_DISTRUSTED_FROM = 0.1  # share of misfits contradicted by a larger configuration that fitted
 
 
 @dataclass
@@ -37,7 +38,7 @@ class _Verdict:
 
 
 class FeasibilityModel:
-    """Verdicts of one start by trial, and what follows from them for other configurations.
+    """Verdicts of one start, by trial, and what they imply for other configurations.
 
     `varied` names the knobs that differ between the configurations of the space.
     """
@@ -50,12 +51,12 @@ class FeasibilityModel:
         self._refusals = self._contradicted = 0
 
     def launched(self, trial_id: str, knobs: Knobs) -> None:
-        """A trial starts: until its verdict, the odds against it count as spent."""
+        """A trial starts. Until its verdict the probability that it does not fit counts as risk."""
         if self._refusals >= FREE_REFUSALS:
             self._risks[trial_id] = 1 - self.fit_probability(knobs)
 
-    def learn(self, trial_id: str, knobs: Knobs, *, fits: bool) -> None:
-        """A trial ran, or did not fit. The last word on a trial counts."""
+    def update(self, trial_id: str, knobs: Knobs, *, fits: bool) -> None:
+        """Records whether a trial fitted; replaces an earlier verdict on the same trial."""
         need = MemoryDemand.of(knobs)
         alike = self._alike[need.kind]
         before = alike.get(trial_id)
@@ -65,46 +66,46 @@ class FeasibilityModel:
             self._tables.forget(knobs, fits=before.fits)
         self._tables.add(knobs, fits=fits)
         alike[trial_id] = _Verdict(need, fits)
-        self._look_for_contradictions(alike.values())
+        self._count_contradictions(alike.values())
         if trial_id in self._risks:
             self._risks[trial_id] = 0.0 if fits else 1.0
 
-    def foretold(self, trial_id: str, knobs: Knobs) -> None:
-        """A trial is predicted not to fit; it has not run."""
+    def add_predicted_misfit(self, trial_id: str, knobs: Knobs) -> None:
+        """Records a trial that is predicted not to fit and has not run."""
         need = MemoryDemand.of(knobs)
         self._predicted[need.kind][trial_id] = need
 
     def drop_predicted(self) -> None:
-        """What was predicted not to fit is predicted anew."""
+        """Forgets the predicted misfits, which are then predicted again."""
         self._predicted.clear()
 
-    def rules_out(self, knobs: Knobs, *, foretold: bool = True) -> str | None:
-        """A trial that did not fit and that needs no more memory than this would; None: none.
+    def rules_out(self, knobs: Knobs, *, include_predicted: bool = True) -> str | None:
+        """Returns the id of a trial that did not fit and needs no more memory, or None.
 
-        `foretold`: one that is predicted not to fit will do.
-        A refusal that a larger configuration's success contradicts rules nothing out, and where
-        there are many of those, memory does not follow the order here and none does.
+        `include_predicted`: trials that are predicted not to fit count too. A misfit that is
+        contradicted by a larger configuration that fitted rules nothing out; where many are
+        contradicted, the order of memory does not hold on this hardware and nothing is ruled out.
         """
         if self._is_order_distrusted:
             return None
         need = MemoryDemand.of(knobs)
-        for trial_id, told in self._alike.get(need.kind, {}).items():
-            if not (told.fits or told.contradicted) and need.is_at_least(told.need):
+        for trial_id, verdict in self._alike.get(need.kind, {}).items():
+            if not (verdict.fits or verdict.contradicted) and need.is_at_least(verdict.need):
                 return trial_id
-        predicted = self._predicted.get(need.kind, {}) if foretold else {}
+        predicted = self._predicted.get(need.kind, {}) if include_predicted else {}
         return next((name for name, less in predicted.items() if need.is_at_least(less)), None)
 
     def fit_probability(self, knobs: Knobs) -> float:
-        """The predicted chance to fit, between 0 and 1."""
+        """The estimated probability that the configuration fits, between 0 and 1."""
         need = MemoryDemand.of(knobs)
         alike = self._alike.get(need.kind, {}).values()
-        larger_ran = any(told.fits and told.need.is_at_least(need) for told in alike)
+        larger_ran = any(verdict.fits and verdict.need.is_at_least(need) for verdict in alike)
         if larger_ran and not self._is_order_distrusted:
             return _NEARLY_SURE
         return self._tables.fit_probability(knobs)
 
     def is_worth_trying(self, fit_probability: float) -> bool:
-        """Whether the risk is within the share of launches that may be risked."""
+        """Whether a launch keeps the expected misfits within the share that may be risked."""
         if self._refusals < FREE_REFUSALS:
             return True
         spent = sum(self._risks.values()) + (1 - fit_probability)
@@ -114,14 +115,14 @@ class FeasibilityModel:
     def _is_order_distrusted(self) -> bool:
         return self._contradicted > _DISTRUSTED_FROM * self._refusals
 
-    def _look_for_contradictions(self, alike: Iterable[_Verdict]) -> None:
-        ran = [told.need for told in alike if told.fits]
-        for told in alike:
-            larger_ran = any(need.is_at_least(told.need) for need in ran)
-            told.contradicted = larger_ran and not told.fits
-        everything = [told for group in self._alike.values() for told in group.values()]
-        self._refusals = sum(not told.fits for told in everything)
-        self._contradicted = sum(told.contradicted for told in everything)
+    def _count_contradictions(self, alike: Iterable[_Verdict]) -> None:
+        ran = [verdict.need for verdict in alike if verdict.fits]
+        for verdict in alike:
+            larger_ran = any(need.is_at_least(verdict.need) for need in ran)
+            verdict.contradicted = larger_ran and not verdict.fits
+        everything = [verdict for group in self._alike.values() for verdict in group.values()]
+        self._refusals = sum(not verdict.fits for verdict in everything)
+        self._contradicted = sum(verdict.contradicted for verdict in everything)
 
 
 class _BetaBernoulliTables:
@@ -131,10 +132,12 @@ class _BetaBernoulliTables:
         sizes = [*range(min(_LARGEST_SET, len(names)) + 1), len(names)]
         sets = {chosen for size in sizes for chosen in combinations(names, size)}
         self._sets = sorted(sets)
-        self._prior = {one: -math.log(math.comb(len(names), len(one))) for one in sets}
-        self._evidence = dict.fromkeys(sets, 0.0)  # log of how well it foretold, so far
+        self._prior = {
+            knob_set: -math.log(math.comb(len(names), len(knob_set))) for knob_set in sets
+        }
+        self._evidence = dict.fromkeys(sets, 0.0)  # log-likelihood of the verdicts so far
         self._cells: dict[tuple[str, ...], dict[Any, list[int]]] = {
-            one: defaultdict(lambda: [0, 0]) for one in sets
+            knob_set: defaultdict(lambda: [0, 0]) for knob_set in sets
         }
 
     def add(self, knobs: Mapping[str, Any], *, fits: bool) -> None:
@@ -145,35 +148,37 @@ class _BetaBernoulliTables:
 
     def fit_probability(self, knobs: Mapping[str, Any]) -> float:
         levels = _levels(knobs)
-        log_weights = [self._evidence[one] + self._prior[one] for one in self._sets]
+        log_weights = [self._evidence[knob_set] + self._prior[knob_set] for knob_set in self._sets]
         highest = max(log_weights)
         weights = [math.exp(weight - highest) for weight in log_weights]
-        told = [self._foretold(one, levels) for one in self._sets]
-        return sum(w * p for w, p in zip(weights, told, strict=True)) / sum(weights)
+        verdict = [self._expected_fit(knob_set, levels) for knob_set in self._sets]
+        return sum(w * p for w, p in zip(weights, verdict, strict=True)) / sum(weights)
 
     def _count(self, knobs: Mapping[str, Any], *, fits: bool, by: int) -> None:
-        """Verdicts are exchangeable, so one is taken back as if it had been the last."""
+        """Verdicts are exchangeable, so one is removed as if it had been the last."""
         levels = _levels(knobs)
-        for one in self._sets:
-            cell = self._cells[one][_at(levels, one)]
+        for knob_set in self._sets:
+            cell = self._cells[knob_set][_at(levels, knob_set)]
             if by < 0:
                 cell[fits] += by
-            fit_probability = self._foretold(one, levels)
-            self._evidence[one] += by * math.log(fit_probability if fits else 1 - fit_probability)
+            fit_probability = self._expected_fit(knob_set, levels)
+            self._evidence[knob_set] += by * math.log(
+                fit_probability if fits else 1 - fit_probability
+            )
             if by > 0:
                 cell[fits] += by
 
-    def _foretold(self, one: tuple[str, ...], levels: Mapping[str, Any]) -> float:
-        refused, fitted = self._cells[one].get(_at(levels, one), (0, 0))
+    def _expected_fit(self, knob_set: tuple[str, ...], levels: Mapping[str, Any]) -> float:
+        refused, fitted = self._cells[knob_set].get(_at(levels, knob_set), (0, 0))
         return (fitted + _PRIOR) / (fitted + refused + 2 * _PRIOR)
 
 
-def _at(levels: Mapping[str, Any], one: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(levels.get(name) for name in one)
+def _at(levels: Mapping[str, Any], knob_set: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(levels.get(name) for name in knob_set)
 
 
 def _levels(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers by half octaves, so that neighbours in a range share a cell."""
+    """Numbers are binned by half octaves, so that neighbours in a range share a cell."""
     return {name: _level(value) for name, value in knobs.items()}
 
 

@@ -17,13 +17,13 @@ AtLeast = Callable[[Any, Any], bool]  # whether the first needs at least as much
 
 
 def _number(one: Any, other: Any) -> bool:
-    """More is more."""
+    """A larger number needs at least as much."""
     numbers = all(isinstance(value, int | float) for value in (one, other))
     return numbers and bool(one >= other)
 
 
 def _rows(one: Any, other: Any) -> bool:
-    """More is more; `auto` shrinks to one row before it is refused."""
+    """As `_number`; `auto` counts as 1, to which it shrinks before it is refused."""
     return _number(*(1 if value == AUTO else value for value in (one, other)))
 
 
@@ -42,7 +42,7 @@ def _off(one: Any, other: Any) -> bool:
 
 
 def _superset(one: Any, other: Any) -> bool:
-    """More modules need more; by a name, only the same name is known to."""
+    """A superset of modules needs at least as much; a name is compared by equality only."""
     if isinstance(one, str) or isinstance(other, str):
         return one in (other, "all-linear")
     return set(one) >= set(other)

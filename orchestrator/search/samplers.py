@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.config.sections import SweepConfig
 from orchestrator.space.enumeration import Sample, grid_configurations
 from orchestrator.space.one_factor import one_factor
-
-if TYPE_CHECKING:
-    pass
 
 
 def _tpe(seed: int, trials: int) -> Any:
@@ -44,7 +41,7 @@ SEARCHERS: dict[str, Callable[[int, int], Any]] = {
     "grid": _random,  # in these two, configurations are imposed; nothing is left to sample
     "one_factor": _random,
 }
-_ORDERS: dict[str, Callable[[SweepConfig], Iterator[Sample]]] = {
+ORDERS: dict[str, Callable[[SweepConfig], Iterator[Sample]]] = {
     "grid": lambda config: grid_configurations(config.space),
     "one_factor": lambda config: one_factor(config.space, config.exclude, config.search.reference),
 }

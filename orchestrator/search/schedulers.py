@@ -1,4 +1,4 @@
-"""SCHEDULERS: who is stopped early. Rows that build Tune's own schedulers.
+"""SCHEDULERS: which trials are stopped early; rows that build Tune's own schedulers.
 
 ASHA (Li et al. 2020), HyperBand (several ASHAs with different first rungs) and the median stopping
 rule (Golovin et al. 2017) compare trials at rungs; `within` compares them inside a stratum only,
@@ -30,7 +30,7 @@ _JUST_BELOW = 1 - 1e-9  # 0.07 * 100 is more than 7, and a trial is judged at 7
 
 @dataclass(frozen=True)
 class SeenResult:
-    """What Tune's schedulers know a trial by: the sweep's own id, the same in every start."""
+    """Stands for a trial towards Tune's schedulers, by the sweep's own id."""
 
     trial_id: str
 
@@ -46,18 +46,18 @@ class Stratified(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
         super().__init__()
         self._new = new
         self._strata: dict[str, Any] = {}
-        self._told: dict[str, set[float]] = {}  # units at which each trial was judged
+        self._reported: dict[str, set[float]] = {}  # units at which each trial was judged
 
     def replay(self, trial_id: str, stratum: str, results: Sequence[Mapping[str, float]]) -> None:
-        """Enters what a trial reported in an earlier run; stops nothing."""
+        """Enters the results that a trial reported in an earlier start; stops nothing."""
         for result in results:
-            self._tell(trial_id, stratum, result)
+            self._report(trial_id, stratum, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         stratum = trial.config.get("stratum")
         if stratum is None or OBJECTIVE not in result:
             return str(TrialScheduler.CONTINUE)
-        return self._tell(trial.config["trial_id"], stratum, result)
+        return self._report(trial.config["trial_id"], stratum, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         if not result.get("failure"):
@@ -66,11 +66,11 @@ class Stratified(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
     def debug_string(self) -> str:
         return f"{len(self._strata)} strata"
 
-    def _tell(self, trial_id: str, stratum: str, result: Mapping[str, float]) -> str:
-        told = self._told.setdefault(trial_id, set())
-        if result[UNITS] in told:  # of a trial that went on from a checkpoint
+    def _report(self, trial_id: str, stratum: str, result: Mapping[str, float]) -> str:
+        reported = self._reported.setdefault(trial_id, set())
+        if result[UNITS] in reported:  # repeated after a resume from a checkpoint
             return str(TrialScheduler.CONTINUE)
-        told.add(result[UNITS])
+        reported.add(result[UNITS])
         if stratum not in self._strata:
             self._strata[stratum] = self._new()
         inner, trial = self._strata[stratum], SeenResult(trial_id)
@@ -82,7 +82,8 @@ class Brackets(FIFOScheduler):  # type: ignore[misc]
     """Asynchronous HyperBand: several ASHAs, each with a later first rung than the one before.
 
     Tune draws a trial's bracket at random; here it follows from the trial's id, with the same
-    odds (e to the number of its rungs), so that a rebuild puts each trial into its own again.
+    probabilities (proportional to e to the number of its rungs), so that a rebuild puts each
+    trial into its bracket again.
     """
 
     def __init__(self, brackets: Sequence[AsyncHyperBandScheduler]) -> None:
@@ -122,9 +123,9 @@ def bracket_of(trial_id: str, *, brackets: int) -> int:
     """Which bracket a trial is in: the first most often, each next one e times more rarely."""
     digest = hashlib.sha256(trial_id.encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
-    fit_probability = [math.exp(-bracket) for bracket in range(brackets)]
+    weights = [math.exp(-bracket) for bracket in range(brackets)]
     for bracket in range(brackets):
-        if place < sum(fit_probability[: bracket + 1]) / sum(fit_probability):
+        if place < sum(weights[: bracket + 1]) / sum(weights):
             return bracket
     return brackets - 1
 
@@ -178,10 +179,10 @@ SCHEDULERS: dict[str, Callable[[SchedulerConfig, int], Stratified | NoStopping]]
 }
 
 
-def judged(
+def rung_results(
     events: Sequence[Event], objective: Callable[[Mapping[str, float]], float]
 ) -> list[dict[str, float]]:
-    """What a scheduler is told of a trial's events: its rungs."""
+    """The results that a scheduler is given of a trial: its rungs."""
     return [
         {UNITS: event.units, OBJECTIVE: objective(event.metrics)}
         for event in events

@@ -1,4 +1,4 @@
-"""SEARCHERS: what to try next. Optuna suggests; what is known already is told, never run again.
+"""Search: which configuration to try next, suggested by Optuna or listed in an order.
 
 The study lives in memory and is rebuilt from the trial directories at each start: a finished
 trial is COMPLETE with its value, one that was stopped early is PRUNED with all its intermediate
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SweepConfig
-from orchestrator.search.samplers import _ORDERS, SEARCHERS
+from orchestrator.search.samplers import ORDERS, SEARCHERS
 from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
 from orchestrator.space.partial import Given, complete, has, parameters_of
@@ -29,8 +29,8 @@ Outcome = Literal["complete", "pruned", "worst", "failed"]
 TRIAL_ID = "trial_id"  # the attribute by which a study's trial is found in the run folder
 _ASKS_BEFORE_FALLING_BACK = 64
 _ASKS_FOR_THE_REST = 20  # of a configuration that is given in part
-_DRAWS = 3_000  # from a space that has no end, to find one that is not known
-_GONE_THROUGH = 20_000  # from a space of more configurations is drawn only
+_MOST_SAMPLES = 3_000  # from a space that has no end, to find one that is not known
+_MOST_ENUMERATED = 20_000  # from a space of more configurations is drawn only
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Search:
         self.study = optuna.create_study(directions=directions, sampler=sampler)
         self._random = random.Random(seed)
         self._given: list[Given] = list(config.search.start_with)
-        order = _ORDERS.get(config.search.algorithm)
+        order = ORDERS.get(config.search.algorithm)
         self._order = order(config) if order else None
 
     @cached_property
@@ -78,16 +78,16 @@ class Search:
 
     @property
     def is_endless(self) -> bool:
-        """Whether there are too many configurations to go through them all."""
-        return self.size is None or self.size > _GONE_THROUGH
+        """Whether there are too many configurations to enumerate them."""
+        return self.size is None or self.size > _MOST_ENUMERATED
 
     @property
     def is_ordered(self) -> bool:
-        """Whether all that it proposes, and in which order, is settled from the start."""
+        """Whether its proposals and their order are fixed from the start."""
         return self._order is not None
 
     def propose(self) -> Proposal | None:
-        """The next configuration, or None where there are no more, or none is admissible soon."""
+        """Returns the next configuration, or None if none is left or none admissible was found."""
         if self._given:
             return self._next_given(self._given.pop(0))
         if self._order is not None:
@@ -100,12 +100,12 @@ class Search:
         return None
 
     def unseen(self, seen: Callable[[Mapping[str, Any]], bool]) -> Iterator[Sample]:
-        """Admissible configurations that are not `seen`, for a sampler that has no new ones.
+        """Yields admissible configurations that are not `seen`, for a sampler without new ones.
 
         A space of choices is gone through to its end, in a random order; from one that is endless
-        there are many draws. `impose` makes a draw a proposal.
+        a bounded number is sampled. `impose` makes a sample a proposal.
         """
-        for configuration, suggestion in self._draws():
+        for configuration, suggestion in self._samples():
             if not excluded(configuration, self._config.exclude) and not seen(configuration):
                 yield configuration, suggestion
 
@@ -115,7 +115,8 @@ class Search:
         return self._ask()
 
     def replay(self, suggestion: Mapping[str, Any]) -> Proposal:
-        """As `impose`, for a trial of an earlier start: it answers what was given by then."""
+        """As `impose`, for a trial of an earlier start; a configuration of `start_with` that it is
+        an instance of is not proposed again."""
         proposal = self.impose(suggestion)
         for place, given in enumerate(self._given):
             if has(proposal.configuration, given):
@@ -148,7 +149,7 @@ class Search:
         self.study.tell(proposal.trial, value, state=states[outcome])
 
     def database(self, name: str) -> bytes:
-        """The study of this sweep's trials, to be read by others (see study_file.py)."""
+        """The study of this sweep's trials as an SQLite file for other programs."""
         from orchestrator.search.study_export import study_database
 
         return study_database(self.study, name=name, having=TRIAL_ID)
@@ -158,7 +159,8 @@ class Search:
         return Proposal(suggest(self._config.space, trial), trial, is_given)
 
     def _next_given(self, given: Given) -> Proposal:
-        """What is left open is the sampler's, or usual where it finds nothing that will do."""
+        """The sampler chooses what `given` leaves open, or the defaults if it finds nothing
+        admissible."""
         space, rules = self._config.space, self._config.exclude
         for _ in range(0 if self.is_ordered else _ASKS_FOR_THE_REST):
             self.study.enqueue_trial(parameters_of(space, given))
@@ -177,14 +179,14 @@ class Search:
                 return self.impose(suggestion)
         return None
 
-    def _draws(self) -> Iterator[Sample]:
+    def _samples(self) -> Iterator[Sample]:
         space = self._config.space
         if not self.is_endless:
             everything = list(self._everything)
             self._random.shuffle(everything)
             yield from everything
             return
-        yield from (random_configuration(space, self._random) for _ in range(_DRAWS))
+        yield from (random_configuration(space, self._random) for _ in range(_MOST_SAMPLES))
 
     @cached_property
     def _everything(self) -> list[Sample]:

@@ -1,8 +1,8 @@
-"""Agenda: which trial runs next. Unfinished ones first, then baselines and new suggestions.
+"""TrialQueue: which trial runs next. Unfinished ones first, then baselines and new suggestions.
 
-The same configuration is never trained twice within a sweep: what is known is answered from its
-result. What surely does not fit is not launched, and what hardly fits comes late. Each model x
-quantization gets its untrained baseline once, outside budget and search.
+The same configuration is never trained twice within a sweep: the study gets the known result.
+A configuration that surely does not fit is not launched, and one that is unlikely to fit comes
+late. Each model x quantization gets its untrained baseline once, outside budget and search.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _LISTED = 200  # at most so many that the device rules out are listed one by one
 class TrialQueue:
     """Decides what runs next until `trials` distinct feasible configurations are done.
 
-    `next` gives a trial to run or None; `over` tells an agenda that is at its end from one that
+    `next` returns a trial to run, or None; `over` distinguishes a queue at its end from one that
     waits for running trials. `exhausted` is true once the space has no more configurations,
-    `gave_up` once nothing that fits was found any more in a space that has no end.
+    `gave_up` once no further configuration that fits was found in a space of ranges.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class TrialQueue:
         self._planner, self._search, self._ledger = planner, search, ledger
         self._on_rejected = on_rejected
         self._objectives = [OBJECTIVES[name] for name in planner.config.objectives]
-        self._fitting = FeasibilityModel(
+        self._feasibility = FeasibilityModel(
             question.knob for question in questions(planner.config.space)
         )
         self._screening = Screening(
             planner=planner,
             search=search,
             ledger=ledger,
-            fitting=self._fitting,
-            answer=self._answer,
+            feasibility=self._feasibility,
+            report_known=self._report_known,
         )
         self._target = planner.config.search.trials
         self._proposals: dict[str, Proposal] = {}
@@ -62,21 +62,21 @@ class TrialQueue:
         self.exhausted = self.gave_up = False
         self._ended_because: str | None = None
         self._refused_in_a_row = 0
-        self._undecided: Proposal | None = None  # its forecast is being made
+        self._undecided: Proposal | None = None  # waiting for its forecast
         self._waits = False
         self._replay()
         self._unfinished = deque(ledger.with_state(INTERRUPTED))
 
     @property
     def over(self) -> bool:
-        """Nothing is left to start and nothing that runs could change that."""
+        """Whether nothing is left to start, whatever becomes of the trials that run."""
         if self._ended_because is not None:
             return not self._ledger.with_state(RUNNING)
         nothing_waits = not self._unfinished and not self._baselines
         return nothing_waits and self._complete() and not self._ledger.with_state(RUNNING)
 
     def next(self) -> TrialRecord | None:
-        """The next trial, marked running; None: nothing now (see `over`)."""
+        """Returns the next trial, marked as running, or None if none can start now."""
         if self._ended_because is not None:
             return None
         self._waits = False
@@ -91,7 +91,7 @@ class TrialQueue:
         return record
 
     def end(self, reason: str) -> None:
-        """Nothing is started any more: the agenda is over once nothing runs."""
+        """Starts no further trial: the queue is over once nothing runs."""
         self._ended_because = reason
 
     @property
@@ -100,18 +100,18 @@ class TrialQueue:
         return self._ended_because is not None
 
     def rung(self, record: TrialRecord, event: Event) -> None:
-        """A running trial was judged."""
+        """A running trial was evaluated at a rung."""
         proposal = self._proposals.get(record.trial_id)
         if proposal is not None:
-            self._fitting.learn(record.trial_id, record.spec.knobs, fits=True)
+            self._feasibility.update(record.trial_id, record.spec.knobs, fits=True)
             self._report(proposal, event)
 
     def ended(self, record: TrialRecord) -> None:
-        """A trial reached the state in its record; the study is told."""
+        """A trial reached the state in its record; the study is informed."""
         if record.is_trial and record.state == INFEASIBLE:
-            self._fitting.learn(record.trial_id, record.spec.knobs, fits=False)
+            self._feasibility.update(record.trial_id, record.spec.knobs, fits=False)
         if self._planner.learn(record):
-            self._fitting.drop_predicted()
+            self._feasibility.drop_predicted()
         self._record(record)
 
     def _record(self, record: TrialRecord) -> None:
@@ -124,7 +124,7 @@ class TrialQueue:
 
     @property
     def end_reason(self) -> str | None:
-        """Why the agenda ended before it had as many trials as were asked for, or None."""
+        """Why the queue ended before the requested number of trials was done, or None."""
         if self._ended_because is not None:
             return self._ended_because
         if self.gave_up:
@@ -149,7 +149,7 @@ class TrialQueue:
         return [objective.value(event.metrics) for objective in self._objectives]
 
     def _replay(self) -> None:
-        """Tells the study what earlier runs found out."""
+        """Enters the results of earlier starts into the study."""
         for record in self._ledger:
             self._planner.learn(record)
             if not record.is_trial or not record.suggestion:
@@ -164,7 +164,7 @@ class TrialQueue:
                 self._tell(proposal, record)
 
     def _suggest(self) -> TrialRecord | None:
-        """A configuration that is not known yet and may fit, or None if the space has no more."""
+        """Returns a trial of a new configuration that may fit, or None if there is none now."""
         while not self.exhausted and not self.gave_up:
             if self._search.is_endless and self._refused_in_a_row >= REFUSALS_BEFORE_GIVING_UP:
                 self.gave_up = True
@@ -174,38 +174,40 @@ class TrialQueue:
                 self._end_of_space()
             elif not self._is_decided(proposal):
                 return None
-            elif (record := self._judged(proposal)) is not None:
+            elif (record := self._trial_of(proposal)) is not None:
                 return record
         return None
 
     def _is_decided(self, proposal: Proposal) -> bool:
-        """Whether it is known by now if the proposal fits; else it waits, and so does `next`."""
+        """Whether the proposal's forecast is available; if not, `next` returns None until it is."""
         spec = self._planner.spec(proposal.configuration)
-        by_order = not proposal.is_given and self._fitting.rules_out(spec.knobs, foretold=False)
+        by_order = not proposal.is_given and self._feasibility.rules_out(
+            spec.knobs, include_predicted=False
+        )
         decided = bool(by_order) or self._is_ready(spec)
         self._undecided = None if decided else proposal
         return decided
 
-    def _judged(self, proposal: Proposal) -> TrialRecord | None:
-        """The trial of a proposal, or None if it can't run: where that was said of its like, the
-        study alone is told."""
+    def _trial_of(self, proposal: Proposal) -> TrialRecord | None:
+        """Creates the trial for a proposal. Returns None if it cannot run; if the same reason was
+        already reported for an equivalent configuration, only the study is informed."""
         spec = self._planner.spec(proposal.configuration)
         is_free = not proposal.is_given and not self._search.is_ordered
         if is_free and self._screening.was_reported(spec):
-            self._fitting.foretold(spec.trial_id, spec.knobs)
+            self._feasibility.add_predicted_misfit(spec.trial_id, spec.knobs)
             self._search.tell(proposal, "worst")
             self._refused_in_a_row += 1
             return None
         return self._launch(proposal)
 
     def _is_ready(self, spec: TrialSpec) -> bool:
-        """Whether the trial's forecast is there; `next` gives nothing while it waits for one."""
+        """Whether the trial's forecast is available; `next` returns None while it waits for one."""
         ready = self._planner.is_ready(spec)
         self._waits |= not ready
         return ready
 
     def _end_of_space(self) -> None:
-        """Nothing is left that might fit; of what is left, why it can't run is listed."""
+        """No configuration that might fit is left; the reasons of the others are listed."""
         refused = self._ledger.with_state(INFEASIBLE)
         if self._search.is_endless and refused and not self._search.is_ordered:
             self.gave_up = True
@@ -216,25 +218,27 @@ class TrialQueue:
                 self._launch(self._search.impose(suggestion))
 
     def _launch(self, proposal: Proposal) -> TrialRecord | None:
-        """The trial of a proposal that is not known, or None if the device rules it out."""
+        """Creates the trial of a new proposal. Returns None if this device rules it out."""
         spec = self._planner.spec(proposal.configuration)
         record = self._ledger.add(spec, proposal.suggestion)
         self._proposals[record.trial_id] = proposal
         self._search.launched(proposal, record.trial_id)
         if self._is_refused(record, by_order=not proposal.is_given):
             return None
-        self._fitting.launched(record.trial_id, spec.knobs)
+        self._feasibility.launched(record.trial_id, spec.knobs)
         self._queue_baseline(proposal.configuration)
         return record
 
     def _is_refused(self, record: TrialRecord, *, by_order: bool = True) -> bool:
-        """Whether the trial can't run; its result is then written and told. What is known of
-        itself comes before what is known of its like (`by_order`)."""
+        """Whether the trial can't run; its result is then written and reported.
+
+        A rejection of its own comes before one by the order of memory (`by_order`).
+        """
         by_order = by_order and self._planner.known_rejection(record.spec) is None
         return (by_order and self._is_ruled_out(record)) or self._is_rejected(record)
 
     def _is_rejected(self, record: TrialRecord) -> bool:
-        """Whether this device rules the trial out; else its forecast is written."""
+        """Whether this device rejects the trial; its forecast, if there is one, is written."""
         rejection = self._planner.rejection(record.spec)
         forecast = self._planner.forecast(record.spec)
         if forecast is not None:
@@ -242,14 +246,14 @@ class TrialQueue:
         if rejection is None:
             return False
         if forecast is not None:
-            self._fitting.foretold(record.trial_id, record.spec.knobs)
+            self._feasibility.add_predicted_misfit(record.trial_id, record.spec.knobs)
         self._screening.rejections.add(rejection)
         self._refuse(record, rejection)
         return True
 
     def _is_ruled_out(self, record: TrialRecord) -> bool:
-        """Whether less than this did not fit; its result is then written and told."""
-        smaller = self._fitting.rules_out(record.spec.knobs, foretold=False)
+        """Whether a trial that needs less memory did not fit; the result is then written."""
+        smaller = self._feasibility.rules_out(record.spec.knobs, include_predicted=False)
         if smaller is not None:
             self._refuse(record, f"needs at least the memory of {smaller}, which did not fit")
         return smaller is not None
@@ -259,8 +263,8 @@ class TrialQueue:
         self._record(record)
         self._on_rejected(record)
 
-    def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
-        """Tells the study the result of a configuration that it asked for again."""
+    def _report_known(self, proposal: Proposal, known: TrialRecord) -> None:
+        """Gives the study the result of a configuration that it proposed again."""
         if known.state in (RUNNING, INTERRUPTED):
             self._search.tell(proposal, "failed")  # no result yet, and samplers ignore it
             return
@@ -269,7 +273,7 @@ class TrialQueue:
         self._tell(proposal, known)
 
     def _next_unfinished(self) -> TrialRecord | None:
-        """A trial of an earlier run that this device can run."""
+        """Returns an unfinished trial of an earlier start that this device can run, or None."""
         while self._unfinished and self._is_ready(self._unfinished[0].spec):
             record = self._unfinished.popleft()
             if not self._is_refused(record, by_order=record.is_trial):
@@ -297,11 +301,11 @@ class TrialQueue:
             self._queue_baseline(configuration)
 
     def _enough(self) -> bool:
-        """As many distinct feasible configurations are done or running as were asked for."""
+        """Whether as many feasible configurations are done or running as were requested."""
         counted = self._ledger.count(RUNNING, FINISHED, STOPPED, FAILED, INTERRUPTED)
         return self.exhausted or self.gave_up or counted >= self._target
 
     def _complete(self) -> bool:
-        """No new configuration will be wanted, whatever becomes of those that run."""
+        """Whether no new configuration will be needed, whatever becomes of those that run."""
         done = self._ledger.count(FINISHED, STOPPED, FAILED)
         return self.exhausted or self.gave_up or done >= self._target

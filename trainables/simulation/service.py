@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     Each answer is a line too: {"id", "prediction"} or {"id", "error"}. Ends with its input.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m trainables.simulation.estimate", description=__doc__
+        prog="python -m trainables.simulation.service", description=__doc__
     )
     parser.add_argument("--cache", type=Path, help="folder of predictions to read and write")
     cache = parser.parse_args(arguments).cache

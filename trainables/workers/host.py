@@ -57,7 +57,7 @@ class HostProcess:
         self._device_shared = False
         self.loads = 0
 
-    def bring_models(self, models: Sequence[HubModel], access: HubAccess) -> None:
+    def fetch_models(self, models: Sequence[HubModel], access: HubAccess) -> None:
         """Models of the hub are on this node when it returns; called before anything else."""
         fetch_all(models, access)
 
@@ -147,7 +147,7 @@ class HostProcess:
             self._leave()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
-    def take_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
+    def set_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
         """What the next trial may take of the device (None: all that is there).
 
         On a GPU torch refuses to allocate more, so that a trial which needs more fails alone.

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
 from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.host_pool import HostStarts, SharingPolicy
+from orchestrator.cluster.host_actors import HostActors
 from orchestrator.cluster.host_scheduler import HostScheduler
-from orchestrator.cluster.host_shape import HostShape, host_shape
-from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
+from orchestrator.cluster.host_shape import HostShape, SharingPolicy, host_shape
+from orchestrator.cluster.placement import MAX_SKIPS
 from trainables.errors import InputError
 
 P = ParamSpec("P")
 
 
-class StubStarts(HostStarts):
+class StubActors(HostActors):
     """Hosts that are names and come up at once; a GPU that may be shared has 100 bytes."""
 
     def __init__(self, shape: HostShape, sharing: SharingPolicy) -> None:
@@ -38,7 +38,7 @@ class StubStarts(HostStarts):
         self.recalled: list[str] = []
         self.stuck = False
 
-    async def bring_up(self, slot: Slot) -> dict[str, Any]:
+    async def start(self, slot: Slot) -> dict[str, Any]:
         await asyncio.sleep(0)
         if self.stuck:
             await asyncio.Event().wait()
@@ -53,13 +53,13 @@ class StubStarts(HostStarts):
         self.ended.append(slot.actor)
         slot.device.slots.remove(slot)
 
-    async def hand_over(self, slot: Slot, need: ResourceRequest) -> None:
+    async def set_share(self, slot: Slot, need: ResourceRequest) -> None:
         await asyncio.sleep(0)
         if slot.actor in self.dead:
             raise ActorDiedError
         self.shares.append(slot.device.share_bytes(need))
 
-    def lend(self, slot: Slot, trial_id: str, need: ResourceRequest) -> None:
+    def reserve_for_worker(self, slot: Slot, trial_id: str, need: ResourceRequest) -> None:
         slot.actor, slot.trial_id = None, trial_id
         slot.need = ResourceRequest(exclusive=True)
 
@@ -67,7 +67,7 @@ class StubStarts(HostStarts):
         self.worker_groups.append(f"gang of {need.workers}")
         return self.worker_groups[-1]
 
-    async def recall_group(self, worker_group: Slot) -> None:
+    async def cancel_unstarted_group(self, worker_group: Slot) -> None:
         self.recalled.append(worker_group.actor)
 
     def end_group(self, worker_group: Slot) -> None:
@@ -86,26 +86,26 @@ class StubStarts(HostStarts):
 class StubHosts(HostScheduler):
     """Admission whose hosts are names: what decides who gets one is all that is left of it."""
 
-    starts: StubStarts
+    actors: StubActors
 
-    def _host_starts(self) -> HostStarts:
-        self.starts = StubStarts(self.shape, self.sharing)
-        return self.starts
+    def _host_actors(self) -> HostActors:
+        self.actors = StubActors(self.shape, self.sharing)
+        return self.actors
 
     @property
     def broken(self) -> bool:
-        return bool(self.starts.failures)
+        return bool(self.actors.failures)
 
     @broken.setter
     def broken(self, value: bool) -> None:
-        self.starts.failures = [RuntimeError("no accelerator")] * (9 if value else 0)
+        self.actors.failures = [RuntimeError("no accelerator")] * (9 if value else 0)
 
 
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", set)
     monkeypatch.setattr("orchestrator.cluster.host_scheduler.dead_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_FOR_A_GROUP", 0)
+    monkeypatch.setattr("orchestrator.cluster.group_places.VACANT_SECONDS", 0)
 
 
 def hosts(count: int) -> StubHosts:
@@ -191,7 +191,7 @@ async def test_a_host_that_comes_free_goes_to_who_waits_for_its_base() -> None:
 async def test_the_first_in_line_is_not_passed_over_for_ever() -> None:
     same = [(f"same {number}", "a") for number in range(6)]
     served = await order_served(hosts(1), [("first", "b"), *same])
-    assert served.index("first") == PASSED_OVER_AT_MOST
+    assert served.index("first") == MAX_SKIPS
     assert len(served) == 7
 
 
@@ -241,7 +241,7 @@ async def test_a_host_that_died_is_replaced_and_serves_who_waits() -> None:
     scheduler.replace("one")
     scheduler.release("one")
     assert await waiting != lost
-    assert scheduler.starts.started == 2
+    assert scheduler.actors.started == 2
 
 
 @told
@@ -251,7 +251,7 @@ async def test_replacing_the_host_of_an_unknown_trial_does_nothing() -> None:
     scheduler.replace("nobody")
     scheduler.release("nobody")
     await settled()
-    assert scheduler.starts.started == 1
+    assert scheduler.actors.started == 1
 
 
 @told
@@ -309,9 +309,9 @@ async def test_a_free_host_that_has_died_is_not_given_out() -> None:
     await scheduler.open()
     first = await scheduler.acquire("one", "a")
     scheduler.release("one")
-    scheduler.starts.dead.append(first)
+    scheduler.actors.dead.append(first)
     assert await scheduler.acquire("two", "a") != first
-    assert scheduler.starts.started == 2
+    assert scheduler.actors.started == 2
 
 
 @told
@@ -326,7 +326,7 @@ async def test_when_the_sweep_ends_running_trials_are_told_and_none_waits_or_sta
     late = asyncio.create_task(scheduler.acquire("four", "a"))
     await settled()
     await scheduler.interrupt()
-    assert running in scheduler.starts.interrupted
+    assert running in scheduler.actors.interrupted
     assert await late is None
     assert await scheduler.acquire("five", "a") is None
     assert scheduler.is_ending()
@@ -342,13 +342,13 @@ async def test_a_host_on_a_node_that_is_about_to_go_is_left_and_given_out_no_mor
     busy = await scheduler.acquire("one", "a")
     (slot,) = [each for each in scheduler._up() if each.trial_id == "one"]
     slot.node_id = "going"
-    scheduler._leave({"going"})
+    scheduler._pool.leave_nodes({"going"})
     scheduler.release("one")
     await settled()
-    assert scheduler.starts.interrupted == [busy]
-    assert scheduler.starts.ended == [busy]
+    assert scheduler.actors.interrupted == [busy]
+    assert scheduler.actors.ended == [busy]
     assert busy not in [each.actor for each in scheduler._up()]
-    assert scheduler.starts.started == 3
+    assert scheduler.actors.started == 3
 
 
 @told
@@ -359,13 +359,13 @@ async def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_
     small = [f"small {number}" for number in range(4)]
     for name in small:
         await scheduler.acquire(name, "a", bytes_(40))
-    assert scheduler.starts.started == 4
-    assert [len(device.running) for device in scheduler._devices] == [2, 2]
+    assert scheduler.actors.started == 4
+    assert [len(device.running) for device in scheduler._pool.devices] == [2, 2]
     alone = asyncio.create_task(scheduler.acquire("alone", "a", ALONE))
     await settled()
     late = [asyncio.create_task(scheduler.acquire(f"late {n}", "a", bytes_(40))) for n in "12"]
     await settled()
-    held = [device for device in scheduler._devices if device in scheduler._line[0].holds]
+    held = [device for device in scheduler._pool.devices if device in scheduler._line[0].holds]
     on_it = [slot.trial_id for device in held for slot in device.slots]
     others = [name for name in small if name not in on_it]
     scheduler.release(on_it[0] or "", 5)
@@ -398,10 +398,10 @@ async def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_ho
     trials = [(f"one {number}", ResourceRequest()) for number in range(20)]
     trials.insert(6, ("four", ResourceRequest(workers=4)))
     await asyncio.gather(*[run(name, need) for name, need in trials])
-    assert order.index("four") <= 6 + PASSED_OVER_AT_MOST
+    assert order.index("four") <= 6 + MAX_SKIPS
     await settled()
     assert scheduler.counts() == (4, 0, 0)
-    assert len(scheduler.starts.worker_groups) == 1
+    assert len(scheduler.actors.worker_groups) == 1
 
 
 @told
@@ -418,11 +418,11 @@ async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_ta
     await settled()
     assert not second.done() and not last.done()
     assert scheduler.running() == 2
-    before = scheduler.starts.started
+    before = scheduler.actors.started
     scheduler.release("gang")
     await settled()
     assert second.done() and not last.done()
-    assert scheduler.starts.started == before
+    assert scheduler.actors.started == before
     scheduler.release("second")
     await settled()
     assert last.done()
@@ -438,7 +438,7 @@ async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
     await settled()
     for name in ("one", "two", "three"):
         await scheduler.acquire(name, "a")
-    scheduler.starts.stuck = True  # Ray has no room for another one
+    scheduler.actors.stuck = True  # Ray has no room for another one
     scheduler.replace("three")
     waiting = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=2)))
     scheduler.release("one")
@@ -446,7 +446,7 @@ async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
     await waiting
     await settled()
     assert scheduler.counts() == (1, 0, 0)  # the gang
-    scheduler.starts.stuck = False
+    scheduler.actors.stuck = False
     scheduler.release("gang")
     await settled()
     assert scheduler.counts() == (3, 0, 0)
@@ -459,7 +459,7 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
     await settled()
     for name in ("one", "two", "three", trial_id):
         await scheduler.acquire(name, "a")
-    scheduler.starts.stuck = True
+    scheduler.actors.stuck = True
     scheduler.replace(trial_id)
     return scheduler
 
@@ -468,7 +468,7 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
 async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.2)
+    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.2)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
     worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
@@ -480,27 +480,27 @@ async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs
     assert not small.done() and not smaller.done()  # another host may still come in its place
     await asyncio.gather(small, smaller)
     assert not worker_group.done()
-    (trouble,) = scheduler.status().troubles
-    assert "A trial of 4 workers waits" in trouble
-    scheduler.starts.stuck = False
+    (problem,) = scheduler.status().problems
+    assert "A trial of 4 workers waits" in problem
+    scheduler.actors.stuck = False
     scheduler.release("small")
     scheduler.release("smaller")
     await worker_group
-    assert scheduler.status().troubles == ()
+    assert scheduler.status().problems == ()
 
 
 @told
 async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
     await asyncio.sleep(0.05)
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
     scheduler.release("one")
     scheduler.release("two")
     await smaller
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 60)
+    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 60)
     worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
     small = asyncio.create_task(scheduler.acquire("small", "a"))
     await settled()
@@ -543,23 +543,23 @@ async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -
 async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_A_HOST_IS_EXPECTED", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
     for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
     await scheduler.acquire("gang", "a", ResourceRequest(workers=3))
-    scheduler._dead_nodes = {"node 2"}
-    scheduler.starts.stuck = True
+    scheduler._groups.dead_nodes = {"node 2"}
+    scheduler.actors.stuck = True
     scheduler.replace("gang")
     again = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=3)))
     await asyncio.sleep(0.05)
     assert not again.done()
     smaller = asyncio.create_task(scheduler.acquire("other", "a", ResourceRequest(workers=2)))
-    scheduler.starts.stuck = False
-    scheduler._start_host()
-    scheduler._start_host()
+    scheduler.actors.stuck = False
+    scheduler._pool.start_host()
+    scheduler._pool.start_host()
     await smaller
     assert not again.done()
 
@@ -574,14 +574,14 @@ async def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_calle
     for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
     worker_group = await scheduler.acquire("gang", "a", ResourceRequest(workers=2))
-    scheduler._leave_dead_places()
+    scheduler._groups.leave_dead_nodes()
     await settled()
-    assert scheduler.starts.recalled == []
-    scheduler._dead_nodes = {"node 1"}
+    assert scheduler.actors.recalled == []
+    scheduler._groups.dead_nodes = {"node 1"}
     for _ in range(2):
-        scheduler._leave_dead_places()
+        scheduler._groups.leave_dead_nodes()
         await settled()
-    assert scheduler.starts.recalled == [worker_group]
+    assert scheduler.actors.recalled == [worker_group]
 
 
 @told
@@ -591,7 +591,7 @@ async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once()
     await settled()
     for name in ("one", "two", "three"):
         await scheduler.acquire(name, "a")
-    scheduler.starts.stuck = True
+    scheduler.actors.stuck = True
     worker_groups = [
         asyncio.create_task(scheduler.acquire(name, "a", ResourceRequest(workers=1)))
         for name in "ab"
@@ -599,10 +599,10 @@ async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once()
     await settled()
     scheduler.replace("three")
     for slot in scheduler._up():  # both at once
-        scheduler._set_free(slot)
+        scheduler._free(slot)
     scheduler._serve()
     await asyncio.gather(*worker_groups)
-    scheduler.starts.stuck = False
+    scheduler.actors.stuck = False
     scheduler.release("a")
     scheduler.release("b")
     await settled()
@@ -610,14 +610,14 @@ async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once()
 
 
 def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to_be_alone() -> None:
-    starts = HostStarts(HostShape(1, 0, 2), SharingPolicy(), {})
+    actors = HostActors(HostShape(1, 0, 2), SharingPolicy(), {})
     for device, exclusive, alone in (
         (Device(), False, True),
         (Device(is_node=True), False, False),
         (Device(is_node=True), True, True),
     ):
         slot = Slot(device)
-        starts.lend(slot, "gang", ResourceRequest(5, exclusive=exclusive, workers=2))
+        actors.reserve_for_worker(slot, "gang", ResourceRequest(5, exclusive=exclusive, workers=2))
         assert slot.trial_id == "gang" and slot.need == ResourceRequest(5, exclusive=alone)
 
 
@@ -632,7 +632,7 @@ async def test_a_trial_is_told_its_share_and_one_of_unknown_size_has_the_gpu_alo
     assert not waiting.done()
     scheduler.release("one")
     await waiting
-    assert scheduler.starts.shares == [share, None]
+    assert scheduler.actors.shares == [share, None]
 
 
 @told
@@ -640,13 +640,13 @@ async def test_a_host_that_can_not_be_started_beside_another_leaves_the_trial_wa
     scheduler = shared_gpus(1)
     await scheduler.open()
     await scheduler.acquire("one", "a", bytes_(30))
-    scheduler.starts.failures = [RuntimeError("no room for a context")]
+    scheduler.actors.failures = [RuntimeError("no room for a context")]
     waiting = asyncio.create_task(scheduler.acquire("two", "a", bytes_(30)))
     await settled()
     assert not waiting.done()
-    (trouble,) = scheduler.status().troubles
-    assert "no room for a context" in trouble and "1 are left" in trouble
-    assert scheduler.status().troubles == ()
+    (problem,) = scheduler.status().problems
+    assert "no room for a context" in problem and "1 are left" in problem
+    assert scheduler.status().problems == ()
     scheduler.release("one")
     await waiting
 
@@ -659,14 +659,14 @@ async def test_a_shared_gpu_keeps_its_other_host_when_one_dies_and_is_given_up_w
     await scheduler.open()
     for name in ("one", "two"):
         await scheduler.acquire(name, "a", bytes_(30))
-    (device,) = scheduler._devices
+    (device,) = scheduler._pool.devices
     scheduler.replace("one")
     await settled()
-    assert (scheduler.starts.started, scheduler._devices) == (2, [device])
+    assert (scheduler.actors.started, scheduler._pool.devices) == (2, [device])
     scheduler.replace("two")
     await settled()
-    assert scheduler.starts.started == 3
-    assert scheduler._devices != [device]
+    assert scheduler.actors.started == 3
+    assert scheduler._pool.devices != [device]
 
 
 @told
@@ -704,9 +704,9 @@ async def test_lost_capacity_is_said_once_with_the_reason() -> None:
     scheduler.broken = True
     scheduler.replace("one")
     await settled()
-    (trouble,) = scheduler.status().troubles
-    assert "no accelerator" in trouble and "1 are left" in trouble
-    assert scheduler.status().troubles == ()
+    (problem,) = scheduler.status().problems
+    assert "no accelerator" in problem and "1 are left" in problem
+    assert scheduler.status().problems == ()
 
 
 @told
@@ -722,13 +722,13 @@ async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again
         return set()
 
     monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", look)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.SECONDS_BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr("orchestrator.cluster.host_scheduler.NODE_POLL_SECONDS", 0.001)
     scheduler = hosts(1)
     await scheduler.open()
     while len(looks) < 5:
         await asyncio.sleep(0.01)
-    (trouble,) = scheduler.status().troubles
-    assert "the head node is busy" in trouble
+    (problem,) = scheduler.status().problems
+    assert "the head node is busy" in problem
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
 from orchestrator.cluster.placement import (
-    PASSED_OVER_AT_MOST,
+    MAX_SKIPS,
     Availability,
     Placement,
     QueueEntry,
@@ -188,7 +188,7 @@ def test_a_base_goes_before_the_line_only_so_often() -> None:
         assert found is not None
         order.append(found[0].trial_id)
         waiting.remove(found[0])
-    assert order.index("first") == PASSED_OVER_AT_MOST
+    assert order.index("first") == MAX_SKIPS
 
 
 def worker_group(workers: int, share_bytes: int = 50) -> ResourceRequest:

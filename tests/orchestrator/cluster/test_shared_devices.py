@@ -10,9 +10,8 @@ import pytest
 import ray
 
 from orchestrator.cluster.devices import ResourceRequest
-from orchestrator.cluster.host_pool import SharingPolicy
 from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.host_shape import HostShape, SharingPolicy
 from tests.orchestrator.tiny_sweep import REPOSITORY
 
 pytestmark = pytest.mark.slow

@@ -17,10 +17,10 @@ import pytest
 import ray
 
 from orchestrator.cluster.devices import Device, ResourceRequest
-from orchestrator.cluster.host_pool import HostStarts
+from orchestrator.cluster.host_actors import HostActors
 from orchestrator.cluster.host_scheduler import HostScheduler
 from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.placement import PASSED_OVER_AT_MOST
+from orchestrator.cluster.placement import MAX_SKIPS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
 from tests.orchestrator.execution.test_tune_trial import open_proxy
@@ -45,7 +45,7 @@ class LightHost:
     def held_bytes(self) -> int:
         return 0
 
-    def take_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
+    def set_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
         assert not device_shared
 
     def until_death(self) -> None:
@@ -57,15 +57,15 @@ class LightHost:
         return str(gpu)
 
 
-class LightStarts(HostStarts):
+class LightActors(HostActors):
     def _actor(self, device: Device) -> Any:
         options = {"num_cpus": self.shape.cpus, "num_gpus": self.shape.gpus, "max_concurrency": 4}
         return ray.remote(LightHost).options(**options).remote()
 
 
 class LightAdmission(HostScheduler):
-    def _host_starts(self) -> HostStarts:
-        return LightStarts(self.shape, self.sharing, self.provenance)
+    def _host_actors(self) -> HostActors:
+        return LightActors(self.shape, self.sharing, self.provenance)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_trial_on_four_gpus_starts_before_twenty_small_ones_are_done(
         event = ended.result(timeout=240)
     print(f"the large trial was number {began.index('large') + 1} of {SMALL + 1}")
     assert event["kind"] == "finished"
-    assert began.index("large") <= PLACE + GPUS + PASSED_OVER_AT_MOST
+    assert began.index("large") <= PLACE + GPUS + MAX_SKIPS
     assert free_gpus == [0]
     assert set(gpus) == {"0", "1", "2", "3"}
     until(lambda: ray.get(scheduler.counts.remote()) == (GPUS, 0, 0))

@@ -57,7 +57,7 @@ def test_one_that_ends_while_its_workers_wait_for_their_devices_asks_for_them_no
     time.sleep(12)  # Ray Train has given up once, and begun anew
     until(lambda: states().count("PENDING") == 2)
     abandoned.abandon.remote()
-    ray.get(recalled.wait_no_longer.remote(), timeout=60)
+    ray.get(recalled.cancel_unless_started.remote(), timeout=60)
     assert ray.get(begun[1]) == Interruption()
     with pytest.raises(ActorDiedError):
         ray.get(begun[0], timeout=60)

@@ -35,12 +35,24 @@ def test_without_git_the_commit_is_unknown(
     assert "git_dirty" not in facts
 
 
+def test_a_repository_around_an_installed_package_is_not_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "site-packages"
+    (installed / "orchestrator").mkdir(parents=True)
+    (installed / "orchestrator" / "__init__.py").touch()
+    (tmp_path / ".gitignore").write_text("site-packages/\n")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "ROOT", installed)
+    assert driver_provenance()["git_commit"] == "unknown"
+
+
 def test_the_code_s_digest_tells_of_a_file_s_name_and_content(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        provenance, "__file__", str(tmp_path / "orchestrator" / "runs" / "provenance.py")
-    )
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     one, other = tmp_path / "trainables" / "one.py", tmp_path / "trainables" / "other.py"
     one.parent.mkdir()
     one.write_text("x = 1")

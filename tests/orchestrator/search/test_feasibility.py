@@ -180,7 +180,7 @@ def knobs(**given: Any) -> dict[str, Any]:
 
 def test_a_refusal_rules_out_what_needs_at_least_as_much() -> None:
     fitting = FeasibilityModel(["batch_size", "rank"])
-    fitting.learn("small", knobs(batch_size=4), fits=False)
+    fitting.update("small", knobs(batch_size=4), fits=False)
     assert fitting.rules_out(knobs(batch_size=8, learning_rate=0.5)) == "small"
     assert fitting.rules_out(knobs(batch_size=2)) is None
     assert fitting.rules_out(knobs(batch_size=8, model="b")) is None
@@ -190,9 +190,9 @@ def test_a_refusal_that_a_larger_success_contradicts_rules_out_nothing() -> None
     """Somebody else may have had the memory at that time."""
     fitting = FeasibilityModel(["batch_size", "rank"])
     for place in range(20):
-        fitting.learn(str(place), knobs(model="b", batch_size=64 + place), fits=False)
-    fitting.learn("unlucky", knobs(batch_size=4), fits=False)
-    fitting.learn("large", knobs(batch_size=8), fits=True)
+        fitting.update(str(place), knobs(model="b", batch_size=64 + place), fits=False)
+    fitting.update("unlucky", knobs(batch_size=4), fits=False)
+    fitting.update("large", knobs(batch_size=8), fits=True)
     assert fitting.rules_out(knobs(batch_size=4, alpha=1)) is None
     assert fitting.rules_out(knobs(model="b", batch_size=99)) is not None
 
@@ -200,8 +200,8 @@ def test_a_refusal_that_a_larger_success_contradicts_rules_out_nothing() -> None
 def test_the_last_word_on_a_trial_counts() -> None:
     fitting = FeasibilityModel(["batch_size"])
     before = fitting.fit_probability(knobs(batch_size=4))
-    fitting.learn("one", knobs(batch_size=4), fits=True)
-    fitting.learn("one", knobs(batch_size=4), fits=False)
+    fitting.update("one", knobs(batch_size=4), fits=True)
+    fitting.update("one", knobs(batch_size=4), fits=False)
     assert fitting.rules_out(knobs(batch_size=4)) == "one"
     assert fitting.fit_probability(knobs(batch_size=4)) < before
 
@@ -209,7 +209,7 @@ def test_the_last_word_on_a_trial_counts() -> None:
 def test_what_needs_less_than_a_success_fits_almost_surely() -> None:
     fitting = FeasibilityModel(["batch_size", "sequence_length"])
     assert fitting.fit_probability(knobs(batch_size=2)) == pytest.approx(0.5)
-    fitting.learn("large", knobs(batch_size=8), fits=True)
+    fitting.update("large", knobs(batch_size=8), fits=True)
     assert fitting.fit_probability(knobs(batch_size=2)) > 0.9
 
 
@@ -221,7 +221,7 @@ def test_an_interaction_of_knobs_is_learnt() -> None:
         if cell not in unseen:
             model, quantization, optimizer = cell
             seen = knobs(model=model, quantization=quantization, optimizer=optimizer)
-            fitting.learn(str(place), seen, fits=(model == "a") == (quantization == "none"))
+            fitting.update(str(place), seen, fits=(model == "a") == (quantization == "none"))
     assert fitting.fit_probability(knobs(model="b", quantization="nf4", optimizer="sgd")) > 0.7
     assert fitting.fit_probability(knobs(model="a", quantization="nf4", optimizer="sgd")) < 0.3
 
@@ -230,12 +230,12 @@ def test_only_a_share_of_launches_is_risked_once_enough_were_refused() -> None:
     fitting = FeasibilityModel(["model"])
     assert fitting.is_worth_trying(0.01)
     for place in range(FREE_REFUSALS):
-        fitting.learn(str(place), knobs(model=f"m{place}"), fits=False)
+        fitting.update(str(place), knobs(model=f"m{place}"), fits=False)
     assert not fitting.is_worth_trying(0.1)
     assert fitting.is_worth_trying(0.5)
     fitting.launched("risky", knobs(model="another"))
     assert not fitting.is_worth_trying(0.5)
     for place in range(20):
         fitting.launched(f"good {place}", knobs(model="good"))
-        fitting.learn(f"good {place}", knobs(model="good"), fits=True)
+        fitting.update(f"good {place}", knobs(model="good"), fits=True)
     assert fitting.is_worth_trying(0.5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.config.sections import SchedulerConfig, rungs
-from orchestrator.search.schedulers import SCHEDULERS, Stratified, bracket_of, judged
+from orchestrator.search.schedulers import SCHEDULERS, Stratified, bracket_of, rung_results
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec.events import Event
 
@@ -106,7 +106,7 @@ def test_a_replay_decides_as_if_it_had_lived_through_it(
         ]
         results = [
             {**result, "objective": values[name][1]}
-            for result in judged(events, OBJECTIVES["em_acc"])
+            for result in rung_results(events, OBJECTIVES["em_acc"])
         ]
         replayed.replay(str(name), values[name][0], results)
     for name, units in steps[cut:]:
@@ -190,4 +190,4 @@ def test_without_early_stopping_nothing_is_stopped() -> None:
 
 def test_only_rungs_are_judged() -> None:
     events = [Event("progress", 1, 4, {"train_loss": 1.0}), rung(0.5, units=16, fraction=0.25)]
-    assert [result["units"] for result in judged(events, OBJECTIVES["em_acc"])] == [16]
+    assert [result["units"] for result in rung_results(events, OBJECTIVES["em_acc"])] == [16]

@@ -287,7 +287,7 @@ def test_the_command_answers_with_nothing_but_lines() -> None:
     workload = {"batch_size": 2, "sequence_length": 96}
     request = {"config": SMALL, "knobs": configuration(quantization="int8"), "workload": workload}
     lines = "".join(json.dumps({"id": name, **request}) + "\n" for name in "ab")
-    command = [sys.executable, "-m", "trainables.simulation.estimate"]
+    command = [sys.executable, "-m", "trainables.simulation.service"]
     done = subprocess.run(
         command, input=lines, capture_output=True, text=True, check=True, cwd=REPOSITORY
     )

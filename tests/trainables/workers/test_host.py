@@ -248,14 +248,14 @@ def test_what_does_not_fit_a_share_is_told_with_the_share(
         yield
 
     for share, reason in ((3 << 30, "its share of the device, 3.00 GiB (MemoryError"), (None, "")):
-        host.take_share(share, device_shared=True)
+        host.set_share(share, device_shared=True)
         running(host, too_much(), tmp_path)
         failure = host.next()
         assert isinstance(failure, Failure)
         assert failure.infeasible
         assert failure.share_bytes == share
         assert reason in failure.reason
-    host.take_share(None, device_shared=False)
+    host.set_share(None, device_shared=False)
 
 
 def test_a_host_says_what_it_holds_and_can_give_it_up(
@@ -276,7 +276,7 @@ def test_a_trial_is_told_whether_it_shares_its_device(
     host: HostProcess, tiny_llama: Path, tmp_path: Path
 ) -> None:
     for shared in (True, False):
-        host.take_share(None, device_shared=shared)
+        host.set_share(None, device_shared=shared)
         host._folder = prepared(make_spec(tiny_llama, rank=3), tmp_path)
         assert host._trial().device_shared is shared
 
