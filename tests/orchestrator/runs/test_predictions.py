@@ -9,6 +9,7 @@ import pytest
 from orchestrator.runs.predictions import (
     PredictionReader,
     Predictions,
+    Row,
     read_predictions,
     shared_ids,
 )
@@ -75,7 +76,11 @@ def test_a_file_is_read_once_and_equal_columns_are_kept_once(run: RunFolder) -> 
 
 
 def test_a_row_that_lacks_a_key_has_none_in_its_column() -> None:
-    rows = [{"id": 1, "em_acc": 1, "kind": "sum"}, {"id": 2, "gold": "yes"}, {"gold": 3, "id": 3}]
+    rows: list[Row] = [
+        {"id": 1, "em_acc": 1, "kind": "sum"},
+        {"id": 2, "gold": "yes"},
+        {"gold": 3, "id": 3},
+    ]
     found = Predictions.of_rows(rows)
     assert found.ids == ("1", "2", "3")
     assert found.column("kind") == ("sum", None, None) and found.column("gold") == (None, "yes", 3)
