@@ -16,7 +16,7 @@ _NUMBERS = ("pid", "taken", "heartbeat", "monotonic")
 
 def read_lease(file: Path) -> dict[str, Any] | None:
     """What the lease says, or None if there is none (or it is half written or damaged)."""
-    return parsed(_content(file))
+    return parsed(lease_content(file))
 
 
 def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def this_place() -> dict[str, str]:
     return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
 
 
-def _content(file: Path) -> bytes | None:
+def lease_content(file: Path) -> bytes | None:
+    """The bytes of a lease's file; None if there is none."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
