@@ -14,7 +14,8 @@ from typing import Any
 
 from orchestrator.analysis.costs import has_device_alone
 from orchestrator.runs.trial_result import TrialResult
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS, step_examples
 
 SPEED = "examples_per_second"
 MEMORY = "train_peak_memory_bytes"
@@ -22,15 +23,6 @@ CONFIDENCE = 0.95
 ASSUMED_NOISE = 0.05  # of a speed, where no batch size was tried twice
 
 _BATCH = ("batch_size", "gradient_accumulation", "effective_batch_size")
-_WITHOUT_EFFECT = (  # on speed and memory
-    "seed",
-    "alpha",
-    "learning_rate",
-    "schedule",
-    "warmup",
-    "weight_decay",
-    "max_gradient_norm",
-)
 
 
 @dataclass(frozen=True)
@@ -134,8 +126,14 @@ def studies(results: Iterable[TrialResult]) -> list[Study]:
 
 
 def _fixed(knobs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    varied = (*_BATCH, *_WITHOUT_EFFECT)
-    return tuple((name, str(value)) for name, value in knobs.items() if name not in varied)
+    return tuple((name, str(value)) for name, value in knobs.items() if _is_fixed(name))
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether the trials of a study agree in the knob: speed or memory depends on it, and it is no
+    part of the batch."""
+    row = KNOBS.get(name)
+    return name not in _BATCH and (row is None or row.affects_speed or not row.memory.is_none)
 
 
 def _studies(items: Sequence[TrialResult]) -> list[Study]:

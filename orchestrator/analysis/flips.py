@@ -1,8 +1,8 @@
-"""Flips: the questions that quantization answers otherwise, all else equal.
+"""Flips: the questions that are right with and wrong without quantization, or the reverse.
 
-Two results are a pair if all that decides them is equal but their quantization and what only a
-quantization reads. Only finished ones are compared: on the whole selection split, on the questions
-that both answered. LIGHT.
+Two results are a pair if all that decides them is equal but their quantization and the knobs that
+only some quantizations read. Only finished ones are compared, on the questions of the selection
+split that both answered.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Literal
 
-from orchestrator.analysis.significance import Comparison, Outcomes, compare
+from orchestrator.analysis.significance import Comparison, compare
 from orchestrator.runs.predictions import PredictionReader, Predictions, Row, shared_ids
 from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
+from trainables.spec.metric import MetricSpec
 from trainables.spec.quantization import QUANTIZATIONS
 
 REFERENCE = "none"
@@ -81,12 +82,15 @@ class Pair:
 
 
 def pairs(
-    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: str = "em_acc"
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: MetricSpec | None
 ) -> list[Pair]:
     """Every pair of finished results: trained ones first, then baselines.
 
-    They are compared on the selection split; those without a question in common are no pair.
+    They are compared on the selection split; those without a question in common are no pair. A
+    question is right or wrong by `metric` (`TaskMetrics.verdict`); without one there is no pair.
     """
+    if metric is None:
+        return []
     finished = [item for item in results if item.finished and (item.is_trial or item.is_baseline)]
     apart = {*quantization_knobs(), "model", "prompt"}
     keys = [_all_else(item, apart) for item in finished]
@@ -123,27 +127,31 @@ def _all_else(item: TrialResult, apart: Collection[str]) -> str:
 
 
 def _pair(
-    reference: TrialResult, quantized: TrialResult, predictions: PredictionReader, metric: str
+    reference: TrialResult,
+    quantized: TrialResult,
+    predictions: PredictionReader,
+    metric: MetricSpec,
 ) -> Pair | None:
-    new, old = (predictions(item).measured(metric) for item in (quantized, reference))
+    new, old = predictions(quantized), predictions(reference)
     try:
-        comparison = compare(Outcomes.of(new, metric), Outcomes.of(old, metric))
+        comparison = compare(new, old, metric=metric)
     except ValueError:  # no question in common
         return None
+    key = metric.per_question_key
+    new, old = new.measured(key), old.measured(key)
     common = shared_ids([new.ids, old.ids])
     new, old = new.at(common), old.at(common)
-    kinds, flips = _kinds(old, new, metric), _flips(old, new, metric)
-    return Pair(reference, quantized, comparison, kinds, flips)
+    return Pair(reference, quantized, comparison, _kinds(old, new, key), _flips(old, new, key))
 
 
-def _kinds(old: Predictions, new: Predictions, metric: str) -> tuple[KindCount, ...]:
+def _kinds(old: Predictions, new: Predictions, key: str) -> tuple[KindCount, ...]:
     """Of the same questions in the same order."""
-    right_before, right_after = (map(bool, item.column(metric)) for item in (old, new))
+    right_before, right_after = (map(bool, item.column(key)) for item in (old, new))
     counts = Counter(zip(map(_kind, old.column("kind")), right_before, right_after, strict=True))
     return tuple(
         KindCount(
             kind,
-            questions=sum(count for key, count in counts.items() if key[0] == kind),
+            questions=sum(count for found, count in counts.items() if found[0] == kind),
             both=counts[kind, True, True],
             lost=counts[kind, True, False],
             gained=counts[kind, False, True],
@@ -152,16 +160,16 @@ def _kinds(old: Predictions, new: Predictions, metric: str) -> tuple[KindCount, 
     )
 
 
-def _flips(old: Predictions, new: Predictions, metric: str) -> tuple[Flip, ...]:
-    before, after = old.column(metric), new.column(metric)
+def _flips(old: Predictions, new: Predictions, key: str) -> tuple[Flip, ...]:
+    before, after = old.column(key), new.column(key)
     return tuple(
-        _flip(old.row(place), new.row(place), metric)
+        _flip(old.row(place), new.row(place), key)
         for place, (one, other) in enumerate(zip(before, after, strict=True))
         if bool(one) != bool(other)
     )
 
 
-def _flip(old: Row, new: Row, metric: str) -> Flip:
+def _flip(old: Row, new: Row, key: str) -> Flip:
     return Flip(
         id=str(new["id"]),
         kind=_kind(old.get("kind")),
@@ -169,7 +177,7 @@ def _flip(old: Row, new: Row, metric: str) -> Flip:
         gold=str(new.get("gold", "")),
         reference_answer=str(old.get("prediction", "")),
         answer=str(new.get("prediction", "")),
-        direction="lost" if old[metric] else "gained",
+        direction="lost" if old[key] else "gained",
     )
 
 

@@ -30,7 +30,9 @@ SPACE: Mapping[str, Any] = {
     "space": {
         "model": MODEL,
         "quantization": "none",
-        "method": [{"lora": {"rank": 2, "alpha": 4, "learning_rate": 1.0e-3}}],
+        "rank": 2,
+        "alpha": 4,
+        "learning_rate": 1.0e-3,
         "batch_size": 4,
         "prompt": "statements",
         "sequence_length": 128,
@@ -126,10 +128,8 @@ def _config() -> SweepConfig:
 
 
 def _configuration() -> dict[str, Any]:
-    """The space's only one, flat, as a searcher gives it."""
-    space = dict(SPACE["space"])
-    ((method, own),) = space.pop("method")[0].items()
-    return {**space, "method": method, **own}
+    """The space's only one, as a searcher gives it."""
+    return dict(SPACE["space"])
 
 
 def _end(hosts: Iterable[Any]) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from orchestrator.cluster.session import Cluster
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives_of
 from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock
 from orchestrator.runs.ledger import Ledger, TrialRecord
@@ -16,8 +16,7 @@ from orchestrator.search.schedulers import rung_results
 from orchestrator.search.trial_queue import TrialQueue
 from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event
-
-OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
+from trainables.spec.knobs import base_knobs
 
 
 class SweepObserver(Protocol):
@@ -49,7 +48,7 @@ def look_ahead(sweep: Sweep) -> int:
 
     None where all trials share one base: then each suggestion is best made as late as it can be.
     """
-    bases = surviving(sweep.config.space, sweep.config.exclude, OF_A_BASE)
+    bases = surviving(sweep.config.space, sweep.config.exclude, ["model", *base_knobs()])
     return max(2, sweep.cluster.shape.count // 2) if len(list(islice(bases, 2))) > 1 else 0
 
 
@@ -65,6 +64,6 @@ def replay_events(
 ) -> None:
     """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""
     compared_in = stratum(config, record)
-    results = rung_results(history, OBJECTIVES[config.objective])
+    results = rung_results(history, objectives_of(config)[0])
     if compared_in is not None and results:
         scheduler.replay(record.trial_id, compared_in, results)

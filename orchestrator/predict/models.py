@@ -1,7 +1,7 @@
-"""The models that are asked together: from trial folders, runs and models that a user names. LIGHT.
+"""The models that are asked together: from trial folders, runs and models that a user names.
 
-Every trial brings the untrained base that it was made from. A plain model is asked as the first
-trial's base is: the same task, data and prompt.
+With every trial the untrained base from which it was made is asked. A plain model is asked as the
+base of the first trial is: with the same task, data and prompt.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.sources import find_model
-from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.results import open_run, read_metrics, read_trials
 from orchestrator.runs.trial_label import model_name, trial_label
-from orchestrator.runs.trial_result import objective, ranked
+from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
-from trainables.spec.knobs import canonical
+from trainables.spec.knobs import untrained_knobs
 from trainables.spec.states import BASELINE, FINISHED
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.bucket_store import open_store
@@ -26,8 +26,7 @@ from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
 
-BASE, MODEL = "base", "model"
-KINDS = {"lora": "LoRA", "full": "full", "untrained": BASE}  # by method
+MODEL = "model"  # the kind of a plain one; a trial's is the title of its method
 _SHOWN = 4  # trials of a run, in a message
 
 
@@ -45,29 +44,33 @@ class ModelUnderTest:
 
     @property
     def kind(self) -> str:
-        return MODEL if self.is_plain else KINDS[str(self.spec.knobs["method"])]
+        return MODEL if self.is_plain else self.spec.method.title
 
     @property
     def name(self) -> str:
         """What the user finds it by: a trial's id, or the model's name."""
-        if self.kind in (BASE, MODEL):
+        if not self.is_trained:
             return model_name({"model": self.spec.model_source or self.spec.knobs["model"]})
         return "" if self.folder is None else self.folder.trial_id
 
     @property
     def label(self) -> str:
         knobs = self.spec.knobs
-        if self.kind in (BASE, MODEL):
-            return trial_label({**knobs, "method": "lora", "model": self.name})
+        if not self.is_trained:
+            return trial_label({**knobs, "model": self.name}, with_method=False)
         return trial_label(knobs)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a trial has trained it; else it is a base or a plain model."""
+        return self.spec.method.trains
 
     @property
     def trained(self) -> Path | None:
         """Where what was trained lies; None for a model as it is."""
-        if self.folder is None or self.kind in (BASE, MODEL):
+        if self.folder is None or not self.is_trained:
             return None
-        whole = self.spec.knobs["method"] == "full"
-        return self.folder.model_folder if whole else self.folder.adapter_folder
+        return self.folder.trained_folder(self.spec)
 
     @property
     def threads(self) -> int | None:
@@ -189,7 +192,7 @@ def _checked(folder: TrialFolder, name: str) -> ModelUnderTest:
 
 
 def _best(run: RunFolder, name: str) -> ModelUnderTest:
-    results = ranked(read_trials(run), objective(read_config(run)[0]))
+    results = ranked(read_trials(run), read_metrics(run).ranking)
     for result in results:
         folder = _absolute(result.folder)
         try:
@@ -237,7 +240,7 @@ def _missing(folder: TrialFolder, spec: TrialSpec) -> str | None:
     except StorageError as error:
         return str(error)
     damaged = folder.damaged_adapter()
-    place = folder.model_folder if spec.knobs["method"] == "full" else folder.adapter_folder
+    place = folder.trained_folder(spec)
     if damaged or not place.is_dir():
         return f"{damaged[0] if damaged else place} is damaged or gone; don't use it."
     return None
@@ -272,7 +275,7 @@ def _data(spec: TrialSpec) -> Any:
 
 
 def _with_base(trial: ModelUnderTest, with_bases: bool) -> list[ModelUnderTest]:
-    if not with_bases or trial.kind == BASE:
+    if not with_bases or not trial.is_trained:
         return [trial]
     return [_base_of(trial), trial]
 
@@ -287,7 +290,7 @@ def _base_of(trial: ModelUnderTest) -> ModelUnderTest:
 def untrained(spec: TrialSpec, **knobs: Any) -> TrialSpec:
     """The baseline on the same task and prompt, with as much context as the trial had."""
     budget = Budget(0, spec.budget.eval_examples, (1.0,))
-    given = canonical({**spec.knobs, **knobs, "method": "untrained"})
+    given = untrained_knobs({**spec.knobs, **knobs})
     return replace(spec, role="baseline", knobs=given, budget=budget)
 
 

@@ -23,7 +23,8 @@ from orchestrator.space.tree import (
 )
 from trainables.errors import InputError
 from trainables.spec import knobs
-from trainables.spec.knobs import AUTO, KNOBS
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS
 
 _CELL = ("model", "quantization", "method")
 

@@ -1,6 +1,6 @@
-"""One suite over every object store: a bucket of S3 (moto's server), obstore's memory.
+"""The contract of every object store: an S3 bucket (moto's server), obstore's memory store.
 
-Google Cloud is reached by the same class of obstore as S3; no server for it is at hand here.
+Google Cloud is accessed by the same class as S3; no local server for it is available.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def test_a_server_that_is_away_is_a_storage_error(monkeypatch: pytest.MonkeyPatc
 def test_nobody_notices_a_server_that_is_overloaded_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ten repetitions, obstore's own bound, are over within eight seconds."""
+    """obstore's own limit, ten repetitions, is reached within eight seconds."""
     with s3_server(busy_seconds=15) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -264,7 +264,7 @@ def test_no_key_leads_elsewhere_or_is_hidden_from_a_listing(store: ObjectStore, 
 
 
 def at_once(do: Callable[[bytes], Tag | None]) -> list[Tag | None]:
-    """What each of many was told that did it with a content of its own, its number."""
+    """Calls `do` from RACERS threads at once, each with its number; returns the results."""
     barrier = threading.Barrier(RACERS)
 
     def one(number: int) -> Tag | None:

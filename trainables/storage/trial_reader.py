@@ -45,6 +45,10 @@ class TrialReader(TrialFiles):
             raise DamagedError(f"damaged: it is the spec of trial {spec.trial_id}")
         return spec, suggestion
 
+    def trained_folder(self, spec: TrialSpec) -> Path:
+        """What the method of the trial, whose spec this is, saves: an adapter or a whole model."""
+        return self.model_folder if spec.method.saves_model else self.adapter_folder
+
     def summary(self) -> Json | None:
         return self._read_or_none(self.summary_file)
 

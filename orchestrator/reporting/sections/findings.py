@@ -14,55 +14,68 @@ from orchestrator.analysis.importance import (
     knob_verdicts,
 )
 from orchestrator.analysis.significance import (
+    MCNEMAR,
+    PAIRED_T,
     Comparison,
-    Outcomes,
     any_difference,
     compare_with_best,
 )
-from orchestrator.formatting import format_p_value, title
+from orchestrator.formatting import difference_unit, format_p_value, format_signed
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.reporting.sections.headline import comparison_text, value_text
+from orchestrator.reporting.sections.headline import (
+    comparison_text,
+    no_common_values,
+    value_text,
+)
 from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 SIGNIFICANT = 0.05
 TIES_NAMED = 8
 
 
 def differences(
-    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: str = "em_acc"
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: MetricSpec
 ) -> Section:
-    """Whether the finished trials differ on the selection split; if not, their order by loss.
+    """Whether the finished trials differ in the metric on the selection split.
 
-    The sentence 'no difference in EmAcc found' stands here when they do not.
+    If not, it says 'no difference in ... found' and gives their order by eval loss.
     """
     heading = "Do the finished trials differ?"
     order = ranked(results, metric)
     if len(order) < 2:
         text = "Fewer than two trials have finished: there is nothing to compare."
         return Section(heading, [Paragraph(text)])
-    answers = [Outcomes.of(predictions(item), metric) for item in order]
-    p_value = any_difference(answers)
+    answers = [predictions(item) for item in order]
+    p_value = any_difference(answers, metric=metric)
     if p_value is None:
-        return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
+        why = no_common_values(metric)
+        text = f"{why[0].upper()}{why[1:]}: not to be compared."
+        return Section(heading, [Paragraph(text)])
     pairs = len(order) * (len(order) - 1) // 2
-    test = "exact McNemar" if pairs == 1 else f"exact McNemar of {pairs} pairs, Bonferroni"
+    test = MCNEMAR if metric.is_share_of_questions else PAIRED_T
+    test = test if pairs == 1 else f"{test} of {pairs} pairs, Bonferroni"
     tail = f"({test}, on the selection split, {len(order)} trials, {format_p_value(p_value)})"
     if p_value >= SIGNIFICANT:
-        found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
+        found = Paragraph(f"no difference in {metric.title} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])
-    blocks: list[Block] = [Paragraph(f"Yes: {title(metric)} differs among them {tail}.")]
-    compared = compare_with_best(answers[0], answers[1:])
-    return Section(heading, [*blocks, *_next(order, compared[0]), *_ties(order[1:], compared)])
+    blocks: list[Block] = [Paragraph(f"Yes: {metric.title} differs among them {tail}.")]
+    compared = compare_with_best(answers[0], answers[1:], metric=metric)
+    if compared[0] is not None:
+        names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
+        blocks.append(Paragraph(f"{names}: {comparison_text(compared[0], metric)}."))
+    return Section(heading, [*blocks, *_ties(order[1:], compared)])
 
 
-def what_mattered(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
-    """Per knob the difference between its levels, at the first rung and at the end."""
+def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
+    """For each knob the difference between its levels, at the first rung and at the end."""
     blocks: list[Block] = []
-    for name in dict.fromkeys([metric, "eval_loss"]):
-        for item in importance(results, metric=name):
+    for metric in dict.fromkeys([metrics.ranking, EVAL_LOSS]):
+        for item in importance(results, metric=metric):
             blocks += _importance_blocks(item)
     if not blocks:
         return Section("What mattered", [Paragraph("No trial has been judged yet.")])
@@ -98,23 +111,16 @@ def provenance(results: Sequence[TrialResult]) -> Section:
     return Section("Provenance", [_values([item.provenance for item in results])])
 
 
-def _next(order: Sequence[TrialResult], comparison: Comparison | None) -> list[Block]:
-    """The best against the second."""
-    if comparison is None:  # no question in common
-        return []
-    names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
-    return [Paragraph(f"{names}: {comparison_text(comparison)}.")]
-
-
 def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) -> list[Block]:
-    """The trials that the best one is not significantly better than."""
-    pairs = zip(others, compared, strict=True)
-    ties = [item for item, found in pairs if found is not None and found.verdict == "tie"]
+    """The trials than which the best is not significantly better."""
+    found = zip(others, compared, strict=True)
+    ties = [(item, each) for item, each in found if each is not None and each.verdict == "tie"]
     if not ties:
         return []
-    names = ", ".join(f"`{item.trial_id}` ({item.label})" for item in ties[:TIES_NAMED])
+    _, one = ties[0]
+    test = "p >= 0.05" if one.comparisons == 1 else f"{one.test} with each, Holm, p >= 0.05"
+    names = ", ".join(f"`{item.trial_id}` ({item.label})" for item, _ in ties[:TIES_NAMED])
     more = f" and {len(ties) - TIES_NAMED} more" if len(ties) > TIES_NAMED else ""
-    test = "p >= 0.05" if len(others) == 1 else "exact McNemar with each, Holm, p >= 0.05"
     text = f"{len(ties)} of the {len(others)} others can't be told from the best ({test})"
     return [Paragraph(f"{text}: {names}{more}.")]
 
@@ -124,7 +130,7 @@ def _importance_blocks(item: Importance) -> list[Block]:
     seen = f"{item.trials} of {item.started} trials"
     left = "censored: the others were stopped before it or have not come so far"
     blocks: list[Block] = [
-        Paragraph(f"{title(item.metric)} at {part} ({seen}{'; ' + left if item.censored else ''}):")
+        Paragraph(f"{item.metric.title} at {part} ({seen}{'; ' + left if item.censored else ''}):")
     ]
     verdicts = knob_verdicts(item.effects)
     mattered = [knob for knob, found in verdicts.items() if found]
@@ -134,19 +140,17 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if same:
         blocks.append(Paragraph(f"{NO_DIFFERENCE.capitalize()}: {', '.join(same)}."))
     if item.effects:
-        unit = "difference" if item.metric.endswith("loss") else "points"
+        unit = difference_unit(item.metric) or "difference"
         headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
         rows = [_effect_row(effect, item.metric) for effect in item.effects]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
 
 
-def _effect_row(effect: Effect, metric: str) -> tuple[str, ...]:
-    is_loss = metric.endswith("loss")
-    scale, form = (1, "+.3f") if is_loss else (100, "+.1f")
-    reach = math.inf if is_loss else 1.0  # two shares differ by no more
+def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
+    reach = 1.0 if metric.is_percentage else math.inf  # two shares differ by no more
     numbers = [
-        format(scale * min(max(x, -reach), reach), form)
+        format_signed(metric, min(max(x, -reach), reach))
         for x in (effect.difference, effect.low, effect.high)
     ]
     return (

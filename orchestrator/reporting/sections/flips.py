@@ -12,6 +12,7 @@ from orchestrator.analysis.flips import Direction, Flip, Pair
 from orchestrator.formatting import format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.trial_label import trial_label
+from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
 HEADING = "What quantization changed"
@@ -29,6 +30,9 @@ _NO_TRAINED = (
     "(`search.algorithm: one_factor`), or a `grid`, with every quantization, or name them "
     "under `search.start_with`."
 )
+_NO_VERDICT = (
+    "The task has no metric by which an answer is right or wrong, so no answer becomes wrong."
+)
 _NONE = (
     "No two finished configurations differ in their quantization only: nothing can be said "
     "question by question. Search one factor at a time around a reference "
@@ -37,8 +41,10 @@ _NONE = (
 )
 
 
-def flips(found: Sequence[Pair], file: Path) -> Section:
-    """Per reference the counts and the tests, then some questions; `file` has every flip."""
+def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Section:
+    """For each reference the counts and the tests, then some questions; `file` has every flip."""
+    if metric is None:
+        return Section(HEADING, [Paragraph(_NO_VERDICT)])
     if not found:
         return Section(HEADING, [Paragraph(_NONE)])
     blocks: list[Block] = [Paragraph(_how(found))]
