@@ -29,7 +29,7 @@ Direction = Literal["lost", "gained"]  # by the quantization
 
 @dataclass(frozen=True)
 class Flip:
-    """One question that exactly one of a pair answers rightly."""
+    """A question that exactly one trial of a pair has right."""
 
     id: str
     kind: str
@@ -42,13 +42,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class KindCount:
-    """Of the questions of one kind: how many were asked, and how each of the two fared."""
+    """The questions of one kind, counted by which trial of a pair has them right."""
 
     kind: str
     questions: int
     both: int
-    lost: int  # the reference alone is right
-    gained: int  # the quantized one alone is right
+    lost: int  # right in the reference alone
+    gained: int  # right in the quantized trial alone
 
     @property
     def neither(self) -> int:
@@ -57,10 +57,10 @@ class KindCount:
 
 @dataclass(frozen=True)
 class Pair:
-    """A configuration unquantized (`reference`) and quantized, else equal.
+    """Two results that differ in quantization only: `reference` has none.
 
-    `comparison` is the quantized one against the reference: its difference is negative where
-    quantization costs right answers. `kinds` is in the order of their names.
+    `comparison` is the quantized result against the reference: its difference is negative if
+    quantization costs right answers. `kinds` are ordered by name.
     """
 
     reference: TrialResult
@@ -105,7 +105,7 @@ def pairs(
 
 
 def quantization_knobs() -> frozenset[str]:
-    """The quantization, and each knob that some quantizations read and others don't."""
+    """`quantization`, and the knobs that some quantizations read and others do not."""
     own = {
         name
         for name, knob in KNOBS.items()
@@ -119,7 +119,7 @@ def _defaults(quantization: str) -> dict[str, Any]:
 
 
 def _all_else(item: TrialResult, apart: Collection[str]) -> str:
-    """All that decides a result but the knobs `apart`; model and task by their content."""
+    """A key of all that decides a result except the knobs `apart`; model and task by content."""
     knobs = {name: value for name, value in item.knobs.items() if name not in apart}
     model = item.model_digest or item.knobs.get("model")
     decides = [item.role, model, item.task_identity, item.units, knobs]

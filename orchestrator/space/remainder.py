@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from orchestrator.space.tree import ORDER, Question, Range, same
+from orchestrator.space.tree import Question, Range, decision_order, same
 
 Rule = Mapping[str, tuple[Any, ...]]
 
@@ -64,7 +64,7 @@ class Remainder:
         classes: dict[str, list[_Class]] = dict(self._classes)
         if not self._count(classes):
             return None
-        for name in (name for name in ORDER if name in classes):
+        for name in (name for name in decision_order() if name in classes):
             narrowed = ({**classes, name: [one]} for one in classes[name])
             classes = next(each for each in narrowed if self._count(each))
         chosen = {name: self._values[name][one.first] for name, (one,) in classes.items()}
