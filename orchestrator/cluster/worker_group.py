@@ -22,7 +22,7 @@ from trainables.models.hub import HubAccess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.storage.run_folder import trial_at
-from trainables.workers.outcomes import Failure, Interruption, finished_event, write_down
+from trainables.workers.outcomes import Failure, Interruption, finished_event, record_event
 
 if TYPE_CHECKING:
     from trainables.workers.group_member import Decision
@@ -175,13 +175,13 @@ class WorkerGroup:
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def on_event(self, event: Event) -> Decision:
-        write_down(self._folder, event)
+        record_event(self._folder, event)
         self._messages.put(event)
         return self._next_decision()
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def on_finish(self, event: Event) -> None:
-        write_down(self._folder, event)
+        record_event(self._folder, event)
         self._messages.put(event)
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]

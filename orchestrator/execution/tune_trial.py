@@ -21,7 +21,7 @@ from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
 from trainables.tasks.registry import find_task
-from trainables.workers.outcomes import LOADING_TAKES, Failure, Interruption
+from trainables.workers.outcomes import LOADING_FACTOR, Failure, Interruption
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -115,7 +115,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if self._host is None:
             return Interruption()
         silent = self._limits["silent_seconds"]
-        allowed = None if silent is None else silent * LOADING_TAKES
+        allowed = None if silent is None else silent * LOADING_FACTOR
         call = self._host.start.remote(config["folder"], silent)
         try:  # not waited for when the sweep ends: it may be a long download
             started: list[Event] | Failure | Interruption = wait_for(

@@ -81,7 +81,7 @@ def evaluate(
     scores = [row["scores"] for row in rows]
     measured, count = task.aggregate(scores), {task.metrics.count_key: float(len(rows))}
     metrics = {EVAL_LOSS.name: loss, **measured, **count}
-    return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.rows)
+    return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.batch_size)
 
 
 def answer(
@@ -124,7 +124,7 @@ class _OneBatch(Protocol):
 def _one_batch(
     peak: PeakMemory, after_batch: Callable[[], None], *, representative: bool
 ) -> Iterator[None]:
-    with peak.over(representative=representative):
+    with peak.measure(representative=representative):
         yield
     after_batch()
 

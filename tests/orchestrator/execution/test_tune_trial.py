@@ -257,7 +257,7 @@ def hang_from_now_on(host: Any) -> None:
 
     host._running.close()
     host._running = a_collective_that_never_returns()
-    host._watch = Watchdog(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
+    host._watchdog = Watchdog(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
 
 
 def a_collective_that_never_returns() -> Iterator[Any]:

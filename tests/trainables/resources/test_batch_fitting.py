@@ -54,7 +54,7 @@ def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
     ids=repr,
 )
 def test_it_begins_with_as_many_rows_as_are_foretold_to_fit(prediction: Any, rows: int) -> None:
-    assert predicted_batch_size(prediction, most=13) == rows
+    assert predicted_batch_size(prediction, limit=13) == rows
 
 
 def test_a_trial_begins_with_the_rows_of_its_prediction_and_is_the_same_curve(

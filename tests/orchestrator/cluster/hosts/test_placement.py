@@ -195,7 +195,7 @@ def worker_group(workers: int, share_bytes: int = 50) -> ResourceRequest:
     return ResourceRequest(need(share_bytes).memory_bytes, workers=workers)
 
 
-def test_a_gang_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
+def test_a_worker_group_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
     free, busy = gpu(idle=2), gpu(need(10))
     waiting = line(worker_group(2))
     assert next_start(waiting, [free, busy]) is None
@@ -207,7 +207,7 @@ def test_a_gang_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
     assert found[1].evicted == (free.slots[1],)
 
 
-def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> None:
+def test_a_worker_group_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> None:
     devices = [gpu(need(80)), gpu(need(10)), gpu(need(20)), gpu(need(15))]
     waiting = line(worker_group(2), need(10), need(80))
     found = next_start(waiting, devices)
@@ -217,7 +217,7 @@ def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> 
     assert next_start(line(worker_group(4), need(1)), devices) is None
 
 
-def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_takes_all() -> None:
+def test_a_large_worker_group_waits_for_hosts_that_are_being_started_and_takes_all() -> None:
     devices = [gpu(idle=1), gpu(idle=1)]
     waiting = line(worker_group(4))
     assert next_start(waiting, devices, Availability(coming=2, expected=2)) is None
@@ -226,7 +226,9 @@ def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_tak
     assert next_start(waiting, []) is None
 
 
-def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> None:
+def test_a_worker_group_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> (
+    None
+):
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
     waiting = line(worker_group(4), worker_group(2), need(10))
     assert next_start(waiting, devices, Availability(coming=1, expected=4)) is None
@@ -238,14 +240,16 @@ def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_aga
     assert found is not None and found[0] is waiting[0]
 
 
-def test_a_gang_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
+def test_a_worker_group_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
     waiting = line(worker_group(3), need(10))
     assert next_start(waiting, devices, Availability(expected=4)) is None
     assert len(waiting[0].holds) == 3
 
 
-def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allows() -> None:
+def test_on_a_machine_without_gpus_a_worker_group_takes_as_many_hosts_as_its_memory_allows() -> (
+    None
+):
     machine = node(need(20), idle=3)
     assert next_start(line(worker_group(2, 50)), [machine]) is None
     found = next_start(line(worker_group(2, 40)), [machine])
@@ -253,7 +257,7 @@ def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allo
     assert next_start(line(worker_group(2, 40)), [node(ALONE, idle=3)]) is None
 
 
-def test_a_gang_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
+def test_a_worker_group_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
     alone = ResourceRequest(need(20).memory_bytes, exclusive=True, workers=2)
     assert next_start(line(alone), [node(need(20), idle=3)]) is None
     found = next_start(line(alone), [node(idle=3)])

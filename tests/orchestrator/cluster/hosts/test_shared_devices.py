@@ -87,7 +87,9 @@ def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(
 ) -> None:
     parts = [f"part {number}" for number in range(4)]
     ray.get([scheduler.acquire.remote(name, "a", PART) for name in parts])
-    worker_group = scheduler.acquire.remote("gang", "a", ResourceRequest(GPU_BYTES // 2, workers=2))
+    worker_group = scheduler.acquire.remote(
+        "group", "a", ResourceRequest(GPU_BYTES // 2, workers=2)
+    )
     until(lambda: ray.get(scheduler.counts.remote())[2] == 1)
     later = [scheduler.acquire.remote(f"later {number}", "a", PART) for number in range(4)]
     end(scheduler, *parts[:3])
@@ -96,7 +98,7 @@ def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(
     assert ray.get(worker_group, timeout=60) is not None
     until(lambda: ray.available_resources().get("GPU", 0) == 2)  # for Ray Train's workers
     assert all(waits(call) for call in later[:1])
-    end(scheduler, "gang")
+    end(scheduler, "group")
     ray.get(later, timeout=240)
     assert ray.available_resources().get("GPU", 0) == 0
 
