@@ -12,6 +12,19 @@ from trainables.spec.checks import Check, is_finite
 
 REQUIRED = object()
 T = TypeVar("T")
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -72,31 +85,6 @@ def options(value: Any) -> str | None:
     return None if fits else f"got {value!r}; needs a mapping."
 
 
-def _wrong(value: Any, setting: Setting) -> str | None:
-    if value is None:
-        return "missing; it has no default." if setting.default is REQUIRED else None
-    return setting.check(value)
-
-
-def _value(value: Any, setting: Setting) -> Any:
-    return setting.default if value is None else value
-
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
-
-
 def size(value: Any) -> str | None:
     """Accepts sizes: a whole number of bytes, or as 40GiB, 512 MiB, 80GB."""
     if parsed_size(value) is not None:
@@ -118,3 +106,13 @@ def parsed_size(value: Any) -> int | None:
     unit = _UNITS.get(match[2].upper()) if match else None
     found = None if match is None or unit is None else int(float(match[1]) * unit)
     return found or None
+
+
+def _wrong(value: Any, setting: Setting) -> str | None:
+    if value is None:
+        return "missing; it has no default." if setting.default is REQUIRED else None
+    return setting.check(value)
+
+
+def _value(value: Any, setting: Setting) -> Any:
+    return setting.default if value is None else value
