@@ -27,9 +27,9 @@ from trainables.storage.trial_folder import TrialFolder
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """The run folder at `path`, or at a URL, of which a copy is fetched.
+    """The run folder at `path`; of a URL a copy is fetched.
 
-    Raises InputError, with near misses, if it is not one, and StorageError.
+    Raises InputError, with similar names, if it is no run folder, and StorageError.
     """
     if is_url(str(path)):
         return _open_in_bucket(str(path))
@@ -48,8 +48,8 @@ def open_run(path: str | Path) -> RunFolder:
 def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialResult]:
     """Every trial and baseline of the run, in the order in which they were planned.
 
-    One that has not ended is running while a driver drives the run, else interrupted; without
-    `is_driven` a driver that holds the run is taken to do so.
+    A trial that has not ended is running if a driver works on the run, else interrupted.
+    `is_driven` says whether one does; None: whether one holds the lease.
     """
     if is_driven is None:
         holder = read_lease(run.lock_file)
@@ -59,8 +59,8 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
 
 
 def damage(run: RunFolder) -> list[str]:
-    """What earlier starts found damaged and set aside, adapters that are not as they were written,
-    and what is no part of the run. Reads every adapter.
+    """Warnings about damaged files: those set aside at earlier starts, adapters that are not as
+    they were written, trials without a spec, symbolic links. Reads every adapter.
     """
     aside = sorted(run.trials_folder.glob("*/*.damaged"))
     return [
@@ -84,9 +84,9 @@ def read_metrics(run: RunFolder) -> SweepMetrics:
 
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
-    """The sweep's configuration and warnings; an empty one if it can't be read.
+    """The sweep's configuration, empty if it can't be read, and warnings.
 
-    That its task is unknown is a warning.
+    An unknown task is a warning.
     """
     from orchestrator.config.yaml_loader import read_yaml
 
