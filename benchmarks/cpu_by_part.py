@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
-BUILDERS = ("main", "write_report", "_report_of")  # the innermost on the stack counts
+BUILDERS = ("main", "_report", "write_report", "_report_of")  # the innermost on the stack counts
 SAMPLE_SECONDS = 0.002
 IMPORTS, REST = "imports", "start and end"
 

@@ -174,7 +174,7 @@ class LeaseGuardedStore:
     def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
         return self._attempt(lambda: self._impatient.replace(key, content, tag=tag))
 
-    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
+    def with_timeouts(self, timeouts: Timeouts) -> ObjectStore:
         return self
 
     def get(self, key: str) -> Stored | None:

@@ -25,7 +25,7 @@ from trainables.storage.object_store import (
     plain_key,
 )
 
-CHUNK_BYTES = 64 * 2**20  # of a large object in one request
+CHUNK_BYTES = 64 * 2**20  # of a large object, per request
 _LEAST_PART_BYTES, _MOST_PARTS = 8 * 2**20, 8000  # S3 takes 10,000 parts of an upload
 _WRITTEN = "written-ns"  # an object's metadata: when its file was written, in nanoseconds
 _CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
@@ -38,21 +38,21 @@ def open_store(url: str) -> ObjectStore:
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(url: str, endpoint: str, patience: Timeouts) -> BucketStore:
-    """One for each place, whose connections all its users share."""
+def _opened(url: str, endpoint: str, timeouts: Timeouts) -> BucketStore:
+    """The store of a place, one per process, so that its users share connections."""
     from obstore.store import GCSStore, S3Store
 
     scheme, _, rest = url.partition("://")
     bucket, _, folder = rest.partition("/")
     options: Any = {
-        "timeout": timedelta(seconds=patience.request_seconds),
+        "timeout": timedelta(seconds=timeouts.request_seconds),
         "connect_timeout": timedelta(seconds=10),
         "allow_http": endpoint.startswith("http://"),
     }
     waits = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
     retries: Any = {
-        "retry_timeout": timedelta(seconds=patience.retry_seconds),
-        "max_retries": 10_000,  # the time decides: ten of them are over within seconds
+        "retry_timeout": timedelta(seconds=timeouts.retry_seconds),
+        "max_retries": 10_000,  # the timeout limits them: the default, ten, takes only seconds
         "backoff": {**waits, "base": 2},
     }
     again = functools.partial(_opened, url, endpoint)
@@ -68,8 +68,10 @@ def _opened(url: str, endpoint: str, patience: Timeouts) -> BucketStore:
 
 
 def _profile() -> Any | None:
-    """Credentials of AWS's own files, which boto3 reads; None where the environment has some, or
-    the machine's role is to be used."""
+    """The provider of credentials from AWS's files, which boto3 reads.
+
+    None if the environment holds credentials, or if the machine's role is to be used.
+    """
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return None
     file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
@@ -86,7 +88,10 @@ def _profile() -> Any | None:
 
 
 class BucketStore:
-    """An ObjectStore of obstore: S3, Google Cloud, or memory in a test, which is never away."""
+    """An ObjectStore of obstore: S3, Google Cloud or, in tests, memory.
+
+    `again` opens the same store with other timeouts; memory has none.
+    """
 
     def __init__(
         self, place: str, store: Any, *, again: Callable[[Timeouts], ObjectStore] | None = None
@@ -95,8 +100,8 @@ class BucketStore:
         self._store = store
         self._again = again
 
-    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
-        return self if self._again is None else self._again(patience)
+    def with_timeouts(self, timeouts: Timeouts) -> ObjectStore:
+        return self if self._again is None else self._again(timeouts)
 
     @property
     def place(self) -> str:
@@ -106,7 +111,7 @@ class BucketStore:
         import obstore
 
         attributes = {_WRITTEN: str(written_ns)} if written_ns else None
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "written"):
             part = _part_bytes(content)
             found = obstore.put(self._store, key, content, attributes=attributes, chunk_size=part)
@@ -123,7 +128,7 @@ class BucketStore:
     def get(self, key: str) -> Stored | None:
         import obstore
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -134,7 +139,7 @@ class BucketStore:
     def download(self, key: str, file: Path) -> bool:
         import obstore
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -165,8 +170,7 @@ class BucketStore:
                     obstore.delete(self._store, wanted)
 
     def _chunks(self, key: str, found: Any) -> Iterator[bytes]:
-        """One request may not last for ever: a large object is read piece by piece, and all of one
-        version."""
+        """The content of an object; of a large one in several requests, all of one version."""
         import obstore
 
         size, tag = found.meta["size"], found.meta["e_tag"]
@@ -181,17 +185,17 @@ class BucketStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "written"):
             try:
                 return _tag(obstore.put(self._store, key, content, mode=mode))
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 pass
-        found = self.get(key)  # a repeated request is refused because of what the first one wrote
+        found = self.get(key)  # a repeated request fails because of the first one's success
         return found.tag if found is not None and found.content == content else None
 
-    def _refuse_odd(self, key: str) -> None:
-        """No listing tells of it: it would never be fetched, nor removed."""
+    def _refuse_unlisted(self, key: str) -> None:
+        """Raises StorageError for a key that no listing has: it would never be fetched."""
         if not plain_key(key):
             raise StorageError(f"{self._place}/{key}: is no plain name, so it can't be stored.")
 
