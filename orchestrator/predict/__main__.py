@@ -17,7 +17,7 @@ from orchestrator.predict.questions import (
     task_of,
 )
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
-from orchestrator.runs.results import read_predictions
+from orchestrator.runs.predictions import read_predictions
 from orchestrator.runs.trial_result import Split
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
-from orchestrator.runs.results import read_config, read_metrics, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import read_config, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import sweep_metrics
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult, ranked

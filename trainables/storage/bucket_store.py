@@ -14,7 +14,6 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError, storage_errors
-from trainables.storage.folder_store import FolderStore
 from trainables.storage.object_store import (
     LONG_TIMEOUTS,
     Listed,
@@ -22,9 +21,7 @@ from trainables.storage.object_store import (
     Stored,
     Tag,
     Timeouts,
-    _set_written,
     checked_url,
-    is_url,
     plain_key,
 )
 
@@ -35,11 +32,9 @@ _CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
-def open_store(place: str) -> ObjectStore:
-    """The store at a URL, or a folder; nothing is asked of it yet. Raises InputError."""
-    if not is_url(place):
-        return FolderStore(Path(place))
-    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""), LONG_TIMEOUTS)
+def open_store(url: str) -> ObjectStore:
+    """The store at a URL, to which no request is made yet. Raises InputError."""
+    return _opened(checked_url(url), os.environ.get("AWS_ENDPOINT_URL", ""), LONG_TIMEOUTS)
 
 
 @functools.lru_cache(maxsize=64)
@@ -223,22 +218,25 @@ def _tag(found: Any) -> Tag:
 
 
 def _written_ns(attributes: Any) -> int:
-    """What anybody may have written there is a number or nothing."""
-    reported_steps = str(attributes.get(_WRITTEN, ""))
-    return int(reported_steps) if reported_steps.isdigit() and len(reported_steps) < 20 else 0
+    """The time in an object's metadata; 0 if there is none, or something else than a number."""
+    text = str(attributes.get(_WRITTEN, ""))
+    return int(text) if text.isdigit() and len(text) < 20 else 0
+
+
+def _set_written(file: Path, written_ns: int) -> None:
+    if written_ns:
+        os.utime(file, ns=(written_ns, written_ns))
 
 
 def _reason(error: Exception) -> str:
-    """Why, and what to do. Never what a server says of credentials: only its code."""
+    """Why a request failed, and what to do. Of a server's answer only its codes are shown: it may
+    hold credentials."""
     text = str(error)
     code = next(iter(_CODE.findall(text)), "")
     status = next(iter(_STATUS.findall(text)), "")
-    reported_steps = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
-    first = text.strip().splitlines() or [""]
-    reported_steps = (
-        reported_steps or first[0].partition("<?xml")[0][:200].strip() or type(error).__name__
-    )
-    return f"{reported_steps}). {_hint(code, status)}"
+    codes = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
+    first_line = (text.strip().splitlines() or [""])[0].partition("<?xml")[0][:200].strip()
+    return f"{codes or first_line or type(error).__name__}). {_hint(code, status)}"
 
 
 def _hint(code: str, status: str) -> str:

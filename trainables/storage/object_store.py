@@ -13,7 +13,6 @@ kept, passed on or written here, nor is what a server answers about them.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -125,8 +124,3 @@ def checked_url(place: str) -> str:
 def plain_key(key: str) -> bool:
     """Whether a key is names between slashes: none hidden, none that leads upwards."""
     return all(_PART.fullmatch(part) for part in key.split("/"))
-
-
-def _set_written(file: Path, written_ns: int) -> None:
-    if written_ns:
-        os.utime(file, ns=(written_ns, written_ns))
