@@ -78,8 +78,8 @@ class RemainingHosts:
             shape = self._cluster.shape
             self._notify(
                 f"No host is up and {status.waiting} trials wait for one. Each host asks Ray for "
-                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs: they go on when one has started, as "
-                "soon as Ray has room or a node joins."
+                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs. Trials continue when one has "
+                "started, as soon as Ray has these resources or a node joins."
             )
 
 

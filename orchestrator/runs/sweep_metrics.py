@@ -24,15 +24,15 @@ class SweepMetrics:
 
     @property
     def judged(self) -> MetricSpec:
-        """What trials are compared by, question by question: the ranking metric if each question
-        has a value of it, else the task's primary one."""
+        """The metric by which trials are compared question by question: the ranking metric if it
+        has a value per question, else the task's primary one."""
         return self.ranking if self.ranking.per_question_key else self.primary
 
 
 def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
-    """Those of a configuration as sweep.yaml holds it.
+    """The metrics of a configuration as in sweep.yaml.
 
-    If its task is unknown here, the first objective is its only metric, a plain number.
+    If its task is unknown here, its first objective is the only metric, as a plain number.
     """
     objective = _first_objective(config)
     try:
@@ -43,7 +43,7 @@ def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
 
 
 def task_fault(config: Mapping[str, Any]) -> str | None:
-    """Why the metrics of a configuration's task are not known here, or None."""
+    """Why the metrics of the configured task are unknown here, or None."""
     task = config.get("task")
     if task is None:
         return None

@@ -213,8 +213,8 @@ class HostScheduler:
         for need in [entry.need for entry in self._line]:
             if availability.is_short(self._pool.devices, need):
                 self._report(
-                    f"A trial of {need.workers} workers waits: of the {self.shape.count} hosts of "
-                    "this sweep too few are up; trials that need fewer go on."
+                    f"A trial of {need.workers} workers waits: too few of the sweep's "
+                    f"{self.shape.count} hosts are up. Trials that need fewer are still started."
                 )
 
     def _is_full(self) -> bool:
@@ -280,8 +280,8 @@ class HostScheduler:
                 self._groups.leave_dead_nodes()
             else:
                 self._report(
-                    "Whether nodes are about to be taken away can't be seen now "
-                    f"({first_line(error)}); trials on such a node go back to their checkpoint."
+                    "Ray did not say which nodes are about to be taken away "
+                    f"({first_line(error)}); trials there resume from their last checkpoint."
                 )
             await asyncio.sleep(NODE_POLL_SECONDS)
 
