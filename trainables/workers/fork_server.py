@@ -1,11 +1,11 @@
-"""Fork server: a process that imports what trials need once, and becomes others by forking.
+"""Fork server: imports what trials need once, and runs Python commands as forks of itself.
 
     python -m trainables.workers.fork_server SOCKET
 
-A Python command that `fork_client.py` asks for starts within milliseconds: a fork of this process
-runs it, with the client's arguments, environment, working directory and standard streams. Forks
-share the memory of what was imported. A fork needs a parent with one thread and without a GPU's
-context, so this process computes nothing, and serves nobody on a machine with a GPU.
+A fork starts within milliseconds, with the arguments, environment, working directory and standard
+streams of its client (`fork_client.py`), and shares the memory of the imports. The parent of a
+fork must have one thread and no GPU context, so the server computes nothing, and there is none on
+a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 from trainables.workers.fork_client import BEGUN, EXIT_CODE_BYTES, LENGTH_BYTES
 
 STANDARD_STREAMS = 3
-SECONDS_FOR_A_REQUEST = 10.0  # a client sends it at once
+REQUEST_SECONDS = 10.0  # at most; a client sends its request at once
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")
 
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 class ForkServer:
-    """Answers requests by forks, each of which lives no longer than its client."""
+    """Forks for each request; a fork lives no longer than its client."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -98,9 +98,10 @@ class ForkServer:
             for stream in request.streams:
                 os.close(stream)
             self._watch(process, client)
-            client.sendall(BEGUN)
+            with contextlib.suppress(OSError):  # a client that is gone ends its command below
+                client.sendall(BEGUN)
             return None
-        client.close()  # its request can't be understood, or it is gone
+        client.close()  # it is gone, or its request is no request
         return None
 
     def _watch(self, process: int, client: socket.socket) -> None:
@@ -110,7 +111,7 @@ class ForkServer:
         self._selector.register(client, selectors.EVENT_READ, data=process)
 
     def _report_end(self, ended: int) -> None:
-        """The fork has ended: its client is told how."""
+        """Sends its client the exit code of a fork that has ended."""
         process, client = self._processes.pop(ended)
         self._selector.unregister(ended)
         os.close(ended)
@@ -124,10 +125,11 @@ class ForkServer:
         client.close()
 
     def _kill(self, process: int) -> None:
-        """The client has died: so does what runs in its place."""
-        os.kill(process, signal.SIGKILL)
-        client = next(asked for forked, asked in self._processes.values() if forked == process)
-        self._selector.unregister(client)
+        """Kills the fork of a client that is gone, unless it has just ended by itself."""
+        for forked, client in self._processes.values():
+            if forked == process:
+                os.kill(process, signal.SIGKILL)
+                self._selector.unregister(client)
 
     def _close_all(self, client: socket.socket) -> None:
         """In a fork: what belongs to the server and to other forks is closed."""
@@ -140,7 +142,7 @@ class ForkServer:
 
 
 def _import_all() -> None:
-    """What trials and predictions compute with; it is left alone by the garbage collector."""
+    """Imports what trials and predictions compute with; the garbage collector skips it."""
     from trainables.models.base import quiet, warm_imports
 
     warm_imports()
@@ -155,7 +157,7 @@ def _import_all() -> None:
 
 
 def _received(client: socket.socket) -> Request:
-    client.settimeout(SECONDS_FOR_A_REQUEST)
+    client.settimeout(REQUEST_SECONDS)
     space = socket.CMSG_LEN(STANDARD_STREAMS * array.array("i").itemsize)
     length, sent, _, _ = client.recvmsg(LENGTH_BYTES, space)
     streams = array.array("i")
