@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks  # no Ray cluster, no clock
+ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks tests/test_installed.py  # no Ray cluster, no clock
 
 .PHONY: help setup sweep test test-slow test-gpu chaos cluster-test benchmark check format base-models ci clean
 

@@ -42,7 +42,8 @@ from trainables.resources.estimate import (
 from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
-from trainables.tasks.task import Example
+from trainables.tasks.finqa.task import FinQA
+from trainables.tasks.task import Answering, Example
 from trainables.training.engine import Engine, less_activation_memory
 
 
@@ -311,21 +312,24 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
 class _NoTask:
     """Scores nothing."""
 
+    answering = Answering.GENERATION
+    metrics = FinQA.metrics
+
     def gold(self, example: Example) -> str:
         return ""
 
     def score(self, example: Example, text: str) -> dict[str, float]:
-        return {"em_acc": 0.0}
+        return {}
 
-    def metrics(self, scores: Sequence[Any]) -> dict[str, float]:
-        return {"em_acc": 0.0}
+    def aggregate(self, scores: Sequence[Any]) -> dict[str, float]:
+        return {}
 
 
 class _NoPeak:
     """Measures nothing, because the profiler measures from outside."""
 
     @contextlib.contextmanager
-    def over(self, *, representative: bool) -> Iterator[None]:
+    def measure(self, *, representative: bool) -> Iterator[None]:
         yield
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: which package may import which, what loads what, and limits of size."""
+"""The architecture: which package may import which, what an import loads, limits of size."""
 
 from __future__ import annotations
 

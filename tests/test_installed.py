@@ -1,4 +1,4 @@
-"""The package as a user installs it: a wheel in a folder of its own, used from an empty folder."""
+"""The package as a user installs it: a wheel in its own folder, used from an empty folder."""
 
 from __future__ import annotations
 

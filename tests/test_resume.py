@@ -1,6 +1,6 @@
-"""Promise: the quickstart, its driver killed three times, ends as if nothing had happened.
+"""Promise: the quickstart ends as if undisturbed after its driver was killed three times.
 
-The same command is run again each time, at once, with SIGKILL at another moment: while the first
+The same command runs again each time, at once, and gets SIGKILL at another moment: while the first
 trials train, when some have ended, when most have.
 """
 

@@ -16,8 +16,7 @@ from orchestrator.search.schedulers import rung_results
 from orchestrator.search.trial_queue import TrialQueue
 from orchestrator.space.constraints import surviving
 from trainables.spec.events import Event
-
-OF_A_BASE = ("model", "quantization", "double_quantization", "compute_dtype")
+from trainables.spec.knobs import base_knobs
 
 
 class SweepObserver(Protocol):
@@ -49,7 +48,7 @@ def look_ahead(sweep: Sweep) -> int:
 
     None where all trials share one base: then each suggestion is best made as late as it can be.
     """
-    bases = surviving(sweep.config.space, sweep.config.exclude, OF_A_BASE)
+    bases = surviving(sweep.config.space, sweep.config.exclude, ["model", *base_knobs()])
     return max(2, sweep.cluster.shape.count // 2) if len(list(islice(bases, 2))) > 1 else 0
 
 

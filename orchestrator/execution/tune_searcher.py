@@ -38,7 +38,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "folder": record.folder.place,
             "base_key": record.spec.base_key,
             "stratum": stratum(sweep.config, record),
-            "admission": sweep.cluster.name,
+            "host_scheduler": sweep.cluster.name,
             "task": sweep.config.task,
             "objective": sweep.config.objective,
             "limits": trial_limits(sweep.config.limits),

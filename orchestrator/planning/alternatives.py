@@ -7,8 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.spec.constraints import violations
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import NO_OFFLOAD, step_examples
+from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+
+_SMALLEST = "nf4"  # the quantization that is proposed
 
 
 def micro_batch_sizes(examples: int) -> list[int]:
@@ -19,7 +23,7 @@ def micro_batch_sizes(examples: int) -> list[int]:
 def alternatives_of(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
     """What might fit instead: in words, the other spec, and the rows at once to try."""
     knobs = spec.knobs
-    if knobs["method"] == "untrained":
+    if not spec.method.trains:
         yield from _quantized(spec, [1])
         return
     examples = step_examples(knobs) // int(knobs.get("workers", 1))
@@ -36,8 +40,10 @@ def alternatives_of(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, Tri
 
 
 def _quantized(spec: TrialSpec, sizes: list[int]) -> Iterator[tuple[str, TrialSpec, list[int]]]:
-    if spec.knobs["quantization"] in ("none", "int8") and spec.knobs["method"] != "full":
-        yield "quantization: nf4", _with(spec, quantization="nf4", double_quantization=False), sizes
+    bits = QUANTIZATIONS[spec.knobs["quantization"]].bits
+    if bits > QUANTIZATIONS[_SMALLEST].bits and spec.method.allows_quantized_base:
+        other = _with(spec, quantization=_SMALLEST, double_quantization=False)
+        yield f"quantization: {_SMALLEST}", other, sizes
 
 
 def _more_workers(spec: TrialSpec, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
@@ -45,7 +51,8 @@ def _more_workers(spec: TrialSpec, devices: int) -> Iterator[tuple[str, TrialSpe
     still leave the optimizer's part to the host."""
     knobs = spec.knobs
     workers = max(devices, int(knobs.get("workers", 1)))
-    offloads = (["none"] if workers > 1 else []) + (["cpu"] if knobs["method"] == "full" else [])
+    offloads = [NO_OFFLOAD] if workers > 1 else []
+    offloads += ["cpu"] if spec.method.trains_whole_base else []
     for offload in offloads:
         change = {
             "workers": workers,

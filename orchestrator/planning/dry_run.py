@@ -16,6 +16,7 @@ from orchestrator.planning.representatives import Representatives, representativ
 from orchestrator.planning.sources import is_hub_id
 from orchestrator.space.constraints import cells, count, idle_rules
 from orchestrator.space.one_factor import one_factor
+from trainables.spec.knobs import KNOBS
 from trainables.spec.states import FINISHED, TRIAL
 from trainables.storage.run_folder import RunFolder
 
@@ -60,15 +61,6 @@ def _reach(config: SweepConfig, size: int | None) -> int | None:
     return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))
 
 
-_SHOWN = (
-    "rank",
-    "batch_size",
-    "gradient_accumulation",
-    "effective_batch_size",
-    "sequence_length",
-    "gradient_checkpointing",
-    "optimizer",
-)
 _NO_TOKENIZER = (
     "  the task could not be tokenized here (model or data are not at hand): every row is taken "
     "to be as long as sequence_length allows"
@@ -105,7 +97,7 @@ def _cell_lines(
     named = {"typical": cell.typical, "smallest": cell.smallest, "largest": cell.largest}
     for name, configuration in named.items():
         spec = planner.spec(configuration)
-        shape = {knob: spec.knobs.get(knob) for knob in _SHOWN}
+        shape = {knob: spec.knobs.get(knob) for knob in _shown_knobs()}
         if shape in seen:
             continue
         seen.append(shape)
@@ -113,6 +105,11 @@ def _cell_lines(
         forecast = None if refused else forecaster.of(spec)
         words = refused or _words(forecast, forecaster)
         yield f"    {name:8}  {words}  [{_knobs(shape)}]", forecast
+
+
+def _shown_knobs() -> list[str]:
+    places = {name: row.plan_place for name, row in KNOBS.items() if row.plan_place is not None}
+    return sorted(places, key=lambda name: places[name])
 
 
 def _words(forecast: Forecast | None, forecaster: Forecaster) -> str:

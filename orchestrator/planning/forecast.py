@@ -21,7 +21,7 @@ from orchestrator.planning.model_config import model_config
 from orchestrator.runs.ledger import TrialRecord
 from trainables.resources.estimate import TrialEstimate
 from trainables.resources.zero_memory import kept_bytes, sharded_eval_bytes, sharded_train_bytes
-from trainables.spec.knobs import AUTO
+from trainables.spec.knob_values import AUTO
 from trainables.spec.trial_spec import TrialSpec
 
 ModelConfig = Callable[[TrialSpec], Mapping[str, Any] | None]
@@ -277,13 +277,10 @@ class Forecaster:
 def _named(spec: TrialSpec) -> str:
     knobs = spec.knobs
     model = Path(str(knobs["model"])).name
-    if knobs["method"] == "untrained":
+    if not spec.method.trains:
         return f"Judging {model} ({knobs['quantization']})"
-    method = "full fine-tuning" if knobs["method"] == "full" else knobs["method"]
-    return (
-        f"{method} of {model} ({knobs['quantization']}, batch_size {knobs['batch_size']}, "
-        f"sequence_length {knobs['sequence_length']})"
-    )
+    shape = f"batch_size {knobs['batch_size']}, sequence_length {knobs['sequence_length']}"
+    return f"{spec.method.activity} of {model} ({knobs['quantization']}, {shape})"
 
 
 def _states(told: TrialEstimate) -> int:

@@ -24,22 +24,13 @@ from orchestrator.runs.state import MODEL
 from orchestrator.space.constraints import surviving
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
+from trainables.methods.registry import UNTRAINED
 from trainables.spec.constraints import violations
-from trainables.spec.knobs import KNOBS, canonical
+from trainables.spec.knobs import KNOBS, baseline_knobs, canonical
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
 from trainables.tasks.registry import find_task, make_task
-
-_OF_A_BASELINE = (
-    "model",
-    "quantization",
-    "double_quantization",
-    "compute_dtype",
-    "method",
-    "prompt",
-    "target",
-)
 
 
 @dataclass(frozen=True)
@@ -115,11 +106,12 @@ class Planner:
 
     def baseline_knobs(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         longest = {"sequence_length": longest_sequence(self.config.space)}
-        return self._completed({**configuration, **longest, "method": "untrained"})
+        return self._completed({**configuration, **longest, "method": UNTRAINED})
 
     def cell_configurations(self) -> Iterator[Mapping[str, Any]]:
         """One admissible configuration for each base and prompt that the space has."""
-        yield from surviving(self.config.space, self.config.exclude, _OF_A_BASELINE)
+        names = [name for name in baseline_knobs() if name != "sequence_length"]
+        yield from surviving(self.config.space, self.config.exclude, names)
 
     def task_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the task that this configuration is trained on."""

@@ -1,13 +1,14 @@
-"""Representatives: of each cell of a space, the configuration in the middle and those that
-probably need the least and the most memory.
+"""Representatives: of each cell of a space, a configuration of median memory, and those that
+probably need the least and the most.
 
-Nothing is predicted here: a rough score orders a cell's configurations, so that three predictions
-tell what the cell takes.
+Nothing is predicted here: a rough score, from the rows of KNOBS and the method, orders a cell's
+configurations, so that three predictions describe the cell.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import cells as all_cells
 from orchestrator.space.constraints import count, excluded
 from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
-from trainables.methods.registry import METHODS
-from trainables.spec.knobs import AUTO, canonical, step_examples
+from trainables.methods.registry import make_method
+from trainables.spec.knob_values import smallest_batch
+from trainables.spec.knobs import KNOBS, canonical, step_examples, with_unsaid
 
-_MOST_ENUMERATED = 4_000  # of more configurations so many are drawn
+_MOST_ENUMERATED = 4_000  # of a larger space that many configurations are drawn at random
 
 Configuration = Mapping[str, Any]
 Cell = tuple[str, str, str]  # model, quantization, method
@@ -28,7 +30,7 @@ Cell = tuple[str, str, str]  # model, quantization, method
 
 @dataclass(frozen=True)
 class Representatives:
-    """Three configurations of a cell; in a cell of one they are the same."""
+    """Three configurations of a cell, equal if the cell has only one."""
 
     typical: Configuration
     smallest: Configuration
@@ -36,7 +38,7 @@ class Representatives:
 
 
 def representatives(config: SweepConfig) -> dict[Cell, Representatives]:
-    """Those of every cell that the rules leave something of, in the space's order."""
+    """Those of every cell that is not excluded as a whole, in the space's order."""
     cells: dict[Cell, list[tuple[float, Configuration]]] = {
         (cell.model, cell.quantization, cell.method): [] for cell in all_cells(config.space)
     }
@@ -64,14 +66,15 @@ def _of(scored: list[tuple[float, Configuration]]) -> Representatives:
 
 
 def _score(knobs: Configuration) -> float:
-    """Grows with memory, all else alike; its unit is a token of a micro-batch."""
-    if not METHODS[knobs["method"]].trains:
+    """Grows with memory, all else alike; its unit is a token of a micro-batch.
+
+    Rounded, so that equal configurations stay equal whatever the order of the factors.
+    """
+    method = make_method(knobs)
+    if not method.trains:
         return 0.0
-    rows = 1 if knobs["batch_size"] == AUTO else int(knobs["batch_size"])
-    kept = 0.15 if knobs["gradient_checkpointing"] else 1.0
-    tokens = rows * int(knobs["sequence_length"]) * kept * (1.1 if knobs.get("dropout") else 1.0)
-    states = {"adamw": 4, "sgd": 2}.get(knobs["optimizer"], 3)
-    modules = 1.0 if isinstance(knobs.get("target_modules", ""), str) else 0.5
-    adapters = states * modules * float(knobs.get("rank", 0))
-    held = 1.0 if step_examples(knobs) > rows else 0.0
-    return tokens + adapters + held
+    rows = [(KNOBS[name], value) for name, value in with_unsaid(knobs).items()]
+    activations = math.prod(row.activations(value) for row, value in rows if row.activations)
+    states = math.prod(row.states(value) for row, value in rows if row.states)
+    is_accumulated = step_examples(knobs) > smallest_batch(knobs["batch_size"])
+    return round(activations + states * method.relative_size() + is_accumulated, 6)

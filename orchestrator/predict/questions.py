@@ -1,4 +1,4 @@
-"""Which questions of which task are asked: a split, and the samples that a user names."""
+"""The task and the questions that are asked, from a command's options."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.knobs import baseline_knobs
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.registry import TASKS, find_task, is_task, make_task, task_names
 from trainables.tasks.source import downloaded_data
 from trainables.tasks.task import SPLITS, Example, Task
 
 DEFAULT_TASK = next(iter(TASKS))
-_OF_A_SPACE = ("prompt", "target", "sequence_length", "compute_dtype", "double_quantization")
 _NEAR = 3  # ids named in a message
 
 
@@ -30,7 +30,7 @@ def plain_spec(
     overrides: Sequence[str] = (),
     quantization: str = "none",
 ) -> TrialSpec:
-    """How `model` is asked where no trial is named: as the untrained baseline of a sweep.
+    """The spec of a plain model if no trial is named: an untrained baseline.
 
     Task, data, execution and, at the top of its space, prompt, target and sequence_length are
     those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
@@ -53,7 +53,7 @@ def plain_spec(
 
 
 def task_of(spec: TrialSpec) -> Task:
-    """The spec's task, with its prompt and its data."""
+    """The task of a spec, with its prompt and data."""
     knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
     return make_task(spec.task, {**knobs, **spec.task_options})
 
@@ -61,8 +61,8 @@ def task_of(spec: TrialSpec) -> Task:
 def chosen_questions(
     examples: Sequence[Example], samples: Sequence[str], limit: int | None, *, split: str
 ) -> list[int]:
-    """Indices of the questions that are asked: `samples` (ids, or indices from 0), or the first
-    `limit`; the first one where neither is given. Raises InputError with all that are not there."""
+    """The indices of the questions to ask: those of `samples` (ids, or indices from 0), or the
+    first `limit`, by default one. Raises InputError with the samples that don't exist."""
     if not samples:
         return list(range(min(1 if limit is None else limit, len(examples))))
     places = {example.id: at for at, example in enumerate(examples)}
@@ -81,7 +81,7 @@ def chosen_questions(
 def option_faults(
     *, split: str, samples: Sequence[str], limit: int | None, task: str | None
 ) -> list[str]:
-    """What is wrong in options, whatever the data."""
+    """The faults of options that can be found without the data."""
     faults = []
     if split not in SPLITS:
         faults.append(f"--split: got {split!r}.{did_you_mean(split, SPLITS)}")
@@ -102,11 +102,11 @@ def _downloaded(task: str) -> dict[str, Any]:
 
 
 def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:
-    """A sweep that asks one model, with what the file says of the asking."""
+    """The mapping of a sweep with one model, which keeps the file's task, data and prompt."""
     given = value if isinstance(value, dict) else {}
     space = given.get("space")
     own = space if isinstance(space, dict) else {}
-    kept = {name: own[name] for name in _OF_A_SPACE if name in own}
+    kept = {name: own[name] for name in baseline_knobs() if name in own and name != "method"}
     return {
         **{name: given[name] for name in ("task", "data", "execution") if name in given},
         "space": {**kept, "model": {"value": model}, "quantization": quantization},

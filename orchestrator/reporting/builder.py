@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS
+from orchestrator.analysis.flips import Pair, pairs
 from orchestrator.analysis.pareto import candidates
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.reporting.sections import costs, findings, flips, methods, tables
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
     is_over,
     progress_text,
@@ -40,7 +42,9 @@ def build_report(
     None: those that the sweep remembered. `is_driven` is as for `results.read_trials`. Reads only;
     raises nothing for what a sweep left incomplete.
     """
-    return _report_of(run, read_trials(run, is_driven=is_driven), trivial)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
+    return _report_of(run, results, predictions, quantized, trivial)
 
 
 def write_report(
@@ -54,18 +58,23 @@ def write_report(
     from orchestrator.reporting.plots.flops import plot_flops
     from orchestrator.reporting.plots.pareto import plot
 
-    results, metrics = read_trials(run, is_driven=is_driven), read_metrics(run)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
     write_results(run, results)
-    flips.write_flips(run, flips.find_pairs(results, metric=metrics.task.verdict))
+    flips.write_flips(run, quantized)
     plot(run, results)
     plot_flops(run, results)
-    report = _report_of(run, results, trivial)
+    report = _report_of(run, results, predictions, quantized, trivial)
     run.write_text(run.report_file, report.markdown())
     return report
 
 
 def _report_of(
-    run: RunFolder, results: Sequence[TrialResult], trivial: Mapping[str, float] | None
+    run: RunFolder,
+    results: Sequence[TrialResult],
+    predictions: PredictionReader,
+    quantized: Sequence[Pair],
+    trivial: Mapping[str, float] | None,
 ) -> Report:
     (config, warnings), metrics = read_config(run), read_metrics(run)
     primary, verdict = metrics.primary, metrics.task.verdict
@@ -75,18 +84,22 @@ def _report_of(
     sections = [
         _progress(run, results, config),
         headline(
-            best, results, metrics=metrics, trivial=trivial or remembered(run).get("guesses", {})
+            best,
+            results,
+            predictions,
+            metrics=metrics,
+            trivial=trivial or remembered(run).get("guesses", {}),
         ),
-        findings.differences(results, metric=metrics.judged),
+        findings.differences(results, predictions, metric=metrics.judged),
         tables.best_trials(results, metrics=metrics),
-        *methods.methods(results, metrics=metrics),
+        *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),
         costs.spent(results, metrics=metrics),
         *batch_sizes(results),
         tables.cells(results, metrics=metrics),
         tables.baselines(results, metrics=metrics),
-        flips.flips(flips.find_pairs(results, metric=verdict), run.flips_file, metric=verdict),
+        flips.flips(quantized, run.flips_file, metric=verdict),
         findings.what_mattered(results, metrics=metrics),
         findings.not_finished(results),
         costs.prediction_error(results),

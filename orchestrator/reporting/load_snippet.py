@@ -1,4 +1,4 @@
-"""Lines of Python that load what a trial has trained, with transformers and peft alone. LIGHT."""
+"""Lines of Python that load what a trial has trained, without this project."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ def loading_lines(folder: TrialFolder) -> list[str]:
     Raises FileNotFoundError, or DamagedError, if the trial's spec can't be read.
     """
     spec = folder.spec()
-    is_whole = spec.knobs["method"] == "full"
-    trained = (folder.model_folder if is_whole else folder.adapter_folder).resolve()
-    source = str(trained) if is_whole else spec.model_source or str(spec.knobs["model"])
-    base = _model_lines(spec, source, revision=None if is_whole else spec.revision or None)
-    attach = f"model = PeftModel.from_pretrained(model, {_quoted(str(trained))}).eval()"
+    method = spec.method
+    trained = str(folder.trained_folder(spec).resolve())
+    source = trained if method.saves_model else spec.model_source or str(spec.knobs["model"])
+    revision = None if method.saves_model else spec.revision or None
     repacks = _repacks(folder, spec.knobs)
     return [
         "import torch",
         *(["from bitsandbytes.nn import Linear4bit"] if repacks else []),
-        *([] if is_whole else ["from peft import PeftModel"]),
+        *method.loading_imports,
         f"from transformers import {', '.join(_names(spec.knobs))}",
         "",
-        *base,
+        *_model_lines(spec, source, revision=revision),
         *(_UNPACKED if repacks else []),
-        *(["model.eval()"] if is_whole else [attach]),
+        *method.loading_lines(trained),
         _tokenizer_line(spec),
     ]
 

@@ -24,13 +24,13 @@ class SweepMetrics:
 
     @property
     def judged(self) -> MetricSpec:
-        """What trials are compared by, question by question: the ranking metric if each question
-        has a value of it, else the task's primary one."""
+        """The metric by which trials are compared question by question: the ranking metric if it
+        has a value per question, else the task's primary one."""
         return self.ranking if self.ranking.per_question_key else self.primary
 
 
 def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
-    """Those of a configuration as sweep.yaml holds it.
+    """The metrics of a configuration as in sweep.yaml.
 
     Of a task that is unknown here nobody knows which values are better: eval_loss is then its only
     metric. An objective that is unknown does not rank.
@@ -41,7 +41,7 @@ def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
 
 
 def task_fault(config: Mapping[str, Any]) -> str | None:
-    """Why the metrics of a configuration's task are not known here, or None."""
+    """Why the metrics of the configured task are unknown here, or None."""
     if "task" not in config:
         return "task: missing."
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from orchestrator.search.memory_order import FREE, Knobs, MemoryDemand
+from orchestrator.search.memory_order import Knobs, MemoryDemand, depends_on
 
 FREE_REFUSALS = 10  # from then on a share of the launches may be risked
 RISKED_SHARE = 0.15
@@ -44,7 +44,7 @@ class FeasibilityModel:
     """
 
     def __init__(self, varied: Iterable[str]) -> None:
-        self._tables = _BetaBernoulliTables(sorted(set(varied) - FREE))
+        self._tables = _BetaBernoulliTables(sorted(filter(depends_on, set(varied))))
         self._alike: dict[Any, dict[str, _Verdict]] = defaultdict(dict)  # by kind of need
         self._risks: dict[str, float] = {}  # of the launches since there is a budget for them
         self._predicted: dict[Any, dict[str, MemoryDemand]] = defaultdict(dict)  # not to fit

@@ -12,20 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.space.tree import (
-    ORDER,
     Branch,
     Choice,
     Constant,
     Node,
     Range,
     Space,
+    decision_order,
     is_read,
     same,
 )
 from trainables.errors import InputError, did_you_mean
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
-from trainables.spec.knobs import AUTO, KNOBS
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
 
 RANGES = ("log_uniform", "uniform", "integers")
@@ -159,7 +160,7 @@ def _last(low: float, high: float, step: float) -> float:
 
 
 def _wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
-    allowed = [knob for knob in ORDER if _fits(knob, enclosing)]
+    allowed = [knob for knob in decision_order() if _fits(knob, enclosing)]
     if name in allowed:
         return None
     if name not in KNOBS:
@@ -182,7 +183,8 @@ def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
 
 
 def _comes_later(knob: str, enclosing: Mapping[str, Any]) -> bool:
-    return all(ORDER.index(knob) > ORDER.index(outer) for outer in enclosing)
+    order = decision_order()
+    return all(order.index(knob) > order.index(outer) for outer in enclosing)
 
 
 def _wrong_value(knob: str, value: object) -> str | None:

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainables.errors import InputError
-from trainables.spec.knobs import KNOBS
+from trainables.spec.knobs import KNOBS, defaults
 
-_FIRST = ("model", "method", "quantization")  # what decides which other knobs are read
-ORDER = (*_FIRST, *(name for name in KNOBS if name not in _FIRST))
-_DEFAULTS = {name: knob.default for name, knob in KNOBS.items()}
+_FIRST = ("model", "method", "quantization")  # they decide which other knobs are read
 
 
 @dataclass(frozen=True)
@@ -120,16 +118,24 @@ class Trial(Protocol):
     ) -> float: ...
 
 
+def decision_order() -> tuple[str, ...]:
+    """All knobs, in the order in which a configuration decides them."""
+    return (*_FIRST, *(name for name in KNOBS if name not in _FIRST))
+
+
 def resolve(space: Space, choose: Choose) -> dict[str, Any]:
-    """One configuration, flat: `choose(question)` gives an option of a Choice (a Constant or a
-    Branch) or a number of a Range. Questions come in ORDER; one with a single option is not asked.
+    """One configuration, flat. `choose(question)` returns an option of a Choice (a Constant or a
+    Branch) or a number of a Range.
+
+    Questions come in `decision_order`; a Choice with a single option is not asked.
     """
     scope = dict(space.knobs)
     configuration: dict[str, Any] = {}
-    for name in ORDER:
-        if name in scope and is_read(name, configuration):
+    completed = defaults()
+    for name in decision_order():
+        if name in scope and KNOBS[name].read_by(completed):
             answer = _answer(scope[name], choose)
-            configuration[name] = _plain(answer.value)
+            configuration[name] = completed[name] = _plain(answer.value)
             scope.update(answer.knobs if isinstance(answer, Branch) else ())
     return configuration
 
@@ -175,7 +181,7 @@ def suggest(space: Space, trial: Trial) -> dict[str, Any]:
 
 
 def grid(space: Space) -> Iterator[dict[str, Any]]:
-    """Every configuration, each once; the last knob of ORDER varies fastest.
+    """Every configuration, each once; the last knob of `decision_order` varies fastest.
 
     Raises InputError, at once, if the space holds a continuous range.
     """
@@ -217,7 +223,7 @@ def knob_names(space: Space) -> set[str]:
 
 def is_read(name: str, configuration: Mapping[str, Any]) -> bool:
     """Whether a trial of this configuration, completed with defaults, reads the knob."""
-    return KNOBS[name].read_by({**_DEFAULTS, **configuration})
+    return KNOBS[name].read_by({**defaults(), **configuration})
 
 
 def same(one: Any, other: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The shipped bases: they load, are what the script makes, and know what their logs say."""
+"""The shipped bases: they load, equal what the script produces, and reach their logs' accuracy."""
 
 from __future__ import annotations
 

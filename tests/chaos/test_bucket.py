@@ -1,6 +1,6 @@
-"""Promise: a sweep on s3:// needs no machine to last: killed, it goes on from an empty disk.
+"""Promise: a sweep on s3:// depends on no machine: killed, it resumes from an empty disk.
 
-The real program, Ray and a real S3 server (moto's). The driver is killed in the middle, the
+Uses the real program, Ray and a real S3 server (moto's). The driver is killed while trials run, the
 working copy is deleted, and the same command ends the sweep from an empty disk.
 """
 

@@ -1,6 +1,6 @@
-"""Promise: Ctrl-C or SIGTERM saves every running trial and says how to go on; twice leaves at once.
+"""Promise: Ctrl-C or SIGTERM saves running trials and prints how to resume; twice ends at once.
 
-A terminal sends its Ctrl-C to the whole group of processes, so these do.
+A terminal sends Ctrl-C to the whole process group, and so do these tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A space, a data set, a model's folder, a trial's directory are data: nothing of it is executed.
+"""A space, a data set, a model folder and a trial folder are data: nothing in them is executed.
 
-Each case brings code that would leave a marker file if it ran.
+Each case contains code that would write a marker file if it ran.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import yaml
 from orchestrator.report import main as report
 from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.runs.ledger import Ledger
-from orchestrator.runs.results import open_run, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import open_run, read_trials
 from orchestrator.runs.state import refuse_another_space
 from orchestrator.sweep import main as sweep
 from tests.orchestrator import tiny_sweep

@@ -1,8 +1,8 @@
-"""Every row of QUANTIZATIONS, and full fine-tuning: a trial that was interrupted has the curve of
-one that was not.
+"""An interrupted trial has the curve of an uninterrupted one: LoRA on every row of QUANTIZATIONS,
+and full fine-tuning.
 
-Losses, rates and what evaluations say, to 1e-6, with all that has a state: dropout, a moving rate,
-the optimizer's moments, several micro-batches per step and a second epoch.
+Losses, learning rates and evaluations agree to 1e-6, with everything that has a state: dropout, a
+learning-rate schedule, the optimizer's moments, several micro-batches per step and a second epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
 
-BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one ragged
+BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one smaller
 KNOBS: dict[str, Any] = {
     "dropout": 0.2,
     "schedule": "cosine",
@@ -40,14 +40,14 @@ def _slow_but(row: str, fast: str) -> Any:
 
 @dataclass(frozen=True)
 class Interruption:
-    """After the event of a step; a killed trial had no time to save a checkpoint."""
+    """An interruption after the event of a step; a killed trial saves no checkpoint."""
 
     step: int
     killed: bool
 
 
-# Checkpoints are made at the rungs (steps 3, 6 and 12) and where a trial is closed, so these go on
-# from steps 2, 3 (twice), 5 and 6.
+# Checkpoints are written at the rungs (steps 3, 6 and 12) and when a trial is closed, so the trial
+# resumes from steps 2, 3 (twice), 5 and 6.
 INTERRUPTIONS = [
     Interruption(2, killed=False),
     Interruption(3, killed=True),
@@ -65,8 +65,8 @@ def test_interrupted_over_and_over_a_trial_has_the_same_curve(
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):
-        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
-    assert_same_curve(_to_its_end(spec, place), whole)
+        place = interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(to_its_end(spec, place), whole)
 
 
 def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
@@ -76,8 +76,8 @@ def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):
-        place = _interrupted(spec, place, interruption, found=tmp_path / str(number))
-    assert_same_curve(_to_its_end(spec, place), whole)
+        place = interrupted(spec, place, interruption, found=tmp_path / str(number))
+    assert_same_curve(to_its_end(spec, place), whole)
 
 
 @pytest.mark.parametrize("quantization", [_slow_but(row, "none") for row in ("none", "nf4")])
@@ -86,10 +86,10 @@ def test_a_host_that_was_just_started_goes_on_with_the_same_curve(
 ) -> None:
     spec = _spec(tiny_llama, quantization)
     whole = run(spec, tmp_path / "whole")
-    place = _interrupted(spec, tmp_path / "0", Interruption(5, killed=True), found=tmp_path / "1")
+    place = interrupted(spec, tmp_path / "0", Interruption(5, killed=True), found=tmp_path / "1")
     assert len(resumed_history(make_trial(spec, place).folder)) == 3
     fresh = load_base(spec, device="cpu")
-    assert_same_curve(_to_its_end(spec, place, base=fresh), whole)
+    assert_same_curve(to_its_end(spec, place, base=fresh), whole)
 
 
 def test_when_checkpoints_are_made_does_not_change_the_curve(
@@ -104,9 +104,9 @@ def _spec(model: Path, quantization: str) -> TrialSpec:
     return make_spec(model, quantization=quantization, budget=BUDGET, **KNOBS)
 
 
-def _interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
-    """Runs the trial in `place` until it is interrupted; `found` is what is left of it."""
-    torch.manual_seed(interruption.step)  # whatever ran before must not count
+def interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
+    """Runs the trial in `place` until the interruption and copies its folder to `found`."""
+    torch.manual_seed(interruption.step)  # the random state of the process must not matter
     running = train(make_trial(spec, place))
     while next(running).step < interruption.step:
         pass
@@ -117,6 +117,6 @@ def _interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, fo
     return found
 
 
-def _to_its_end(spec: TrialSpec, place: Path, **given: Any) -> list[Event]:
+def to_its_end(spec: TrialSpec, place: Path, **given: Any) -> list[Event]:
     trial = make_trial(spec, place, **given)
     return resumed_history(trial.folder) + list(train(trial))

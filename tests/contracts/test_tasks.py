@@ -1,4 +1,4 @@
-"""Every row of TASKS keeps the promises of trainables.tasks.task.Task."""
+"""The contract of every row of TASKS, as `trainables.tasks.task.Task` states it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ask answers with the best finished trial within the limits, or with what comes closest."""
+"""ask answers with the best finished trial within the limits, or with the closest ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of shipped files: found by their names in the repository, from any folder."""
+"""Shipped files are found by their names in the repository, from any folder."""
 
 from __future__ import annotations
 

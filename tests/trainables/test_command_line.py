@@ -1,4 +1,4 @@
-"""Specification of what commands share: exit codes, messages and the name in the usage."""
+"""What commands share: exit codes, messages and the name in the usage."""
 
 from __future__ import annotations
 

@@ -7,28 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import InputError
+from trainables.methods.method import Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Method):
     """Low-rank adapters (Hu et al. 2021) through PEFT; the update is scaled by alpha / rank."""
 
-    trains: ClassVar[bool] = True
-    makes_model: ClassVar[bool] = False
+    title: ClassVar[str] = "LoRA"
+    activity: ClassVar[str] = "lora"
+    label: ClassVar[str] = ""
+    loading_imports: ClassVar[tuple[str, ...]] = ("from peft import PeftModel",)
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
+    @classmethod
+    def loading_lines(cls, folder: str) -> list[str]:
+        return [f"model = PeftModel.from_pretrained(model, {folder!r}).eval()"]
+
+    def relative_size(self) -> float:
+        """Named modules count as half of all linear layers."""
+        modules = 1.0 if isinstance(self.target_modules, str) else 0.5
+        return modules * self.rank
+
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import torch
         from peft import LoraConfig, get_peft_model
 
-        del in_place  # its bytes stay as they are
+        del in_place  # the base's weights are not changed
         targets = self.target_modules
         config = LoraConfig(
             r=self.rank,

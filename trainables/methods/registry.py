@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from trainables.methods.adapters import LoRA
-from trainables.methods.method import Untrained
+from trainables.methods.method import Method, Untrained
 from trainables.methods.weights import Full
 
-AnyMethod = LoRA | Full | Untrained
-METHODS: dict[str, type[AnyMethod]] = {"lora": LoRA, "full": Full, "untrained": Untrained}
+UNTRAINED = "untrained"  # the method of baselines
+METHODS: dict[str, type[Method]] = {"lora": LoRA, "full": Full, UNTRAINED: Untrained}
 
 
-def make_method(knobs: Mapping[str, Any]) -> AnyMethod:
-    """The method that canonical knobs name, with its hyperparameters from them."""
+def make_method(knobs: Mapping[str, Any]) -> Method:
+    """The method that canonical knobs name, with its hyperparameters from them.
+
+    A hyperparameter that the knobs leave unsaid has its default.
+    """
     chosen = METHODS[knobs["method"]]
-    given = {field.name: knobs[field.name] for field in dataclasses.fields(chosen)}
-    return chosen(**{name: _frozen(value) for name, value in given.items()})
+    written = (name for name in chosen.hyperparameters() if name in knobs)
+    return chosen(**{name: _frozen(knobs[name]) for name in written})
 
 
 def _frozen(value: Any) -> Any:

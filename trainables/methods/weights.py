@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import InputError
+from trainables.methods.method import Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Method):
     """All parameters of an unquantized base (full fine-tuning).
 
-    What is trained, and saved, is a copy in float32: master weights, whatever the compute dtype,
-    because an update of bfloat16 weights by a small learning rate is mostly rounded away
-    (Micikevicius et al. 2017). Matrix products run in the compute dtype. While the copy is there,
-    the base waits in the host's memory, so that it takes none of a GPU's. `load` reads a saved
-    model in the base's own dtype: what the base fits in, it fits in.
+    `attach` trains a copy of the base in float32 (master weights), whatever the compute dtype: most
+    updates of bfloat16 weights by a small learning rate are rounded away (Micikevicius et al.
+    2017). Matrix products run in the compute dtype. While the copy exists, the base is kept in
+    host memory, so that it takes no GPU memory. `load` reads a saved model in the base's dtype, so
+    that it fits wherever the base fits.
     """
 
-    trains: ClassVar[bool] = True
-    makes_model: ClassVar[bool] = True
+    title: ClassVar[str] = "full"
+    activity: ClassVar[str] = "full fine-tuning"
+    label: ClassVar[str] = "full"
+    trains_whole_base: ClassVar[bool] = True
+    saves_model: ClassVar[bool] = True
+    allows_quantized_base: ClassVar[bool] = False
 
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import copy
@@ -68,16 +73,14 @@ class Full:
         return lent
 
 
-_ORIGIN = (
-    "lent_by"  # of a model in full fine-tuning: its base, and the device that it comes back to
-)
+_ORIGIN = "lent_by"  # attribute of the trained model: its base, and the device to return it to
 
 
 def _offload_base(base: Any) -> None:
-    """Its bytes stay as they are; on a CPU nothing moves."""
+    """Moves the base to host memory; its values do not change."""
     base.to("cpu")
 
 
 def _attach_origin(base: Any, model: Any, device: Any) -> None:
-    """Past Module.__setattr__, which would make the base a part of the model."""
+    """Bypasses Module.__setattr__, which would register the base as a submodule of the model."""
     model.__dict__[_ORIGIN] = (base, device)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainables.errors import InputError
+from trainables.methods.registry import make_method
 from trainables.resources.estimate import Workload
 from trainables.simulation.step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
 
@@ -30,7 +31,7 @@ def simulate_any_depth(
     """
     whole = model_config(config)
     depth = int(whole.num_hidden_layers)
-    parts = (EVALUATION,) if knobs["method"] == "untrained" else PARTS
+    parts = PARTS if make_method(knobs).trains else (EVALUATION,)
 
     @functools.cache
     def at(blocks: int) -> Measured:

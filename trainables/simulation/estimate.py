@@ -26,20 +26,12 @@ from trainables.simulation.devices import DEVICES
 from trainables.simulation.step import EVAL_PHASES, TRAIN_PHASES, Measured
 from trainables.simulation.token_lengths import TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
+from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
 VERSION = 1  # of what is predicted: another one makes cached predictions void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
-_KNOBS = (
-    "quantization",
-    "double_quantization",
-    "compute_dtype",
-    "method",
-    "rank",
-    "target_modules",
-    "optimizer",
-    "gradient_checkpointing",
-)
+_DIGEST_NAMES = {"dropout": "drops"}  # as cached estimates have it; others have their own names
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
 _predictions: dict[str, Estimate] = {}
 
@@ -76,8 +68,8 @@ def digest(
 ) -> str:
     """Equal for what is predicted alike: shape, knobs that take memory, work, device, packages."""
     shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
-    read = {name: knobs.get(name) for name in _KNOBS} | {"drops": bool(knobs.get("dropout"))}
-    parts = [VERSION, _versions(), shape, read, asdict(workload), device]
+    simulated = {_DIGEST_NAMES.get(name, name): value for name, value in simulated_values(knobs)}
+    parts = [VERSION, _versions(), shape, simulated, asdict(workload), device]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -154,7 +146,9 @@ def _prediction(
     constants = sum(term.bytes for term in DEVICES[device].constants.values())
     training, forward = _training_rates(measured, workload), _forward_rates(measured, workload)
     per_step = training.of(
-        rows=workload.batch_size, length=workload.sequence_length, positions=workload.positions
+        batch_size=workload.batch_size,
+        length=workload.sequence_length,
+        positions=workload.positions,
     )
     return Estimate(
         train_memory_bytes=train,
@@ -180,7 +174,7 @@ def _training_rates(measured: Measured, work: Workload) -> FlopRates:
     return _rates(
         measured.flops,
         "training",
-        rows=work.batch_size,
+        batch_size=work.batch_size,
         length=work.sequence_length,
         positions=work.positions,
     )
@@ -190,29 +184,29 @@ def _forward_rates(measured: Measured, work: Workload) -> FlopRates:
     return _rates(
         measured.flops,
         "forward",
-        rows=work.eval_batch_size,
+        batch_size=work.eval_batch_size,
         length=work.eval_length,
         positions=work.eval_positions,
     )
 
 
 def _rates(
-    flops: Mapping[str, int], kind: str, *, rows: int, length: int, positions: int
+    flops: Mapping[str, int], kind: str, *, batch_size: int, length: int, positions: int
 ) -> FlopRates:
     return FlopRates(
-        token=flops.get(f"{kind}.token", 0) / (rows * length),
-        pair=flops.get(f"{kind}.pair", 0) / (rows * length**2),
-        logit=flops.get(f"{kind}.logit", 0) / max(1, rows * positions),
+        token=flops.get(f"{kind}.token", 0) / (batch_size * length),
+        pair=flops.get(f"{kind}.pair", 0) / (batch_size * length**2),
+        logit=flops.get(f"{kind}.logit", 0) / max(1, batch_size * positions),
     )
 
 
 def _eval_flops(forward: FlopRates, work: Workload) -> float:
     """Of a batch's loss and of its answers."""
     loss = forward.of(
-        rows=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
+        batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
     )
     return loss + forward.of_generation(
-        rows=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
+        batch_size=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
     )
 
 

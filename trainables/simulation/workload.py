@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.data.batches import fixed_subset, length_sorted, training_order
-from trainables.methods.registry import METHODS
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.simulation.token_lengths import Rows
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import step_examples
 from trainables.spec.trial_spec import TrialSpec
 
 
@@ -46,17 +46,19 @@ def planned_work(
     eval_rows = eval_batch or spec.execution.eval_batch_size
     training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
     evaluation = tuple(_evaluations(spec, splits, eval_rows))
-    largest = max(training, key=lambda one: one.rows * one.length, default=ForwardBackward(1, 1, 1))
+    largest = max(
+        training, key=lambda one: one.batch_size * one.length, default=ForwardBackward(1, 1, 1)
+    )
     loss, answers = _largest_evaluation(spec, splits, eval_rows)
     room = spec.execution.max_new_tokens
     left = room if positions is None else max(1, positions - answers.prompt)
     workload = Workload(
-        batch_size=largest.rows,
+        batch_size=largest.batch_size,
         sequence_length=largest.length,
         completion_tokens=_longest_completion(splits["train"]) if training else 1,
         logit_positions=max((one.positions for one in training), default=1),
-        accumulated=bool(training) and largest.rows < _of_a_step(spec),
-        eval_batch_size=loss.rows,
+        accumulated=bool(training) and largest.batch_size < _of_a_step(spec),
+        eval_batch_size=loss.batch_size,
         eval_sequence_length=loss.length,
         eval_prompt_length=answers.prompt,
         eval_completion_tokens=_longest_completion(splits["selection"]),
@@ -67,7 +69,7 @@ def planned_work(
 
 
 def _trains(spec: TrialSpec) -> bool:
-    return METHODS[spec.knobs["method"]].trains
+    return spec.method.trains
 
 
 def _of_a_step(spec: TrialSpec) -> int:
@@ -118,7 +120,7 @@ def _evaluation(
     for batch in _batches([len(rows.prompts[index]) for index in asked], asked, at_once):
         written = max(len(rows.completions[index]) for index in batch)
         yield Generation(
-            rows=len(batch),
+            batch_size=len(batch),
             prompt=max(len(rows.prompts[index]) for index in batch),
             new_tokens=min(written, spec.execution.max_new_tokens),
         )
@@ -141,11 +143,11 @@ def _largest_evaluation(
     ]
     losses = [one for one in done if isinstance(one, ForwardBackward)]
     answers = [one for one in done if isinstance(one, Generation)]
-    longest = max(losses, key=lambda one: one.rows * one.length)
+    longest = max(losses, key=lambda one: one.batch_size * one.length)
     widest = max(one.positions for one in losses)
     return (
-        ForwardBackward(longest.rows, longest.length, widest),
-        max(answers, key=lambda one: one.rows * one.prompt),
+        ForwardBackward(longest.batch_size, longest.length, widest),
+        max(answers, key=lambda one: one.batch_size * one.prompt),
     )
 
 

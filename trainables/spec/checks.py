@@ -1,12 +1,12 @@
-"""Checks: what is wrong with a value that a user gave, in words. LIGHT.
+"""Checks of values that a user gave, for knobs and for the settings of a sweep.
 
-A check returns None for a value that it accepts. Knobs and the settings of a sweep share them.
+A check returns what is wrong with a value, or None if it accepts the value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from trainables.errors import did_you_mean
@@ -51,16 +51,22 @@ def boolean(value: Any) -> str | None:
 
 
 def one_of(*allowed: str) -> Check:
-    """Accepts the names given."""
+    """Accepts the given names."""
+    return name_in(allowed)
+
+
+def name_in(table: Collection[str]) -> Check:
+    """Accepts the names that are in `table` when a value is checked."""
 
     def wrong(value: Any) -> str | None:
-        return None if value in allowed else f"got {value!r}.{did_you_mean(value, allowed)}"
+        is_name = isinstance(value, str) and value in table
+        return None if is_name else f"got {value!r}.{did_you_mean(value, table)}"
 
     return wrong
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a finite number; true and false are none."""
+    """Whether `value` is a finite number; true and false are not numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
 

@@ -1,11 +1,13 @@
-"""Combinations of knobs that no machine can run, each with its reason. LIGHT."""
+"""Combinations of knobs that no machine can run, each with its reason."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.spec.knobs import AUTO, NO_OFFLOAD, needs_ranks
+from trainables.methods.registry import METHODS
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS, NO_OFFLOAD, needs_ranks
 from trainables.spec.quantization import QUANTIZATIONS
 
 Knobs = Mapping[str, Any]
@@ -16,16 +18,23 @@ def violations(knobs: Knobs) -> str | None:
     return next((reason for refuse in _REFUSALS if (reason := refuse(knobs))), None)
 
 
-def _full_of_quantized(knobs: Knobs) -> str | None:
-    if knobs["method"] != "full" or not _is_quantized(knobs):
+def _trained_quantized_base(knobs: Knobs) -> str | None:
+    if METHODS[knobs["method"]].allows_quantized_base or not _is_quantized(knobs):
         return None
     return (
-        f"method full trains the weights themselves, and {knobs['quantization']} weights are codes "
-        "without gradients. Use quantization: none, or method: lora."
+        f"method {knobs['method']} trains the weights themselves, and {knobs['quantization']} "
+        "weights are codes without gradients. Use quantization: none, or method: "
+        f"{KNOBS['method'].default}."
     )
 
 
-def _split_of_quantized(knobs: Knobs) -> str | None:
+def _sharded_method(knobs: Knobs) -> str | None:
+    if METHODS[knobs["method"]].allows_zero or not knobs.get("zero_stage", 0):
+        return None
+    return f"method {knobs['method']} is not supported with zero_stage. Use zero_stage: 0."
+
+
+def _sharded_quantized_base(knobs: Knobs) -> str | None:
     if not _is_quantized(knobs) or knobs.get("zero_stage", 0) != 3:
         return None
     return (
@@ -41,7 +50,7 @@ def _offload_without_zero(knobs: Knobs) -> str | None:
     return "offload: cpu is done by ZeRO. Use zero_stage: 2 or 3 with it, or offload: none."
 
 
-def _shrinking_team(knobs: Knobs) -> str | None:
+def _shrinking_worker_group(knobs: Knobs) -> str | None:
     if not needs_ranks(knobs) or knobs["batch_size"] != AUTO:
         return None
     return (
@@ -50,14 +59,15 @@ def _shrinking_team(knobs: Knobs) -> str | None:
     )
 
 
-def _paged_team(knobs: Knobs) -> str | None:
+def _paged_worker_group(knobs: Knobs) -> str | None:
     if not needs_ranks(knobs) or knobs["optimizer"] != "paged_adamw_8bit":
         return None
     return "optimizer paged_adamw_8bit is of one device only, not of a team's. Use adamw."
 
 
 def _float16_zero(knobs: Knobs) -> str | None:
-    """Its loss scaling under ZeRO is DeepSpeed's own, and nobody has held it against one device."""
+    """float16 with ZeRO uses DeepSpeed's loss scaling; that it equals training on one device is not
+    tested."""
     if not knobs.get("zero_stage", 0) or knobs["compute_dtype"] != "float16":
         return None
     return "zero_stage is not supported with float16. Use bfloat16 or float32, or zero_stage: 0."
@@ -68,10 +78,11 @@ def _is_quantized(knobs: Knobs) -> bool:
 
 
 _REFUSALS = (
-    _full_of_quantized,
-    _split_of_quantized,
+    _trained_quantized_base,
+    _sharded_method,
+    _sharded_quantized_base,
     _offload_without_zero,
-    _shrinking_team,
-    _paged_team,
+    _shrinking_worker_group,
+    _paged_worker_group,
     _float16_zero,
 )

@@ -1,44 +1,48 @@
-"""KNOBS: every setting of a trial that a space may vary, what it accepts and its default.
+"""KNOBS: every hyperparameter of a trial that a space may vary, one row each.
 
-A knob that the trial's method or quantization does not read is dropped by `canonical`, so two
-configurations that train the same thing are the same configuration. LIGHT.
+`canonical` drops the knobs that a trial's method, quantization or other values do not read, so
+that two configurations that train the same thing are equal.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trainables.errors import did_you_mean
-from trainables.methods.registry import METHODS
-from trainables.spec.checks import Check, above, at_least, boolean, one_of, whole, within
+from trainables.methods.method import Method
+from trainables.methods.registry import METHODS, UNTRAINED
+from trainables.spec.checks import above, at_least, boolean, name_in, one_of, whole, within
+from trainables.spec.knob import Knob
+from trainables.spec.knob_values import (
+    AUTO,
+    as_batch_size,
+    as_modules,
+    batch_at_least,
+    batch_label,
+    batch_size,
+    modules,
+    modules_at_least,
+    smallest_batch,
+    text,
+    zero_stage,
+)
+from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
+from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS
 
-
-@dataclass(frozen=True)
-class Knob:
-    """One setting: `check` says what is wrong with a value, `convert` makes it canonical.
-
-    `unsaid`: its default is not written down, so that the configurations, and with them the ids,
-    of trials from before there was such a knob stay what they were.
-    """
-
-    default: Any
-    check: Check
-    convert: Callable[[Any], Any]
-    read_by: Callable[[Mapping[str, Any]], bool]
-    unsaid: bool = False
-
-    def is_written(self, given: Mapping[str, Any], value: Any) -> bool:
-        """Whether a canonical configuration made of `given` holds it with this value."""
-        return self.read_by(given) and not (self.unsaid and value == self.default)
+OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
+SCHEDULES = ("constant", "linear", "cosine")
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+TARGETS = ("answer", "program")
+NO_OFFLOAD = "none"
+OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states are kept
+REDUCE_BUCKET = 50_000_000  # numbers that ZeRO sends at once; DeepSpeed's default takes 2 GB
 
 
 def step_examples(knobs: Mapping[str, Any]) -> int:
-    """How many examples one optimizer step is over, all workers together; expects canonical knobs
-    of a trained trial."""
+    """The examples of one optimizer step, all workers together, for canonical knobs of a trial
+    that is trained."""
     if knobs["batch_size"] == AUTO:
         return int(knobs["effective_batch_size"])
     of_one = int(knobs["batch_size"]) * int(knobs["gradient_accumulation"])
@@ -46,10 +50,10 @@ def step_examples(knobs: Mapping[str, Any]) -> int:
 
 
 def needs_ranks(knobs: Mapping[str, Any]) -> bool:
-    """Whether the trial runs under DeepSpeed, as `trainables.workers.distributed_trial` does, and
-    not on a host alone.
+    """Whether the trial runs in a process group (`trainables.workers.distributed_trial`) and not
+    on a host alone.
 
-    One worker with a ZeRO stage does too: alone it shards nothing, but it can offload.
+    One worker with a ZeRO stage does too: it has nothing to shard, but it can offload.
     """
     return int(knobs.get("workers", 1)) > 1 or int(knobs.get("zero_stage", 0)) > 0
 
@@ -72,6 +76,49 @@ def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if KNOBS[name].is_written(given, value)}
 
 
+def with_unsaid(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Canonical knobs, and the unsaid ones that the trial reads, with their defaults."""
+    given = {**defaults(), **knobs}
+    unsaid = {name: row.default for name, row in KNOBS.items() if row.unsaid and row.read_by(given)}
+    return {**unsaid, **knobs}
+
+
+def untrained_knobs(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The canonical knobs of the baseline that evaluates the same base with the same prompt."""
+    return canonical({**configuration, "method": UNTRAINED})
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every knob, in KNOBS' order."""
+    return {name: knob.default for name, knob in KNOBS.items()}
+
+
+def baseline_knobs() -> list[str]:
+    """The knobs that an untrained baseline reads, under some quantization."""
+    given = [
+        defaults() | {"method": UNTRAINED, "quantization": quantization}
+        for quantization in QUANTIZATIONS
+    ]
+    return [name for name, knob in KNOBS.items() if any(map(knob.read_by, given))]
+
+
+def base_knobs() -> list[str]:
+    """The knobs in which trials must agree to share a loaded base, besides the model itself."""
+    return [name for name, knob in KNOBS.items() if knob.loads_base]
+
+
+def simulated_values(knobs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each knob that a simulated step depends on besides its batches, and what of its value."""
+    for name, knob in KNOBS.items():
+        if knob.simulated is not None and not knob.memory.is_none:
+            yield name, knob.simulated(knobs.get(name))
+
+
+def method_of(knobs: Mapping[str, Any]) -> type[Method] | None:
+    """The method that knobs name, the default one if they name none; None if it is not known."""
+    return METHODS.get(str(knobs.get("method", KNOBS["method"].default)))
+
+
 def _always(configuration: Mapping[str, Any]) -> bool:
     del configuration
     return True
@@ -91,80 +138,131 @@ def _automatic_batch(configuration: Mapping[str, Any]) -> bool:
 
 def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
     def read_by(configuration: Mapping[str, Any]) -> bool:
-        method = METHODS[configuration["method"]]
-        return field in {item.name for item in dataclasses.fields(method)}
+        return field in METHODS[configuration["method"]].hyperparameters()
 
     return read_by
-
-
-def _zero_stage(value: Any) -> str | None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value in ZERO_STAGES
-    return None if fits else f"got {value!r}; needs 0 (none), 2 or 3."
 
 
 def _double(configuration: Mapping[str, Any]) -> bool:
     return QUANTIZATIONS[configuration["quantization"]].has_double_quantization
 
 
-def _batch_size(value: Any) -> str | None:
-    fits = value == AUTO or whole(1)(value) is None
-    return None if fits else f"got {value!r}; needs a whole number >= 1, or {AUTO}."
-
-
-def _as_batch_size(value: Any) -> int | str:
-    return AUTO if value == AUTO else int(value)
-
-
-def _text(value: Any) -> str | None:
-    ok = isinstance(value, str) and value.strip() != ""
-    return None if ok else f"got {value!r}; needs a name or a path."
-
-
-def _modules(value: Any) -> str | None:
-    names = [value] if isinstance(value, str) else value
-    ok = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
-    return None if ok else f"got {value!r}; needs 'all-linear' or a list of module names."
-
-
-def _as_modules(value: Any) -> Any:
-    return value if isinstance(value, str) else sorted(value)
-
-
-AUTO = "auto"  # as batch_size: as many rows at once as fit
-OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
-SCHEDULES = ("constant", "linear", "cosine")
-COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
-TARGETS = ("answer", "program")
-ZERO_STAGES = (0, 2, 3)  # 0: every worker holds all; 2: gradients, optimizer split; 3: weights too
-NO_OFFLOAD = "none"
-OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states lie
-REDUCE_BUCKET = 50_000_000  # numbers that ZeRO sends at once; DeepSpeed's default takes 2 GB
-
 KNOBS: dict[str, Knob] = {
-    "model": Knob(None, _text, str, _always),
-    "quantization": Knob("none", one_of(*QUANTIZATIONS), str, _always),
-    "double_quantization": Knob(False, boolean, bool, _double),
-    "compute_dtype": Knob("auto", one_of(*COMPUTE_DTYPES), str, _always),
-    "method": Knob("lora", one_of(*METHODS), str, _always),
-    "rank": Knob(8, whole(1), int, _field_of("rank")),
-    "alpha": Knob(16, above(0), float, _field_of("alpha")),
-    "dropout": Knob(0.0, within(0, 0.99), float, _field_of("dropout")),
-    "target_modules": Knob("all-linear", _modules, _as_modules, _field_of("target_modules")),
-    "workers": Knob(1, whole(1), int, _trained, unsaid=True),
-    "zero_stage": Knob(0, _zero_stage, int, _trained, unsaid=True),
-    "offload": Knob(NO_OFFLOAD, one_of(*OFFLOADS), str, _trained, unsaid=True),
-    "learning_rate": Knob(2e-4, above(0), float, _trained),
-    "batch_size": Knob(8, _batch_size, _as_batch_size, _trained),
-    "gradient_accumulation": Knob(1, whole(1), int, _explicit_batch),
-    "effective_batch_size": Knob(16, whole(1), int, _automatic_batch),
-    "optimizer": Knob("adamw", one_of(*OPTIMIZERS), str, _trained),
-    "schedule": Knob("linear", one_of(*SCHEDULES), str, _trained),
-    "warmup": Knob(0.03, within(0, 1), float, _trained),
-    "weight_decay": Knob(0.0, at_least(0), float, _trained),
-    "max_gradient_norm": Knob(1.0, above(0), float, _trained),
-    "gradient_checkpointing": Knob(False, boolean, bool, _trained),
-    "sequence_length": Knob(1024, whole(16), int, _always),
-    "prompt": Knob("default", _text, str, _always),
-    "target": Knob("answer", one_of(*TARGETS), str, _always),
-    "seed": Knob(0, whole(0), int, _trained),
+    "model": Knob(None, text, str, _always, simulated=None),
+    "quantization": Knob("none", name_in(QUANTIZATIONS), str, _always, loads_base=True),
+    "double_quantization": Knob(False, boolean, bool, _double, loads_base=True),
+    "compute_dtype": Knob("auto", one_of(*COMPUTE_DTYPES), str, _always, loads_base=True),
+    "method": Knob("lora", name_in(METHODS), str, _always),
+    "rank": Knob(8, whole(1), int, _field_of("rank"), memory=UP, label="r{rank}", plan_place=0),
+    "alpha": Knob(
+        16,
+        above(0),
+        float,
+        _field_of("alpha"),
+        memory=NONE,
+        affects_speed=False,
+        label="a{alpha:g}",
+    ),
+    "dropout": Knob(
+        0.0,
+        within(0, 0.99),
+        float,
+        _field_of("dropout"),
+        memory=memory_above(0),  # its masks are kept for the backward pass
+        simulated=bool,
+        activations=lambda value: 1.1 if value else 1.0,
+    ),
+    "target_modules": Knob(
+        "all-linear",
+        modules,
+        as_modules,
+        _field_of("target_modules"),
+        memory=MemoryEffect(modules_at_least),
+    ),
+    "workers": Knob(
+        1,
+        whole(1),
+        int,
+        _trained,
+        unsaid=True,
+        simulated=None,
+        label="w{workers}",
+        method_place=1,
+    ),
+    "zero_stage": Knob(
+        0,
+        zero_stage,
+        int,
+        _trained,
+        unsaid=True,
+        simulated=None,
+        label="z{zero_stage}",
+        method_place=0,
+    ),
+    "offload": Knob(NO_OFFLOAD, one_of(*OFFLOADS), str, _trained, unsaid=True, simulated=None),
+    "learning_rate": Knob(
+        2e-4,
+        above(0),
+        float,
+        _trained,
+        memory=NONE,
+        affects_speed=False,
+        label="lr{learning_rate:.1e}",
+    ),
+    "batch_size": Knob(
+        8,
+        batch_size,
+        as_batch_size,
+        _trained,
+        memory=MemoryEffect(batch_at_least),
+        simulated=None,
+        activations=smallest_batch,
+        label=batch_label,
+        plan_place=1,
+    ),
+    "gradient_accumulation": Knob(
+        1,
+        whole(1),
+        int,
+        _explicit_batch,
+        memory=memory_above(1),  # gradients are kept while the next micro-batch runs
+        simulated=None,
+        plan_place=2,
+    ),
+    "effective_batch_size": Knob(
+        16,
+        whole(1),
+        int,
+        _automatic_batch,
+        memory=memory_above(1),
+        simulated=None,
+        plan_place=3,
+    ),
+    "optimizer": Knob(
+        "adamw",
+        one_of(*OPTIMIZERS),
+        str,
+        _trained,
+        states=lambda value: {"adamw": 4, "sgd": 2}.get(value, 3),
+        plan_place=6,
+    ),
+    "schedule": Knob("linear", one_of(*SCHEDULES), str, _trained, memory=NONE, affects_speed=False),
+    "warmup": Knob(0.03, within(0, 1), float, _trained, memory=NONE, affects_speed=False),
+    "weight_decay": Knob(0.0, at_least(0), float, _trained, memory=NONE, affects_speed=False),
+    "max_gradient_norm": Knob(1.0, above(0), float, _trained, memory=NONE, affects_speed=False),
+    "gradient_checkpointing": Knob(
+        False,
+        boolean,
+        bool,
+        _trained,
+        memory=DOWN,
+        activations=lambda value: 0.15 if value else 1.0,
+        plan_place=5,
+    ),
+    "sequence_length": Knob(
+        1024, whole(16), int, _always, memory=UP, simulated=None, activations=int, plan_place=4
+    ),
+    "prompt": Knob("default", text, str, _always, simulated=None),
+    "target": Knob("answer", one_of(*TARGETS), str, _always, simulated=None),
+    "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

@@ -1,8 +1,8 @@
-"""TrialSpec, a trial as a value, and Event, what its training reports. LIGHT.
+"""TrialSpec: a trial as a value.
 
-A spec holds all that decides a trial's result; `trial_id` is a hash of exactly that. What does
-not decide it (where things lie, how often to save, the generation's batch size) travels in
-`execution` and stays out of the hash.
+A spec holds all that decides a trial's result, and `trial_id` is a hash of exactly that. What does
+not decide it (paths, how often to save, the batch size of generation) is in `execution` and in the
+fields that `identity` leaves out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
+from trainables.methods.method import Method
+from trainables.methods.registry import make_method
+from trainables.spec.knobs import base_knobs
 from trainables.spec.states import TRIAL
 
 FORMAT_VERSION = 2  # 2: the warm-up's first step has rate 0
@@ -20,12 +24,12 @@ FORMAT_VERSION = 2  # 2: the warm-up's first step has rate 0
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a trial trains and how often it is judged; unit: the task's (examples)."""
+    """How much a trial trains and how often it is evaluated; unit: the task's (examples)."""
 
     train_examples: int
-    eval_examples: int  # questions of the selection split asked at a rung
-    rungs: tuple[float, ...] = (0.0625, 0.25, 1.0)  # fractions of train_examples, last is 1
-    seed: int = 0  # draws those questions
+    eval_examples: int  # questions of the selection split that a rung asks
+    rungs: tuple[float, ...] = (0.0625, 0.25, 1.0)  # fractions of train_examples; the last is 1
+    seed: int = 0  # selects those questions
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,16 @@ class Execution:
     max_new_tokens: int = 32
     checkpoint_seconds: float = 300.0
     progress_seconds: float = 1.0
-    allow_bin_weights: bool = False  # read a base's pickled weights where it has no others
+    allow_bin_weights: bool = False  # load a base's pickled weights if it has no others
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One configuration of one sweep: frozen, canonical, JSON both ways.
+    """One configuration of one sweep: frozen, canonical, convertible to JSON and back.
 
     `knobs` is what `knobs.canonical` returns: every knob that is read, `compute_dtype` resolved.
-    `model_digest` and `task_identity` stand in the id for the model's and the data's content;
-    the paths in `knobs`, `model_source` and `task_options` do not count.
+    `model_digest` and `task_identity` represent the content of the model and the data in the id;
+    the paths in `knobs`, `model_source` and `task_options` are not part of it.
     """
 
     role: Literal["trial", "baseline"]
@@ -55,11 +59,11 @@ class TrialSpec:
     task_identity: Mapping[str, Any]  # task version, split digests, prompt digest, context, ...
     task_options: Mapping[str, Any]  # what the worker passes to tasks.make_task
     budget: Budget
-    model_source: str = ""  # where the worker loads it from: an absolute folder, or a hub id
-    revision: str = ""  # resolved revision of a hub model
+    model_source: str = ""  # what the worker loads: an absolute folder, or a hub id
+    revision: str = ""  # the resolved revision of a hub model
     execution: Execution = field(default_factory=Execution)
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """12 hexadecimal digits: equal for equal identities only (up to a 48-bit collision)."""
         text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
@@ -67,7 +71,7 @@ class TrialSpec:
 
     def identity(self) -> dict[str, Any]:
         """All that decides the result, and nothing else."""
-        by_content = {"model", "prompt"}  # their digests count instead of their names
+        by_content = {"model", "prompt"}  # represented by their digests
         budget = asdict(self.budget) if self.role == TRIAL else {}
         return {
             "format": FORMAT_VERSION,
@@ -81,10 +85,14 @@ class TrialSpec:
         }
 
     @property
+    def method(self) -> Method:
+        """The method that the knobs name, with its hyperparameters."""
+        return make_method(self.knobs)
+
+    @property
     def base_key(self) -> str:
         """Equal for trials that can share one loaded base on a host."""
-        names = ("quantization", "double_quantization", "compute_dtype")
-        parts = [self.model_digest, *(f"{name}={self.knobs.get(name)}" for name in names)]
+        parts = [self.model_digest, *(f"{name}={self.knobs.get(name)}" for name in base_knobs())]
         return "/".join(parts)
 
     def to_json(self) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Engine:
         """Writes what was trained: an adapter, or a model with its tokenizer."""
         if self._process_group.rank != 0:
             return
-        if not method.makes_model:
+        if not method.saves_model:
             folder.write_adapter(lambda place: method.save(self.model, place))
             return
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.spec.events import Event
-from trainables.spec.knobs import AUTO, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import step_examples
 from trainables.spec.states import FINISHED
 from trainables.training.progress import Progress
 from trainables.training.trial import TrialContext

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.trial_data import TrialData
-from trainables.methods.registry import AnyMethod, make_method
+from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
@@ -45,11 +45,10 @@ class TrialContext:
         return int(self.spec.knobs.get("workers", 1))
 
     @property
-    def method(self) -> AnyMethod:
-        return make_method(self.spec.knobs)
+    def method(self) -> Method:
+        return self.spec.method
 
     @property
     def result_folder(self) -> Path:
-        """What it has trained: an adapter, or a whole model."""
-        folder = self.folder
-        return folder.model_folder if self.method.makes_model else folder.adapter_folder
+        """What its method saves: an adapter, or a whole model."""
+        return self.folder.trained_folder(self.spec)

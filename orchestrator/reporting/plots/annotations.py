@@ -63,7 +63,7 @@ def label_front(
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=3, foreground="white")]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     centres = {
         key.trial_id: axes.transData.transform((key.metrics[cost] / unit, height(key)))

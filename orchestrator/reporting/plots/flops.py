@@ -55,7 +55,8 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
     axes, _ = new_axes(figure, finished[0].primary, strip=False)
     axes.set_xscale("log")
     drawn = [item for item in results if item.is_trial and learning_curve(item)]
-    drawn += [item for item in finished if item not in drawn]
+    seen = {item.trial_id for item in drawn}
+    drawn += [item for item in finished if item.trial_id not in seen]
     style, members = style_of(drawn), front(results, cost=TRAIN_FLOPS)
     for item in drawn:
         _draw_curve(axes, item, style=style)
@@ -106,7 +107,8 @@ def caption(results: Sequence[TrialResult]) -> str:
     """What is drawn and what is not, in numbers."""
     trials = [item for item in results if item.is_trial]
     finished = candidates(results, cost=TRAIN_FLOPS)
-    others = sum(bool(learning_curve(item)) for item in trials if item not in finished)
+    unmarked = {item.trial_id for item in trials} - {item.trial_id for item in finished}
+    others = sum(bool(learning_curve(item)) for item in trials if item.trial_id in unmarked)
     missing = len(trials) - len(finished) - others
     left = f" {missing} without a rung that has both numbers." if missing else ""
     return (

@@ -10,7 +10,7 @@ from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
-from trainables.spec.knobs import AUTO
+from trainables.spec.knob_values import AUTO
 
 HEADING = "Speed and memory by batch size"
 SHOWN = 4  # studies, where a sweep varies more than the batch

@@ -1,4 +1,4 @@
-"""What mattered is found, what did not is said, and chance is not taken for an effect."""
+"""Importance of knobs: effects are found, absent effects are reported, noise is not an effect."""
 
 from __future__ import annotations
 

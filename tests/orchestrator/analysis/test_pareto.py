@@ -1,4 +1,4 @@
-"""The front holds exactly the finished trials that none dominates, and it can be drawn."""
+"""The Pareto front contains exactly the non-dominated finished trials, and it can be drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the objective: a question more always wins; only ties go by the loss."""
+"""The objective: one more right answer always ranks higher; only ties are broken by the loss."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The doctor on a real Ray cluster of which one node differs in all that can differ: its packages,
-its GPUs, and what lies at the storage's path. And on this machine alone, where all is well."""
+"""The doctor on a real Ray cluster in which one node has other packages, GPUs and storage, and on
+this machine alone, where every check passes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's table, its exit codes, and what it makes of what nodes answer."""
+"""The doctor's table, its exit codes, and its findings from the answers of nodes."""
 
 from __future__ import annotations
 

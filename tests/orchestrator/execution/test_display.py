@@ -1,4 +1,4 @@
-"""The live display: plain lines without a terminal, a table on one, from many threads."""
+"""The live display: plain lines without a terminal, a table on a terminal, from many threads."""
 
 from __future__ import annotations
 

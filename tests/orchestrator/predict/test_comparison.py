@@ -1,4 +1,4 @@
-"""Answers beside each other, as a terminal and as a program read them."""
+"""Answers side by side, as text for a terminal and as JSON."""
 
 from __future__ import annotations
 

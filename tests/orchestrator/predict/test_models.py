@@ -1,4 +1,4 @@
-"""Trials, runs and plain models become the models that are asked, or are refused, all at once."""
+"""Trials, runs and plain models are resolved to models to ask, or refused in one error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from orchestrator.predict.models import (
-    KINDS,
     ModelUnderTest,
     asked_models,
     is_trial_reference,
@@ -35,8 +34,7 @@ def finished(run: RunFolder, *, right: int = 50, **knobs: Any) -> TrialFolder:
     """A finished trial with what it trained, and nothing in it that could be loaded."""
     spec = new_spec(**knobs)
     place = run.trial(spec.trial_id)
-    is_whole = spec.knobs["method"] == "full"
-    write = place.write_model if is_whole else place.write_adapter
+    write = place.write_model if spec.method.saves_model else place.write_adapter
     write(_fill)
     return add_trial(run, right=outcomes(right), **knobs)
 
@@ -56,7 +54,7 @@ def refused(*names: str | Path, **options: Any) -> str:
 def test_a_trial_of_every_method_comes_with_its_base(method: str, run: RunFolder) -> None:
     folder = finished(run, method=method)
     base, trial = asked_models([str(folder.path)])
-    assert (base.kind, trial.kind) == ("base", KINDS[method])
+    assert (base.kind, trial.kind) == ("base", METHODS[method].title)
     assert base.trained is None and base.name == "small"
     assert trial.trained is not None and trial.trained.is_dir() and trial.name == folder.trial_id
     assert trial.spec == folder.spec()
@@ -66,8 +64,9 @@ def test_a_trial_of_every_method_comes_with_its_base(method: str, run: RunFolder
     ]
 
 
-def test_every_method_has_a_word_for_it() -> None:
-    assert KINDS.keys() == METHODS.keys()
+def test_every_method_has_a_title_of_its_own() -> None:
+    titles = {method.title for method in METHODS.values()}
+    assert len(titles) == len(METHODS) and "" not in titles
 
 
 def test_two_trials_share_their_base_and_another_quantization_has_its_own(run: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Questions are chosen by place, by id or by number, and what is not there is named."""
+"""Questions are selected by index, id or number; unknown ones are named in the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the lease: one driver per sweep, and a dead one holds nothing."""
+"""The lease: one driver per sweep, and a dead driver does not keep it."""
 
 from __future__ import annotations
 

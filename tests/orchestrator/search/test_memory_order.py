@@ -1,4 +1,4 @@
-"""Specification of what needs at least as much memory as what."""
+"""Which configurations need at least as much memory as which others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.search.memory_order import FREE, ORDERED, MemoryDemand
+from orchestrator.search.memory_order import MemoryDemand, depends_on
 from trainables.spec.knobs import KNOBS, canonical
 
 MIDDLE: dict[str, Any] = {
@@ -108,7 +108,29 @@ def test_a_batch_that_shrinks_to_what_fits_was_refused_with_one_row() -> None:
     assert not MemoryDemand.of(canonical({**MIDDLE, "batch_size": 512})).is_at_least(automatic())
 
 
-def test_each_knob_is_known_by_name() -> None:
-    """A knob that is renamed must be renamed here; a new one must be equal until it is placed."""
-    assert set(ORDERED) <= set(KNOBS)
-    assert {*FREE} <= set(KNOBS)
+ORDERED = {
+    "batch_size",
+    "sequence_length",
+    "rank",
+    "effective_batch_size",
+    "gradient_accumulation",
+    "dropout",
+    "gradient_checkpointing",
+    "target_modules",
+}
+INDEPENDENT = {
+    "alpha",
+    "learning_rate",
+    "max_gradient_norm",
+    "schedule",
+    "seed",
+    "warmup",
+    "weight_decay",
+}
+
+
+def test_what_memory_does_not_depend_on_and_what_orders_it_is_as_ever() -> None:
+    """A new knob must be equal in two configurations until its row says otherwise."""
+    assert {name for name, row in KNOBS.items() if row.memory.is_ordered} == ORDERED
+    assert {name for name in KNOBS if not depends_on(name)} == INDEPENDENT
+    assert depends_on("a knob of another version")

@@ -1,4 +1,4 @@
-"""Specification of early stopping: like is compared with like, and resuming forgets nothing."""
+"""Early stopping: only comparable trials are compared, and resuming restores all results."""
 
 from __future__ import annotations
 

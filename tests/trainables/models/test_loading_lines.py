@@ -1,4 +1,4 @@
-"""The lines that `orchestrator.ask` prints load the very model that the trial was judged as."""
+"""The lines that `orchestrator.ask` prints load the model that the trial was evaluated as."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_printed_lines_load_what_was_trained(
     trial = make_trial(spec, tmp_path, base=load_base(spec, device="cpu"))
     trial = replace(trial, provenance={"device_type": "cpu"})
     list(train(trial))
-    is_whole = trial.method.makes_model
+    is_whole = trial.method.saves_model
     trained = trial.folder.model_folder if is_whole else trial.folder.adapter_folder
     expected = trial.method.load(trial.base.model, trained)
     prompt = torch.tensor([trial.data.split("selection").prompts[0]])

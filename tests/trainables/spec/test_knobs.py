@@ -1,4 +1,4 @@
-"""Specification of the knobs: one configuration for all ways to write it."""
+"""The knobs: one canonical configuration for all ways to write it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trainables.methods.registry import METHODS
-from trainables.spec.knobs import AUTO, KNOBS, canonical, check, needs_ranks, step_examples
+from trainables.spec.knob_values import AUTO
+from trainables.spec.knobs import KNOBS, canonical, check, needs_ranks, step_examples
 from trainables.spec.quantization import QUANTIZATIONS
 
 WRONG: dict[str, list[Any]] = {

@@ -1,4 +1,4 @@
-"""The download, against a real HTTP server on this machine."""
+"""The download of data sets, from a real HTTP server on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact-match rule: what is right, what is wrong, and that no prediction makes it raise."""
+"""The exact-match rule: what is right, what is wrong, and that no prediction raises."""
 
 from __future__ import annotations
 

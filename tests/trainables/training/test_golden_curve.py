@@ -1,8 +1,8 @@
-"""One golden curve: however full fine-tuning is spread over workers, it trains the same thing.
+"""Full fine-tuning gives the same curve however it is distributed over workers.
 
-{1 worker, 2 workers at half the batch, ZeRO-2, ZeRO-3, ZeRO-3 killed and resumed} of a small model
-in float32 on a CPU agree to 1e-4, in every loss and in the weights that they end with. Ranks are
-real processes joined by torch.distributed. The last step has one example: one rank has none.
+{1 worker, 2 workers at half the batch size, ZeRO-2, ZeRO-3, ZeRO-3 killed and resumed} of a small
+model in float32 on a CPU agree to 1e-4, in every loss and in the final weights. Ranks are real
+processes joined by torch.distributed. The last step has one example, so one rank has none.
 """
 
 from __future__ import annotations

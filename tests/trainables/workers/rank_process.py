@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from trainables.models.base import warm_imports
-from trainables.workers.distributed_trial import train_on_ranks
+from trainables.workers.distributed_trial import train_distributed
 
 warm_imports()
 with contextlib.suppress(ImportError):
@@ -43,7 +43,7 @@ class Rank:
         """Trains with the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell of."""
         torch.set_num_threads(1)
         dist.init_process_group("gloo", timeout=timedelta(seconds=240))
-        running = train_on_ranks(self.folder, provenance={})
+        running = train_distributed(self.folder, provenance={})
         with self.out.open("a") as out:
             for event in running:
                 out.write(json.dumps(event.to_json()) + "\n")

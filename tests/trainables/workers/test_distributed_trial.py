@@ -1,4 +1,4 @@
-"""Ranks: several processes that train one LoRA trial train what one does, or end with a reason."""
+"""Several processes that train one LoRA trial train what one process does, or end with a reason."""
 
 from __future__ import annotations
 

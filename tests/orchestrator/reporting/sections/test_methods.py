@@ -1,4 +1,4 @@
-"""The report shows the best trial of each method side by side, and compares them in pairs."""
+"""The report shows the best trial of each method and compares methods in pairs."""
 
 from __future__ import annotations
 

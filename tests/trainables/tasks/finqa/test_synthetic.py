@@ -1,4 +1,4 @@
-"""Generated records: FinQA's form, answers that their programs give, splits that share nothing."""
+"""Generated records: FinQA's form, answers equal to their programs' results, disjoint splits."""
 
 from __future__ import annotations
 

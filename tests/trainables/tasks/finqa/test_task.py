@@ -1,4 +1,4 @@
-"""The FinQA task: its files in every form, its context rules, its splits, targets and scores."""
+"""The FinQA task: all forms of its files, its contexts, splits, targets and scores."""
 
 from __future__ import annotations
 

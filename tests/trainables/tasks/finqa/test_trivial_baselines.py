@@ -1,4 +1,4 @@
-"""FinQA's trivial baselines: what is reached without a model."""
+"""FinQA's trivial baselines: accuracy without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts: layout, what drops out, what may be shortened, and templates that can't be used."""
+"""Prompts: layout, omitted lines, the order of cutting, and unusable templates."""
 
 from __future__ import annotations
 

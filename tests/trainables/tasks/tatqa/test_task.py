@@ -1,4 +1,4 @@
-"""Specification of the TAT-QA task: its files, splits, prompts and what it says of its data."""
+"""The TAT-QA task: its files, splits, prompts and facts."""
 
 from __future__ import annotations
 

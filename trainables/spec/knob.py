@@ -1,0 +1,64 @@
+"""Knob: one row of KNOBS, all that the project knows about one hyperparameter of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.spec.checks import Check
+from trainables.spec.memory_effect import CELL, MemoryEffect
+
+Knobs = Mapping[str, Any]
+
+
+def itself(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One hyperparameter: its values, and what other parts of the project must know of it.
+
+    `check` returns what is wrong with a value, `convert` makes an accepted value canonical.
+    `read_by`: whether a trial with these values, defaults filled in, reads the knob.
+    `unsaid`: the default is not written down, so that trials from before the knob existed keep
+    their configuration, and with it their id.
+    """
+
+    default: Any
+    check: Check
+    convert: Callable[[Any], Any]
+    read_by: Callable[[Knobs], bool]
+    unsaid: bool = False
+
+    # Memory and speed. The default values are right for any knob, but compare only equal values.
+    memory: MemoryEffect = CELL
+    affects_speed: bool = True
+    loads_base: bool = False  # trials share a loaded base only if they have the same value
+    simulated: Callable[[Any], Any] | None = itself
+    """What of a value a simulated step depends on besides its batches; None: on nothing of it."""
+    activations: Callable[[Any], float] | None = None
+    """By what factor a value scales activations, roughly; orders a plan's configurations."""
+    states: Callable[[Any], float] | None = None
+    """The same for the numbers that are kept per trained parameter."""
+
+    # Words and tables.
+    label: str | Callable[[Knobs], str] = ""
+    """The knob's part of a trial's label: a format string for canonical knobs, as "r{rank}", or a
+    function of them; "" for none."""
+    method_place: int | None = None
+    """The label also follows the method's name, at this place among those that do."""
+    plan_place: int | None = None
+    """The place of the value in a line of a dry run; None: it is not shown there."""
+
+    def is_written(self, given: Knobs, value: Any) -> bool:
+        """Whether a canonical configuration made of `given` holds the knob with this value."""
+        return self.read_by(given) and not self.is_unsaid(value)
+
+    def is_unsaid(self, value: Any) -> bool:
+        return self.unsaid and bool(value == self.default)
+
+    def label_of(self, knobs: Knobs) -> str:
+        """Its part of the label of a trial with these knobs, which it is one of."""
+        return self.label.format_map(knobs) if isinstance(self.label, str) else self.label(knobs)
