@@ -1,7 +1,7 @@
-"""THE training loop: one trial, from its spec to its summary, for every method.
+"""The training loop of every method: one trial, from its spec to its summary.
 
-`train` is a generator of events. Whoever drives it may stop at any event by closing it: it saves a
-checkpoint first, and the next `train` of the same folder goes on from there as if nothing had been.
+`train` is a generator of events. Closing it stops the trial at any event: it first saves a
+checkpoint, from which the next `train` of the same folder resumes as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
 from trainables.training.cadence import Cadence
-from trainables.training.checkpoint import draw_apart, rng_states, set_rng_states
+from trainables.training.checkpoint import rng_states, seed_worker, set_rng_states
 from trainables.training.engine import Engine, less_activation_memory
 from trainables.training.engines import make_engine
 from trainables.training.full_evaluation import evaluate_untrained
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 
 
 class TrainingFailedError(RuntimeError):
-    """The training can't go on; its last checkpoint stays."""
+    """The training can't continue; its last checkpoint is kept."""
 
 
 def train(trial: TrialContext) -> Generator[Event, None, None]:
-    """Trains (or, for a baseline, only judges) a trial and yields what happens.
+    """Trains a trial, or only evaluates a baseline, and yields its events.
 
-    Goes on from the folder's last checkpoint if there is one; events before it are not yielded
-    again (see `resumed_history`). After the event "finished" the adapter, the predictions and the
-    summary lie in the folder and its checkpoints are gone. The base is left as it was.
+    Resumes from the folder's last checkpoint if there is one; events before it are not yielded
+    again (see `resumed_history`). With the event "finished" the folder holds the adapter, the
+    predictions and the summary, and no checkpoint. The base is restored.
 
     Raises TrainingFailedError (a loss that is not finite), DoesNotFitError or
     torch.OutOfMemoryError (the device), InputError (the data), and Interrupted, after a checkpoint
@@ -67,7 +67,7 @@ def train(trial: TrialContext) -> Generator[Event, None, None]:
         yield from evaluate_untrained(trial)
         return
     model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"], in_place=trial.in_place)
-    draw_apart(trial.spec.knobs["seed"], rank=trial.process_group.rank)
+    seed_worker(trial.spec.knobs["seed"], rank=trial.process_group.rank)
     wanted = trial.spec.knobs["gradient_checkpointing"]
     try:
         with memory_errors(), less_activation_memory(model, wanted=wanted):
@@ -78,7 +78,7 @@ def train(trial: TrialContext) -> Generator[Event, None, None]:
 
 
 class _Training:
-    """One attempt at a trial: the model in training and how far it has come."""
+    """One attempt at a trial: the model in training and its progress."""
 
     def __init__(self, trial: TrialContext, model: Any) -> None:
         self._trial = trial
@@ -142,7 +142,7 @@ class _Training:
                 self._measure()
 
     def _measure(self) -> None:
-        """The longest micro-batch first: what does not fit is known before anything is trained."""
+        """Measures the longest micro-batch: if it does not fit, that is known before training."""
 
         def attempt(rows: int) -> None:
             indices = longest_micro_batch(
@@ -154,10 +154,10 @@ class _Training:
             longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
             accumulated = rows < math.ceil(self._step_examples / self._process_group.size)
             base, steps = self._trial.base, self._total_steps
-            spent = Engine(
+            engine = Engine(
                 self._model, base, self._knobs, total_steps=steps, process_group=self._process_group
             )
-            measure_training(spent, longest, accumulated=accumulated, peak=self._train_peak)
+            measure_training(engine, longest, accumulated=accumulated, peak=self._train_peak)
 
         self._fitting.fit(attempt)
 
@@ -173,7 +173,7 @@ class _Training:
             self._engine.step(progress.step)
         seen = sum(self._data.length(index) for index in chosen)
         progress.step_done(units=stop, tokens=seen, loss=loss, loss_tokens=tokens)
-        size = self._process_group.size  # of every worker: what they all do is the trial's
+        size = self._process_group.size  # FLOPs are those of all workers
         shares = [
             micro_batches(chosen[rank::size], self._fitting.batch_size) for rank in range(size)
         ]
@@ -187,7 +187,7 @@ class _Training:
         )
 
     def _accumulate(self, chosen: list[int], tokens: int) -> float:
-        """Makes a step's gradients, in as many micro-batches as it takes; its summed loss."""
+        """Computes the gradients of a step in micro-batches; returns its summed loss."""
         engine = self._engine
         states = rng_states(engine.device)
 
@@ -210,7 +210,7 @@ class _Training:
         return self._fitting.fit(attempt, undo=undo)
 
     def _batch(self, indices: list[int], *, instead: list[int]) -> Batch:
-        """A worker for which no example is left computes on another's, which counts nothing."""
+        """The batch of these examples; a worker without any computes on `instead`, with no loss."""
         batch = collate(self._data, indices or instead, pad_token=self._trial.base.pad_token)
         return batch if indices else batch.silent()
 
@@ -224,16 +224,16 @@ class _Training:
         )
 
     def _pending_rung(self) -> Iterator[Event]:
-        """A rung that was interrupted: its training was saved, its evaluation begins anew."""
+        """Evaluates a rung whose training was saved, but whose evaluation was interrupted."""
         if self._due_rungs():
             yield self._evaluate_rung(max(self._due_rungs()))
 
     def _due_rungs(self) -> list[float]:
         progress = self._progress
-        return self._cadence.due_rungs(units=progress.units, judged=progress.fraction)
+        return self._cadence.due_rungs(units=progress.units, evaluated=progress.fraction)
 
     def _due_event(self) -> Event | None:
-        """What is to be told after a step, if anything; what is saved then tells of it too."""
+        """The event after a step, if one is due; a checkpoint that is due includes it."""
         progress = self._progress
         if self._due_rungs():
             return self._evaluate_rung(max(self._due_rungs()))
@@ -247,13 +247,13 @@ class _Training:
 
     def _evaluate_rung(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
-        with progress.timed("eval_seconds"):  # first: it may be interrupted, and nothing is told
+        with progress.timed("eval_seconds"):  # first: an interruption must leave no event
             evaluation = self._evaluate(whole=fraction == max(self._budget.rungs))
         metrics = self._training_metrics()
         progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
         progress.eval_peak_memory_bytes = int(self._process_group.max(self._eval_peak.bytes))
-        progress.see_device(self._train_peak, self._eval_peak)
+        progress.record_device_peaks(self._train_peak, self._eval_peak)
         metrics |= evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
         event = self._report("rung", metrics, fraction=fraction)
         self._save()
@@ -264,10 +264,10 @@ class _Training:
         encoded = trial.data.split("selection")
         if not whole:
             budget = self._budget
-            asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
-            encoded = encoded.subset(asked)
-        execution, foretold = trial.spec.execution, trial.folder.estimate()
-        rows = predicted_batch_size(foretold, limit=execution.eval_batch_size, key="eval_batch")
+            chosen = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
+            encoded = encoded.subset(chosen)
+        execution, estimate = trial.spec.execution, trial.folder.estimate()
+        rows = predicted_batch_size(estimate, limit=execution.eval_batch_size, key="eval_batch")
         evaluation = evaluate(
             self._model,
             trial.base,
@@ -297,7 +297,7 @@ class _Training:
 
     def _save(self) -> None:
         progress = self._progress
-        progress.hold()
+        progress.add_device_time()
         with progress.timed("other_seconds"):
             self._engine.save(
                 self._trial.folder, step=progress.step, progress=dataclasses.asdict(progress)
@@ -307,7 +307,7 @@ class _Training:
 
     def _finish(self) -> Event:
         trial, progress = self._trial, self._progress
-        self._keep_predictions()
+        self._restore_predictions()
         started = time.perf_counter()
         with progress.timed("other_seconds"), storage_errors(trial.result_folder, SafetensorError):
             self._engine.export(trial.method, trial.folder, trial.base.tokenizer)
@@ -316,11 +316,11 @@ class _Training:
         progress.checkpoint_bytes = sum(file.stat().st_size for file in written)
         return finish(trial, progress)
 
-    def _keep_predictions(self) -> None:
-        """They were damaged if the trial went on from a checkpoint behind its last rung: again."""
+    def _restore_predictions(self) -> None:
+        """Evaluates again if the predictions of the last rung were damaged after its checkpoint."""
         folder, progress = self._trial.folder, self._progress
-        is_there = digest(folder.predictions_file()) == progress.predictions_sha256
-        if self._process_group.broadcast(is_there):
+        is_undamaged = digest(folder.predictions_file()) == progress.predictions_sha256
+        if self._process_group.broadcast(is_undamaged):
             return
         with progress.timed("eval_seconds"):
             folder.write_predictions(self._evaluate(whole=True).predictions)
