@@ -10,41 +10,28 @@ import dataclasses
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 
-from trainables.data.batches import (
-    Batch,
-    collate,
-    fixed_subset,
-    longest_micro_batch,
-    micro_batches,
-    training_order,
-)
+from trainables.data.batches import fixed_subset
 from trainables.errors import Interrupted
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.resources.batch_fitting import BatchShrinker, predicted_batch_size
-from trainables.resources.flops import batch_forward_backward, rates_of
+from trainables.resources.batch_fitting import predicted_batch_size
+from trainables.resources.flops import rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
-from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
 from trainables.training.cadence import Cadence
-from trainables.training.checkpoint import rng_states, seed_worker, set_rng_states
-from trainables.training.engine import Engine, less_activation_memory
-from trainables.training.engines import make_engine
+from trainables.training.checkpoint import seed_worker
+from trainables.training.engine import less_activation_memory
 from trainables.training.full_evaluation import evaluate_untrained
-from trainables.training.peak_step import measure_training
-from trainables.training.process_group import share
 from trainables.training.progress import Progress
+from trainables.training.steps import OptimizerSteps
 from trainables.training.summary import finish
 from trainables.training.trial import TrialContext
-
-if TYPE_CHECKING:
-    from trainables.training.deepspeed_engine import ShardedEngine
 
 
 class TrainingFailedError(RuntimeError):
@@ -83,15 +70,10 @@ class _Training:
     def __init__(self, trial: TrialContext, model: Any) -> None:
         self._trial = trial
         self._model = model
-        self._knobs = trial.spec.knobs
         self._budget = trial.spec.budget
-        self._data = trial.data.split("train")
         self._process_group = trial.process_group
-        self._step_examples = step_examples(self._knobs)
-        self._fitting = BatchShrinker.for_training(
-            self._knobs["batch_size"], trial.folder.estimate(), limit=self._step_examples
-        )
-        self._engine = self._new_engine()
+        self._steps = OptimizerSteps(trial, model)
+        self._engine = self._steps.engine
         self._progress = Progress()
         self._rates = rates_of(trial.folder.estimate())
         self._saved_step: int | None = None
@@ -105,7 +87,7 @@ class _Training:
             yield from self._pending_rung()
             while self._progress.units < self._budget.train_examples:
                 with self._progress.timed("train_seconds"):
-                    self._train_step()
+                    self._steps.take(self._progress, self._rates, check=self._check_finite)
                 self._trial.heartbeat()
                 event = self._due_event()
                 if event is not None:
@@ -125,94 +107,13 @@ class _Training:
         if last is not None:
             self._progress = Progress.restored(last)
             self._saved_step = self._progress.step
-            self._fitting.batch_size = (
-                self._progress.executed_batch_size or self._fitting.batch_size
-            )
         self._progress.begin_attempt(self._trial, can_count=self._rates is not None)
         reported_steps = sorted(self._trial.folder.reported_steps(after=self._progress.step))
         self._cadence.reported_steps = frozenset(self._process_group.broadcast(reported_steps))
         self._progress.trainable_parameters = self._engine.trainable_parameters
-        device = self._trial.base.device
-        seen = self._progress.train_peak_memory_bytes
-        self._train_peak = PeakMemory(self._model, device, at_least=seen, with_everything=True)
-        seen = self._progress.eval_peak_memory_bytes
-        self._eval_peak = PeakMemory(self._model, device, at_least=seen)
-        if last is None and device.type == "cpu" and isinstance(self._engine, Engine):
-            with self._progress.timed("other_seconds"):
-                self._measure()
-
-    def _measure(self) -> None:
-        """Measures the longest micro-batch: if it does not fit, that is known before training."""
-
-        def attempt(rows: int) -> None:
-            indices = longest_micro_batch(
-                self._data,
-                self._order(0, self._budget.train_examples),
-                step_examples=self._step_examples,
-                rows=rows,
-            )
-            longest = collate(self._data, indices, pad_token=self._trial.base.pad_token)
-            accumulated = rows < math.ceil(self._step_examples / self._process_group.size)
-            base, steps = self._trial.base, self._total_steps
-            engine = Engine(
-                self._model, base, self._knobs, total_steps=steps, process_group=self._process_group
-            )
-            measure_training(engine, longest, accumulated=accumulated, peak=self._train_peak)
-
-        self._fitting.fit(attempt)
-
-    def _train_step(self) -> None:
-        """One optimizer step over the next accumulated batch."""
-        progress = self._progress
-        stop = min(progress.units + self._step_examples, self._budget.train_examples)
-        chosen = self._order(progress.units, stop)
-        tokens = sum(len(self._data.completions[index]) for index in chosen)
-        loss = self._process_group.sum(self._accumulate(chosen, tokens))
-        self._check_finite(loss)
-        with self._train_peak.measure(representative=False):
-            self._engine.step(progress.step)
-        seen = sum(self._data.length(index) for index in chosen)
-        progress.step_done(units=stop, tokens=seen, loss=loss, loss_tokens=tokens)
-        size = self._process_group.size  # FLOPs are those of all workers
-        shares = [
-            micro_batches(chosen[rank::size], self._fitting.batch_size) for rank in range(size)
-        ]
-        batches = [batch for share_of_one in shares for batch in share_of_one]
-        progress.count(
-            self._rates, training=[batch_forward_backward(self._data, batch) for batch in batches]
-        )
-        progress.executed_batch_size = self._fitting.batch_size
-        progress.executed_gradient_accumulation = math.ceil(
-            self._step_examples / (self._fitting.batch_size * self._process_group.size)
-        )
-
-    def _accumulate(self, chosen: list[int], tokens: int) -> float:
-        """Computes the gradients of a step in micro-batches; returns its summed loss."""
-        engine = self._engine
-        states = rng_states(engine.device)
-
-        def attempt(rows: int) -> float:
-            mine = share(chosen, self._process_group, rows=rows)
-            with self._train_peak.measure(representative=False):
-                return sum(
-                    engine.accumulate(
-                        self._batch(of, instead=chosen[:1]),
-                        completion_tokens=tokens,
-                        is_last=number == len(mine),
-                    )
-                    for number, of in enumerate(mine, start=1)
-                )
-
-        def undo() -> None:
-            engine.drop_gradients()
-            set_rng_states(states, engine.device)
-
-        return self._fitting.fit(attempt, undo=undo)
-
-    def _batch(self, indices: list[int], *, instead: list[int]) -> Batch:
-        """The batch of these examples; a worker without any computes on `instead`, with no loss."""
-        batch = collate(self._data, indices or instead, pad_token=self._trial.base.pad_token)
-        return batch if indices else batch.silent()
+        device, peak = self._trial.base.device, self._progress.eval_peak_memory_bytes
+        self._eval_peak = PeakMemory(self._model, device, at_least=peak)
+        self._steps.begin(self._progress, is_resumed=last is not None)
 
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
@@ -253,7 +154,7 @@ class _Training:
         progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
         progress.eval_peak_memory_bytes = int(self._process_group.max(self._eval_peak.bytes))
-        progress.record_device_peaks(self._train_peak, self._eval_peak)
+        progress.record_device_peaks(self._steps.peak, self._eval_peak)
         metrics |= evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
         event = self._report("rung", metrics, fraction=fraction)
         self._save()
@@ -284,7 +185,7 @@ class _Training:
 
     def _training_metrics(self) -> dict[str, float]:
         progress = self._progress
-        peak = max(self._train_peak.bytes, self._engine.peak_bytes)
+        peak = max(self._steps.peak.bytes, self._engine.peak_bytes)
         progress.train_peak_memory_bytes = int(self._process_group.max(peak))
         rate = self._engine.learning_rate(progress.step - 1)
         return progress.take_training_metrics(learning_rate=rate)
@@ -324,16 +225,3 @@ class _Training:
             return
         with progress.timed("eval_seconds"):
             folder.write_predictions(self._evaluate(whole=True).predictions)
-
-    def _new_engine(self) -> Engine | ShardedEngine:
-        base, steps = self._trial.base, self._total_steps
-        return make_engine(
-            self._model, base, self._knobs, total_steps=steps, process_group=self._process_group
-        )
-
-    @property
-    def _total_steps(self) -> int:
-        return math.ceil(self._budget.train_examples / self._step_examples)
-
-    def _order(self, start: int, stop: int) -> list[int]:
-        return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
