@@ -23,7 +23,7 @@ class SweepMetrics:
         return self.task.primary
 
     @property
-    def judged(self) -> MetricSpec:
+    def per_question(self) -> MetricSpec:
         """The metric by which trials are compared question by question: the ranking metric if it
         has a value per question, else the task's primary one."""
         return self.ranking if self.ranking.per_question_key else self.primary
