@@ -22,7 +22,7 @@ from orchestrator.shipped_files import ROOT
 from trainables.resources.estimate import TrialEstimate
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
-_COMMAND = (sys.executable, "-m", "trainables.simulation.service")
+SERVICE = ("-m", "trainables.simulation.service")  # of the command `python`
 _LEAVES_WITHIN_SECONDS = 2.0
 ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
 
@@ -40,7 +40,7 @@ class SimulatorClient:
         cache: Path | None,
         warn: Callable[[str], None],
         offline: bool = False,
-        command: tuple[str, ...] = _COMMAND,
+        command: tuple[str, ...] = (sys.executable, *SERVICE),
     ) -> None:
         self._command = [*command, *([] if cache is None else ["--cache", str(cache)])]
         self._environment = {"OMP_NUM_THREADS": "1", **(_OFFLINE if offline else {})}

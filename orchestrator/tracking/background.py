@@ -33,7 +33,8 @@ class BackgroundTracker:
     After a TrackingError `warn` is called once, in that thread. The tracker is opened again after
     growing pauses, at the latest in `close`, and `warn` is called again once nothing is missing.
     Until then starts and ends are queued; points are dropped, as the end of a trial holds them all.
-    Queued `log` calls are merged. `close` waits at most `close_seconds`.
+    Queued `log` calls are merged. `close` waits at most `close_seconds`. A `delayed` tracker makes
+    no call before `begin` or `close`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BackgroundTracker:
         warn: Callable[[str], None],
         close_seconds: float = 30.0,
         pause_seconds: float = FIRST_PAUSE_SECONDS,
+        delayed: bool = False,
     ) -> None:
         self._tracker = _Reopenable(tracker)
         self._warn = warn
@@ -54,12 +56,20 @@ class BackgroundTracker:
         self._incomplete = self._dropped = False
         self._closing = self._over = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+        self._begun = False
+        if not delayed:
+            self.begin()
 
     @property
     def incomplete(self) -> bool:
         """Whether the tracker lacks something; after `close` the next start completes it."""
         return self._incomplete
+
+    def begin(self) -> None:
+        """Starts to make the queued calls; has no effect if they are made already."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
 
     def open(self, sweep: SweepIdentity) -> None:
         self._add(_Call(partial(self._tracker.open, sweep)))
@@ -85,6 +95,7 @@ class BackgroundTracker:
 
     def close(self, end: SweepEnd) -> None:
         self._add(_Call(partial(self._tracker.close, end)), last=True)
+        self.begin()
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
             self._give_up(f"tracking is not done after {self._close_seconds:g} s")

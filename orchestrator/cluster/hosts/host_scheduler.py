@@ -47,6 +47,7 @@ class HostScheduler:
     shape: HostShape
     provenance: dict[str, str]
     sharing: SharingPolicy = field(default_factory=SharingPolicy)
+    python: str | None = None  # see `HostActors`
     _line: list[QueueEntry] = field(default_factory=list)
     _expecting: list[QueueEntry] = field(default_factory=list)  # a host is being started for each
     _problems: list[str] = field(default_factory=list)
@@ -147,7 +148,7 @@ class HostScheduler:
         return HostStatus(*self.counts(), problems=problems)
 
     def _host_actors(self) -> HostActors:
-        return HostActors(self.shape, self.sharing, self.provenance)
+        return HostActors(self.shape, self.sharing, self.provenance, self.python)
 
     def _up(self) -> list[Slot]:
         return [*self._pool.up(), *self._groups.groups]
@@ -296,7 +297,12 @@ def _nodes_to_leave() -> tuple[set[str], set[str]]:
 
 
 def start_host_scheduler(
-    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: SharingPolicy | None = None
+    name: str,
+    shape: HostShape,
+    *,
+    provenance: dict[str, str],
+    sharing: SharingPolicy | None = None,
+    python: str | None = None,
 ) -> Any:
     """Starts the scheduler as a Ray actor of this name, which takes no CPU.
 
@@ -307,4 +313,4 @@ def start_host_scheduler(
     actor = ray.remote(HostScheduler).options(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
-    return actor.remote(shape, provenance, sharing or SharingPolicy())
+    return actor.remote(shape, provenance, sharing or SharingPolicy(), python)
