@@ -1,16 +1,16 @@
-# Every target sets up what it needs: `make sweep` and `make test` work alone on a fresh machine.
+# Every target installs what it needs: `make sweep` and `make test` work on a fresh machine.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks  # no Ray cluster, no clock
+ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks tests/test_installed.py  # no Ray cluster, no clock
 
 .PHONY: help setup sweep test test-slow test-gpu chaos cluster-test benchmark check format base-models ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
-setup: $(READY) ## virtual environment .venv with pinned packages
+setup: $(READY) ## make the virtual environment .venv with pinned packages
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,39 +21,39 @@ $(READY): pyproject.toml constraints.txt
 sweep: $(READY) ## run the quickstart sweep (again: resume it)
 	$(BIN)/python -m orchestrator.sweep
 
-test: $(READY) ## the fast tests
+test: $(READY) ## run the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
 
 test-slow: $(READY) ## the tests that take longer: those of one process two at a time, then the others
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' $(ALONE)
 	$(BIN)/python -m pytest -m 'slow and not gpu' $(ALONE:%=--ignore=%)
 
-test-gpu: $(READY) ## the tests that need a CUDA device
+test-gpu: $(READY) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-chaos: $(READY) ## break a sweep on purpose, 20 drawn rounds (CHAOS_ROUNDS, CHAOS_SEED)
+chaos: $(READY) ## run the tests that break sweeps, 20 random rounds (CHAOS_ROUNDS, CHAOS_SEED)
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s tests/chaos
 
-cluster-test: $(READY) ## ray up, sweeps, lost hosts and ray down on three test hosts (root, sshd, rsync)
+cluster-test: $(READY) ## test ray up, sweeps, lost hosts and ray down on test hosts (root, sshd, rsync)
 	$(BIN)/python -m pytest -s tests/cluster
 
-benchmark: $(READY) ## what a sweep costs besides training, against plain Ray Tune
+benchmark: $(READY) ## measure what a sweep costs besides training, against plain Ray Tune
 	$(BIN)/python -m benchmarks.overhead
 
-check: $(READY) ## ruff and mypy
+check: $(READY) ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## let ruff lay the code out
+format: $(READY) ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-base-models: $(READY) ## pre-train the embedded base models anew (takes long)
+base-models: $(READY) ## pre-train the embedded base models again (takes long)
 	$(BIN)/python -m base_models.pretrain small
 	$(BIN)/python -m base_models.pretrain large
 
-ci: check test test-slow ## all that a machine without a GPU can check
+ci: check test test-slow ## run every check that needs no GPU
 
 clean: ## remove the virtual environment
 	rm -rf $(VENV)

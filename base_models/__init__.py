@@ -1,1 +1,1 @@
-"""The two embedded base models, and what made them."""
+"""The two embedded base models, and the code that pre-trains them."""

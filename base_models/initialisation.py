@@ -1,18 +1,18 @@
-"""Where the bases start from: weights that already look at the right tokens.
+"""Structured initial weights of the bases: their heads attend to the right tokens before training.
 
 From random weights, models this small copy some cell within minutes and choose the right one after
-hours. Started from structure, as in mimetic initialisation (Trockman and Kolter, 2023,
-arXiv:2305.09828), they choose it within minutes. What is set, before any training:
+hours. With a structured initialisation, as in mimetic initialisation (Trockman and Kolter, 2023,
+arXiv:2305.09828), they choose it within minutes. It sets:
 
-- embeddings: random, of one length, with a constant coordinate, one that flags numbers, and, for
+- embeddings: random, of one norm, with a constant coordinate, one that flags numbers, and, for
   numbers, waves of twelve periods, so that sums and differences are products of waves;
-- layer 1: each head looks back a fixed distance and writes the token found there into a subspace
-  of its own, which gives a cell the name of its row, and the end of the prompt its line item;
-- layer 2: two heads match these, which finds the later and the earlier cell of the asked row;
-  each copies the waves of what it finds into a subspace of its own, and the feed-forward units
-  multiply a wave of the one with a wave of the other.
+- layer 1: each head attends a fixed distance back and writes the token found there into its own
+  subspace, which gives a cell the name of its row, and the end of the prompt its line item;
+- layer 2: two heads match these and so find the later and the earlier cell of the row in question;
+  each copies the waves of the cell into its own subspace, and the feed-forward units multiply a
+  wave of the one by a wave of the other.
 
-Which question asks for which cell or operation, and every answer, is left to training.
+Training learns which question asks for which cell or operation, and every answer.
 """
 
 from __future__ import annotations
@@ -27,27 +27,25 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from base_models.tokenizer import LARGEST_NUMBER, SMALLEST_NUMBER
 
 HEAD_SIZE = 32
-ROPE_THETA = 1e7  # the slow half of a head's frequencies hardly turns within a prompt
+ROPE_THETA = 1e7  # the slow half of a head's frequencies hardly rotates within a prompt
 _CONSTANT, _IS_NUMBER, _WAVES = 0, 1, 2  # coordinates of the hidden state; waves begin at the third
 _PERIODS = (3, 4, 5, 7, 10, 13, 20, 33, 50, 100, 200, 400)
-_LENGTH = 1.25  # of an embedding
-_LATER, _EARLIER, _ITEM = (
-    2,
-    4,
-    4,
-)  # tokens back: from a cell to its row's name, from ":" to the item
+_LENGTH = 1.25  # norm of an embedding
+_LATER, _EARLIER = 2, 4  # distance in tokens from a cell back to the name of its row
+_ITEM = 4  # distance in tokens from the last ":" of the prompt back to the line item
 _DISTANCES = (_LATER, _EARLIER, 6, 7)
-_FAST = (3.0, 2.0, 1.0, 0.5, 0.3, 0.2)  # how much each fast frequency weighs in telling a distance
+_FAST = (3.0, 2.0, 1.0, 0.5, 0.3, 0.2)  # weights of the fast frequencies, which encode distances
 _SLOW = tuple(range(6, HEAD_SIZE // 2 - 1))  # pairs of a head that compare content
-_FLAG = HEAD_SIZE // 2 - 1  # the slowest pair tells numbers from words
-_WRITE = 2.5  # of what heads write, in units of an embedding's coordinate
+_FLAG = HEAD_SIZE // 2 - 1  # the slowest pair separates numbers from words
+_WRITE = 2.5  # scale of a head's output, in units of an embedding's coordinate
 
 
 @torch.no_grad()
 def initialise(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Overwrite the embeddings and the first two layers of `model`, from torch's random state.
+    """Overwrites the embeddings and the first two layers of `model`, using torch's random state.
 
-    Needs four heads of `HEAD_SIZE`, a rotary base of `ROPE_THETA` and 2 layers at least.
+    The model must have four heads of `HEAD_SIZE`, a rotary base of `ROPE_THETA` and at least 2
+    layers.
     """
     layers = model.model.layers
     width = model.config.hidden_size
@@ -58,7 +56,7 @@ def initialise(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> N
 
 
 def _embeddings(weight: Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
-    """weight: (vocabulary, width)."""
+    """Sets the embedding matrix; weight: (vocabulary, width)."""
     unit = _unit(weight.shape[1])
     numbers = range(SMALLEST_NUMBER, LARGEST_NUMBER + 1)
     ids = cast("list[int]", tokenizer.convert_tokens_to_ids([f" {number}" for number in numbers]))
@@ -74,7 +72,10 @@ def _embeddings(weight: Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def _look_back(attention: torch.nn.Module, width: int) -> list[Tensor]:
-    """Head h attends `_DISTANCES[h]` tokens back; returns where each writes, (width, HEAD_SIZE)."""
+    """Makes head h attend `_DISTANCES[h]` tokens back.
+
+    Returns the subspace that each head writes to, (width, HEAD_SIZE).
+    """
     query, key, value, output = _projections(attention)
     size = min(HEAD_SIZE, width // len(_DISTANCES))
     read, write = _orthonormal(width)[:HEAD_SIZE].clone(), _orthonormal(width)
@@ -101,7 +102,10 @@ def _look_back(attention: torch.nn.Module, width: int) -> list[Tensor]:
 
 
 def _match(attention: torch.nn.Module, written: list[Tensor]) -> list[Tensor]:
-    """Heads 0 and 1 find the later and the earlier cell; returns where each writes its waves."""
+    """Makes heads 0 and 1 attend to the later and the earlier cell.
+
+    Returns the subspace that each head writes its waves to.
+    """
     query, key, value, output = _projections(attention)
     width = written[0].shape[0]
     slots = [*_SLOW, *(pair + HEAD_SIZE // 2 for pair in _SLOW)]
@@ -124,7 +128,7 @@ def _match(attention: torch.nn.Module, written: list[Tensor]) -> list[Tensor]:
 
 
 def _multiply(feed_forward: torch.nn.Module, found: list[Tensor]) -> None:
-    """Gate a wave of one number by a wave of the other: cos(a-b) = cos a cos b + sin a sin b."""
+    """Makes units multiply waves of the two numbers: cos(a-b) = cos a cos b + sin a sin b."""
     gate, up, down = (
         getattr(feed_forward, name).weight for name in ("gate_proj", "up_proj", "down_proj")
     )
@@ -133,7 +137,7 @@ def _multiply(feed_forward: torch.nn.Module, found: list[Tensor]) -> None:
     down.normal_(0.0, 0.02)
     units = 4 * len(_PERIODS)
     for copy in range(min(4, gate.shape[0] // units)):
-        sign = 1.0 if copy % 2 == 0 else -1.0  # differences and sums by turns
+        sign = 1.0 if copy % 2 == 0 else -1.0  # differences and sums alternate
         for unit in range(units):
             later, earlier = unit % 2, unit // 2 % 2  # 0 the cosine, 1 the sine
             wave = 2 * (unit // 4)
@@ -156,5 +160,5 @@ def _orthonormal(size: int) -> Tensor:
 
 
 def _unit(width: int) -> float:
-    """A coordinate's standard deviation in an embedding."""
+    """The standard deviation of a coordinate of an embedding."""
     return _LENGTH / math.sqrt(width)

@@ -1,8 +1,9 @@
-"""Makes an embedded base model: `python -m base_models.pretrain small|large`.
+"""Pre-trains an embedded base model: `python -m base_models.pretrain small|large`.
 
-Each sequence is one invented company's page with several questions about it, worded as the
-fine-tuning prompt is; the loss is on the answers only. First only cells are asked for, then every
-kind of the base. One thread and one seed: the same machine makes the same weights.
+Each sequence is the page of one invented company with several questions about it, in the wording of
+the fine-tuning prompt; the loss is on the answers only. The first steps ask for cells only, later
+ones for every kind of BASE_KINDS. It uses one thread and one seed: the same machine produces the
+same weights.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from trainables.tasks.prompts.page_layout import table_statements
 CELL_KINDS = ("latest", "prior")
 BASE_KINDS = (*CELL_KINDS, "change", "total", "percent_change", "rose")
 NEW_KINDS = ("decline", "fell")
-_WEIGHTS = {"change": 3, "total": 3, "percent_change": 2}  # how often a kind is asked; else 1
+_WEIGHTS = {"change": 3, "total": 3, "percent_change": 2}  # relative frequencies of kinds; else 1
 _IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a base's weights. Sizes in tokens or units, learning rates at their peak."""
+    """Everything that determines a base's weights; learning rates are peak values."""
 
     hidden_size: int
     intermediate_size: int
     layers: int
     steps: int
-    cell_steps: int = 100  # at first, questions of CELL_KINDS only
+    cell_steps: int = 100  # the first steps, with questions of CELL_KINDS only
     pages_per_step: int = 12
     questions_per_page: int = 12
-    matrix_learning_rate: float = 0.005  # Muon, the layers' matrices
-    vector_learning_rate: float = 0.002  # AdamW, embeddings and norms
+    matrix_learning_rate: float = 0.005  # of Muon, for the layers' matrices
+    vector_learning_rate: float = 0.002  # of AdamW, for embeddings and norms
     warm_up_steps: int = 50
-    decay_from: float = 0.6  # of all steps; linear to 0.02 of the peak
-    label_smoothing: float = 0.1  # a base that is too sure of itself is harder to fine-tune
+    decay_from: float = 0.6  # share of the steps before the linear decay to 0.02 of the peak
+    label_smoothing: float = 0.1  # an overconfident base is harder to fine-tune
     seed: int = 0
 
 
@@ -59,12 +60,12 @@ RECIPES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train one base and write its folder: weights, tokenizer, configuration and training.log."""
+    """Trains one base and writes its folder: weights, tokenizer, configuration and training.log."""
     parser = argparse.ArgumentParser(prog="python -m base_models.pretrain", description=__doc__)
     parser.add_argument("size", choices=sorted(RECIPES))
     parser.add_argument("--output", type=Path, help="default: base_models/SIZE")
-    parser.add_argument("--steps", type=int, help="fewer optimizer steps than the recipe's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     given = parser.parse_args(arguments)
     recipe = RECIPES[given.size]
     steps = recipe.steps if given.steps is None else given.steps
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def pretrain(recipe: Recipe, output: Path) -> None:
-    """Train by `recipe` and write the model's folder; it replaces what is there."""
+    """Trains by `recipe` and writes the model's folder, replacing files that are there."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     tokenizer = build()
@@ -97,7 +98,7 @@ def prompt(page: synthetic.Page, question: str) -> str:
 
 
 def target(exe_ans: float | str) -> str:
-    """The answer as it is trained: up to 5 decimals, no trailing zeros, to the end of the line."""
+    """The training target of an answer: up to 5 decimals, no trailing zeros, a newline."""
     return f" {exe_ans if isinstance(exe_ans, str) else f'{round(exe_ans, 5):g}'}\n"
 
 
@@ -125,7 +126,7 @@ def _model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausal
 def _train(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
 ) -> Iterator[str]:
-    """Train in place; yields the log's lines."""
+    """Trains the model in place; yields the lines of training.log."""
     optimizers = _optimizers(model, recipe)
     rng = random.Random(f"questions/{recipe.seed}")
     drawn = synthetic.pages(pool="pretraining", seed=recipe.seed, split="train")
@@ -153,7 +154,7 @@ class _Batch:
     ids: torch.Tensor  # (pages, length)
     labels: torch.Tensor  # (pages, length), _IGNORED outside answers
     first: torch.Tensor  # (pages, length), true at each answer's first token
-    kinds: list[str]  # of each answer, in reading order
+    kinds: list[str]  # the kind of each answer, in reading order
 
 
 def _batch(
@@ -195,7 +196,7 @@ def _step(
 ) -> tuple[float, list[bool]]:
     """One optimizer step; returns the loss, and for each answer whether its first token is right.
 
-    An answer's first token is the whole of it in nearly every case.
+    Nearly every answer has one token only.
     """
     labels, first = batch.labels[:, 1:], batch.first[:, 1:]
     trained = labels != _IGNORED
@@ -237,7 +238,7 @@ def _weighted(kinds: Sequence[str]) -> list[str]:
 
 
 def _report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
-    """What the finished base knows of held-out pages, one question to a prompt."""
+    """Yields the lines of the final accuracy on held-out pages, with one question per prompt."""
     model.eval()
     for title, pool, kinds in (
         ("base kinds, held-out pages", "pretraining", BASE_KINDS),
@@ -254,7 +255,7 @@ def _report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Iter
 def _held_out(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, pool: str, kind: str
 ) -> tuple[float, float]:
-    """The share of right answers to 300 single questions, and a random cell's."""
+    """The share of right answers to 300 single questions, and that of a random cell."""
     rng = random.Random(f"held out/{kind}")
     drawn = synthetic.pages(pool=pool, seed=1, split="report")
     right = guessed = 0.0
@@ -272,7 +273,7 @@ def _held_out(
 
 
 def _answers(batch: _Batch) -> list[list[int]]:
-    """Each row's answer tokens without the line's end."""
+    """The answer tokens of each row, without the newline."""
     rows = zip(batch.ids, batch.labels, strict=True)
     return [row[labels != _IGNORED].tolist()[:-1] for row, labels in rows]
 

@@ -1,7 +1,7 @@
-"""The bases' tokenizer: each word and each number of the generator is one token, all else bytes.
+"""The bases' tokenizer: one token for each word and each number of the generator.
 
-Its pieces are listed, not trained. Any text comes back unchanged: what has no piece of its own is
-spelt in characters, and what has no character in bytes.
+The vocabulary is enumerated, not trained. Any text is decoded unchanged: words outside the
+vocabulary are split into characters, and characters outside it into bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK = r"\n| ?-?[0-9]+(?:\.[0-9]+)?| ?[A-Za-z]+| ?[^\sA-Za-z0-9]|\s"
 
 
 def build() -> PreTrainedTokenizerFast:
-    """The tokenizer; it adds no token of its own, and decodes what it encoded unchanged."""
+    """Builds the tokenizer; it adds no special tokens, and decodes any encoded text unchanged."""
     pieces = vocabulary()
     scores = [(piece, -5.0 if len(piece) == 1 else -1.0) for piece in pieces]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
@@ -32,13 +32,13 @@ def build() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         pad_token=SPECIAL[0],
         bos_token=SPECIAL[1],
-        eos_token="\n",  # an answer ends with its line; the bases have never seen "</s>"
+        eos_token="\n",  # an answer ends with its line; "</s>" does not occur in pre-training
         clean_up_tokenization_spaces=False,
     )
 
 
 def vocabulary() -> list[str]:
-    """All pieces in the order of their ids."""
+    """The tokens in the order of their ids."""
     printable = [chr(code) for code in range(33, 127)]
     spaced = [f" {sign}" for sign in printable if not sign.isalnum()]
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -54,7 +54,7 @@ def _fractions() -> Iterator[str]:
 
 
 def _words() -> Iterator[str]:
-    """The generator's words: with a space before them, and without where a line begins so."""
+    """The generator's words with a leading space, and without one for words that start a line."""
     texts = [f"Question: {make('revenue', 1, 10).text}" for make in synthetic.KINDS.values()]
     for audited in (True, False):
         page = synthetic.Page("", ("revenue",), synthetic.YEARS[0], ((1, 10),), audited)

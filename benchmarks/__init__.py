@@ -1,1 +1,1 @@
-"""Measurements whose figures stand in docs/; each file runs by itself."""
+"""Measurements whose figures are in docs/; each file is a program of its own."""

@@ -1,11 +1,11 @@
-"""What does one more trial cost the driver, and does it grow with those that are done?
+"""Measures the driver's cost per trial, and whether it grows with the number of finished trials.
 
     python -m benchmarks.driver_at_scale [--trials 200] [--workers 16] [--output FOLDER]
 
-A whole sweep by the command line (Optuna, Tune, trial folders, MLflow in sqlite, the report) whose
-trials do nothing: hosts are real but for the training, which returns its events at once. So all
-that time passes on is the driver's own. Prints, for each fifth of the trials, the seconds between
-two trials' ends and the driver's CPU seconds per trial.
+Runs a whole sweep by its command (Optuna, Tune, trial folders, MLflow in sqlite, the report) on
+real hosts whose training is replaced: it returns its events at once. All measured time is therefore
+the driver's. Prints, for each fifth of the trials, the seconds between two trials' ends and the
+driver's CPU seconds per trial.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ DEVICE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class End:
-    """A trial's end as the driver saw it: seconds since the sweep's start, on the clock and of the
-    driver's CPUs."""
+    """A trial's end as the driver saw it, in wall seconds and in the driver's CPU seconds since the
+    sweep's start."""
 
     clock_seconds: float
     cpu_seconds: float
 
 
 class TrivialHost(HostProcess):
-    """A host as any other, whose trials have their events ready."""
+    """A host whose trials return prepared events instead of training."""
 
     def warm_up(self) -> dict[str, Any]:
         return dict(DEVICE)
@@ -70,7 +70,7 @@ class TrivialHost(HostProcess):
         return []
 
     def _events(self) -> Generator[Event, None, None]:
-        """A rung where the spec has one, then the end; results depend on the configuration."""
+        """The rungs of the spec, then the end; results depend on the configuration."""
         assert self._folder is not None
         spec, began, history = self._folder.spec(), time.perf_counter(), []
         value = 1 / (1 + spec.knobs.get("learning_rate", 0.0))
@@ -87,7 +87,7 @@ class TrivialHost(HostProcess):
 
 
 def install() -> None:
-    """Runs at the start of every Ray worker: hosts are trivial there."""
+    """Replaces the host class by TrivialHost; every Ray worker process calls it at its start."""
     import ray
 
     import trainables.workers.host
@@ -98,7 +98,7 @@ def install() -> None:
 
 
 def space(*, trials: int, workers: int) -> dict[str, Any]:
-    """Configurations enough for any number of trials; none is stopped early."""
+    """A search space with ranges, so that configurations never run out, and no early stopping."""
     return {
         "task": "finqa",
         "data": {
@@ -128,7 +128,7 @@ def space(*, trials: int, workers: int) -> dict[str, Any]:
 
 
 def measure(folder: Path, *, trials: int, workers: int) -> list[End]:
-    """Runs the sweep in this process, the driver; returns the ends of its trials, in order."""
+    """Runs the sweep with this process as its driver; returns the ends of its trials, in order."""
     from orchestrator import sweep
     from orchestrator.cluster import session
     from orchestrator.runs import ledger
@@ -154,7 +154,7 @@ def measure(folder: Path, *, trials: int, workers: int) -> list[End]:
 
 
 def report(ends: Sequence[End], *, workers: int, whole_seconds: float) -> str:
-    """The tables, with what they were measured on."""
+    """Returns the table as Markdown, with the machine and the versions."""
     lines = [
         f"{date.today()}, {os.cpu_count()} CPU cores ({platform.processor() or 'CPU'}), load "
         f"average {os.getloadavg()[0]:.1f} at the end; {len(ends)} trials on {workers} logical "
@@ -173,9 +173,9 @@ def report(ends: Sequence[End], *, workers: int, whole_seconds: float) -> str:
 
 
 def growth(ends: Sequence[End]) -> float:
-    """The driver's CPU seconds per trial of the last fifth over those of the second.
+    """The driver's CPU seconds per trial in the last fifth, divided by those in the second.
 
-    The first fifth has start-up in it: processes that import while trials run.
+    The first fifth includes start-up: processes that import while trials run.
     """
     parts = [part for _, part in _fifths(ends)]
     cost = [(part[-1].cpu_seconds - part[0].cpu_seconds) / (len(part) - 1) for part in parts]
@@ -199,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start_ray(workers: int) -> None:
-    """As the sweep starts it, with so many logical CPUs and with trivial hosts."""
+    """Starts Ray as the sweep does, with `workers` logical CPUs and trivial hosts."""
     import logging
 
     import ray
@@ -220,7 +220,7 @@ def _start_ray(workers: int) -> None:
 
 
 def _fifths(ends: Sequence[End]) -> list[tuple[int, Sequence[End]]]:
-    """The number of its first trial, and its trials."""
+    """For each fifth the index of its first trial, and its trials."""
     size = len(ends) // FIFTHS
     return [(place * size, ends[place * size : (place + 1) * size]) for place in range(FIFTHS)]
 
@@ -259,11 +259,13 @@ def _summary(spec: Any, history: Sequence[Event], provenance: Mapping[str, str])
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.driver_at_scale",
-        description="What one more trial costs the driver, and whether that grows.",
+        description="Measures the driver's cost per trial, and whether it grows with their number.",
     )
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep the tables there")
+    parser.add_argument("--trials", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=16, help="concurrent trials (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder for the table")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""Predicted against measured memory, on random small configurations that run on this machine.
+"""Compares memory estimates with measurements, on random small configurations on this machine.
 
-    python benchmarks/memory_prediction.py --count 40 --seed 0 [--method full]
+    python -m benchmarks.memory_prediction [--count 40] [--seed 0] [--method full]
 
-The truth is the allocator's: the peak of torch.profiler's record of allocations during two real
-optimizer steps and a real evaluation. Nothing of the prediction's own tracking takes part in it.
-Models are some megabytes large, so that weights, activations and logits outweigh constants.
+The measurement is the peak of torch.profiler's record of allocations during two real optimizer
+steps and a real evaluation. It uses nothing of the simulation's own tracking. Models are several
+megabytes large, so that weights, activations and logits outweigh constants.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ from trainables.resources.estimate import (
 from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
-from trainables.tasks.task import Example
+from trainables.tasks.finqa.task import FinQA
+from trainables.tasks.task import Answering, Example
 from trainables.training.engine import Engine, less_activation_memory
 
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration: a model's config.json, a trial's knobs and the lengths of its rows."""
+    """One configuration: a model's config.json, a trial's knobs and the lengths of its examples."""
 
     config: dict[str, Any]
     knobs: dict[str, Any]
-    lengths: tuple[int, ...]  # of a micro-batch's rows
+    lengths: tuple[int, ...]  # of the examples of a micro-batch
     eval_lengths: tuple[int, ...]
     completion_tokens: int
     new_tokens: int
@@ -75,7 +76,7 @@ def _trained(knobs: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predicted and measured bytes of one case; errors are shares of what was measured."""
+    """Estimated and measured bytes of one case, in this order."""
 
     case: Case
     train: tuple[int, int]
@@ -84,21 +85,23 @@ class Comparison:
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Of training and evaluation; below 0 where too little was predicted."""
-        return tuple((told - seen) / seen for told, seen in (self.train, self.evaluation))
+        """Relative errors of training and evaluation; negative if the estimate is too low."""
+        return tuple(
+            (estimated - measured) / measured
+            for estimated, measured in (self.train, self.evaluation)
+        )
 
     @property
     def is_within_allowance(self) -> bool:
-        """No prediction is lower than what was measured by more than is allowed."""
+        """Whether no estimate is below the measurement by more than the allowance."""
         return all(
-            told >= seen - max(UNDER_ALLOWANCE * seen, UNDER_ALLOWANCE_BYTES)
-            for told, seen in (self.train, self.evaluation)
+            estimated >= measured - max(UNDER_ALLOWANCE * measured, UNDER_ALLOWANCE_BYTES)
+            for estimated, measured in (self.train, self.evaluation)
         )
 
 
 def draw(count: int, *, seed: int, method: str = "lora") -> list[Case]:
-    """`count` random cases; quantizations, where the method takes them, and architectures take
-    turns."""
+    """`count` random cases; architectures alternate, and so do quantizations for LoRA."""
     chance = random.Random(seed)
     cases = [_case(chance, index) for index in range(count)]
     if method == "lora":
@@ -108,19 +111,20 @@ def draw(count: int, *, seed: int, method: str = "lora") -> list[Case]:
 
 
 def compare(case: Case, folder: Path) -> Comparison:
-    """Runs the case for real and predicts it."""
+    """Runs the case, estimates its memory, and returns both."""
     train, evaluation, knobs = measure(case, folder)
     started = time.process_time()
-    prediction = foretell(case, knobs)
+    estimate = estimated(case, knobs)
     return Comparison(
         case=case,
-        train=(prediction.train_memory_bytes, train),
-        evaluation=(prediction.eval_memory_bytes, evaluation),
+        train=(estimate.train_memory_bytes, train),
+        evaluation=(estimate.eval_memory_bytes, evaluation),
         predict_seconds=time.process_time() - started,
     )
 
 
-def foretell(case: Case, knobs: dict[str, Any]) -> Estimate:
+def estimated(case: Case, knobs: dict[str, Any]) -> Estimate:
+    """The estimate by simulation."""
     rows, eval_rows = _batch(case, case.lengths), _batch(case, case.eval_lengths)
     workload = Workload(
         batch_size=len(case.lengths),
@@ -137,11 +141,11 @@ def foretell(case: Case, knobs: dict[str, Any]) -> Estimate:
 
 
 def measure(case: Case, folder: Path) -> tuple[int, int, dict[str, Any]]:
-    """Peaks in training and evaluation with the model's own bytes, and the canonical knobs."""
+    """Peaks in training and evaluation, weights included, and the canonical knobs."""
     _save_model(case.config, folder)
     spec = _spec(case, folder)
     base = load_base(spec, device="cpu")
-    base.model.generation_config.eos_token_id = None  # no answer may end early
+    base.model.generation_config.eos_token_id = None  # so that no answer ends early
     base = dataclasses.replace(base, line_ends=torch.zeros_like(base.line_ends))
     model = make_method(spec.knobs).attach(base.model, seed=0)
     weights = tensor_bytes(model)
@@ -152,7 +156,7 @@ def measure(case: Case, folder: Path) -> tuple[int, int, dict[str, Any]]:
 
 
 def peak_bytes(work: Callable[[], None]) -> int:
-    """The highest sum of what the allocator gave out and took back during `work`."""
+    """The peak of allocated minus freed bytes during `work`."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         work()
@@ -166,10 +170,17 @@ def peak_bytes(work: Callable[[], None]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--method", choices=("lora", "full"), default="lora")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.memory_prediction",
+        description=__doc__.splitlines()[0] if __doc__ else "",
+    )
+    parser.add_argument(
+        "--count", type=int, default=40, help="configurations (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--method", choices=("lora", "full"), default="lora", help="(default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = []
@@ -208,7 +219,7 @@ def _case(chance: random.Random, index: int) -> Case:
 
 
 def _lengths(chance: random.Random, count: int, longest: int, completion: int) -> tuple[int, ...]:
-    """The longest row and shorter ones, as a task's rows are: hardly two of one length."""
+    """The longest example and shorter ones, of different lengths as those of a task."""
     rest = [chance.randrange(max(completion + 8, longest // 2), longest) for _ in range(count - 1)]
     return (longest, *rest)
 
@@ -271,7 +282,7 @@ def _positions(batch: Batch) -> int:
 
 
 def _train(case: Case, knobs: dict[str, Any], base: Base, model: Any) -> None:
-    """Two optimizer steps: in the second the optimizer's state is there already."""
+    """Two optimizer steps: at the second the optimizer's states exist already."""
     batch = _batch(case, case.lengths)
     engine = Engine(model, base, knobs, total_steps=2)
     model.train()
@@ -301,21 +312,24 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
 class _NoTask:
     """Scores nothing."""
 
+    answering = Answering.GENERATION
+    metrics = FinQA.metrics
+
     def gold(self, example: Example) -> str:
         return ""
 
     def score(self, example: Example, text: str) -> dict[str, float]:
-        return {"em_acc": 0.0}
+        return {}
 
-    def metrics(self, scores: Sequence[Any]) -> dict[str, float]:
-        return {"em_acc": 0.0}
+    def aggregate(self, scores: Sequence[Any]) -> dict[str, float]:
+        return {}
 
 
 class _NoPeak:
-    """Measures nothing: the profiler does, from outside."""
+    """Measures nothing, because the profiler measures from outside."""
 
     @contextlib.contextmanager
-    def over(self, *, representative: bool) -> Iterator[None]:
+    def measure(self, *, representative: bool) -> Iterator[None]:
         yield
 
 
@@ -340,7 +354,7 @@ def _summary(found: Sequence[Comparison]) -> str:
         )
     within = sum(comparison.is_within_allowance for comparison in found)
     lines.append(
-        f"{within} of {len(found)} are lower by no more than {UNDER_ALLOWANCE:.0%} or "
+        f"{within} of {len(found)} estimates are too low by at most {UNDER_ALLOWANCE:.0%} or "
         f"{UNDER_ALLOWANCE_BYTES // 1024} KiB"
     )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""What LoRA and full fine-tuning need on GPUs of 40 GiB: the tables of docs/memory.md.
+"""Prints the tables of docs/memory.md: memory of LoRA and full fine-tuning on GPUs of 40 GiB.
 
     python -m benchmarks.memory_table [--gpu-memory 40GiB] [--length 2048]
 
-Predictions only, by simulation on whatever machine runs this: nothing is measured.
+The tables hold estimates by simulation, on any machine: nothing is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONGEST_BATCH = 256
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration: a model, a trial's knobs, the length of its rows."""
+    """One configuration: a model, a trial's knobs, the length of its examples in tokens."""
 
     model: str
     knobs: Mapping[str, Any]
@@ -52,16 +52,16 @@ class Case:
 
 
 def train_bytes(case: Case) -> int:
-    """What a device must have for the training of a case, the device's constant included."""
-    prediction, knobs = predicted(case)
-    states = prediction.terms["optimizer_state"].bytes
-    tensors = max(prediction.train_memory_bytes, prediction.eval_memory_bytes + states)
-    constants = prediction.device_memory_bytes - tensors
-    return sharded_train_bytes(prediction, knobs) + constants
+    """The memory of a device that the training of a case needs, the device's constant included."""
+    estimate, knobs = estimated(case)
+    states = estimate.terms["optimizer_state"].bytes
+    tensors = max(estimate.train_memory_bytes, estimate.eval_memory_bytes + states)
+    constants = estimate.device_memory_bytes - tensors
+    return sharded_train_bytes(estimate, knobs) + constants
 
 
-def predicted(case: Case) -> tuple[Estimate, dict[str, Any]]:
-    """The prediction, and the canonical knobs that it is of."""
+def estimated(case: Case) -> tuple[Estimate, dict[str, Any]]:
+    """The estimate by simulation, and the case's canonical knobs."""
     knobs = canonical({"model": case.model, **case.knobs})
     workload = Workload(
         batch_size=int(knobs["batch_size"]), sequence_length=case.length, eval_batch_size=1
@@ -72,8 +72,10 @@ def predicted(case: Case) -> tuple[Estimate, dict[str, Any]]:
 
 
 def largest_batch(case: Case, capacity: int) -> int:
-    """The most rows at once that fit; 0 where one does not. Memory rises with them in a line, of
-    which the last step is simulated."""
+    """The largest batch size that fits, or 0 if none does.
+
+    Memory is nearly linear in the batch size, so the search starts at a linear guess.
+    """
 
     def fits(rows: int) -> bool:
         return train_bytes(case.but(batch_size=rows)) <= capacity
@@ -91,9 +93,14 @@ def largest_batch(case: Case, capacity: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--gpu-memory", default="40GiB")
-    parser.add_argument("--length", type=int, default=2048)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.memory_table",
+        description=__doc__.splitlines()[0] if __doc__ else "",
+    )
+    parser.add_argument("--gpu-memory", default="40GiB", help="(default: %(default)s)")
+    parser.add_argument(
+        "--length", type=int, default=2048, help="tokens of an example (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     capacity = parsed_size(given.gpu_memory)
     if capacity is None:
@@ -107,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def batch_sizes(capacity: int, length: int) -> list[str]:
-    """Which batch size for LoRA, by model, quantization and checkpointing."""
+    """The table of batch sizes for LoRA, by model, quantization and checkpointing."""
     sizes = (1, 2, 4, 8, 16)
     heads = " | ".join(f"batch {rows}" for rows in sizes)
     lines = [
@@ -149,7 +156,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 
 
 def savings(length: int) -> list[str]:
-    """What each setting saves, one at a time, against one reference."""
+    """The table of savings: one setting at a time, against one reference."""
     lines = [
         f"\n### What saves memory: LoRA, rank 16, batch 4, length {length}, one change at a time\n",
         "| change | " + " | ".join(f"{model} | saved" for model in MODELS) + " |",
@@ -170,7 +177,7 @@ def savings(length: int) -> list[str]:
 
 
 def full_fine_tuning(capacity: int, length: int) -> list[str]:
-    """What each of four devices holds, by ZeRO stage."""
+    """The table of full fine-tuning: memory of each of four devices, by ZeRO stage."""
     lines = [
         f"\n### Full fine-tuning on 4 devices of {in_words(capacity)}, batch 1 each, "
         f"length {length}\n",
@@ -195,7 +202,7 @@ def full_fine_tuning(capacity: int, length: int) -> list[str]:
 
 
 def _marked(need: int, capacity: int) -> str:
-    """GiB; in brackets what does not fit."""
+    """GiB as text, in brackets if they do not fit."""
     return _gib(need) if need <= capacity else f"({_gib(need)})"
 
 

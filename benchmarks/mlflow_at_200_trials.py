@@ -1,12 +1,12 @@
-"""How MLflow's pages stand a sweep of 200 trials: seconds to mirror it and to show its table.
+"""Measures MLflow with a sweep of 200 trials: seconds to mirror it and to show its table.
 
     python -m benchmarks.mlflow_at_200_trials FOLDER [--trials 200] [--screenshot FILE.png]
 
-Writes a run folder as a sweep leaves one (200 trials of up to 60 events with 8 metrics each, and
+Writes a run folder like that of a sweep (200 trials of up to 60 events with 8 metrics each, and
 200 answered questions), mirrors it with `orchestrator.track` into an empty sqlite store, mirrors it
-again, serves it with `mlflow ui` on 127.0.0.1 and opens it in a headless Chromium. Prints seconds;
-those of CPU tell more on a busy machine.
-Needs playwright and a chromium, which are no dependencies of this project.
+again, serves it with `mlflow ui` on 127.0.0.1 and opens it in a headless Chromium. Prints wall and
+CPU seconds; on a busy machine the CPU seconds are more reliable.
+Needs playwright and Chromium, which are not dependencies of this project.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trainables.storage.run_folder import RunFolder
 QUANTIZATIONS = ("none", "int8", "nf4", "fp4")
 EVENTS, QUESTIONS = 60, 200
 PATIENCE_MILLISECONDS = 300_000
-# While it loads, the page says "0 matching runs".
+# The page shows "0 matching runs" while it loads.
 RUNS_ARE_SHOWN = "() => /[1-9][0-9]* matching runs/.test(document.body.innerText)"
 MODULE = "benchmarks.mlflow_at_200_trials"
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_run(folder: Path, *, trials: int) -> RunFolder:
-    """A run folder of `trials` ended trials; two of three were stopped early."""
+    """Writes a run folder of `trials` ended trials; two of three were stopped early."""
     run = RunFolder(folder)
     config = {"task": "finqa", "objective": "em_acc", "search": {"trials": trials}}
     run.write_text(run.sweep_file, json.dumps(config))
@@ -78,7 +78,7 @@ def make_run(folder: Path, *, trials: int) -> RunFolder:
 
 @contextmanager
 def served(run: RunFolder) -> Iterator[str]:
-    """`mlflow ui` on the store beside the run, ready to answer."""
+    """Runs `mlflow ui` on the store beside the run; yields its address when it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,8 +103,8 @@ def served(run: RunFolder) -> Iterator[str]:
 
 
 def show(address: str, *, screenshot: str | None) -> None:
-    """Opens the sweep's runs twice (the second time from the browser's cache) and prints how long
-    it takes until their table shows."""
+    """Opens the sweep's runs twice (the second time from the browser's cache) and prints the
+    seconds until their table is shown."""
     sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     experiment = _experiment_id(address)
     with sync_playwright() as playwright:
@@ -215,7 +215,7 @@ def _rows(best: float, draw: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def _cpu_seconds() -> float:
-    """Of all programs that were started and have ended."""
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -233,12 +233,17 @@ def _wait_for(address: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("folder", type=Path, help="an empty folder to write to")
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--screenshot", metavar="FILE.png", help="keep what the browser shows")
+    parser.add_argument("--trials", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument("--screenshot", metavar="FILE.png", help="save a screenshot of the table")
     parser.add_argument(
-        "--browser-python", default=sys.executable, help="a Python that has playwright"
+        "--browser-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="a Python with playwright (default: this one)",
     )
     parser.add_argument("--show", metavar="URL", help=argparse.SUPPRESS)
     return parser

@@ -1,10 +1,10 @@
-"""What does a sweep cost besides training? This project against plain Ray Tune, on equal work.
+"""Measures what a sweep costs besides training: this project against plain Ray Tune, on equal work.
 
-    python -m benchmarks.overhead [--repeats 3] [--quick] [--output FOLDER]
+    python -m benchmarks.overhead [--repeats 3] [--slots 2] [--quick] [--output FOLDER]
 
-Runs the same trials by (a) this project, (b) Ray Tune as its documentation shows it and (c) the
-same with reused actors, one after another, round by round, each on a Ray of its own, and prints
-medians. docs/overhead.md says what is counted.
+Runs the same trials with (a) this project, (b) Ray Tune as its documentation shows it and (c) Ray
+Tune with reused actors, one after another in each round, each on a Ray of its own, and prints
+medians. docs/overhead.md defines the figures.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ CONTENDERS: Mapping[str, tuple[str, list[str]]] = {
 }
 QUICK = Workload(train_examples=32, eval_questions=8, ranks=(4,), learning_rates=(1e-3, 2e-3, 4e-3))
 RUN_SECONDS_ALLOWED = 1800
-LOSS_TOLERANCE = 0.05  # of the eval loss: the same training, but for the order of additions
+LOSS_TOLERANCE = 0.05  # relative; only the order of additions differs between contenders
 _PACKAGES = ("ray", "torch", "transformers", "peft", "optuna", "mlflow")
 
 Runs = dict[str, list[RunTimes]]
 
 
 class UnequalWorkError(RuntimeError):
-    """The contenders did not do the same: their times can't be compared."""
+    """The contenders did unequal work, so their times are not comparable."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(workload: Workload, folder: Path, *, repeats: int) -> Runs:
-    """Every contender once per round, on data that is tokenized before the first."""
+    """Runs every contender once per round; the data are tokenized before the first round."""
     prepared = folder / "prepared.json"
     write_prepared(workload, prepared)
     runs: Runs = {name: [] for name in CONTENDERS}
@@ -79,9 +79,9 @@ def measure(workload: Workload, folder: Path, *, repeats: int) -> Runs:
 
 
 def check_equal_work(runs: Runs, workload: Workload) -> None:
-    """Raises UnequalWorkError unless all did the same steps, tokens, questions, with one thread.
+    """Raises UnequalWorkError unless all runs did the same steps, tokens and questions.
 
-    The same configuration must also reach the same eval loss.
+    Each trial must use one thread, and one configuration must reach the same eval loss in all runs.
     """
     wanted = (workload.steps, workload.eval_questions, 1)
     losses: dict[tuple[int, float], float] = {}
@@ -103,7 +103,7 @@ def check_equal_work(runs: Runs, workload: Workload) -> None:
 
 
 def report(runs: Runs, workload: Workload) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     lines = [*_conditions(workload, rounds=len(runs["a"])), ""]
     lines += [f"| | {' | '.join(f'({n}) {CONTENDERS[n][0]}' for n in runs)} | b / a | c / a |"]
     lines += ["|---|" + "---|" * (len(runs) + 2)]
@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: %(default)s)")
-    parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
+    parser.add_argument(
+        "--slots", type=int, default=2, help="concurrent trials (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of three tiny trials")
     parser.add_argument("--output", type=Path, help="folder for overhead.md and overhead.json")
     return parser
@@ -157,7 +159,7 @@ def _plain_times(folder: Path) -> list[TrialTimes]:
 
 
 def _rows() -> Iterator[tuple[str, Callable[[list[RunTimes]], float], str]]:
-    """Each figure: its name, how it is made of a contender's runs, its unit."""
+    """Yields each figure: its name, its function of a contender's runs, its unit."""
     yield "from a trial's end to the next one's first step", _median_gap, "s"
     yield "the longest such time", lambda runs: max(_gaps(runs)), "s"
     yield "makespan: Ray's readiness to the last trial's end", _over(lambda run: run.makespan), "s"
@@ -216,7 +218,7 @@ def _cpu() -> str:
 
 
 def _largest_difference(runs: Runs) -> str:
-    """How equal the work was: the same configuration's eval loss at different contenders."""
+    """Returns a sentence on the largest relative difference of a configuration's eval losses."""
     by_configuration: dict[Any, list[float]] = {}
     for run in _all(runs):
         for trial in run.trained:

@@ -1,10 +1,10 @@
-"""Ray Tune as its documentation shows it: a trainable that loads, trains and reports.
+"""Plain Ray Tune, as its documentation shows it: a trainable that loads, trains and reports.
 
     python -m benchmarks.plain_tune FOLDER [--reuse-actors]
 
-FOLDER holds workload.json and prepared.json; each trial leaves its times in FOLDER/trials.
-Without --reuse-actors a function is run in a new process for every trial; with it a class, whose
-actors go on with the next trial when `reset_config` returns True.
+FOLDER contains workload.json and prepared.json; each trial writes its times to FOLDER/trials.
+Without --reuse-actors the trainable is a function that runs in a new process for every trial; with
+it the trainable is a class whose actors take the next trial when `reset_config` returns True.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.workload import Workload, read_prepared
 
 
 class TrialContext:
-    """One trial's work and when it did what."""
+    """The work of one trial, with the times of its phases."""
 
     def __init__(self, config: Mapping[str, Any], data: Mapping[str, Any], folder: Path) -> None:
         self.times: dict[str, float] = {"began": time.time()}
@@ -39,7 +39,7 @@ class TrialContext:
         self._place = folder / "trials" / uuid.uuid4().hex
 
     def run(self) -> dict[str, float]:
-        """Loads the model, trains it, judges it; returns what there is to report."""
+        """Loads the model, trains it and evaluates it; returns the metrics to report."""
         with self._timed("import"):
             import peft  # noqa: F401
             from transformers import Trainer  # noqa: F401
@@ -95,7 +95,7 @@ class TrialContext:
             learning_rate=self._config["learning_rate"],
             lr_scheduler_type="linear",
             warmup_steps=work.WARMUP,
-            train_sampling_strategy="sequential",  # the data lies in the order all see it in
+            train_sampling_strategy="sequential",  # the data are in training order
             include_num_input_tokens_seen="non_padding",
             save_strategy="no",
             use_cpu=True,
@@ -113,7 +113,7 @@ class TrialContext:
         )
 
     def _answers(self, model: Any, tokenizer: Any) -> list[str]:
-        """Greedy and batched, the longest prompts first."""
+        """The answers by greedy decoding in batches, the longest prompts first."""
         import torch
 
         model.eval()
@@ -173,7 +173,7 @@ def train_lora(config: dict[str, Any], *, data: Mapping[str, Any], folder: str) 
 
 
 class LoRATrainable(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
-    """The same as a class: one step is a whole trial."""
+    """The class trainable: one step is a whole trial."""
 
     def setup(self, config: dict[str, Any], *, data: Mapping[str, Any], folder: str) -> None:
         self._data, self._folder = data, Path(folder)
@@ -187,16 +187,16 @@ class LoRATrainable(tune.Trainable):  # type: ignore[misc]  # Ray carries no typ
         return {**self._trial.run(), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Tune asks for one at a trial's end; its adapter is saved by then."""
+        """Does nothing: Tune calls it at a trial's end, when the adapter is already saved."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """See `save_checkpoint`."""
+        """Does nothing, as `save_checkpoint`."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--reuse-actors", action="store_true")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plain_tune")
+    parser.add_argument("folder", type=Path, help="has workload.json and prepared.json")
+    parser.add_argument("--reuse-actors", action="store_true", help="run trials in reused actors")
     given = parser.parse_args()
     folder: Path = given.folder.resolve()
     (folder / "trials").mkdir()
@@ -224,7 +224,7 @@ def _tuner(folder: Path, *, reuse_actors: bool) -> Any:
             metric="em_acc",
             mode="max",
             search_alg=OptunaSearch(points_to_evaluate=workload.configurations),
-            scheduler=ASHAScheduler(max_t=1),  # one report each: all train to the end
+            scheduler=ASHAScheduler(max_t=1),  # one report per trial: none is stopped early
             num_samples=len(workload.configurations),
             max_concurrent_trials=workload.slots,
             reuse_actors=reuse_actors,
@@ -241,7 +241,7 @@ def _tuner(folder: Path, *, reuse_actors: bool) -> Any:
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What Trainer reads: the loss falls on the completion only."""
+    """An example for Trainer, with the loss on the completion only."""
     return {
         "input_ids": [*row["prompt"], *row["completion"]],
         "labels": [-100] * len(row["prompt"]) + list(row["completion"]),
@@ -249,7 +249,7 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pads on the right."""
+    """Makes a batch, padded on the right."""
     import torch
 
     length = max(len(row["input_ids"]) for row in rows)

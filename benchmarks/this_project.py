@@ -1,8 +1,8 @@
-"""This project's command line on the benchmark's work, with a note of when Ray answered.
+"""Runs this project's command on the benchmark's work and records when Ray was ready.
 
     python -m benchmarks.this_project FOLDER
 
-FOLDER holds workload.json; the run lies in FOLDER/runs/overhead when it has ended.
+FOLDER contains workload.json; the run folder is FOLDER/runs/overhead.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NAME = "overhead"
 
 
 def trial_times(folder: Path, *, ray_ready: float) -> list[TrialTimes]:
-    """What the trials of a run took, the untrained baseline among them, by their summaries.
+    """The times of a run's trials, the untrained baseline included, read from their summaries.
 
-    A load is counted for the trial that waited for it. What a host does before its first trial
-    (its process, its imports) counts as import from Ray's readiness on.
+    The loading of a base counts for the first trial on it only. The time from Ray's readiness to
+    the start of a host's first load (its process, its imports) counts as import.
     """
     trials = list(RunFolder(folder / "runs" / NAME).trials())
     times = sorted((_times(trial) for trial in trials), key=lambda each: each.began)

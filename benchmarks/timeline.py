@@ -1,7 +1,7 @@
-"""What a run of a contender took: moments taken in its workers, by one rule for all.
+"""The times of a contender's run, measured in its workers by one rule for all contenders.
 
-A trial's first step is the moment its first optimizer step was done, its end the moment its
-adapter and its result are there and only the report of them is left.
+A trial's first step is the time at which its first optimizer step ended. Its end is the time at
+which its adapter and its result are written and only the report to Tune is left.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ SHARES = ("import", "load", "train", "eval")
 
 @dataclass(frozen=True)
 class TrialTimes:
-    """One trial; moments in Unix seconds, `seconds` by SHARES. No first step: it only judged."""
+    """One trial; times in Unix seconds, `seconds` by SHARES.
+
+    `first_step` is None for a trial that is evaluated without training.
+    """
 
     began: float
     first_step: float | None
     end: float
     seconds: dict[str, float]
-    counts: dict[str, float] = field(default_factory=dict)  # what it did: steps, tokens, questions
+    counts: dict[str, float] = field(default_factory=dict)  # steps, tokens, questions, threads
     metrics: dict[str, float] = field(default_factory=dict)
     rank: int = 0
     learning_rate: float = 0.0
@@ -27,7 +30,7 @@ class TrialTimes:
 
 @dataclass(frozen=True)
 class RunTimes:
-    """One run of a contender; `started`: its process, `ray_ready`: Ray answered, `ended`: exit."""
+    """One run of a contender; `started` and `ended` are those of its process, in Unix seconds."""
 
     started: float
     ray_ready: float
@@ -56,7 +59,7 @@ class RunTimes:
     def gaps(self) -> list[float]:
         """Seconds from one trial's end to the next one's first optimizer step on the same slot.
 
-        A slot that comes free is taken by the next trial to begin, so the n-th to begin follows
+        The next trial to start takes the slot that became free, so the n-th trial to start follows
         the (n - slots)-th to end.
         """
         begun = sorted(self.trials, key=lambda trial: trial.began)
@@ -65,7 +68,7 @@ class RunTimes:
         return [trial.first_step - end for trial, end in followed if trial.first_step is not None]
 
     def shares(self) -> dict[str, float]:
-        """Parts of the slots' time in the makespan, by SHARES; "rest" is what is left."""
+        """Shares of the slots' time in the makespan, by SHARES; "rest" is the remainder."""
         whole = self.makespan * self.slots
         parts = {
             name: sum(trial.seconds.get(name, 0.0) for trial in self.trials) / whole

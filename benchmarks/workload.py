@@ -1,4 +1,4 @@
-"""The work of the overhead benchmark: LoRA trials that all contenders run alike, to the step."""
+"""The work of the overhead benchmark: LoRA trials that are the same for all contenders."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Workload:
         return -(-self.train_examples // BATCH_SIZE)
 
     def space(self) -> dict[str, Any]:
-        """The same work as this project's YAML; judged once, at the end, on every question."""
+        """The same work as a search space of this project, with one evaluation, at the end."""
         return {
             "task": "finqa",
             "data": {"generated": self._generated},
@@ -65,7 +65,7 @@ class Workload:
                 "eval_examples": self.eval_questions,
             },
             "search": {"algorithm": "tpe", "trials": len(self.configurations)},
-            "scheduler": "none",  # all train to the end
+            "scheduler": "none",  # no trial is stopped early
             "resources": {"cpus_per_trial": 1, "concurrent_trials": self.slots},
             "execution": {"eval_batch_size": EVAL_BATCH_SIZE, "max_new_tokens": MAX_NEW_TOKENS},
         }
@@ -83,13 +83,13 @@ class Workload:
             "kinds": ["decline"],
             "train": self.train_examples,
             "selection": self.eval_questions,
-            "report": 4,  # nobody but this project has such a split
+            "report": 4,  # only this project has a report split
             "seed": 7,
         }
 
 
 def write_prepared(workload: Workload, file: Path) -> None:
-    """Tokenizes the work's data, once: the training examples in the order they are seen.
+    """Tokenizes the work's data once, with the training examples in training order.
 
     Each split is a list of {prompt, completion, target}: token ids, token ids, text.
     """
@@ -117,6 +117,6 @@ def write_prepared(workload: Workload, file: Path) -> None:
 
 
 def read_prepared(file: Path) -> Mapping[str, Any]:
-    """What `write_prepared` wrote."""
+    """Reads the file that `write_prepared` wrote."""
     prepared: dict[str, Any] = json.loads(file.read_text())
     return prepared

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On a worker of a cluster of own machines: ends what Ray leaves there when its raylet has ended.
+# On a worker of a cluster of own machines: ends Ray's log monitor when its raylet has ended.
 #
 # `ray down` stops Ray on the head only. A worker's raylet ends by itself when its head has gone, but
-# its log_monitor.py waits for ever. Called after each `ray start`, in the background; knows the two
-# by their processes, so that what a later `ray start` begins is left alone.
+# its log_monitor.py waits for ever. Call this script after each `ray start`; it continues in the
+# background. It identifies the two processes by id and leaves those of a later `ray start` alone.
 set -euo pipefail
 
 newest() { pgrep -n -u "$(id -u)" "$@"; }

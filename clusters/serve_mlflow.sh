@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# MLflow's server on the head of a cluster, in the background: serve_mlflow.sh ARTIFACTS_FOLDER
+# Starts MLflow's server on the head of a cluster, in the background: serve_mlflow.sh ARTIFACTS_FOLDER
 #
-# Runs lie in a SQLite of its own on this machine's disk (SQLite must not lie on shared storage), or
-# in the database that MLFLOW_BACKEND_STORE_URI names; artifacts go to the shared storage. The
-# server ends when Ray's head on this machine has ended. Called again, it leaves a running one alone.
-# Whoever reaches the port may read and change runs: MLFLOW_HOST=127.0.0.1 keeps it to this machine.
+# Runs are stored in a SQLite database on this machine's disk (SQLite does not work on shared
+# storage), or in the database that MLFLOW_BACKEND_STORE_URI names; artifacts are stored on the shared
+# storage. The server ends when Ray's head on this machine has ended. If a server runs already, a
+# second call has no effect. Anyone who reaches the port may read and change runs:
+# MLFLOW_HOST=127.0.0.1 restricts it to this machine.
 set -euo pipefail
 
 artifacts=$1
@@ -24,7 +25,7 @@ while_ray_runs() {
 
 if [ "${2:-}" = --stay ]; then
     exec 9> "$own/lock"
-    flock -w 30 9  # the one before may be about to end with the Ray before
+    flock -w 30 9  # an earlier server may be about to end with the previous Ray
     while_ray_runs 9>&-
 else
     mkdir -p "$own" "$artifacts"

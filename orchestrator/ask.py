@@ -1,103 +1,130 @@
-"""python -m orchestrator.ask RUN_DIR: the best finished configuration for a GPU and an accuracy."""
+"""python -m orchestrator.ask RUN_DIR: the best finished configuration for a GPU and a score."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 
-from orchestrator.analysis.best_within import AIMS, Requirements, as_json, best_within
+from orchestrator.analysis.best_within import Requirements, aims, as_json, best_within
+from orchestrator.cli import add_run_argument
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import answer_lines, answer_report
-from orchestrator.runs.results import open_run, read_trials
+from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from trainables.command_line import BAD_INPUT, DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
+from trainables.spec.metric import MetricSpec
 
-ANSWERED, NONE_QUALIFIES, BAD_INPUT = 0, 1, 2
+_ALIAS, _ALIAS_METRIC = "--min-em-acc", "em_acc"  # an older name of --reach, for this metric only
 _DESCRIPTION = """\
-The best finished trial of a sweep that fits a GPU and is accurate enough: its numbers, the trials
-that it ties with, and the lines of Python that load it. Reads the trial folders only, also while
-the sweep runs; loads no model."""
+The best finished trial of a sweep that fits a GPU and is good enough: its numbers, the trials that
+it ties with, and the lines of Python that load it. Reads the trial folders only, also while the
+sweep runs; loads no model."""
 _EPILOG = f"""\
-EmAcc is that of the whole selection split, which every finished trial was judged on. The memory of
-a trial is the most that its tensors took, in training or evaluation, and what CUDA takes beside
-them: measured where the trial had a GPU alone, else {GPU_OVERHEAD_BYTES // 2**20} MiB are assumed.
-Two trials tie if their answers to the same questions don't differ significantly (exact McNemar,
-5%). FLOPs are known of trials that had a prediction (docs/cost.md).
+The metric is the one by which the sweep's task ranks trials, on the whole selection split, on which
+every finished trial was judged. The memory of a trial is the most that its tensors took, in
+training or evaluation, and what CUDA takes beside them: measured if the trial had a GPU alone, else
+{GPU_OVERHEAD_BYTES // 2**20} MiB are assumed. Two trials tie if their answers to the same questions
+don't differ significantly (5%; exact McNemar if the metric is a share of questions, else paired t).
+FLOPs are known of trials that had a prediction (docs/cost.md).
 
 examples:
   python -m orchestrator.ask runs/NAME --gpu-memory 12GiB
-  python -m orchestrator.ask runs/NAME --gpu-memory 12GiB --min-em-acc 0.6 --minimize train_flops
-  python -m orchestrator.ask runs/NAME --min-em-acc 0.6 --minimize memory --json
+  python -m orchestrator.ask runs/NAME --gpu-memory 12GiB --reach 0.6 --minimize train_flops
+  python -m orchestrator.ask runs/NAME --reach 0.6 --minimize memory --json
 
-exit codes: {ANSWERED} answered; {NONE_QUALIFIES} no finished trial qualifies (what comes closest is
+exit codes: {DONE} answered; {FAILED} no finished trial qualifies (what comes closest is
 printed); {BAD_INPUT} bad input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code. Writes nothing."""
     options = _parser().parse_args(arguments)
-    try:
-        question = _question(options)
-        run = open_run(options.run_dir)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
+    return run_command(lambda: _ask(options), prefix="")
+
+
+def _ask(options: argparse.Namespace) -> int:
+    run = open_run(options.run_dir)
+    metric = read_metrics(run).primary
+    question = _question(options, metric)
+    for warning in read_config(run)[1]:
+        print(f"warning: {warning}", file=sys.stderr)
     results = read_trials(run)
-    found = best_within(results, question)
+    found = best_within(results, question, metric=metric)
     if options.json:
         print(json.dumps({**as_json(found), "load": answer_lines(found.best)}, indent=2))
     else:
         answer_report(run, results, found).print()
         print("\n".join(["", *answer_lines(found.best)]) if found.best else "")
-    return ANSWERED if found.best else NONE_QUALIFIES
+    return DONE if found.best else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.ask",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
+    parser = new_parser("orchestrator.ask", description=_DESCRIPTION, epilog=_EPILOG)
+    add_run_argument(parser)
     parser.add_argument("--gpu-memory", metavar="SIZE", help="what it must fit in, as 12GiB")
-    parser.add_argument("--min-em-acc", metavar="SHARE", help="EmAcc that it must have, as 0.6")
+    parser.add_argument(
+        "--reach",
+        metavar="VALUE",
+        help="the value of the metric that it must reach, as 0.6: at least, or at most if less of"
+        " it is better",
+    )
+    parser.add_argument(
+        _ALIAS,
+        dest="alias",
+        metavar="SHARE",
+        help=f"the same as --reach, for tasks that are ranked by {_ALIAS_METRIC}",
+    )
     parser.add_argument(
         "--minimize",
         metavar="WHAT",
-        default="em_error",
-        help=f"one of {', '.join(AIMS)}; by default em_error, the share of wrong answers",
+        help="memory, train_flops, or by default the error of the metric (of a share of right"
+        " answers, the share of wrong ones)",
     )
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     return parser
 
 
-def _question(options: argparse.Namespace) -> Requirements:
+def _question(options: argparse.Namespace, metric: MetricSpec) -> Requirements:
     """Raises InputError with all that is wrong in the options."""
     faults = []
-    aim = next((name for name in AIMS if name == options.minimize), None)
-    if aim is None:
-        faults.append(f"--minimize: got {options.minimize!r}; needs one of {', '.join(AIMS)}.")
+    allowed = aims(metric)
+    if options.minimize not in (None, *allowed):
+        faults.append(f"--minimize: got {options.minimize!r}; needs one of {', '.join(allowed)}.")
     if options.gpu_memory is not None and (fault := size(options.gpu_memory)):
         faults.append(f"--gpu-memory: {fault}")
-    share = _share(options.min_em_acc)
-    if options.min_em_acc is not None and share is None:
-        given = options.min_em_acc
-        faults.append(f"--min-em-acc: got {given!r}; needs a share from 0 to 1, as 0.6 for 60%.")
-    if faults or aim is None:
+    faults += _reach_faults(options, metric)
+    if faults:
         raise InputError(faults)
     memory = None if options.gpu_memory is None else parsed_size(options.gpu_memory)
-    return Requirements(aim, gpu_memory=memory, min_em_acc=share)
+    given = options.reach if options.alias is None else options.alias
+    reach = None if given is None else float(given)
+    return Requirements(options.minimize, gpu_memory=memory, reach=reach)
 
 
-def _share(text: str | None) -> float | None:
+def _reach_faults(options: argparse.Namespace, metric: MetricSpec) -> list[str]:
+    if options.reach is not None and options.alias is not None:
+        return [f"{_ALIAS}: given with --reach; give one of them."]
+    if options.alias is not None and metric.name != _ALIAS_METRIC:
+        return [f"{_ALIAS}: this sweep is ranked by {metric.name}; use --reach."]
+    name, given = "--reach", options.reach
+    if options.alias is not None:
+        name, given = _ALIAS, options.alias
+    if given is None or _is_value(given, metric):
+        return []
+    share = "a share from 0 to 1, as 0.6 for 60%" if metric.is_share_of_questions else "a number"
+    return [f"{name}: got {given!r}; needs {share}."]
+
+
+def _is_value(text: str, metric: MetricSpec) -> bool:
     try:
-        value = float(text) if text is not None else -1.0
+        value = float(text)
     except ValueError:
-        return None
-    return value if 0 <= value <= 1 else None
+        return False
+    return 0 <= value <= 1 if metric.is_share_of_questions else math.isfinite(value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""numbers, sizes and times as people read them."""
+"""Metrics, numbers, sizes and times as people read them."""
 
 from __future__ import annotations
+
+from trainables.spec.metric import COMMON_METRICS, MetricSpec
 
 
 def in_words(amount: float) -> str:
@@ -12,34 +14,50 @@ def in_words(amount: float) -> str:
     return f"{amount:.1f} GiB"
 
 
-TITLES = {
-    "em_acc": "EmAcc",
-    "em_acc_strict": "strict EmAcc",
-    "em_acc_numeric": "numeric EmAcc",
-    "f1": "F1",
-    "eval_loss": "eval loss",
-    "train_loss": "train loss",
-    "train_peak_memory_bytes": "training peak memory",
-    "eval_peak_memory_bytes": "evaluation peak memory",
-    "train_flops": "train FLOPs",
-    "eval_flops": "evaluation FLOPs",
-}
 MISSING = "–"
+_TITLES = {metric.name: metric.title for metric in COMMON_METRICS}
 
 
 def title(metric: str) -> str:
-    """A metric's name in prose."""
-    return TITLES.get(metric, metric.replace("_", " "))
+    """The name in prose of a metric that is measured for every task."""
+    return _TITLES[metric]
+
+
+def format_metric(metric: MetricSpec, value: float | None) -> str:
+    """A metric's value as its declaration says: '61.5%', '1.20 letters', '64.0 MiB'."""
+    if value is None or metric.unit == "bytes":
+        return format_bytes(value)
+    if metric.unit == "FLOP":
+        return format_flops(value)
+    return f"{value:{metric.format}} {metric.unit}".rstrip()
+
+
+def format_bare(metric: MetricSpec, value: float) -> str:
+    """A metric's value without its unit; a percentage without its sign: 0.615 as '61.5'."""
+    return f"{metric.scale * value:{_places(metric)}}"
+
+
+def format_signed(metric: MetricSpec, difference: float) -> str:
+    """A difference of two values without its unit: '+12.3' percentage points for 0.123."""
+    return f"{metric.scale * difference:+{_places(metric)}}"
+
+
+def format_difference(metric: MetricSpec, difference: float) -> str:
+    """A difference of two values: '+12.3 points', '-0.25 letters'."""
+    return f"{format_signed(metric, difference)} {difference_unit(metric)}".rstrip()
+
+
+def difference_unit(metric: MetricSpec) -> str:
+    return "points" if metric.is_percentage else metric.unit
+
+
+def _places(metric: MetricSpec) -> str:
+    return metric.format.removesuffix("%") + "f" if metric.is_percentage else metric.format
 
 
 def format_percent(share: float | None) -> str:
     """0.615 as '61.5%'."""
     return MISSING if share is None else f"{100 * share:.1f}%"
-
-
-def format_points(difference: float) -> str:
-    """A difference of shares in percentage points: 0.123 as '+12.3 points'."""
-    return f"{100 * difference:+.1f} points"
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

@@ -1,69 +1,29 @@
-"""`python -m orchestrator.score`: EmAcc of any model's predictions."""
+"""`python -m orchestrator.score`: the metrics of a task on any model's predictions."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.analysis.significance import half_width_95
+from orchestrator.formatting import format_metric
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks import exact_match
+from trainables.spec.metric import MetricSpec
 from trainables.tasks.records import read_lines
+from trainables.tasks.registry import find_task, is_task, task_names
+from trainables.tasks.task import Task
 
 _MOST_NAMED = 5  # ids in one message
-
-Gold = Any  # what a rule's `read` gives for a question and its `score` takes
-Flags = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a task's predictions are scored; `score` takes prediction, gold, marker_required."""
-
-    version: str
-    read: Callable[[str | Path], Mapping[str, Gold]]
-    score: Callable[[str | None, Gold, bool], Flags]
-    rates: Callable[[Sequence[Flags]], dict[str, float]]
-
-
-def _finqa() -> Rule:
-    from trainables.tasks.finqa.files import read_gold
-
-    def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
-        return exact_match.score(prediction, gold, marker_required=marker_required).flags()
-
-    return Rule(exact_match.RULE_VERSION, read_gold, score, exact_match.rates)
-
-
-def _tatqa() -> Rule:
-    from trainables.tasks.tatqa import scoring
-    from trainables.tasks.tatqa.files import gold_of, read_examples
-
-    def read(path: str | Path) -> Mapping[str, Gold]:
-        return {example.id: gold_of(example) for example in read_examples(path)}
-
-    def score(prediction: str | None, gold: Gold, marker_required: bool) -> Flags:
-        span = exact_match.prediction_span(prediction or "", marker_required=marker_required)
-        answer, is_computed = gold
-        found = scoring.score_text(span or "", answer, is_computed=is_computed)
-        return {**found.flags(), "no_marker": span is None}
-
-    def rates(scores: Sequence[Flags]) -> dict[str, float]:
-        no_marker = sum(each["no_marker"] for each in scores) / max(1, len(scores))
-        return {**scoring.rates(scores), "no_marker_rate": no_marker}
-
-    return Rule(scoring.RULE_VERSION, read, score, rates)
-
-
-RULES: dict[str, Callable[[], Rule]] = {"finqa": _finqa, "tatqa": _tatqa}
+_HALF_WIDTH = "half_width_95"
 
 _DESCRIPTION = """\
-Score predictions by the task's exact-match rule (docs/emacc.md, docs/tatqa.md). Nothing is trained
-or loaded but the two files."""
+Score predictions by the task's own rule (docs/emacc.md, docs/tatqa.md). Nothing is trained or
+loaded but the two files."""
 _EPILOG = """\
 PREDICTIONS has one JSON object on a line, one line for every gold record:
 
@@ -71,8 +31,8 @@ PREDICTIONS has one JSON object on a line, one line for every gold record:
   {"id": "INTC/2015/page_41.pdf-4", "prediction": "8.1 of 56.0 are leased.\\nAnswer: 14.46%"}
   {"id": "FIS/2010/page_70.pdf-2", "prediction": null}
 
-What follows the last "Answer:" counts, or the first line where there is none. A prediction that is
-null, empty or without a number is wrong. The ids must be those of the gold file.
+What follows the last "Answer:" counts, or the first line without one. A prediction that is null,
+empty or not to be read is wrong. The ids must be those of the gold file.
 
 example:
   python -m orchestrator.score --task finqa predictions.jsonl --gold data/finqa/test.json
@@ -81,19 +41,20 @@ exit codes: 0 scored; 2 bad input."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code. Writes nothing."""
     options = _parser().parse_args(arguments)
-    try:
-        result = score_files(
-            options.predictions,
-            task=options.task,
-            gold=options.gold,
-            marker_required=options.marker_required,
-        )
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _score(options), prefix="")
+
+
+def _score(options: argparse.Namespace) -> int:
+    result = score_files(
+        options.predictions,
+        task=options.task,
+        gold=options.gold,
+        marker_required=options.marker_required,
+    )
     print(json.dumps(result) if options.json else _table(result))
-    return 0
+    return DONE
 
 
 def score_files(
@@ -101,36 +62,48 @@ def score_files(
 ) -> dict[str, Any]:
     """The measures of a file of predictions; every gold record counts once.
 
-    Keys: the task's own `rates`, count, count_numeric, half_width_95 (of em_acc, as a
-    share), task, rule_version. Raises InputError with all that is wrong in the files.
+    Keys: what the task aggregates, count, count_X for each metric of the questions that are X,
+    half_width_95 (of the primary metric, if it is a share of questions), task, rule_version. Raises
+    InputError with all that is wrong in the files.
     """
-    if task not in RULES:
-        raise InputError(f"--task: no task named {task!r}.{did_you_mean(task, RULES)}")
-    rule = RULES[task]()
-    answers = rule.read(gold)
+    if not is_task(task):
+        raise InputError(f"--task: no task named {task!r}.{did_you_mean(task, task_names())}")
+    rule = find_task(task)
+    questions = {example.id: example for example in rule.read_gold(gold)}
     given = _read_predictions(predictions)
-    _check_ids(given, answers, where=str(predictions), gold=str(gold))
-    flags = [rule.score(given[name], answer, marker_required) for name, answer in answers.items()]
-    rates = rule.rates(flags)
+    _check_ids(given, questions, where=str(predictions), gold=str(gold))
+    scores = [
+        rule.score_prediction(example, given[name], marker_required=marker_required)
+        for name, example in questions.items()
+    ]
+    measures = rule.aggregate(scores)
     return {
-        **rates,
-        "count": len(flags),
-        "count_numeric": sum(bool(each["numeric"]) for each in flags),
-        "half_width_95": exact_match.half_width_95(rates["em_acc"], len(flags)),
+        **measures,
+        "count": len(scores),
+        **_counts(rule, scores),
+        **_half_width(rule, measures, count=len(scores)),
         "task": task,
-        "rule_version": rule.version,
+        "rule_version": rule.rule_version,
     }
 
 
+def _counts(rule: type[Task], scores: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """How many questions the metrics of some questions only are of."""
+    flags = dict.fromkeys(metric.among for metric in rule.metrics.specs if metric.among)
+    return {f"count_{flag}": sum(bool(score[flag]) for score in scores) for flag in flags}
+
+
+def _half_width(rule: type[Task], measures: Mapping[str, float], *, count: int) -> dict[str, float]:
+    primary = rule.metrics.primary
+    if not primary.is_share_of_questions:
+        return {}
+    return {_HALF_WIDTH: half_width_95(measures[primary.name], count)}
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.score",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("orchestrator.score", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("predictions", metavar="PREDICTIONS", help="JSON lines, gzip or not")
-    parser.add_argument("--task", required=True, help=f"one of: {', '.join(RULES)}")
+    parser.add_argument("--task", required=True, help=f"one of: {', '.join(task_names())}")
     parser.add_argument(
         "--gold",
         required=True,
@@ -202,14 +175,24 @@ def _ids(names: Sequence[str]) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    """Percent, a measure to a line; the half-width tells which differences are a tie."""
-    count = result["count"]
-    others = ("count", "count_numeric", "half_width_95", "task", "rule_version")
-    rows = [(name, f"{value:8.2%}") for name, value in result.items() if name not in others]
-    lines = [f"{name:<20}{share}" for name, share in rows]
-    lines[0] += f"  +- {100 * result['half_width_95']:.1f} points (95%)"
-    head = f"{result['task']}: {count} questions, EmAcc rule version {result['rule_version']}"
-    return "\n".join([head, *lines])
+    """A measure on a line; the half-width tells which differences are a tie."""
+    metrics = find_task(result["task"]).metrics
+    counts = {"count", *(f"count_{metric.among}" for metric in metrics.specs)}
+    lines = [
+        f"{name:<20}{_value_text(metrics.find(name), value):>8}"
+        for name, value in result.items()
+        if name not in {*counts, _HALF_WIDTH, "task", "rule_version"}
+    ]
+    if _HALF_WIDTH in result:
+        lines[0] += f"  +- {100 * result[_HALF_WIDTH]:.1f} points (95%)"
+    rule = f"{metrics.primary.title} rule version {result['rule_version']}"
+    return "\n".join([f"{result['task']}: {result['count']} questions, {rule}", *lines])
+
+
+def _value_text(metric: MetricSpec, value: float) -> str:
+    """Shares in percent with two decimals; a measure that is named a rate is one."""
+    is_share = metric.is_percentage or metric.name.endswith("_rate")
+    return f"{value:.2%}" if is_share else format_metric(metric, value)
 
 
 if __name__ == "__main__":

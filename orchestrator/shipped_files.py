@@ -1,17 +1,17 @@
-"""Where the files that ship with the project are, in a checkout or installed."""
+"""Files that ship with the project: base models and search spaces, beside its packages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout, or where the wheel is installed
-_FOLDERS = ("base_models", "search_spaces")  # an installed ROOT holds other projects' folders too
+ROOT = Path(__file__).resolve().parent.parent  # a checkout, or site-packages
+_FOLDERS = ("base_models", "search_spaces")  # site-packages holds other projects' folders too
 
 
 def existing_path(text: str) -> Path | None:
-    """The absolute path of a file or folder as given, else of the shipped one; None without one.
+    """The absolute path of `text` if it exists, else of the shipped file of that name, or None.
 
-    The shipped ones are named as in the repository: `base_models/small`,
+    Shipped files have their names in the repository: `base_models/small`,
     `search_spaces/quickstart.yaml`.
     """
     given = Path(text).expanduser()

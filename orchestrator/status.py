@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.cli import add_run_argument
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
+    format_metric,
     format_number,
-    format_percent,
-    title,
 )
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.runs.lease_holder import is_alive, read_lease
@@ -25,9 +24,10 @@ from orchestrator.runs.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.runs.results import open_run, read_config, read_trials
-from orchestrator.runs.trial_result import RUNNING, TrialResult, objective, ranked
-from trainables.errors import InputError
+from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from orchestrator.runs.trial_result import RUNNING, TrialResult, ranked
+from trainables.command_line import DONE, new_parser, run_command
+from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
 
@@ -53,7 +53,7 @@ class Status:
     results: tuple[TrialResult, ...]
     done: int
     wanted: int | None
-    metric: str
+    metric: MetricSpec  # that ranks the trials
     warnings: tuple[str, ...]
 
     @property
@@ -89,7 +89,7 @@ def read_status(run: RunFolder) -> Status:
         results=tuple(results),
         done=done_trials(results),
         wanted=wanted_trials(config),
-        metric=objective(config),
+        metric=read_metrics(run).ranking,
         warnings=(*warnings, *(text for item in results for text in item.warnings)),
     )
 
@@ -112,7 +112,8 @@ def status_report(status: Status) -> Report:
         blocks.append(Paragraph(f"About {format_duration(status.eta_seconds)} to go."))
     best = status.best
     if best is not None:
-        values = _value_text(status.metric, best.metrics[status.metric])
+        metric = status.metric
+        values = f"{metric.title} {format_metric(metric, best.metrics[metric.name])}"
         blocks.append(Paragraph(f"Best so far: `{best.trial_id}`, {best.label}: {values}."))
     is_driven = status.driver is not None and status.driver.alive
     if not is_driven and not is_over(status.run, status.results, status.wanted):
@@ -127,15 +128,15 @@ def status_report(status: Status) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the status; 2 if RUN_DIR is not a run folder. Writes nothing."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator.status", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
-    try:
-        run = open_run(parser.parse_args(arguments).run_dir)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    status_report(read_status(run)).print()
-    return 0
+    parser = new_parser("orchestrator.status", description=str(__doc__))
+    add_run_argument(parser)
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _print_status(options.run_dir), prefix="")
+
+
+def _print_status(run_dir: str) -> int:
+    status_report(read_status(open_run(run_dir))).print()
+    return DONE
 
 
 def _took_time(item: TrialResult) -> bool:
@@ -151,14 +152,9 @@ def _driver_text(driver: Driver | None) -> str:
     return f"No driver holds it: {who} last said so {format_duration(driver.age)} ago."
 
 
-def _value_text(metric: str, value: float) -> str:
-    loss = metric.endswith("loss")
-    return f"{title(metric)} {format_number(value) if loss else format_percent(value)}"
-
-
 def _running_table(running: Sequence[TrialResult]) -> Table:
-    headers = ["trial", "configuration", "examples", "step", "train loss", "eval loss", "EmAcc",
-               "memory", "time"]  # fmt: skip
+    headers = ["trial", "configuration", "examples", "step", "train loss", "eval loss",
+               running[0].primary.title, "memory", "time"]  # fmt: skip
     return Table(headers, [_running_row(item) for item in running], words=2)
 
 
@@ -171,7 +167,7 @@ def _running_row(item: TrialResult) -> list[str]:
         str(item.step),
         format_number(metrics.get("train_loss")),
         format_number(metrics.get("eval_loss")),
-        format_percent(metrics.get("em_acc")),
+        format_metric(item.primary, item.value()),
         format_bytes(metrics.get("train_peak_memory_bytes")),
         format_duration(item.seconds.get("total")),
     ]

@@ -1,6 +1,6 @@
 """python -m orchestrator.sweep: load a space, plan its trials, run them, report.
 
-Running the same command again resumes: the trial directories say what is done.
+The same command resumes a sweep: finished trials are read from their folders.
 """
 
 from __future__ import annotations
@@ -8,89 +8,103 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
+from trainables.command_line import DONE, FAILED, INTERRUPTED, new_parser, run_command
 from trainables.errors import InputError
-from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.config.sections import SweepConfig
-    from orchestrator.planning.planner import Planner
-
-FINISHED, NO_TRIAL_FINISHED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-_EXIT_CODES = {"finished": FINISHED, "nothing": NO_TRIAL_FINISHED, "interrupted": INTERRUPTED}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    given = _parser().parse_args(arguments)
-    try:
-        from orchestrator.execution.signals import terminate_like_ctrl_c
-
-        terminate_like_ctrl_c()
-        return _sweep(given)
-    except InputError as error:
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
-        return BAD_INPUT
-    except StorageError as error:
-        print(f"error: {error} Resume with: {resume_command(given)}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. Resume with: {resume_command(given)}", file=sys.stderr)
-        return INTERRUPTED
-
-
-def _sweep(given: argparse.Namespace) -> int:
     from orchestrator.execution.driver import Driver
-    from orchestrator.planning.dry_run import describe
     from orchestrator.planning.planner import Planner
-    from orchestrator.runs.bucket_lease import fetch, lease_of
-    from orchestrator.runs.state import (
-        has_ended,
-        make_folder,
-        pinned_revisions,
-        refuse_another_space,
-        settle,
+
+_EXIT_CODES = {"finished": DONE, "nothing": FAILED, "interrupted": INTERRUPTED}
+_DESCRIPTION = """\
+Run a sweep over LLM fine-tuning configurations: Ray Tune schedules the trials, Optuna suggests
+them, ASHA stops the weak ones early, MLflow tracks them. Run the same command again to resume."""
+_EPILOG = """\
+examples:
+  python -m orchestrator.sweep --dry-run
+  python -m orchestrator.sweep search_spaces/finqa_quantization.yaml --trials 40
+  python -m orchestrator.sweep --name nf4 --set 'space.quantization=[nf4]'
+
+exit codes: 0 finished; 1 no trial finished; 2 bad input; 130 interrupted"""
+
+
+def program() -> NoReturn:
+    """The console command `sweep`: runs `main` and ends the process with its exit code."""
+    _exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
+    options = _parser().parse_args(arguments)
+    return run_command(
+        lambda: _sweep(options), next_step=lambda: f"Resume with: {resume_command(options)}"
     )
 
-    config = _load(given)
-    run = _run_folder(given)
+
+def _sweep(options: argparse.Namespace) -> int:
+    from orchestrator.execution.signals import terminate_like_ctrl_c
+
+    terminate_like_ctrl_c()
+    from orchestrator.execution.driver import Driver
+    from orchestrator.planning.planner import Planner
+    from orchestrator.runs.bucket_lease import fetch
+
+    config = _load(options)
+    run = _run_folder(options)
     fetch(run)
     planner = Planner(config)
-    if given.dry_run:
-        print(describe(planner, run), flush=True)
-        planner.prepare(ask_the_hub=False)
-        if not given.no_predict:
-            _predict(planner, run)
-        return FINISHED
+    if options.dry_run:
+        return _dry_run(planner, run, predicts=not options.no_predict)
     driver = Driver(
         run=run,
         config=config,
         planner=planner,
-        address=given.address,
-        tracking_uri=given.tracking_uri,
-        resume_command=resume_command(given),
-        predicts=not given.no_predict,
+        address=options.address,
+        tracking_uri=options.tracking_uri,
+        resume_command=resume_command(options),
+        predicts=not options.no_predict,
     )
-    refuse_another_space(run, config)
-    ended = has_ended(run, config) and not given.retry_failed
+    return _drive(driver, retry_failed=options.retry_failed)
+
+
+def _drive(driver: Driver, *, retry_failed: bool) -> int:
+    """Runs or resumes the sweep, or prints the report of one that has ended."""
+    from orchestrator.runs import state
+    from orchestrator.runs.bucket_lease import lease_of
+
+    run, config, planner = driver.run, driver.config, driver.planner
+    state.refuse_another_space(run, config)
+    ended = state.has_ended(run, config) and not retry_failed
     if not ended:
-        planner.prepare(revisions=pinned_revisions(run))
-        make_folder(run)
+        planner.prepare(revisions=state.pinned_revisions(run))
+        state.make_folder(run)
     with lease_of(run) as lease:
         driver.run = lease.run
         if ended:
             return _EXIT_CODES[driver.show()]
-        settle(lease.run, config, planner.contents())
-        return _EXIT_CODES[driver.run_all(retry_failed=given.retry_failed)]
+        state.settle(lease.run, config, planner.contents())
+        return _EXIT_CODES[driver.run_all(retry_failed=retry_failed)]
 
 
-def _predict(planner: Planner, run: RunFolder) -> None:
-    """Prints what trials will need, as it becomes known; writes nothing."""
+def _dry_run(planner: Planner, run: RunFolder, *, predicts: bool) -> int:
+    from orchestrator.planning.dry_run import describe
+
+    print(describe(planner, run), flush=True)
+    planner.prepare(ask_the_hub=False)
+    if predicts:
+        _print_predictions(planner, run)
+    return DONE
+
+
+def _print_predictions(planner: Planner, run: RunFolder) -> None:
+    """Prints the memory and FLOPs that trials are predicted to need; writes nothing."""
     from orchestrator.planning.dry_run import predicted_lines
     from orchestrator.planning.forecast import Forecaster, known_config
     from orchestrator.planning.planned_device import planned_device
@@ -112,64 +126,49 @@ def _predict(planner: Planner, run: RunFolder) -> None:
         forecaster.close()
 
 
-def _load(given: argparse.Namespace) -> SweepConfig:
+def _load(options: argparse.Namespace) -> SweepConfig:
     from orchestrator.config.reader import load_config
 
-    overrides = list(given.set)
-    if given.trials is not None:
-        overrides.append(f"search.trials={given.trials}")
+    overrides = list(options.set)
+    if options.trials is not None:
+        overrides.append(f"search.trials={options.trials}")
     try:
-        return load_config(space_file(given.space), overrides)
+        return load_config(space_file(options.space), overrides)
     except InputError as error:
-        asked = f"--set search.trials={given.trials}: search.trials"
+        asked = f"--set search.trials={options.trials}: search.trials"
         raise InputError([text.replace(asked, "--trials") for text in error.messages]) from None
 
 
-def _run_folder(given: argparse.Namespace) -> RunFolder:
-    """`--storage`/`--name`, absolute: hosts need not share the driver's working directory."""
-    name = given.name or Path(given.space).stem
+def _run_folder(options: argparse.Namespace) -> RunFolder:
+    """`--storage`/`--name` as an absolute path: hosts may have another working directory."""
+    name = options.name or Path(options.space).stem
     if name in (".", "..") or Path(name).name != name:
         raise InputError(
             f"--name: got {name!r}; needs a plain name, the folder of this run in --storage."
         )
-    return RunFolder.at(f"{storage_place(given.storage)}/{name}")
+    return RunFolder.at(f"{storage_place(options.storage)}/{name}")
 
 
-def resume_command(given: argparse.Namespace) -> str:
-    """The command line that goes on with this sweep; a password in it is left out."""
+def resume_command(options: argparse.Namespace) -> str:
+    """The command line that resumes this sweep, without the passwords in it."""
     import shlex
 
     from orchestrator.tracking.tracker import redact
 
-    words = ["python", "-m", "orchestrator.sweep", given.space]
+    words = ["python", "-m", "orchestrator.sweep", options.space]
     for option in ("name", "storage", "tracking_uri", "trials", "address"):
-        value = getattr(given, option)
+        value = getattr(options, option)
         if value is not None and value != _parser().get_default(option):
             words += [f"--{option.replace('_', '-')}", redact(str(value))]
-    if given.no_predict:
+    if options.no_predict:
         words.append("--no-predict")
-    for override in given.set:
+    for override in options.set:
         words += ["--set", redact(override)]
     return shlex.join(words)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.sweep",
-        description=(
-            "Run a sweep over LLM fine-tuning configurations: Ray Tune schedules the trials, "
-            "Optuna suggests them, ASHA stops the weak ones early, MLflow tracks them. "
-            "Run the same command again to resume."
-        ),
-        epilog=(
-            "examples:\n"
-            "  python -m orchestrator.sweep --dry-run\n"
-            "  python -m orchestrator.sweep search_spaces/finqa_quantization.yaml --trials 40\n"
-            "  python -m orchestrator.sweep --name nf4 --set 'space.quantization=[nf4]'\n\n"
-            "exit codes: 0 finished; 1 no trial finished; 2 bad input; 130 interrupted"
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("orchestrator.sweep", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "space",
         nargs="?",
@@ -219,9 +218,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends the process; where it was interrupted at once, as Ray, half started, aborts at an exit
-    in order. Its own processes end with this one.
+def _exit(code: int) -> NoReturn:
+    """Ends the process; without its exit handlers if it was interrupted, because a Ray that has
+    not started completely aborts in them. Ray's processes end with this one.
     """
     if code != INTERRUPTED:
         sys.exit(code)
@@ -231,4 +230,4 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    program()

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from orchestrator.cli import add_run_argument
 from orchestrator.runs.bucket_lease import LeaseInBucket, lease_of
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import is_over, wanted_trials
@@ -17,13 +18,26 @@ from orchestrator.tracking.mlflow_store import default_uri, tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, mirror_trial, sweep_identity
 from orchestrator.tracking.tracker import Tracker, TrackingError, redact
+from trainables.command_line import DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
-from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
-DONE, NOT_COMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-PATIENCE_SECONDS = 60  # for one answer: nobody waits here but the user
+ANSWER_SECONDS = 60  # the limit for one answer of a server; no trial waits for it
 SECONDS_BETWEEN_LINES = 5.0
+_DESCRIPTION = """\
+Make MLflow show a sweep again as its trial directories have it: into an empty server, another one,
+or one that was away while the sweep ran. There is one run per trial however often it is called,
+and what is there already is not sent again."""
+_EPILOG = """\
+examples:
+  python -m orchestrator.track runs/quickstart
+  python -m orchestrator.track runs/quickstart --tracking-uri http://host:5000
+
+A sweep that is running is refused: its driver completes MLflow by itself.
+The password of a server: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
+
+exit codes: 0 all is there; 1 MLflow can't be used, or trials are damaged; 2 bad input;
+130 interrupted"""
 
 
 def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) -> list[str]:
@@ -50,53 +64,43 @@ def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) 
 
 
 _GOES_ON = "The same command goes on where it broke off."
+_NO_SERVER = f"Start that server, or give another --tracking-uri. {_GOES_ON}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _track(given)
-    except InputError as error:
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
-        return BAD_INPUT
-    except StorageError as error:
-        print(f"error: {error} {_GOES_ON}", file=sys.stderr)
-        return BAD_INPUT
-    except TrackingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        print(f"Start that server, or give another --tracking-uri. {_GOES_ON}", file=sys.stderr)
-        return NOT_COMPLETE
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. {_GOES_ON}", file=sys.stderr)
-        return INTERRUPTED
+    options = _parser().parse_args(arguments)
+    return run_command(
+        lambda: _track(options),
+        next_step=lambda: _GOES_ON,
+        failures={TrackingError: _NO_SERVER},
+    )
 
 
-def _track(given: argparse.Namespace) -> int:
-    run = open_run(given.run_dir)
+def _track(options: argparse.Namespace) -> int:
+    run = open_run(options.run_dir)
     _refuse_links(run)
-    uri = given.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE_SECONDS))
-    with _alone(run):
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_SECONDS))
+    with _held(run):
         print(f"Mirroring {run.path} to {redact(uri)} ...", flush=True)
-        damaged = rebuild(run, MLflowTracker(uri), notify=_say)
+        damaged = rebuild(run, MLflowTracker(uri), notify=_print)
         remember(run, tracked_in=redact(uri))
     for trial_id in damaged:
         print(f"warning: {run.trial(trial_id).path}: damaged; left out", file=sys.stderr)
     print(f"MLflow: {tracking_command(uri)}")
-    return NOT_COMPLETE if damaged else DONE
+    return FAILED if damaged else DONE
 
 
 def _refuse_links(run: RunFolder) -> None:
-    """What a link leads to was not written by a trial, and would be sent."""
+    """Raises InputError for symbolic links: their targets, which no trial wrote, would be sent."""
     links = [f"{link}: is a symbolic link. Put the file itself there." for link in run.links()]
     if links:
         raise InputError(links)
 
 
-def _alone(run: RunFolder) -> Lease | LeaseInBucket:
-    """Holds the sweep: a driver would write to the same runs."""
+def _held(run: RunFolder) -> Lease | LeaseInBucket:
+    """The lease of the sweep, which refuses a driver: it would write to the same MLflow runs."""
     if not os.access(run.path, os.W_OK):
         raise InputError(
             f"{run.path}: can't be written, and the lease that keeps a driver away lies in it. "
@@ -105,30 +109,13 @@ def _alone(run: RunFolder) -> Lease | LeaseInBucket:
     return lease_of(run)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.track",
-        description=(
-            "Make MLflow show a sweep again as its trial directories have it: into an empty "
-            "server, another one, or one that was away while the sweep ran. There is one run per "
-            "trial however often it is called, and what is there already is not sent again."
-        ),
-        epilog=(
-            "examples:\n"
-            "  python -m orchestrator.track runs/quickstart\n"
-            "  python -m orchestrator.track runs/quickstart --tracking-uri http://host:5000\n\n"
-            "A sweep that is running is refused: its driver completes MLflow by itself.\n"
-            "The password of a server: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n\n"
-            "exit codes: 0 all is there; 1 MLflow can't be used, or trials are damaged; "
-            "2 bad input; 130 interrupted"
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="a sweep: runs/NAME, or its URL")
+    parser = new_parser("orchestrator.track", description=_DESCRIPTION, epilog=_EPILOG)
+    add_run_argument(parser)
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",

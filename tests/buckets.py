@@ -1,7 +1,7 @@
-"""A real S3 server on loopback for tests: moto's, asked one thing at a time.
+"""A real S3 server on loopback for tests: moto's server, with one request at a time.
 
-S3 looks whether an object is there and writes it in one step. moto honours If-None-Match and
-If-Match, but looks and writes in two, between which another of its threads may have written.
+S3 checks a condition and writes the object in one step. moto honours If-None-Match and If-Match,
+but checks and writes in two steps, between which another thread may write.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ BUCKET = "sweeps"
 
 @contextmanager
 def s3_server(*, busy_seconds: float = 0) -> Iterator[Mapping[str, str]]:
-    """A server with one bucket; the environment that leads to it, without any other account's.
+    """Runs a server with one bucket; yields the environment variables that select it.
 
-    For `busy_seconds` after its start it says of every request that there are too many.
+    For `busy_seconds` after its start it answers every request with 503 Slow Down.
     """
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
@@ -49,7 +49,7 @@ def s3_server(*, busy_seconds: float = 0) -> Iterator[Mapping[str, str]]:
 
 
 def new_place() -> str:
-    """A URL in the bucket that no other test uses."""
+    """A new URL in the bucket, which no other test uses."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
 
 

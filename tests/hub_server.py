@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1: as much of its protocol as snapshot_download speaks, with what was asked."""
+"""A hub on 127.0.0.1 that speaks the protocol of snapshot_download and records the requests."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """A running hub with one model; `asked` has every request as 'GET /path', in order.
+    """A running hub with one model; `asked` contains every request as 'GET /path', in order.
 
-    With a `token` whoever does not send it is refused.
+    If `token` is set, requests without it are refused.
     """
 
     name: str
     folder: Path
     token: str = ""
     url: str = ""
-    seconds: float = 0.0  # that a file's content takes
-    failures: int = 0  # so many of the next contents are answered by an error
+    seconds: float = 0.0  # delay of each download
+    failures: int = 0  # number of the next downloads that are answered with an error
     asked: list[str] = field(default_factory=list)
 
     def gets(self, file: str) -> int:
-        """How often a file's content was asked for."""
+        """The number of downloads of a file."""
         return sum(line.startswith("GET ") and line.endswith(f"/{file}") for line in self.asked)
 
 
 @contextmanager
 def hub_server(folder: Path, *, name: str = "owner/tiny", token: str = "") -> Iterator[Hub]:
-    """Serves the model in `folder` as `name`, its commit being COMMIT."""
+    """Serves the model in `folder` as `name` at commit COMMIT."""
     hub = Hub(name, folder, token)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -60,7 +60,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self._answer()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the requests are counted."""
+            """Logs nothing: `asked` contains the requests."""
 
         def _answer(self) -> None:
             hub.asked.append(f"{self.command} {self.path}")

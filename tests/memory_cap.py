@@ -1,11 +1,11 @@
-"""A sweep whose host lives under an enforced memory cap; prints what came of it. A test's program.
+"""Runs a sweep under an enforced memory cap and prints the outcomes; a test starts this program.
 
     python -m tests.memory_cap MODEL FOLDER CAP_MEBIBYTES HOST_MEBIBYTES
 
-The agenda of a real sweep gives trials, which really run, one after another, in a process whose
-address space is capped: allocations really fail. The space says that a trial may take the cap less
-what a host takes for itself. Afterwards everything that was refused is tried all the same. The
-answer is one line of JSON: how many fitted, ran out of memory, were refused, and would have fitted.
+The trial queue of a real sweep gives trials, which run one after another in a process whose address
+space is capped, so that allocations fail. A trial may take the cap less the memory of the host
+itself. Afterwards every refused trial runs too. The output is one line of JSON: how many trials
+fitted, ran out of memory, were refused, and were refused although they fit.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def main(model: Path, folder: Path, cap_bytes: int, host_bytes: int) -> None:
     )
     planner.prepare()
     predictions = SimulatorClient(cache=None, warn=_fail)
-    predictions.start()  # before the cap, which it would inherit
+    predictions.start()  # before the cap, because its process would inherit it
     capacity = Capacity(cap_bytes - host_bytes, CPU, "a test's cap")
     planner.forecaster = Forecaster(predictions, capacity=capacity, device=CPU)
-    run(make_spec(model), folder / "warm")  # threads and caches are there before memory is short
+    run(make_spec(model), folder / "warm")  # creates threads and caches before the cap
     gc.collect()
     host = HostProcess({})
     _cap(cap_bytes)
@@ -98,7 +98,7 @@ def _given(trial_queue: TrialQueue) -> Any:
 
 
 def _run(host: HostProcess, record: TrialRecord, trial_queue: TrialQueue, ledger: Ledger) -> str:
-    """What the runner does with a trial's events, without Ray between."""
+    """Handles a trial's events as the Tune loop does, without Ray."""
     failure = _events(host, record.folder, record.history)
     for event in record.history:
         if event.kind == "rung":

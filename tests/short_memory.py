@@ -1,9 +1,9 @@
-"""Trains in what a capped address space leaves, and prints what came of it; a test's program.
+"""Trains under a cap of the address space and prints the outcomes; a test starts this program.
 
     python -m tests.short_memory MODEL FOLDER ROOM_MEBIBYTES
 
-One step over 256 examples, with `batch_size: auto` and with `batch_size: 256`: allocations really
-fail. The answer is one line of JSON: each one's metrics, or its failure.
+It trains one step on 256 examples with `batch_size: auto` and with `batch_size: 256`, so that
+allocations fail. The output is one line of JSON: the metrics of each, or its failure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def main(model: Path, folder: Path, room_bytes: int) -> None:
-    run(make_spec(model), folder / "warm")  # threads and caches are there before memory is short
+    run(make_spec(model), folder / "warm")  # creates threads and caches before the cap
     hosts = {name: _host(model, folder, knobs) for name, knobs in SIZES.items()}
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + room_bytes

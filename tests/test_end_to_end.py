@@ -1,8 +1,8 @@
-"""Specification of a sweep from its command line: killed, interrupted and resumed, then whole.
+"""A sweep by its command: killed, interrupted and resumed, then complete.
 
-One story is told once, by the real program on a Ray of its own: a driver is killed with SIGKILL,
-the next one is interrupted with Ctrl-C, the third ends, a fourth finds nothing to do, a fifth is
-asked for more trials while MLflow is away. Each test reads what the story has left behind.
+The real program runs once on its own Ray, and each test reads what it has left: a driver is killed
+with SIGKILL, the next one is interrupted with Ctrl-C, the third ends, a fourth finds nothing to do,
+a fifth is asked for more trials while MLflow is unavailable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sweep of which a third can't fit, on a host whose memory is capped: nothing runs out of it."""
+"""A sweep of which a third does not fit, on a host with a memory cap: no trial exceeds the cap."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Promise: run folders that an older commit made are read, and gone on with, as by that commit.
+"""Promise: run folders of an older commit are read and resumed as by that commit.
 
-`older_runs/COMMIT` holds a finished and an interrupted run of that commit, what its commands said
-of them, and how they were made. Only command lines and files are used here, no module of the
-project: where modules lie may change, what lies on a user's disk and what commands say of it may
-not.
+`older_runs/COMMIT` contains a finished and an interrupted run of that commit, the output of its
+commands for them, and how they were made. This test uses only commands and files, no module of the
+project: modules may move, but files on a user's disk and the output of commands may not change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Promise: the quickstart, its driver killed three times, ends as if nothing had happened.
+"""Promise: the quickstart ends as if undisturbed after its driver was killed three times.
 
-The same command is run again each time, at once, with SIGKILL at another moment: while the first
+The same command runs again each time, at once, and gets SIGKILL at another moment: while the first
 trials train, when some have ended, when most have.
 """
 
@@ -78,7 +78,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     for name, value in SMALLER.items():
         options += ["--set", f"{name}={value}"]
     space = REPOSITORY / "search_spaces" / "quickstart.yaml"
-    told = Story(Place(space, tmp_path_factory.mktemp("story"), options))
+    told = Story(Place(space, tmp_path_factory.mktemp("story"), options, predicts=True))
     with nothing_left(told.place):
         for name, condition in MOMENTS.items():
             told.seen.append(_killed(told.place, condition))

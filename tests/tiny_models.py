@@ -1,6 +1,6 @@
-"""Tiny base models with random weights, made in a folder: two architectures and a small tokenizer.
+"""Tiny base models with random weights: two architectures and a small tokenizer.
 
-Random weights are enough to test how training works; nothing here has learned anything.
+Random weights suffice to test training; the models are not pre-trained.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ CHAT_TEMPLATE = (
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a Llama without a chat template."""
     return make_llama(tmp_path_factory.mktemp("tiny_llama"))
 
 
 @pytest.fixture(scope="session")
-def tiny_chat_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_chat_llama(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a Llama with a chat template, which begins with the beginning token."""
     return make_llama(tmp_path_factory.mktemp("tiny_chat_llama"), chat_template=CHAT_TEMPLATE)
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt_neox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_gpt_neox(tmp_path_factory: pytest.TempPathFactory, warm_process: None) -> Path:
     """The folder of a GPT-NeoX: fused attention weights, no chat template."""
     return make_gpt_neox(tmp_path_factory.mktemp("tiny_gpt_neox"))
 
 
 def make_tokenizer(*, chat_template: str | None = None, add_bos: bool = True) -> Any:
-    """A byte-level BPE of about 300 tokens: any text comes back as it was."""
+    """A byte-level BPE tokenizer of about 300 tokens, which decodes any text unchanged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -68,8 +68,7 @@ def make_tokenizer(*, chat_template: str | None = None, add_bos: bool = True) ->
 def make_llama(
     folder: Path, *, hidden_size: int = 32, chat_template: str | None = None, tied: bool = False
 ) -> Path:
-    """A Llama of two layers, with grouped-query attention; `tied`: it reads and writes tokens with
-    the same weights."""
+    """A Llama of two layers with grouped-query attention; `tied` ties its embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -108,7 +107,7 @@ _COMMON: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 2,
-    "initializer_range": 0.3,  # so that answers differ from question to question
+    "initializer_range": 0.3,  # large enough that answers differ between questions
 }
 
 

@@ -1,4 +1,4 @@
-"""Trials small enough for a test: real data of the generated kind, a tiny base, a few steps."""
+"""Trials small enough for a test: generated data, a tiny base, a few steps."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_spec(
     generated: dict[str, Any] | None = None,
     **knobs: Any,
 ) -> TrialSpec:
-    """A spec on `model` with the knobs above but for those given."""
+    """A spec on `model` with the values of KNOBS, overridden by `knobs`."""
     given = {**KNOBS, "model": str(model), **knobs}
     options = {"generated": {**GENERATED, **(generated or {})}}
     knobs = canonical(given)
@@ -78,7 +78,7 @@ def make_spec(
 
 
 def make_trial(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> TrialContext:
-    """A trial in `folder`, on a base that other tests share unless one is given."""
+    """A trial in `folder`, on the base that tests share unless `base` is given."""
     borrowed = base or shared_base(spec)
     place = TrialFolder(folder / spec.trial_id)
     place.write_spec(spec, suggestion={})
@@ -88,12 +88,12 @@ def make_trial(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> Tr
 
 
 def run(spec: TrialSpec, folder: Path, *, base: Base | None = None) -> list[Event]:
-    """All events of the trial, from its beginning to its end."""
+    """Runs the trial to its end and returns all its events."""
     return list(train(make_trial(spec, folder, base=base)))
 
 
 def shared_base(spec: TrialSpec) -> Base:
-    """One base per model and quantization for all tests."""
+    """The base of a spec, loaded once for all tests."""
     if spec.base_key not in _BASES:
         _BASES[spec.base_key] = load_base(spec, device="cpu")
     return _BASES[spec.base_key]
@@ -114,7 +114,7 @@ _DATA: dict[Any, Any] = {}
 
 
 def finish_host(host: HostProcess) -> list[Event]:
-    """The events of a host's trial until it has finished."""
+    """Runs a host's trial until it has finished and returns its events."""
     events: list[Event] = []
     while not events or events[-1].kind != "finished":
         event = host.next()
@@ -124,7 +124,7 @@ def finish_host(host: HostProcess) -> list[Event]:
 
 
 def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> None:
-    """Equal to 1e-6 but for what a clock or the process decides."""
+    """Asserts equal events, to 1e-6, except metrics that depend on the clock or the process."""
     measured = {"examples_per_second", "process_peak_memory_bytes", "train_peak_memory_bytes",
                 "device_seconds"}  # fmt: skip
     assert [(e.kind, e.step, e.units) for e in events] == [
@@ -137,7 +137,7 @@ def assert_same_curve(events: Sequence[Event], expected: Sequence[Event]) -> Non
 
 
 def evaluate_selection(model: Any, trial: TrialContext) -> Evaluation:
-    """The model judged on the trial's whole selection split."""
+    """Evaluates the model on the trial's whole selection split."""
     return evaluate(
         model,
         trial.base,
@@ -149,7 +149,7 @@ def evaluate_selection(model: Any, trial: TrialContext) -> Evaluation:
 
 
 def gradients(engine: Engine, trial: TrialContext) -> torch.Tensor:
-    """All gradients of one batch of the trial's training data, as one vector; none are left."""
+    """The gradients of one batch of the trial's training data, as one vector; clears them."""
     engine.model.train()
     batch = collate(trial.data.split("train"), [0, 1, 2], pad_token=trial.base.pad_token)
     engine.accumulate(batch, completion_tokens=10)

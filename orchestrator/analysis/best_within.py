@@ -1,32 +1,35 @@
-"""The best finished configuration within limits, what ties with it, what came closest. LIGHT."""
+"""The best finished configuration within limits, what ties with it, what came closest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from orchestrator.analysis.significance import compare
 from orchestrator.runs.derived_metrics import gpu_memory_bytes
 from orchestrator.runs.results import Row, read_predictions
 from orchestrator.runs.trial_result import TrialResult
+from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
-Aim = Literal["train_flops", "memory", "em_error"]
-AIMS: tuple[Aim, ...] = ("em_error", "memory", "train_flops")
+MEMORY, TRAIN_FLOPS = "memory", "train_flops"
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What is asked: the least of `minimize` among trials within the limits that are given."""
+    """What is asked: the least of `minimize` among trials within the limits that are given.
 
-    minimize: Aim = "em_error"
+    `minimize` is one of `aims(metric)`; None is the first of them. `reach` is a value of the task's
+    primary metric that a trial must have: at least, or at most if less is better.
+    """
+
+    minimize: str | None = None
     gpu_memory: int | None = None  # bytes
-    min_em_acc: float | None = None  # a share
+    reach: float | None = None
 
 
 @dataclass(frozen=True)
 class Tie:
-    """A trial within the limits whose EmAcc can't be told from the answer's (exact McNemar)."""
+    """A trial within the limits that is not significantly worse or better than the best."""
 
     trial: TrialResult
     p_value: float
@@ -34,57 +37,94 @@ class Tie:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A trial that comes close, and what it misses by: bytes too many, EmAcc too little."""
+    """A trial that comes close, and what it misses by: bytes too many, and by how much the primary
+    metric is worse than the value to reach."""
 
     trial: TrialResult
     excess_bytes: float
-    lacking_em_acc: float
+    lacking: float
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`best` is None where no finished trial is within the limits; then `misses` say how far off
-    the nearest are. `considered`: finished trials that were measured; `unmeasured`: those that lack
-    what the question is about."""
+    """The answer to Requirements, by the task's primary `metric`.
+
+    `best` is None if no finished trial is within the limits; then `misses` are the nearest.
+    `considered`: finished trials that were measured; `unmeasured`: finished trials without one of
+    the numbers that the question is about. `not_compared`: trials within the limits that have no
+    question in common with the best.
+    """
 
     question: Requirements
+    metric: MetricSpec
     best: TrialResult | None
     considered: int
     unmeasured: int
     ties: Sequence[Tie] = ()
-    not_compared: int = 0  # within the limits, but with no question in common with the best
+    not_compared: int = 0
     misses: Sequence[NearMiss] = field(default_factory=tuple)
 
 
-def best_within(results: Sequence[TrialResult], question: Requirements) -> Recommendation:
-    """The finished trial that does best; of equals the more accurate, then the lower eval loss."""
+def aims(metric: MetricSpec) -> tuple[str, ...]:
+    """What can be minimized: the error of the primary metric, memory, train FLOPs."""
+    return error_name(metric), MEMORY, TRAIN_FLOPS
+
+
+def error_name(metric: MetricSpec) -> str:
+    """The name of the number that is small for a good trial.
+
+    It is the metric itself if less is better, what a share lacks to 1 (`x_error` of `x_acc`, the
+    share of wrong answers), or else the negative of the metric.
+    """
+    if metric.direction == "minimize":
+        return metric.name
+    if not metric.is_share_of_questions:
+        return f"negative_{metric.name}"
+    return "_".join(part for part in (_stem(metric.name), "error") if part)
+
+
+def best_within(
+    results: Sequence[TrialResult], question: Requirements, *, metric: MetricSpec
+) -> Recommendation:
+    """The finished trial that does best; of equals the better by `metric`, then by eval loss."""
     finished = [item for item in results if item.is_trial and item.finished]
     measured = [item for item in finished if _is_measured(item, question)]
     unmeasured = len(finished) - len(measured)
     within = [item for item in measured if _fits(item, question) and _reaches(item, question)]
     if not within:
         misses = _misses(measured, question)
-        return Recommendation(question, None, len(measured), unmeasured, misses=misses)
+        return Recommendation(question, metric, None, len(measured), unmeasured, misses=misses)
     order = sorted(within, key=lambda item: _order(item, question))
-    ties, not_compared = _ties(order)
+    ties, not_compared = _ties(order, metric)
     return Recommendation(
-        question, order[0], len(measured), unmeasured, ties=ties, not_compared=not_compared
+        question, metric, order[0], len(measured), unmeasured, ties=ties, not_compared=not_compared
     )
 
 
-def aimed_at(item: TrialResult, aim: Aim) -> float | None:
+def aimed_at(item: TrialResult, aim: str | None) -> float | None:
     """The number that is to be small; None if it was not measured."""
-    if aim == "memory":
+    if aim == MEMORY:
         return gpu_memory_bytes(item.metrics)
-    if aim == "em_error":
-        return 1 - item.metrics["em_acc"] if "em_acc" in item.metrics else None
-    return item.metrics.get("train_flops")
+    if aim == TRAIN_FLOPS:
+        return item.metrics.get(TRAIN_FLOPS)
+    if item.gain is None:
+        return None
+    return 1 - item.gain if _has_error(item.primary) else -item.gain
+
+
+def _stem(name: str) -> str:
+    """The name of an accuracy without that word: 'f' of 'f_acc', '' of 'accuracy'."""
+    return name.removesuffix("accuracy").removesuffix("acc").rstrip("_")
+
+
+def _has_error(metric: MetricSpec) -> bool:
+    return metric.is_share_of_questions and metric.direction == "maximize"
 
 
 def _is_measured(item: TrialResult, question: Requirements) -> bool:
-    needed: list[Aim] = [question.minimize, "em_error"]
+    needed = [question.minimize, None]
     if question.gpu_memory is not None:
-        needed.append("memory")
+        needed.append(MEMORY)
     return all(aimed_at(item, aim) is not None for aim in needed)
 
 
@@ -104,24 +144,25 @@ def _excess(item: TrialResult, question: Requirements) -> float:
 
 
 def _lack(item: TrialResult, question: Requirements) -> float:
-    """EmAcc below the limit."""
-    asked = question.min_em_acc
-    return 0.0 if asked is None else asked - item.metrics["em_acc"]
+    """By how much the primary metric is worse than the value to reach."""
+    if question.reach is None or item.gain is None:
+        return 0.0
+    return item.primary.gain(question.reach) - item.gain
 
 
 def _order(item: TrialResult, question: Requirements) -> tuple[float, float, float, str]:
     aim = aimed_at(item, question.minimize)
-    loss = item.metrics.get("eval_loss", float("inf"))
-    return aim if aim is not None else 0.0, -item.metrics["em_acc"], loss, item.trial_id
+    loss = item.metrics.get(EVAL_LOSS.name, float("inf"))
+    return aim if aim is not None else 0.0, -(item.gain or 0.0), loss, item.trial_id
 
 
-def _ties(order: Sequence[TrialResult]) -> tuple[list[Tie], int]:
+def _ties(order: Sequence[TrialResult], metric: MetricSpec) -> tuple[list[Tie], int]:
     """In the order of the question; and how many could not be compared."""
     ties, not_compared = [], 0
     rows = {item.trial_id: _rows(item) for item in order}
     for item in order[1:]:
         try:
-            found = compare(rows[order[0].trial_id], rows[item.trial_id])
+            found = compare(rows[order[0].trial_id], rows[item.trial_id], metric=metric)
         except ValueError:
             not_compared += 1
             continue
@@ -135,9 +176,9 @@ def _rows(item: TrialResult) -> Sequence[Row]:
 
 
 def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[NearMiss]:
-    """The most accurate that fits, and the smallest that is accurate enough: where to give way.
+    """The best by the metric that fits, and the smallest that reaches the value: where to give way.
 
-    Where none fits, or none is accurate enough, the nearest of all stands for it.
+    If none fits, or none reaches it, the nearest of all takes that place.
     """
     if not measured:
         return []
@@ -152,13 +193,14 @@ def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[Nea
 
 
 def as_json(value: Recommendation) -> Mapping[str, object]:
-    """The answer as plain values, sizes in bytes, EmAcc as shares."""
-    asked = value.question
+    """The answer as plain values: sizes in bytes, metrics as they were measured."""
+    asked, metric = value.question, value.metric
+    bound = "min" if metric.direction == "maximize" else "max"
     return {
         "asked": {
-            "minimize": asked.minimize,
+            "minimize": asked.minimize or error_name(metric),
             "gpu_memory_bytes": asked.gpu_memory,
-            "min_em_acc": asked.min_em_acc,
+            f"{bound}_{metric.name}": asked.reach,
         },
         "considered": value.considered,
         "unmeasured": value.unmeasured,
@@ -168,7 +210,7 @@ def as_json(value: Recommendation) -> Mapping[str, object]:
             {
                 **_facts(miss.trial),
                 "excess_bytes": miss.excess_bytes,
-                "lacking_em_acc": miss.lacking_em_acc,
+                f"lacking_{metric.name}": miss.lacking,
             }
             for miss in value.misses
         ],

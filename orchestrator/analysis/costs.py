@@ -1,4 +1,4 @@
-"""What a trial cost in memory, FLOPs and time, predicted and measured. LIGHT."""
+"""What a trial cost in memory, FLOPs and time, predicted and measured."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class PredictionError:
 
 @dataclass(frozen=True)
 class Reached:
-    """A rung at which a trial had an EmAcc, with the FLOPs it had trained until then."""
+    """A rung of a trial: the value of its primary metric, and its train FLOPs until then."""
 
     trial: TrialResult
     fraction: float
     flops: float
-    em_acc: float
+    value: float
     questions: int
 
 
@@ -72,26 +72,31 @@ def error_of(errors: Sequence[float]) -> PredictionError:
 
 
 def learning_curve(trial: TrialResult) -> list[Reached]:
-    """The trial's rungs that say EmAcc and train FLOPs, in order."""
+    """The trial's rungs that have the primary metric and train FLOPs, in order."""
+    name, count_key = trial.primary.name, trial.task_metrics.count_key
     return [
         Reached(
             trial,
             fraction=event.fraction,
             flops=event.metrics[TRAIN_FLOPS],
-            em_acc=event.metrics["em_acc"],
-            questions=int(event.metrics.get("em_acc_questions", 0)),
+            value=event.metrics[name],
+            questions=int(event.metrics.get(count_key, 0)),
         )
         for event in trial.history
-        if event.kind == "rung" and {TRAIN_FLOPS, "em_acc"} <= event.metrics.keys()
+        if event.kind == "rung" and {TRAIN_FLOPS, name} <= event.metrics.keys()
     ]
 
 
-def first_to_reach(results: Iterable[TrialResult], em_acc: float) -> Reached | None:
-    """The rung that had at least this EmAcc after the fewest train FLOPs, of trials in any state;
-    None if there is none. Of equal ones the more accurate."""
+def first_to_reach(results: Iterable[TrialResult], value: float) -> Reached | None:
+    """The rung with this value of the primary metric, or a better one, after the fewest train
+    FLOPs, of trials in any state; of equal ones the best. None if there is none."""
     rungs = (rung for item in results if item.is_trial for rung in learning_curve(item))
-    reached = (rung for rung in rungs if rung.em_acc >= em_acc)
-    return min(reached, key=lambda rung: (rung.flops, -rung.em_acc), default=None)
+    reached = (rung for rung in rungs if _gain(rung) >= rung.trial.primary.gain(value))
+    return min(reached, key=lambda rung: (rung.flops, -_gain(rung)), default=None)
+
+
+def _gain(rung: Reached) -> float:
+    return rung.trial.primary.gain(rung.value)
 
 
 def has_device_alone(trial: TrialResult) -> bool:

@@ -1,8 +1,8 @@
-"""Flips: the questions that quantization answers otherwise, all else equal.
+"""Flips: the questions that are right with and wrong without quantization, or the reverse.
 
-Two results are a pair if all that decides them is equal but their quantization and what only a
-quantization reads. Only finished ones are compared: on the whole selection split, on the questions
-that both answered. LIGHT.
+Two results are a pair if all that decides them is equal but their quantization and the knobs that
+only some quantizations read. Only finished ones are compared, on the questions of the selection
+split that both answered.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from orchestrator.analysis.significance import Comparison, compare
 from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
+from trainables.spec.metric import MetricSpec
 from trainables.spec.quantization import QUANTIZATIONS
 
 REFERENCE = "none"
@@ -83,12 +84,12 @@ def pairs(
     results: Sequence[TrialResult],
     predictions: Callable[[TrialResult], Sequence[Row]],
     *,
-    metric: str = "em_acc",
+    metric: MetricSpec,
 ) -> list[Pair]:
     """Every pair of finished results: trained ones first, then baselines.
 
-    `predictions` gives a result's rows on the selection split; those without a question in common
-    are no pair.
+    `predictions` gives a result's rows on the selection split; results without a question in common
+    are no pair. A question is right or wrong by `metric`, a share of questions.
     """
     finished = [item for item in results if item.finished and (item.is_trial or item.is_baseline)]
     references = {
@@ -131,28 +132,29 @@ def _pair(
     quantized: TrialResult,
     reference_rows: Sequence[Row],
     rows: Sequence[Row],
-    metric: str,
+    metric: MetricSpec,
 ) -> Pair | None:
     try:
         comparison = compare(rows, reference_rows, metric=metric)
     except ValueError:  # no question in common
         return None
-    before = {str(row["id"]): row for row in reference_rows if row.get(metric) is not None}
+    key = metric.per_question_key
+    before = {str(row["id"]): row for row in reference_rows if row.get(key) is not None}
     both = [
         (before[str(row["id"])], row)
         for row in rows
-        if row.get(metric) is not None and str(row["id"]) in before
+        if row.get(key) is not None and str(row["id"]) in before
     ]
-    flips = [_flip(old, new, metric) for old, new in both if bool(old[metric]) != bool(new[metric])]
-    return Pair(reference, quantized, comparison, _kinds(both, metric), tuple(flips))
+    flips = [_flip(old, new, key) for old, new in both if bool(old[key]) != bool(new[key])]
+    return Pair(reference, quantized, comparison, _kinds(both, key), tuple(flips))
 
 
-def _kinds(both: Sequence[tuple[Row, Row]], metric: str) -> tuple[KindCount, ...]:
-    counts = Counter((_kind(old), bool(old[metric]), bool(new[metric])) for old, new in both)
+def _kinds(both: Sequence[tuple[Row, Row]], key: str) -> tuple[KindCount, ...]:
+    counts = Counter((_kind(old), bool(old[key]), bool(new[key])) for old, new in both)
     return tuple(
         KindCount(
             kind,
-            questions=sum(count for key, count in counts.items() if key[0] == kind),
+            questions=sum(count for found, count in counts.items() if found[0] == kind),
             both=counts[kind, True, True],
             lost=counts[kind, True, False],
             gained=counts[kind, False, True],
@@ -161,7 +163,7 @@ def _kinds(both: Sequence[tuple[Row, Row]], metric: str) -> tuple[KindCount, ...
     )
 
 
-def _flip(old: Row, new: Row, metric: str) -> Flip:
+def _flip(old: Row, new: Row, key: str) -> Flip:
     return Flip(
         id=str(new["id"]),
         kind=_kind(old),
@@ -169,7 +171,7 @@ def _flip(old: Row, new: Row, metric: str) -> Flip:
         gold=str(new.get("gold", "")),
         reference_answer=str(old.get("prediction", "")),
         answer=str(new.get("prediction", "")),
-        direction="lost" if old[metric] else "gained",
+        direction="lost" if old[key] else "gained",
     )
 
 

@@ -26,6 +26,7 @@ from itertools import combinations
 from orchestrator.analysis.knob_levels import level_name, levels_of, natural_order
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
+from trainables.spec.metric import MetricSpec
 
 FEWEST_TRIALS = 6
 FREEDOM_SHARE = 0.5  # of the trials must be left over for the noise, or adjusting costs too much
@@ -65,7 +66,7 @@ class Importance:
     could not be judged.
     """
 
-    metric: str
+    metric: MetricSpec
     fraction: float
     trials: int
     started: int
@@ -78,12 +79,12 @@ class Importance:
         return self.trials < self.started
 
 
-def importance(results: Sequence[TrialResult], *, metric: str = "em_acc") -> list[Importance]:
+def importance(results: Sequence[TrialResult], *, metric: MetricSpec) -> list[Importance]:
     """What mattered at the first rung that was reached, and at the full budget."""
     started = [item for item in results if item.is_trial and (item.history or item.metrics)]
     found = []
     for fraction in _fractions(started):
-        values = {item.trial_id: _value(item, fraction, metric) for item in started}
+        values = {item.trial_id: _value(item, fraction, metric.name) for item in started}
         seen = [item for item in started if values[item.trial_id] is not None]
         targets = [value for value in values.values() if value is not None]
         effects, notes = _effects(seen, targets)

@@ -1,4 +1,4 @@
-"""The Pareto front: the finished trials that no other beats in both value and cost. LIGHT."""
+"""The Pareto front: the finished trials that no other beats in both the primary metric and cost."""
 
 from __future__ import annotations
 
@@ -7,52 +7,44 @@ from itertools import groupby
 
 from orchestrator.runs.trial_result import TrialResult
 
-COST, VALUE = "train_peak_memory_bytes", "em_acc"
+COST = "train_peak_memory_bytes"
 COSTS = ("train_peak_memory_bytes", "eval_peak_memory_bytes", "train_flops")
 
 
-def front(
-    results: Sequence[TrialResult], *, cost: str = COST, value: str = VALUE
-) -> list[TrialResult]:
-    """The finished trials that none dominates, the cheapest first.
+def front(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResult]:
+    """The finished trials that no other dominates, the cheapest first.
 
-    A trial is dominated if another costs no more and is worth no less, and is better in one of
-    the two. Trials equal in both stand or fall together. Baselines and trials that lack one of
-    the metrics do not take part.
+    A trial is dominated if another costs no more and is no worse in the primary metric, and is
+    better in one of the two. Trials that are equal in both are all on the front or all not.
+    Baselines and trials without one of the two numbers do not take part.
     """
     members: list[TrialResult] = []
     best = float("-inf")
-    points = sorted(
-        candidates(results, cost=cost, value=value), key=lambda item: item.metrics[cost]
-    )
+    points = sorted(candidates(results, cost=cost), key=lambda item: item.metrics[cost])
     for _, group in groupby(points, key=lambda item: item.metrics[cost]):
         equal_cost = list(group)
-        highest = max(item.metrics[value] for item in equal_cost)
+        highest = max(map(_gain, equal_cost))
         if highest > best:
-            members += [item for item in equal_cost if item.metrics[value] == highest]
+            members += [item for item in equal_cost if _gain(item) == highest]
             best = highest
     return members
 
 
-def candidates(
-    results: Sequence[TrialResult], *, cost: str = COST, value: str = VALUE
-) -> list[TrialResult]:
-    """The finished trials that have both metrics."""
-    names = {cost, value}
-    return [
-        item for item in results if item.is_trial and item.finished and names <= item.metrics.keys()
-    ]
+def candidates(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResult]:
+    """The finished trials that have the primary metric and the cost."""
+    finished = (item for item in results if item.is_trial and item.finished)
+    return [item for item in finished if item.gain is not None and cost in item.metrics]
 
 
 def non_dominated(
-    results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS, value: str = VALUE
+    results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS
 ) -> list[TrialResult]:
-    """The finished trials that no other one beats: worth no less at no more of any cost, and better
-    in one of them. One that lacks a number is beaten by none.
+    """The finished trials that no other one beats: no worse in the primary metric at no more of any
+    cost, and better in one of them. A trial without one of these numbers is not beaten.
     """
     finished = [item for item in results if item.is_trial and item.finished]
-    whole = [item for item in finished if {*costs, value} <= item.metrics.keys()]
-    points = {item.trial_id: _point(item, costs, value) for item in whole}
+    whole = [item for item in finished if item.gain is not None and {*costs} <= item.metrics.keys()]
+    points = {item.trial_id: _point(item, costs) for item in whole}
     dominated = {
         name
         for name, point in points.items()
@@ -61,6 +53,10 @@ def non_dominated(
     return [item for item in finished if item.trial_id not in dominated]
 
 
-def _point(result: TrialResult, costs: Sequence[str], value: str) -> tuple[float, ...]:
-    """More is better in all of them."""
-    return (float(result.metrics[value]), *(-float(result.metrics[cost]) for cost in costs))
+def _point(result: TrialResult, costs: Sequence[str]) -> tuple[float, ...]:
+    """Numbers of which more is better."""
+    return (_gain(result), *(-float(result.metrics[cost]) for cost in costs))
+
+
+def _gain(result: TrialResult) -> float:
+    return -float("inf") if result.gain is None else float(result.gain)

@@ -1,1 +1,1 @@
-"""Ray: session, nodes, hosts, placement, worker groups."""
+"""Ray: session, nodes, hosts, shared storage, worker groups."""

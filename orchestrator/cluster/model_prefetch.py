@@ -1,7 +1,7 @@
-"""Models of the hub are brought to the nodes before hosts start there and hold accelerators. LIGHT.
+"""Fetches models of the hub to the nodes before hosts start there and reserve accelerators.
 
-A node that joins later, because a host waits for room, is held by that host while it fetches
-there: an autoscaler would take it away again as idle.
+On a node that joins later, because a host waits for it, that host fetches them: without a host an
+autoscaler would take the node away again as idle.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
 
-SECONDS_BETWEEN_LOOKS = 0.5
-QUIET_SECONDS = 2.0  # what is there already is not worth a line
+POLL_SECONDS = 0.5
+QUIET_SECONDS = 2.0  # nothing is printed if the models are cached already
 SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The models of the hub that a sweep loads, and how its nodes reach the hub."""
+    """The hub's models that a sweep loads, and how its nodes reach the hub."""
 
     models: tuple[HubModel, ...] = ()
     access: HubAccess = field(default_factory=HubAccess)
 
 
 def hub_models(sources: Iterable[ModelSource], *, allow_bin: bool) -> tuple[HubModel, ...]:
-    """Those of a plan's models that are the hub's and not local folders."""
+    """The models among `sources` that are on the hub and not in a local folder."""
     return tuple(
         HubModel(source.location, source.revision, allow_bin)
         for source in sources
@@ -46,10 +46,11 @@ def prefetch(
     notify: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Brings the models to every node where hosts may start, by tasks that take no resources.
+    """Fetches the models to every node where hosts may start, by tasks that take no resources.
 
-    Returns when they are there, and says how it goes on; `check` is called while it waits. A node
-    that is lost meanwhile is left out and said. Raises InputError with all that can't be had.
+    Returns when they are there. `notify` gets lines of progress, and a warning for each node that
+    is lost meanwhile; `check` is called while this waits, and may raise. Raises InputError with the
+    reasons if models cannot be fetched.
     """
     if not model_files.models:
         return
@@ -65,13 +66,13 @@ def _start(node: Node, model_files: ModelFiles) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    affinity = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0)(_prefetch)
-    return task.options(scheduling_strategy=there).remote(model_files.models, model_files.access)
+    return task.options(scheduling_strategy=affinity).remote(model_files.models, model_files.access)
 
 
 def _prefetch(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
-    """On a node: what could not be had."""
+    """Runs on a node: fetches the models; returns why some cannot be."""
     try:
         fetch_all(models, access)
     except InputError as error:
@@ -91,22 +92,26 @@ def _wait(
     next_line = began + QUIET_SECONDS
     left = list(calls)
     while left:
-        _, left = ray.wait(left, num_returns=len(left), timeout=SECONDS_BETWEEN_LOOKS)
+        _, left = ray.wait(left, num_returns=len(left), timeout=POLL_SECONDS)
         check()
         if left and time.monotonic() >= next_line:
-            notify(_line([calls[call] for call in left], model_files, time.monotonic() - began))
+            notify(
+                _progress_line(
+                    [calls[call] for call in left], model_files, time.monotonic() - began
+                )
+            )
             next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     if time.monotonic() > began + QUIET_SECONDS:
         notify(f"The models are on {len(calls)} nodes after {time.monotonic() - began:.0f} s.")
 
 
-def _line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:
+def _progress_line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:
     models = ", ".join(model.name for model in model_files.models)
-    there = run_on_all_nodes(
+    cached = run_on_all_nodes(
         nodes, cached_bytes, model_files.models, model_files.access, seconds=10.0
     )
-    so_far = [f"{each.node.name} {format_bytes(each.value)}" for each in there if not each.error]
-    return f"Fetching {models} ({seconds:.0f} s): {'; '.join(so_far) or 'the nodes are busy'}"
+    progress = [f"{each.node.name} {format_bytes(each.value)}" for each in cached if not each.error]
+    return f"Fetching {models} ({seconds:.0f} s): {'; '.join(progress) or 'the nodes are busy'}"
 
 
 def _faults(call: Any, node: Node, notify: Callable[[str], None]) -> list[str]:
@@ -116,6 +121,6 @@ def _faults(call: Any, node: Node, notify: Callable[[str], None]) -> list[str]:
     try:
         faults: list[str] = ray.get(call)
     except RayError as error:
-        notify(f"warning: models can't be brought to {node.name}: {first_line(error)}")
+        notify(f"warning: models cannot be fetched to {node.name}: {first_line(error)}")
         return []
     return faults

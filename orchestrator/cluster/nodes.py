@@ -1,4 +1,4 @@
-"""One piece of work on every node of the running Ray cluster, whatever else runs there. LIGHT."""
+"""The nodes of the running Ray cluster: which there are or may come, and work on each of them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.host_shape import accelerator_types
+from trainables.errors import InputError
+
+_TYPE = "accelerator_type:"  # the prefix of Ray's names of types of GPU
+_OPTION = "--autoscaling-config="  # of the autoscaler's process
+_HEAD = "node:__internal_head__"  # a resource of the head node alone
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that Ray counts as alive; `name` is its address, made unique."""
+    """An alive node; `name` is its address, made unique."""
 
     node_id: str
     name: str
     cpus: float
     gpus: float
-    is_driver: bool  # this process runs there
+    is_driver: bool  # this process runs on it
 
 
 @dataclass(frozen=True)
 class NodeResult:
-    """What the work returned on a node; or why it did not, in one line."""
+    """What the work returned on a node, or in one line why it failed."""
 
     node: Node
     value: Any = None
@@ -33,7 +37,7 @@ class NodeResult:
 
 
 def alive_nodes() -> list[Node]:
-    """Every node, the driver's first, then by address; needs an initialised Ray."""
+    """All alive nodes, the driver's first, then by address. Ray must be initialised."""
     import ray
 
     own = ray.get_runtime_context().get_node_id()
@@ -59,11 +63,11 @@ def run_on_all_nodes(
     seconds: float = 120.0,
     notify: Callable[[str], None] = lambda line: None,
 ) -> list[NodeResult]:
-    """Runs `work(*arguments)` once on each node, at the same time; answers in the nodes' order.
+    """Runs `work(*arguments)` once on each node, in parallel; returns the results in their order.
 
-    It takes no CPU and no GPU, so that it runs where a sweep runs. A node that has not answered
-    after `seconds` counts as silent. `work` must be a function of a module: its code is the
-    node's own.
+    It takes no CPU and no GPU, so that it runs beside a sweep. A node without a result after
+    `seconds` gets an error. `work` must be a function of a module, which the node imports from its
+    own files. `notify` gets a line of progress after each node.
     """
     import ray
     from ray.exceptions import RayError
@@ -76,48 +80,34 @@ def run_on_all_nodes(
         ).remote(*arguments)
         for node in nodes
     ]
-    end, answers = time.monotonic() + seconds, []
+    end, results = time.monotonic() + seconds, []
     for node, call in zip(nodes, calls, strict=True):
         try:
             value = ray.get(call, timeout=max(0.1, end - time.monotonic()))
         except RayError as error:
-            answers.append(NodeResult(node, error=_in_a_line(error)))
+            results.append(NodeResult(node, error=_last_line(error)))
             ray.cancel(call, force=True)
         else:
-            answers.append(NodeResult(node, value))
-        notify(f"{len(answers)} of {len(nodes)} nodes")
-    return answers
-
-
-def _in_a_line(error: BaseException) -> str:
-    """The last line that says something: Ray puts the remote traceback into the message."""
-    from ray.exceptions import GetTimeoutError
-
-    if isinstance(error, GetTimeoutError):
-        return "it does not answer"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
-_OPTION = "--autoscaling-config="
-_HEAD = "node:__internal_head__"
+            results.append(NodeResult(node, value))
+        notify(f"{len(results)} of {len(nodes)} nodes")
+    return results
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """One type of node of the cluster's file: its resources, and how many there may be."""
+    """A node type of the cluster file: its resources and its maximum number of nodes."""
 
     name: str
     resources: Mapping[str, float]
-    most: int
+    max_nodes: int
 
 
 def autoscaler_node_groups() -> list[Mapping[str, float]]:
-    """The resources of each node that the autoscaler may start beside those that run.
+    """The resources of each node that the autoscaler may start in addition to the running ones.
 
-    Ray does not tell programs of its node types, so the head's autoscaler is looked for and the
-    file read that it was started with. Empty where no autoscaler runs on the head, as on KubeRay,
-    whose autoscaler is a container of its own.
+    Ray has no API for its node types, so this finds the autoscaler's process on the head and reads
+    its configuration file. Empty if no autoscaler runs there, as on KubeRay, whose autoscaler is a
+    container of its own.
     """
     import ray
 
@@ -129,35 +119,36 @@ def autoscaler_node_groups() -> list[Mapping[str, float]]:
     return possible_nodes(
         node_groups(config),
         [node.get("Labels", {}) for node in workers],
-        most=int(config["max_workers"]),
+        max_workers=int(config["max_workers"]),
     )
 
 
 def node_groups(config: Mapping[str, Any]) -> list[NodeGroup]:
-    """The types of worker of a cluster's file that say what they have."""
-    kinds = {**config.get("available_node_types", {})}
-    kinds.pop(config.get("head_node_type"), None)
+    """The types of worker node of a cluster file that state their resources."""
+    node_types = {**config.get("available_node_types", {})}
+    node_types.pop(config.get("head_node_type"), None)
     return [
         NodeGroup(name, kind["resources"], int(kind.get("max_workers", config["max_workers"])))
-        for name, kind in kinds.items()
+        for name, kind in node_types.items()
         if kind.get("resources")
     ]
 
 
 def possible_nodes(
-    groups: Sequence[NodeGroup], workers: Sequence[Mapping[str, str]], *, most: int
+    groups: Sequence[NodeGroup], workers: Sequence[Mapping[str, str]], *, max_workers: int
 ) -> list[Mapping[str, float]]:
-    """What is left of each group when the workers that run, known by their labels, are taken off.
+    """The resources of the nodes that each group may still get.
 
-    There are never more than `most` workers: of the nodes with one type of GPU those with the most
-    GPUs are taken, as many as there is room for. All types together may be more.
+    `workers` are the labels of the running worker nodes; at most `max_workers` run in all. Of the
+    nodes with one type of GPU those with the most GPUs are returned, up to that number; all types
+    together may be more.
     """
     running = Counter(labels.get("ray.io/node-group", "") for labels in workers)
     left: dict[tuple[str, ...], list[Mapping[str, float]]] = {}
     for group in groups:
-        nodes = [group.resources] * max(0, group.most - running[group.name])
+        nodes = [group.resources] * max(0, group.max_nodes - running[group.name])
         left.setdefault(tuple(accelerator_types(group.resources)), []).extend(nodes)
-    room = max(0, most - len(workers))
+    room = max(0, max_workers - len(workers))
     return [
         node
         for nodes in left.values()
@@ -165,9 +156,44 @@ def possible_nodes(
     ]
 
 
+def one_accelerator(
+    nodes: Sequence[Mapping[str, float]], wanted: str | None
+) -> tuple[list[Mapping[str, float]], str | None]:
+    """Returns the nodes with one type of GPU, and its name.
+
+    A sweep uses one type because what fits on one may not fit on another. The type is `wanted`, or
+    that of most GPUs if that is None. If none is wanted and there is at most one type, returns all
+    nodes and None. Raises InputError if Ray knows the types of its GPUs and `wanted` is none of
+    them.
+    """
+    gpus: Counter[str] = Counter()
+    for node in nodes:
+        for name in accelerator_types(node):
+            gpus[name] += int(node.get("GPU", 0))
+    if wanted is not None and not gpus:
+        return list(nodes), wanted
+    if wanted is None and len(gpus) < 2:
+        return list(nodes), None
+    chosen = max(sorted(gpus), key=lambda name: gpus[name]) if wanted is None else _TYPE + wanted
+    if chosen not in gpus:
+        found = ", ".join(sorted(name.removeprefix(_TYPE) for name in gpus))
+        raise InputError(
+            f"resources.accelerator_type: no node has a GPU of the type {wanted}; there are: "
+            f"{found}. Give one of these, or leave it out."
+        )
+    return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
+
+
+def accelerator_types(resources: Mapping[str, float]) -> list[str]:
+    """The names of a node's types of GPU among its resources, such as "accelerator_type:T4"."""
+    return sorted(name for name in resources if name.startswith(_TYPE))
+
+
 def autoscaler_config_file(gcs_address: str) -> dict[str, Any] | None:
-    """The file that this machine's autoscaler of the cluster was started with; None: there is
-    none. Runs on the head."""
+    """The configuration that the cluster's autoscaler on this machine was started with, or None.
+
+    Runs on the head.
+    """
     import psutil  # type: ignore[import-untyped]  # it carries no types
     import yaml
 
@@ -180,6 +206,30 @@ def autoscaler_config_file(gcs_address: str) -> dict[str, Any] | None:
     return None
 
 
+def host_gone() -> tuple[type[Exception], ...]:
+    """The exceptions of a call to a host that has died or that Ray ended to free memory."""
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
+
+    return (RayActorError, NodeDiedError, OutOfMemoryError)
+
+
+def dead_nodes() -> set[str]:
+    """The ids of the nodes that have left the cluster or failed."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+
+def _last_line(error: BaseException) -> str:
+    """The last non-empty line of an error: Ray puts the remote traceback before it."""
+    from ray.exceptions import GetTimeoutError
+
+    if isinstance(error, GetTimeoutError):
+        return "it does not answer"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
 def _file_on_head(heads: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -188,29 +238,8 @@ def _file_on_head(heads: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     for head in heads:
         if head["NodeID"] == context.get_node_id():
             return autoscaler_config_file(context.gcs_address)
-        there = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
-        ask = ray.remote(num_cpus=0)(autoscaler_config_file).options(scheduling_strategy=there)
+        affinity = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
+        ask = ray.remote(num_cpus=0)(autoscaler_config_file).options(scheduling_strategy=affinity)
         found: dict[str, Any] | None = ray.get(ask.remote(context.gcs_address))
         return found
     return None
-
-
-def host_gone() -> tuple[type[Exception], ...]:
-    """What Ray raises for a call to a host that is no more, or that it ended for its memory."""
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
-
-    return (RayActorError, NodeDiedError, OutOfMemoryError)
-
-
-def dead_nodes() -> set[str]:
-    """Ids of the nodes that were there and are gone."""
-    import ray
-
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
-
-
-def draining_nodes() -> set[str]:
-    """Ids of the nodes that take no more work because they are about to be taken away."""
-    from ray._private.state import state  # the only place where Ray says so to programs
-
-    return set(state.get_draining_nodes())

@@ -1,4 +1,4 @@
-"""Cluster: Ray, started or joined, with the sweep's hosts on it and what their device is."""
+"""Cluster: starts or joins Ray and starts the sweep's hosts on it."""
 
 from __future__ import annotations
 
@@ -10,73 +10,72 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import (
-    HostShape,
-    SharingPolicy,
-    host_shape,
-    one_accelerator,
-)
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
 from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
-from orchestrator.cluster.nodes import autoscaler_node_groups
+from orchestrator.cluster.nodes import autoscaler_node_groups, one_accelerator
+from orchestrator.cluster.ray_internals import keep_sigterm_handler
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel
 from trainables.spec.knobs import needs_ranks
 
-SECONDS_BETWEEN_WAITING_LINES = 30.0
-SECONDS_BETWEEN_LOOKS = 0.5  # whether the first host is up, or nobody waits for it any more
-MOST_ON_A_GPU = 8  # trials: they take turns on its cores, and each has a context of its own
-_TOO_SLOW = "timed out during startup"  # Ray's words; it raises a plain Exception with them
+PROGRESS_SECONDS = 30.0  # between two lines that say what the sweep waits for
+POLL_SECONDS = 0.5  # whether the first host is up, or the user has interrupted
+MAX_TRIALS_PER_GPU = 8  # they take turns on its cores, and each has a CUDA context
+_STARTUP_TIMEOUT = "timed out during startup"  # in the message of Ray's plain Exception
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The sweep's place on Ray: its admission actor, and the first host's device.
+    """The sweep's hosts on Ray: the actor of their scheduler, and the first host's device.
 
-    `nodes` are the resources of the nodes that it may use, those that may still come among them.
+    `nodes` are the resources of the nodes that the sweep may use, including those that an
+    autoscaler may start.
     """
 
     shape: HostShape
-    host_scheduler: Any  # the actor; `name` finds it from other processes
+    host_scheduler: Any  # the actor; other processes get it by `name`
     name: str
     device: dict[str, Any]
     sharing: SharingPolicy = field(default_factory=SharingPolicy)
     nodes: tuple[Mapping[str, float], ...] = ()
 
     @property
-    def most_trials(self) -> int:
-        """How many trials may run at once, if they are small."""
+    def max_trials(self) -> int:
+        """How many trials may run at once if they are small."""
         room = self.shape.count * self.sharing.hosts_per_gpu
         return min(room, self.sharing.trials or room)
 
 
 class RemainingHosts:
-    """Says now and then what became of lost hosts, and that none is up while trials wait for one;
-    `poll` never waits."""
+    """Reports problems with hosts at intervals, and that none is up while trials wait for one.
+
+    `poll` does not block.
+    """
 
     def __init__(self, cluster: Cluster, notify: Callable[[str], None]) -> None:
-        self._cluster, self._log = cluster, notify
-        self._asked: Any = None
-        self._next = time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
+        self._cluster, self._notify = cluster, notify
+        self._call: Any = None
+        self._next = time.monotonic() + PROGRESS_SECONDS
 
     def poll(self) -> None:
         import ray
 
         if time.monotonic() < self._next:
             return
-        if self._asked is None:
-            self._asked = self._cluster.host_scheduler.status.remote()
-        if not ray.wait([self._asked], timeout=0)[0]:
+        if self._call is None:
+            self._call = self._cluster.host_scheduler.status.remote()
+        if not ray.wait([self._call], timeout=0)[0]:
             return
-        status = ray.get(self._asked)
-        self._asked, self._next = None, time.monotonic() + SECONDS_BETWEEN_WAITING_LINES
+        status = ray.get(self._call)
+        self._call, self._next = None, time.monotonic() + PROGRESS_SECONDS
         for problem in status.problems:
-            self._log(f"warning: {problem}")
+            self._notify(f"warning: {problem}")
         if status.waiting and not status.up:
             shape = self._cluster.shape
-            self._log(
+            self._notify(
                 f"No host is up and {status.waiting} trials wait for one. Each host asks Ray for "
                 f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs: they go on when one has started, as "
                 "soon as Ray has room or a node joins."
@@ -84,15 +83,15 @@ class RemainingHosts:
 
 
 def start_ray(address: str | None, *, dashboard: bool = False) -> None:
-    """Joins the cluster at `address` (None: one that runs here, else a local one is started).
+    """Joins the cluster at `address`; None: one on this machine, or else starts a local one.
 
-    Raises InputError if nothing answers at the address.
+    Raises InputError if no cluster answers there, or Ray does not start in time.
     """
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        _leave_signals_alone()
+        keep_sigterm_handler()
         ray.init(
             address=address,
             namespace="sweep",
@@ -107,28 +106,21 @@ def start_ray(address: str | None, *, dashboard: bool = False) -> None:
             "Start one with `ray start --head`, or leave --address out to use this machine."
         ) from error
     except Exception as error:
-        if _TOO_SLOW not in str(error):
+        if _STARTUP_TIMEOUT not in str(error):
             raise
         raise InputError(
-            f"Ray did not start ({_TOO_SLOW}): the machine is busy. Run the command again."
+            f"Ray did not start ({_STARTUP_TIMEOUT}): the machine is busy. Run the command again."
         ) from error
 
 
 def needs_dashboard(config: SweepConfig) -> bool:
     """Whether the sweep has trials of several workers.
 
-    Ray Train asks the dashboard whether its controller still lives; without one, the placement
-    group of a controller that was killed is never given back.
+    Ray Train asks the dashboard whether its controller still lives; without a dashboard the
+    placement group of a killed controller is never removed.
     """
     chosen = surviving(config.space, config.exclude, ("workers", "zero_stage"))
     return any(needs_ranks(configuration) for configuration in chosen)
-
-
-def _leave_signals_alone() -> None:
-    """Keeps Ray from answering SIGTERM by a SystemExit, wherever this process is just then."""
-    from ray._private import utils  # there is no setting for it
-
-    utils.set_sigterm_handler = lambda handler: None
 
 
 def open_hosts(
@@ -140,11 +132,10 @@ def open_hosts(
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
 ) -> Cluster:
-    """Brings the hub's `models` to the nodes, starts the hosts and waits for the first; says what
-    it waits for.
+    """Fetches the hub's `models` to the nodes, starts the hosts and waits for the first one.
 
-    `check` is called while it waits and may raise, as at a signal. Raises InputError if no node
-    has room for a host or a model can't be had.
+    `notify` gets lines of progress. `check` is called while this waits, and may raise, for instance
+    after a signal. Raises InputError if no node has room for a host or a model cannot be fetched.
     """
     import ray
 
@@ -162,7 +153,7 @@ def open_hosts(
     )
     model_files = ModelFiles(models, HubAccess.of(os.environ))
     prefetch(model_files, on_gpus=shape.gpus > 0, notify=notify, check=check)
-    name = f"admission-{uuid.uuid4().hex[:12]}"
+    name = f"host-scheduler-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
     host_scheduler = start_host_scheduler(name, shape, provenance=provenance, sharing=sharing)
     device = _first_host(host_scheduler.open.remote(model_files), shape, notify, check)
@@ -172,22 +163,25 @@ def open_hosts(
 def _of_one_type(
     resources: ResourcesConfig, nodes: list[Mapping[str, float]], notify: Callable[[str], None]
 ) -> tuple[ResourcesConfig, list[Mapping[str, float]]]:
-    """One type of GPU per sweep, unless the space has chosen one: its memory decides what fits."""
+    """The nodes with the type of GPU that the space names, or else with the most common one.
+
+    A sweep uses one type, because its memory decides which trials fit.
+    """
     wanted = resources.accelerator_type
-    left, kind = one_accelerator(nodes, wanted)
+    chosen, kind = one_accelerator(nodes, wanted)
     if kind != wanted:
         notify(
             f"There are several types of GPU; this sweep uses {kind} (resources.accelerator_type)."
         )
-    return replace(resources, accelerator_type=kind), left
+    return replace(resources, accelerator_type=kind), chosen
 
 
 def _sharing(resources: ResourcesConfig, shape: HostShape) -> SharingPolicy:
-    """Trials share GPUs unless the space says what each trial gets of them."""
+    """Trials share GPUs unless the space sets the resources of a trial, or placement."""
     shared = shape.gpus == 1 and resources.gpus_per_trial is None
     shared = shared and resources.placement == "shared"
     return SharingPolicy(
-        hosts_per_gpu=MOST_ON_A_GPU if shared else 1,
+        hosts_per_gpu=MAX_TRIALS_PER_GPU if shared else 1,
         gpu_memory_bytes=resources.gpu_memory,
         accelerator_type=resources.accelerator_type,
         trials=resources.concurrent_trials,
@@ -199,17 +193,17 @@ def _first_host(
 ) -> dict[str, Any]:
     import ray
 
-    began = said = time.monotonic()
-    while not ray.wait([description], timeout=SECONDS_BETWEEN_LOOKS)[0]:
+    began = reported = time.monotonic()
+    while not ray.wait([description], timeout=POLL_SECONDS)[0]:
         check()
-        if time.monotonic() - said >= SECONDS_BETWEEN_WAITING_LINES:
-            said = time.monotonic()
-            notify(_waiting_line(shape, seconds=said - began))
+        if time.monotonic() - reported >= PROGRESS_SECONDS:
+            reported = time.monotonic()
+            notify(_progress_line(shape, seconds=reported - began))
     device: dict[str, Any] = ray.get(description)
     return device
 
 
-def _waiting_line(shape: HostShape, *, seconds: float) -> str:
+def _progress_line(shape: HostShape, *, seconds: float) -> str:
     import ray
 
     free = ray.available_resources()

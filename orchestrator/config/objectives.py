@@ -1,7 +1,7 @@
-"""OBJECTIVES: what a trial is judged by, one row each with its direction.
+"""Objectives: what a trial is judged by, each with its direction.
 
-A row's `value` is what the study is told; called, a row gives the one number that schedulers
-compare, of which more is better whatever its direction.
+An objective's `value` is what the study is told. Called, an objective gives the number that
+schedulers compare, of which more is better whatever the direction.
 """
 
 from __future__ import annotations
@@ -9,54 +9,81 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+
+from orchestrator.config.sections import SweepConfig
+from trainables.spec.metric import (
+    EVAL_LOSS,
+    EVAL_PEAK_MEMORY,
+    TRAIN_PEAK_MEMORY,
+    Direction,
+    MetricSpec,
+    TaskMetrics,
+)
+from trainables.tasks.registry import find_task
 
 Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing to be had more of (maximize) or less of (minimize); its value is never NaN."""
+    """A number to maximize or to minimize; its value is never NaN."""
 
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     value: Callable[[Metrics], float]
 
     def __call__(self, metrics: Metrics) -> float:
-        """The value, with its sign turned where less is better."""
+        """The value, with its sign turned if less is better."""
         value = self.value(metrics)
         return value if self.direction == "maximize" else -value
 
 
-def em_acc_then_loss(metrics: Metrics) -> float:
-    """EmAcc, ties broken by eval_loss by less than one question's weight.
+def objectives(metrics: TaskMetrics) -> dict[str, Objective]:
+    """The objectives of a task's sweeps by name: the metric that ranks first, then those of every
+    task, then the task's other metrics of all questions."""
+    own = {
+        spec.name: objective_of_metric(spec, count_key=metrics.count_key)
+        for spec in metrics.specs
+        if spec is metrics.primary or not spec.among
+    }
+    common = {
+        spec.name: objective_of_metric(spec, count_key=metrics.count_key)
+        for spec in (EVAL_LOSS, TRAIN_PEAK_MEMORY, EVAL_PEAK_MEMORY)
+    }
+    primary = metrics.primary.name
+    return {primary: own[primary], **common, **own}
 
-    While every trial scores 0 the loss still orders them, so ASHA has something to stop by;
-    a whole question more always wins. `em_acc_questions` is the number of questions asked.
+
+def objectives_of(config: SweepConfig) -> list[Objective]:
+    """The objectives of a sweep, in its order. Raises InputError for an unknown task."""
+    known = objectives(find_task(config.task).metrics)
+    return [known[name] for name in config.objectives]
+
+
+def objective_of_metric(metric: MetricSpec, *, count_key: str) -> Objective:
+    """The metric as an objective; a share of questions has ties broken by eval_loss.
+
+    A trial without the metric, or with one that is not finite, counts as the worst. `count_key` is
+    the key of how many questions were asked.
     """
-    questions = max(1.0, metrics["em_acc_questions"])
-    loss = metrics["eval_loss"]
-    preference = 1.0 / (1.0 + max(0.0, loss)) if math.isfinite(loss) else 0.0
-    return metrics["em_acc"] + 0.999 * preference / questions
-
-
-def eval_loss(metrics: Metrics) -> float:
-    """eval_loss alone, for tasks that generate nothing; one that is not finite is the worst."""
-    loss = metrics["eval_loss"]
-    return loss if math.isfinite(loss) else math.inf
-
-
-def _bytes(name: str) -> Callable[[Metrics], float]:
-    """A measured peak; a trial that has none counts as the worst, so it is on no front."""
 
     def value(metrics: Metrics) -> float:
-        return metrics.get(name, math.inf)
+        found = metrics.get(metric.name, math.nan)
+        if not math.isfinite(found):
+            return -math.inf if metric.direction == "maximize" else math.inf
+        if not metric.is_share_of_questions:
+            return found
+        return found + metric.gain(_preference(metrics, count_key))
 
-    return value
+    return Objective(metric.direction, value)
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "em_acc": Objective("maximize", em_acc_then_loss),
-    "eval_loss": Objective("minimize", eval_loss),
-    "train_peak_memory_bytes": Objective("minimize", _bytes("train_peak_memory_bytes")),
-    "eval_peak_memory_bytes": Objective("minimize", _bytes("eval_peak_memory_bytes")),
-}
+def _preference(metrics: Metrics, count_key: str) -> float:
+    """Less than the weight of one question, and more for a lower eval_loss.
+
+    While every trial scores 0 the loss orders them, so that ASHA has something to stop by; one more
+    right question always wins.
+    """
+    questions = max(1.0, metrics[count_key])
+    loss = metrics[EVAL_LOSS.name]
+    preference = 1.0 / (1.0 + max(0.0, loss)) if math.isfinite(loss) else 0.0
+    return 0.999 * preference / questions

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives
 from orchestrator.config.overrides import Override, apply_overrides
 from orchestrator.config.sections import (
     ALGORITHMS,
@@ -41,7 +41,8 @@ from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete
 from orchestrator.space.tree import Space, grid, knob_names
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
+from trainables.spec.checks import Check, above, at_least, between, boolean, one_of, whole
+from trainables.tasks.registry import find_task, is_task, task_names
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -96,15 +97,13 @@ def _sourced(fault: str, overrides: Sequence[Override], file: str) -> str:
 
 
 def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
-    from trainables.tasks.registry import TASKS
-
     unknown = [
         f"{key}: unknown key.{did_you_mean(key, _KEYS)}" for key in sections if key not in _KEYS
     ]
     table = {
-        "task": Setting(one_of(*TASKS)),
+        "task": Setting(_task),
         "data": Setting(options, {}),
-        "objective": Setting(_objectives, "em_acc"),
+        "objective": _objective_setting(sections.get("task")),
     }
     faults = Faults()
     faults.messages += unknown
@@ -117,17 +116,33 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     return {**top, "objectives": names_, "data": copy.deepcopy(top["data"])}
 
 
-def _objectives(value: Any) -> str | None:
+def _task(value: Any) -> str | None:
+    return None if is_task(value) else one_of(*task_names())(value)
+
+
+def _objective_setting(task: Any) -> Setting:
+    """Those of the task; whatever is given if the task is unknown, which is a fault of its own."""
+    if not is_task(task):
+        return Setting(lambda value: None, "")
+    metrics = find_task(task).metrics
+    return Setting(_objectives(list(objectives(metrics))), metrics.primary.name)
+
+
+def _objectives(allowed: Sequence[str]) -> Check:
     """Accepts an objective, or a list of different ones."""
-    check = one_of(*OBJECTIVES)
-    if not isinstance(value, list):
-        return check(value)
-    if not value:
-        return f"the list is empty; needs {', '.join(OBJECTIVES)}."
-    repeated = [name for place, name in enumerate(value) if name in value[:place]]
-    if repeated:
-        return f"{repeated[0]!r} is there twice. Remove one."
-    return next((wrong for name in value if (wrong := check(name))), None)
+    check = one_of(*allowed)
+
+    def wrong(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return check(value)
+        if not value:
+            return f"the list is empty; needs {', '.join(allowed)}."
+        repeated = [name for place, name in enumerate(value) if name in value[:place]]
+        if repeated:
+            return f"{repeated[0]!r} is there twice. Remove one."
+        return next((fault for name in value if (fault := check(name))), None)
+
+    return wrong
 
 
 def _no_stopping(scheduler: object) -> str:

@@ -9,48 +9,45 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
+from trainables.command_line import DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
 
-FINE, SOMETHING_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_DESCRIPTION = """\
+Look at a running cluster (nodes, GPUs, versions, storage, MLflow, models, DeepSpeed and a short
+trial on every node), or at a cluster file before `ray up`. Each failure is shown with what mends
+it."""
+_EPILOG = "exit codes: 0 fit; 1 something failed; 2 bad input; 130 interrupted"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _look_at_file(given) if given.cluster else _look_at_cluster(given)
-    except InputError as error:
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+    options = _parser().parse_args(arguments)
+    return run_command(lambda: _check_file(options) if options.cluster else _check_cluster(options))
 
 
-def _look_at_file(given: argparse.Namespace) -> int:
+def _check_file(options: argparse.Namespace) -> int:
     from orchestrator.config.reader import load_config
     from orchestrator.doctor.cluster_file import check_cluster_file
 
-    resources = load_config(space_file(given.space)).resources if given.space else None
+    resources = load_config(space_file(options.space)).resources if options.space else None
     try:
-        check_cluster_file(given.cluster, resources)
+        check_cluster_file(options.cluster, resources)
     except InputError as error:
-        print(f"{given.cluster} is not ready:\n")
+        print(f"{options.cluster} is not ready:\n")
         for message in error.messages:
-            print(f"  {message.removeprefix(f'{given.cluster}: ')}")
+            print(f"  {message.removeprefix(f'{options.cluster}: ')}")
         print(f"\n{len(error.messages)} to mend.")
-        return SOMETHING_FAILED
-    print(f"{given.cluster}: nothing wrong was found.")
-    return FINE
+        return FAILED
+    print(f"{options.cluster}: nothing wrong was found.")
+    return DONE
 
 
-def _look_at_cluster(given: argparse.Namespace) -> int:
+def _check_cluster(options: argparse.Namespace) -> int:
     import ray
 
     from orchestrator.cluster.nodes import alive_nodes
@@ -60,29 +57,29 @@ def _look_at_cluster(given: argparse.Namespace) -> int:
     from orchestrator.doctor.trial_check import check_sweep
 
     began = time.monotonic()
-    models, uses_deepspeed = _needs(given.space or DEFAULT_SPACE)
-    storage = storage_place(given.storage)
+    models, uses_deepspeed = _needs(options.space or DEFAULT_SPACE)
+    storage = storage_place(options.storage)
     print("Joining the cluster, or starting a local Ray ...", flush=True)
-    start_ray(given.address)
+    start_ray(options.address)
     try:
         findings = []
-        checks = dict(CHECKS) if given.no_sweep else {**CHECKS, "sweep": check_sweep}
+        checks = dict(CHECKS) if options.no_sweep else {**CHECKS, "sweep": check_sweep}
         for place, (name, check) in enumerate(checks.items(), start=1):
-            notify = _progress(f"[{place}/{len(checks)}] {name}")
+            notify = _printed(f"[{place}/{len(checks)}] {name}")
             notify("...")
-            uri = _tracking_uri(given, storage)
-            patient = CheckContext(alive_nodes(), storage, uri, models, uses_deepspeed, notify)
-            findings.append(check(patient))
+            uri = _tracking_uri(options, storage)
+            context = CheckContext(alive_nodes(), storage, uri, models, uses_deepspeed, notify)
+            findings.append(check(context))
     finally:
         ray.shutdown()
     print(f"\n{table(findings)}\n")
     fine = all_passed(findings)
     verdict = "Fit for sweeps" if fine else "Not fit for sweeps yet"
     print(f"{verdict} ({time.monotonic() - began:.0f} s).")
-    return FINE if fine else SOMETHING_FAILED
+    return DONE if fine else FAILED
 
 
-def _progress(name: str) -> Callable[[str], None]:
+def _printed(name: str) -> Callable[[str], None]:
     """One line per piece of news: it may go to a log as well as to a screen."""
     return lambda news: print(f"{name} {news}", flush=True)
 
@@ -98,22 +95,14 @@ def _needs(space: str) -> tuple[list[str], bool]:
     return models, any(each.get("zero_stage") for each in stages)
 
 
-def _tracking_uri(given: argparse.Namespace, storage: str) -> str:
+def _tracking_uri(options: argparse.Namespace, storage: str) -> str:
     """Where a sweep with these options would track."""
     own = f"sqlite:///{RunFolder.at(f'{storage}/any').tracking_database}"
-    return str(given.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
+    return str(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.doctor",
-        description=(
-            "Look at a running cluster (nodes, GPUs, versions, storage, MLflow, models, DeepSpeed "
-            "and a short trial on every node), or at a cluster file before `ray up`. Each failure "
-            "is shown with what mends it."
-        ),
-        epilog="exit codes: 0 fit; 1 something failed; 2 bad input; 130 interrupted",
-    )
+    parser = new_parser("orchestrator.doctor", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "--cluster", type=Path, metavar="FILE", help="check this cluster file and nothing else"
     )

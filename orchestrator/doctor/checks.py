@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.nodes import Node, NodeResult, autoscaler_node_groups, run_on_all_nodes
-from orchestrator.cluster.storage_check import inspect_storage, unshared
+from orchestrator.cluster.storage_check import inspect_storage, unshared_reason
 from orchestrator.doctor.findings import Finding
 from orchestrator.doctor.node_probes import (
     node_deepspeed,
@@ -110,7 +110,7 @@ def check_shared_storage(patient: CheckContext) -> Finding:
     except OSError as error:
         fix = "Give --storage a folder that you may write."
         return Finding("storage", False, f"{storage}: {error.strerror or error} here", fix)
-    said = unshared(storage, views)
+    said = unshared_reason(storage, views)
     if said:
         reason, _, fix = said.partition("). ")
         return Finding("storage", False, f"{reason})", fix)

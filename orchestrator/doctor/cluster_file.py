@@ -19,6 +19,11 @@ from typing import Any
 
 import yaml
 
+from orchestrator.cluster.ray_internals import (
+    cluster_file_defaults,
+    cluster_file_providers,
+    prepare_cluster_file,
+)
 from orchestrator.config.sections import ResourcesConfig
 from orchestrator.doctor.kuberay_manifest import kuberay_faults
 from orchestrator.doctor.node_types import node_faults, room_faults
@@ -127,24 +132,21 @@ def _schema_faults(config: Config) -> Iterator[str]:
 
 def _with_defaults(config: Config) -> dict[str, Any]:
     """The file over Ray's defaults for its provider, as `ray up` reads it."""
-    from ray.autoscaler._private.providers import _DEFAULT_CONFIGS, _get_default_config
-
-    kind = config["provider"]["type"]
-    if kind not in _DEFAULT_CONFIGS:
-        raise InputError(f"provider.type: {kind!r}.{did_you_mean(kind, _DEFAULT_CONFIGS)}")
-    return {**_get_default_config(config["provider"]), **config}
+    kind, allowed = config["provider"]["type"], cluster_file_providers()
+    if kind not in allowed:
+        raise InputError(f"provider.type: {kind!r}.{did_you_mean(kind, allowed)}")
+    return {**cluster_file_defaults(config["provider"]), **config}
 
 
 def _preparation_faults(config: Config) -> Iterator[str]:
     """What Ray itself says when it prepares the file."""
     from click import ClickException
     from jsonschema import ValidationError
-    from ray.autoscaler._private.util import prepare_config, validate_config
 
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-            validate_config(prepare_config(dict(config)))
+            prepare_cluster_file(config)
     except (ValueError, RuntimeError, ValidationError, ClickException) as error:
         said = (str(error) or told.getvalue()).strip() or type(error).__name__
         yield f"Ray can't prepare it: {said.splitlines()[0]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.cluster.host_shape import host_shape
+from orchestrator.cluster.hosts.host_shape import host_shape
 from orchestrator.config.sections import ResourcesConfig
 from trainables.errors import InputError
 

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from orchestrator.formatting import format_bytes, format_duration, format_number, format_percent
+from orchestrator.formatting import format_bytes, format_duration, format_metric, format_number
 from trainables.spec.events import Event
+from trainables.spec.metric import MetricSpec
 from trainables.spec.states import FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 
 if TYPE_CHECKING:
@@ -33,14 +35,20 @@ class _Running:
 class SweepDisplay:
     """Shows a sweep's trials as events come in; every method may be called from any thread.
 
-    On a terminal: a table of the running trials and a line with done/total, ETA and the best
-    EmAcc so far. Elsewhere: one plain line per rung, ended trial and message, without escape
-    codes. Nothing is shown before `start` but messages; `stop` may be called twice.
+    On a terminal: a table of the running trials and a line with done/total, ETA and the best value
+    of `metric`, the task's primary one. Elsewhere: one plain line for each rung, ended trial and
+    message, without escape codes. Only messages are shown before `start`; `stop` may be called
+    twice.
     """
 
     def __init__(
-        self, file: IO[str] | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        metric: MetricSpec,
+        file: IO[str] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._metric = metric
         self._file = sys.stdout if file is None else file
         self._clock = clock
         self._lock = threading.RLock()
@@ -55,7 +63,7 @@ class SweepDisplay:
         self, total: int | None, done: int = 0, *, best: tuple[float, str] | None = None
     ) -> None:
         """`total` trials are wanted (None: not known), of which `done` were done before; `best` is
-        the EmAcc and the label of the best of those."""
+        the metric's value and the label of the best of those."""
         with self._lock:
             self._total, self._done_before, self._best = total, done, best
             self._ended = self._worked = 0
@@ -78,7 +86,7 @@ class SweepDisplay:
             trial.rung = "-" if trial.rung == STARTING else trial.rung
             if event.kind == "rung":
                 trial.rung = f"{100 * event.fraction:.3g}%"
-            line = _rung_line(trial_id, trial)
+            line = self._rung_line(trial_id, trial)
         if event.kind == "rung" and self._live is None:
             self._write(line)
 
@@ -97,11 +105,11 @@ class SweepDisplay:
             self._running.pop(trial_id, None)
             self._ended += is_trial and state not in (INFEASIBLE, INTERRUPTED)
             self._worked += is_trial and state in (FINISHED, STOPPED)
-            em_acc = metrics.get("em_acc")
-            if is_trial and state == FINISHED and em_acc is not None:
-                self._best = max(self._best or (em_acc, label), (em_acc, label))
+            value = metrics.get(self._metric.name)
+            if is_trial and state == FINISHED and value is not None:
+                self._best = max(self._best or (value, label), (value, label), key=self._place)
             line = f"{self._count()} {trial_id} {label}: {state}"
-        values = _values_text(metrics)
+        values = self._values_text(metrics)
         self._write(line + (f", {values}" if values else "") + (f" ({reason})" if reason else ""))
 
     def message(self, text: str) -> None:
@@ -119,10 +127,12 @@ class SweepDisplay:
         from rich.console import Group
 
         with self._lock:
-            rows = [_cells(key, trial, self._clock()) for key, trial in self._running.items()]
+            rows = [self._cells(key, trial) for key, trial in self._running.items()]
             summary = self._summary()
             done = self._done_before + self._ended
-        return Group(*([_table(rows)] if rows else []), _foot(done, self._total, summary))
+        return Group(
+            *([_table(rows, self._metric)] if rows else []), _foot(done, self._total, summary)
+        )
 
     def _start_live(self) -> None:
         from rich.console import Console
@@ -152,8 +162,13 @@ class SweepDisplay:
         if eta is not None:
             parts.append(f"about {format_duration(eta)} to go")
         if self._best is not None:
-            parts.append(f"best EmAcc {format_percent(self._best[0])} ({self._best[1]})")
+            value, label = self._best
+            text = f"{self._metric.title} {format_metric(self._metric, value)}"
+            parts.append(f"best {text} ({label})")
         return " · ".join(parts)
+
+    def _place(self, best: tuple[float, str]) -> tuple[float, str]:
+        return self._metric.gain(best[0]), best[1]
 
     def _eta_seconds(self) -> float | None:
         """The trials left, at the pace of those that finished or were stopped since `start`."""
@@ -162,43 +177,41 @@ class SweepDisplay:
         left = max(0, self._total - self._done_before - self._ended)
         return (self._clock() - self._began) / self._worked * left
 
+    def _rung_line(self, trial_id: str, trial: _Running) -> str:
+        return f"{trial_id} {trial.label}: rung {trial.rung}, {self._values_text(trial.metrics)}"
 
-def _rung_line(trial_id: str, trial: _Running) -> str:
-    return f"{trial_id} {trial.label}: rung {trial.rung}, {_values_text(trial.metrics)}"
+    def _values_text(self, metrics: Mapping[str, float]) -> str:
+        values: list[tuple[str, str, Callable[[float | None], str]]] = [
+            ("train loss", "train_loss", format_number),
+            ("eval loss", "eval_loss", format_number),
+            (self._metric.title, self._metric.name, partial(format_metric, self._metric)),
+            ("memory", "train_peak_memory_bytes", format_bytes),
+        ]
+        shown = (f"{name} {show(metrics[key])}" for name, key, show in values if key in metrics)
+        return ", ".join(shown)
 
-
-def _values_text(metrics: Mapping[str, float]) -> str:
-    values: list[tuple[str, str, Callable[[float | None], str]]] = [
-        ("train loss", "train_loss", format_number),
-        ("eval loss", "eval_loss", format_number),
-        ("EmAcc", "em_acc", format_percent),
-        ("memory", "train_peak_memory_bytes", format_bytes),
-    ]
-    return ", ".join(f"{name} {show(metrics[key])}" for name, key, show in values if key in metrics)
-
-
-def _cells(trial_id: str, trial: _Running, now: float) -> tuple[str, ...]:
-    metrics = trial.metrics
-    return (
-        trial_id,
-        trial.label,
-        trial.rung,
-        str(trial.step),
-        format_number(metrics.get("train_loss")),
-        format_number(metrics.get("eval_loss")),
-        format_percent(metrics.get("em_acc")),
-        format_bytes(metrics.get("train_peak_memory_bytes")),
-        format_duration(trial.seconds or now - trial.began),
-    )
+    def _cells(self, trial_id: str, trial: _Running) -> tuple[str, ...]:
+        metrics = trial.metrics
+        return (
+            trial_id,
+            trial.label,
+            trial.rung,
+            str(trial.step),
+            format_number(metrics.get("train_loss")),
+            format_number(metrics.get("eval_loss")),
+            format_metric(self._metric, metrics.get(self._metric.name)),
+            format_bytes(metrics.get("train_peak_memory_bytes")),
+            format_duration(trial.seconds or self._clock() - trial.began),
+        )
 
 
-def _table(rows: list[tuple[str, ...]]) -> RenderableType:
+def _table(rows: list[tuple[str, ...]], metric: MetricSpec) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("trial", no_wrap=True)
     table.add_column("configuration")
-    for name in ("rung", "step", "train loss", "eval loss", "EmAcc", "memory", "time"):
+    for name in ("rung", "step", "train loss", "eval loss", metric.title, "memory", "time"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)

@@ -20,7 +20,8 @@ from orchestrator.runs.cleanup import discard_dominated_models
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
-from orchestrator.runs.trial_result import TrialResult, ranked
+from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
+from orchestrator.runs.trial_result import ranked
 from orchestrator.tracking.tracker import redact
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
@@ -64,7 +65,7 @@ class Driver:
 
         remember(self.run, resume_command=self.resume_command)
         clock = SweepClock(self.run, self.config.limits)
-        display = SweepDisplay()
+        display = SweepDisplay(self._metrics.primary)
         ledger = self._ledger(display, retry_failed=retry_failed)
         self._start_predicting(display)
         display.message("Starting Ray and its hosts ...")
@@ -110,8 +111,8 @@ class Driver:
         """Trials, then the report split; False if the user interrupted them."""
         from orchestrator.execution.tune_loop import run_trials
 
-        first = _best(self.run, "em_acc")
-        best = (first.metrics["em_acc"], first.label) if first else None
+        first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
+        best = (first.metrics[first.primary.name], first.label) if first else None
         with self._signals:
             sweep = self._sweep(ledger, display, tracker, clock)
             display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
@@ -199,25 +200,25 @@ class Driver:
 
         display.message("Scoring the report split ...")
         results = read_trials(self.run)
-        chosen = worth_reporting(results, self.config.objective)
+        chosen = worth_reporting(results, self._metrics.ranking)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
         score_reports(sweep, due, notify=display.message)
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
-        remember(self.run, guesses=self._guesses(), out_of_hours=sweep.trial_queue.ended_early)
+        early = sweep.trial_queue.ended_early
+        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early)
         if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
             remember(self.run, trials_done=done, exhausted=sweep.trial_queue.exhausted)
 
-    def _guesses(self) -> dict[str, float]:
-        """How far one gets on the report split without a model."""
+    def _trivial_baselines(self) -> dict[str, float]:
+        """What is reached on the report split without a model."""
         from trainables.tasks.registry import make_task
-        from trainables.tasks.trivial_baselines import guesses
 
         configuration = next(self.planner.cell_configurations())
         task = make_task(self.config.task, self.planner.task_options(configuration))
-        return guesses(task, task.load("report"))
+        return task.trivial_baselines(task.load("report"))
 
     def _outcome(self, ledger: Ledger) -> Outcome:
         return "finished" if ledger.count(FINISHED) else "nothing"
@@ -288,8 +289,12 @@ class Driver:
 
         if read_state(self.run).get("tracked_in") != redact(self._uri) or is_lost(self._uri):
             refuse_shared_sqlite(self._uri)
-            tracker = self._open_tracker(SweepDisplay())
+            tracker = self._open_tracker(SweepDisplay(self._metrics.primary))
             self._close_tracker(tracker, "finished")
+
+    @property
+    def _metrics(self) -> SweepMetrics:
+        return sweep_metrics({"task": self.config.task, "objective": self.config.objective})
 
     @property
     def _uri(self) -> str:
@@ -301,8 +306,3 @@ class Driver:
         from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
-
-
-def _best(run: RunFolder, metric: str) -> TrialResult | None:
-    """The best finished trial, as the report ranks them."""
-    return next(iter(ranked(read_trials(run), metric)), None)

@@ -7,18 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
-from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.execution.limits import trial_limits
 from orchestrator.execution.liveness import HostUnresponsiveError, wait_for
 from orchestrator.execution.running_sweep import Sweep
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.trial_result import TrialResult, ranked
-from trainables.workers.outcomes import LOADING_TAKES, Failure
+from trainables.spec.metric import MetricSpec
+from trainables.workers.outcomes import LOADING_FACTOR, Failure
 
 
-def worth_reporting(results: Sequence[TrialResult], metric: str) -> list[str]:
-    """The winner and the Pareto points: the only trained trials that see the report split."""
+def worth_reporting(results: Sequence[TrialResult], metric: MetricSpec) -> list[str]:
+    """The best by the ranking metric and the members of the Pareto fronts: the only trained trials
+    that are scored on the report split."""
     from orchestrator.analysis.pareto import front
 
     fronts = [*front(results), *front(results, cost="train_flops")]
@@ -59,7 +61,7 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> str:
     """Scores one trial on any host; returns why it failed, or nothing."""
     place, host_scheduler = f"{record.trial_id}/report", sweep.cluster.host_scheduler
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
-    allowed = None if silent is None else silent * LOADING_TAKES
+    allowed = None if silent is None else silent * LOADING_FACTOR
     need = ResourceRequest.of(record.folder.estimate())
     host = ray.get(host_scheduler.acquire.remote(place, record.spec.base_key, need))
     gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)

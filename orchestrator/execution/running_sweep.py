@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from orchestrator.cluster.session import Cluster
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives_of
 from orchestrator.config.sections import SweepConfig
 from orchestrator.execution.limits import SweepClock
 from orchestrator.runs.ledger import Ledger, TrialRecord
@@ -64,6 +64,6 @@ def replay_events(
 ) -> None:
     """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""
     compared_in = stratum(config, record)
-    results = rung_results(history, OBJECTIVES[config.objective])
+    results = rung_results(history, objectives_of(config)[0])
     if compared_in is not None and results:
         scheduler.replay(record.trial_id, compared_in, results)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator.cluster.ray_internals import keep_environment_out_of_tune
 from orchestrator.execution.running_sweep import Sweep, look_ahead, replay_events
 from orchestrator.execution.signals import DeferredSignals
 from orchestrator.execution.tune_callback import SweepCallback
@@ -44,7 +45,7 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
                 search_alg=QueueSearcher(sweep, poll=callback.poll),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=sweep.cluster.most_trials + look_ahead(sweep),
+                max_concurrent_trials=sweep.cluster.max_trials + look_ahead(sweep),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
@@ -77,9 +78,7 @@ def _next_to_no_resources() -> tune.PlacementGroupFactory:
 
 def _quiet_tune() -> None:
     """Our own display, files and checks of results stand in for Tune's."""
-    from ray.tune.execution import class_cache
-
-    class_cache.ENV_VARS_TO_PROPAGATE.clear()  # AWS secrets among them, and Ray logs what it gets
+    keep_environment_out_of_tune()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"

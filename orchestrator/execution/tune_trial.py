@@ -13,14 +13,15 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from orchestrator.cluster.devices import ResourceRequest
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives
 from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
-from trainables.workers.outcomes import LOADING_TAKES, Failure, Interruption
+from trainables.tasks.registry import find_task
+from trainables.workers.outcomes import LOADING_FACTOR, Failure, Interruption
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
@@ -81,8 +82,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._folder = trial_at(config["folder"])
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
-        self._host_scheduler = ray.get_actor(config["admission"])
-        self._objective = OBJECTIVES[config["objective"]]
+        self._host_scheduler = ray.get_actor(config["host_scheduler"])
+        self._objective = objectives(find_task(config["task"]).metrics)[config["objective"]]
         self._limits = config["limits"]
         self._host = None
         self._losses = RetryBudget()
@@ -114,7 +115,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if self._host is None:
             return Interruption()
         silent = self._limits["silent_seconds"]
-        allowed = None if silent is None else silent * LOADING_TAKES
+        allowed = None if silent is None else silent * LOADING_FACTOR
         call = self._host.start.remote(config["folder"], silent)
         try:  # not waited for when the sweep ends: it may be a long download
             started: list[Event] | Failure | Interruption = wait_for(

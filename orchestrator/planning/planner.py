@@ -30,9 +30,17 @@ from trainables.spec.knobs import KNOBS, baseline_knobs, canonical
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
-from trainables.tasks.registry import make_task
+from trainables.tasks.registry import find_task, make_task
 
-MAX_NEW_TOKENS = {("finqa", "answer"): 32, ("finqa", "program"): 128, ("tatqa", "answer"): 128}
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """The task with one prompt and target: its identity, and the options that a worker makes it
+    with."""
+
+    identity: dict[str, Any]
+    options: dict[str, Any]
+    max_new_tokens: int
 
 
 @dataclass
@@ -47,9 +55,7 @@ class Planner:
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None  # None: memory rules nothing out
-    _tasks: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
-        default_factory=dict
-    )
+    _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
 
     def prepare(
         self, *, ask_the_hub: bool = True, revisions: Mapping[str, str] | None = None
@@ -77,9 +83,9 @@ class Planner:
     def contents(self) -> dict[str, str]:
         """What models, data and prompts are, by digest; after `prepare`."""
         digests = {f"{MODEL}{name}": source.digest for name, source in self.models.items()}
-        for (prompt, _), (identity, _) in self._tasks.items():
-            digests[f"prompt {prompt}"] = identity["prompt"]
-            digests |= {f"data {split}": found for split, found in identity["data"].items()}
+        for (prompt, _), task in self._tasks.items():
+            digests[f"prompt {prompt}"] = task.identity["prompt"]
+            digests |= {f"data {split}": found for split, found in task.identity["data"].items()}
         return digests
 
     def spec(self, configuration: Mapping[str, Any]) -> TrialSpec:
@@ -108,8 +114,8 @@ class Planner:
         yield from surviving(self.config.space, self.config.exclude, names)
 
     def task_options(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """What makes the task that this configuration is trained on."""
-        return self._task(self._completed(configuration))[1]
+        """The options of the task that this configuration is trained on."""
+        return self._task(self._completed(configuration)).options
 
     def rejection(self, spec: TrialSpec) -> str | None:
         """Why this trial can't run on this device, or None; waits for its forecast."""
@@ -158,15 +164,14 @@ class Planner:
         return None
 
     def _completed(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """Canonical knobs; the seed is the budget's and the default prompt fits the target."""
+        """Canonical knobs; the seed is the budget's, the prompt's name the task's."""
         knobs = canonical({"seed": self.config.budget.seed, **configuration})
-        if knobs["prompt"] == "default" and knobs["target"] == "program":
-            knobs["prompt"] = "program"
-        return knobs
+        task = find_task(self.config.task)
+        return {**knobs, "prompt": task.canonical_prompt(knobs["prompt"], knobs["target"])}
 
     def _build(self, knobs: dict[str, Any], role: Any, budget: Budget) -> TrialSpec:
         model = self._model(knobs)
-        identity, options = self._task(knobs)
+        task = self._task(knobs)
         knobs["compute_dtype"] = self._compute_dtype(knobs["compute_dtype"])
         execution = self.config.execution
         return TrialSpec(
@@ -174,15 +179,14 @@ class Planner:
             knobs=knobs,
             model_digest=model.digest,
             task=self.config.task,
-            task_identity=identity,
-            task_options=options,
+            task_identity=task.identity,
+            task_options=task.options,
             budget=budget,
             model_source=model.location,
             revision=model.revision,
             execution=Execution(
                 eval_batch_size=execution.eval_batch_size,
-                max_new_tokens=execution.max_new_tokens
-                or MAX_NEW_TOKENS[self.config.task, knobs["target"]],
+                max_new_tokens=execution.max_new_tokens or task.max_new_tokens,
                 checkpoint_seconds=60.0 * execution.checkpoint_minutes,
                 allow_bin_weights=execution.allow_bin_weights,
             ),
@@ -199,13 +203,13 @@ class Planner:
             self.models[name] = find_model(name, allow_bin=allow_bin)
         return self.models[name]
 
-    def _task(self, knobs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The task's identity and the options that the worker makes it with."""
+    def _task(self, knobs: Mapping[str, Any]) -> PlannedTask:
         key = (knobs["prompt"], knobs["target"])
         if key not in self._tasks:
             options = resolve_data_paths(self.config.data)
             options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
-            self._tasks[key] = (task_identity(make_task(self.config.task, options)), options)
+            task = make_task(self.config.task, options)
+            self._tasks[key] = PlannedTask(task_identity(task), options, task.max_new_tokens)
         return self._tasks[key]
 
 

@@ -10,16 +10,23 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.predict.comparison import Answered, Comparison, json_lines, report
 from orchestrator.predict.models import ModelUnderTest, asked_models, is_trial_reference
-from orchestrator.predict.questions import chosen_questions, option_faults, plain_spec, task_of
+from orchestrator.predict.questions import (
+    DEFAULT_TASK,
+    chosen_questions,
+    option_faults,
+    plain_spec,
+    task_of,
+)
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_result import Split
+from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError
 from trainables.spec.checks import one_of
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+from trainables.tasks.registry import task_names
 
-ANSWERED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _DESCRIPTION = """\
 Ask models the questions of a task: the prompt as the model reads it, the gold, and the answers of
 the base, LoRA and fully fine-tuned models beside each other, right or wrong by the task's rule
@@ -53,28 +60,21 @@ exit codes: 0 answered; 1 a model could not be asked (it did not fit, say); 2 ba
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
     options = _parser().parse_args(arguments)
+    return run_command(lambda: _predict(options), failures={AnsweringFailedError: ""})
+
+
+def _predict(options: argparse.Namespace) -> int:
     notify = _progress()
     try:
         found = _compared(options, notify)
-    except InputError as error:
-        notify("")
-        for message in error.messages:
-            print(f"error: {message}", file=sys.stderr)
-        return BAD_INPUT
-    except AnsweringFailedError as error:
-        notify("")
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        notify("")
-        return INTERRUPTED
-    notify("")
+    finally:
+        notify("")  # clears the line, also before an error is printed
     if options.json:
         for line in json_lines(found):
             print(json.dumps(line, ensure_ascii=False))
     else:
         report(found, whole_prompt=options.whole_prompt).print()
-    return ANSWERED
+    return DONE
 
 
 def _compared(options: argparse.Namespace, notify: Callable[[str], None]) -> Comparison:
@@ -161,12 +161,7 @@ def _progress() -> Callable[[str], None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.predict",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("orchestrator.predict", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "target",
         metavar="TRIAL_OR_MODEL",
@@ -181,7 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OTHER",
         help="more of the same, asked the same questions",
     )
-    parser.add_argument("--task", help="finqa (the default) or tatqa; a trial has its own")
+    others = [name for name in task_names() if name != DEFAULT_TASK]
+    parser.add_argument(
+        "--task",
+        help=f"{DEFAULT_TASK} (the default) or {', '.join(others)}; a trial has its own",
+    )
     parser.add_argument(
         "--sample",
         action="append",

@@ -1,4 +1,4 @@
-"""The answers of several models beside each other, for a terminal and as JSON. LIGHT."""
+"""The answers of several models beside each other, for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.formatting import TITLES
+from orchestrator.formatting import format_metric
 from orchestrator.predict.models import ModelUnderTest
 from orchestrator.predict.worker_process import ModelAnswers
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
-from orchestrator.reporting.sections.headline import score_text
-from trainables.tasks.exact_match import answer_text
+from orchestrator.reporting.sections.headline import score_header, score_text
+from trainables.spec.metric import MetricSpec
 from trainables.tasks.task import Example, Task
 
 RIGHT, WRONG = "right", "wrong"
@@ -20,7 +20,6 @@ LONGEST_LINE, LINE_END = (
     240,
     60,
 )  # characters of a shortened line, and how many of them from its end
-_MEASURES = ("em_acc", "em_acc_strict", "f1")
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,6 @@ def shortened(prompt: str) -> str:
     return "\n".join([*lines[:HEAD_LINES], note, *lines[-TAIL_LINES:]])
 
 
-def gold_text(gold: float | str) -> str:
-    """The gold as it stands in a training target."""
-    return gold if isinstance(gold, str) else answer_text(gold)
-
-
 def _answer_json(found: Comparison, each: Answered, at: int) -> dict[str, Any]:
     row, example = each.answers.rows[at], found.questions[at][1]
     scores = {name: value for name, value in row.items() if name not in _NOT_SCORES}
@@ -104,7 +98,7 @@ def _answer_json(found: Comparison, each: Answered, at: int) -> dict[str, Any]:
     return {
         **_name_json(each.model),
         "prediction": row["prediction"],
-        RIGHT: bool(row["em_acc"]),
+        RIGHT: _is_right(found.task, row),
         "reason": found.task.reason(example, row["prediction"]),
         "scores": scores,
         "noted_prediction": noted,
@@ -121,8 +115,8 @@ def _model_json(found: Comparison, each: Answered) -> dict[str, Any]:
     return {
         **_name_json(each.model),
         "configuration": dict(each.model.spec.knobs),
-        "metrics": found.task.metrics(each.answers.rows),
-        RIGHT: _right(each),
+        "metrics": found.task.aggregate(each.answers.rows),
+        RIGHT: _right(found.task, each),
         "other_than_noted": differing if each.noted else None,
     }
 
@@ -142,7 +136,7 @@ def _question(found: Comparison, at: int, whole_prompt: bool) -> list[Block]:
     rows = [_row(found, each, at) for each in found.answered]
     return [
         Paragraph(f"\n{prompt if whole_prompt else shortened(prompt)}\n"),
-        Paragraph(f"gold: {gold_text(found.task.gold(example))}", strong=True),
+        Paragraph(f"gold: {found.task.gold_text(example)}", strong=True),
         Table(["", "model", "configuration", "answer", "", "by the rule"], rows, words=6),
         *(Paragraph(text) for text in _notes(found, at)),
     ]
@@ -155,7 +149,7 @@ def _row(found: Comparison, each: Answered, at: int) -> tuple[str, ...]:
         each.model.name,
         each.model.label,
         row["prediction"] or "(nothing)",
-        RIGHT if row["em_acc"] else WRONG,
+        _verdict_text(found.task, row),
         found.task.reason(found.questions[at][1], row["prediction"]),
     )
 
@@ -179,23 +173,27 @@ def _total_heading(found: Comparison) -> str:
 
 
 def _total(found: Comparison) -> list[Block]:
-    """In words too: a terminal's reader wants the count behind a share."""
+    """Also how many answers are right, which a share does not say."""
     count = len(found.questions)
-    metrics = [found.task.metrics(each.answers.rows) for each in found.answered]
-    names = [name for name in _MEASURES if name in metrics[0]]
+    measured = [found.task.aggregate(each.answers.rows) for each in found.answered]
+    metrics = [metric for metric in _of_all_questions(found.task) if metric.name in measured[0]]
     rows = [
         (
             each.model.kind,
             each.model.name,
             each.model.label,
-            f"{_right(each)} of {count}",
-            score_text(values["em_acc"], count),
-            *(f"{100 * values[name]:.1f}%" for name in names[1:]),
+            *_right_cells(found, each),
+            *(_value_text(found, metric, values.get(metric.name)) for metric in metrics),
         )
-        for each, values in zip(found.answered, metrics, strict=True)
+        for each, values in zip(found.answered, measured, strict=True)
     ]
-    headers = ["", "model", "configuration", RIGHT, f"{TITLES['em_acc']} (95%)"]
-    blocks: list[Block] = [Table([*headers, *(TITLES[name] for name in names[1:])], rows, words=3)]
+    right = [RIGHT] if found.task.metrics.verdict else []
+    titles = [
+        score_header(metric) if metric == found.task.metrics.primary else metric.title
+        for metric in metrics
+    ]
+    headers = ["", "model", "configuration", *right, *titles]
+    blocks: list[Block] = [Table(headers, rows, words=3)]
     for each in found.answered:
         differing = sum(map(each.differs, range(count)))
         if differing:
@@ -204,8 +202,40 @@ def _total(found: Comparison) -> list[Block]:
     return blocks
 
 
-def _right(each: Answered) -> int:
-    return sum(bool(row["em_acc"]) for row in each.answers.rows)
+def _of_all_questions(task: Task) -> list[MetricSpec]:
+    return [metric for metric in task.metrics.specs if not metric.among]
+
+
+def _value_text(found: Comparison, metric: MetricSpec, value: float | None) -> str:
+    """The primary metric has its interval, the others have none."""
+    if metric != found.task.metrics.primary:
+        return format_metric(metric, value)
+    return score_text(metric, value, len(found.questions))
+
+
+def _right_cells(found: Comparison, each: Answered) -> list[str]:
+    """How many answers are right; no cell if the task's answers are not right or wrong."""
+    right = _right(found.task, each)
+    return [] if right is None else [f"{right} of {len(found.questions)}"]
+
+
+def _verdict_text(task: Task, row: Mapping[str, Any]) -> str:
+    """Right or wrong, or else the value of the primary metric of this question."""
+    is_right, primary = _is_right(task, row), task.metrics.primary
+    if is_right is None:
+        return format_metric(primary, row.get(primary.per_question_key))
+    return RIGHT if is_right else WRONG
+
+
+def _is_right(task: Task, row: Mapping[str, Any]) -> bool | None:
+    verdict = task.metrics.verdict
+    return None if verdict is None else bool(row[verdict.per_question_key])
+
+
+def _right(task: Task, each: Answered) -> int | None:
+    if task.metrics.verdict is None:
+        return None
+    return sum(bool(_is_right(task, row)) for row in each.answers.rows)
 
 
 def _short_line(line: str) -> str:

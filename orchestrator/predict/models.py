@@ -1,7 +1,7 @@
-"""The models that are asked together: from trial folders, runs and models that a user names. LIGHT.
+"""The models that are asked together: from trial folders, runs and models that a user names.
 
-Every trial brings the untrained base that it was made from. A plain model is asked as the first
-trial's base is: the same task, data and prompt.
+With every trial the untrained base from which it was made is asked. A plain model is asked as the
+base of the first trial is: with the same task, data and prompt.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.sources import find_model
-from orchestrator.runs.results import open_run, read_config, read_trials
+from orchestrator.runs.results import open_run, read_metrics, read_trials
 from orchestrator.runs.trial_label import model_name, trial_label
-from orchestrator.runs.trial_result import objective, ranked
+from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
 from trainables.spec.knobs import untrained_knobs
 from trainables.spec.states import BASELINE, FINISHED
@@ -192,7 +192,7 @@ def _checked(folder: TrialFolder, name: str) -> ModelUnderTest:
 
 
 def _best(run: RunFolder, name: str) -> ModelUnderTest:
-    results = ranked(read_trials(run), objective(read_config(run)[0]))
+    results = ranked(read_trials(run), read_metrics(run).ranking)
     for result in results:
         folder = _absolute(result.folder)
         try:

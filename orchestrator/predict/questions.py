@@ -1,4 +1,4 @@
-"""Which questions of which task are asked: a split, and the samples that a user names. LIGHT."""
+"""Which questions of which task are asked: a split, and the samples that a user names."""
 
 from __future__ import annotations
 
@@ -14,21 +14,11 @@ from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import baseline_knobs
 from trainables.spec.trial_spec import TrialSpec
-from trainables.tasks.registry import TASKS, make_task
+from trainables.tasks.registry import TASKS, find_task, is_task, make_task, task_names
+from trainables.tasks.source import downloaded_data
 from trainables.tasks.task import SPLITS, Example, Task
 
-DOWNLOADED = {  # what `trainables.tasks.download` brings
-    "finqa": {
-        "train": "data/finqa/train.json",
-        "selection": "data/finqa/dev.json",
-        "report": "data/finqa/test.json",
-    },
-    "tatqa": {
-        "train": "data/tatqa/tatqa_dataset_train.json",
-        "selection": "data/tatqa/tatqa_dataset_dev.json",
-        "report": "data/tatqa/tatqa_dataset_test_gold.json",
-    },
-}
+DEFAULT_TASK = next(iter(TASKS))
 _NEAR = 3  # ids named in a message
 
 
@@ -46,7 +36,7 @@ def plain_spec(
     those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
     stays "auto" unless something sets it. Raises InputError with all that is wrong.
     """
-    value = _downloaded(task or "finqa") if space is None else read_yaml(space_file(space))
+    value = _downloaded(task or DEFAULT_TASK) if space is None else read_yaml(space_file(space))
     changed, _ = apply_overrides(value, overrides)
     if space is not None and task not in (None, changed.get("task")):
         raise InputError(f"--task: got {task}, and {space} is of {changed.get('task')}.")
@@ -99,13 +89,16 @@ def option_faults(
         faults.append(f"--limit: got {limit}; needs a whole number >= 1.")
     if samples and limit is not None:
         faults.append("--limit: given with --sample; give one of them.")
-    if task is not None and task not in TASKS:
-        faults.append(f"--task: no task named {task!r}.{did_you_mean(task, TASKS)}")
+    if task is not None and not is_task(task):
+        faults.append(f"--task: no task named {task!r}.{did_you_mean(task, task_names())}")
     return faults
 
 
 def _downloaded(task: str) -> dict[str, Any]:
-    return {"task": task, "data": dict(DOWNLOADED[task])}
+    source = find_task(task).source
+    if source is None:
+        raise InputError(f"--task: {task} has no files to download; name its data with --space.")
+    return {"task": task, "data": downloaded_data(task, source)}
 
 
 def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.analysis.best_within import NearMiss, Recommendation, Requirements, Tie
+from orchestrator.analysis.best_within import (
+    MEMORY,
+    TRAIN_FLOPS,
+    NearMiss,
+    Recommendation,
+    Tie,
+    error_name,
+)
 from orchestrator.analysis.significance import wilson
 from orchestrator.formatting import (
     format_byte_seconds,
     format_bytes,
+    format_difference,
     format_duration,
     format_flops,
+    format_metric,
     format_number,
-    format_percent,
 )
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
 from orchestrator.reporting.load_snippet import loading_lines
-from orchestrator.reporting.sections.headline import score_text
+from orchestrator.reporting.sections.headline import primary_text, score_header
 from orchestrator.runs.derived_metrics import gpu_memory_bytes, has_gpu_alone, peak_memory_bytes
 from orchestrator.runs.progress import progress_text, run_name, wanted_trials
 from orchestrator.runs.results import read_config
@@ -25,11 +33,6 @@ from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 
 SHOWN = 8  # ties
-AIM_WORDS = {
-    "em_error": "The highest EmAcc",
-    "memory": "The least memory",
-    "train_flops": "The fewest train FLOPs",
-}
 
 
 def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Recommendation) -> Report:
@@ -40,39 +43,47 @@ def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Recomme
     asked = Section(question, [Paragraph(state)])
     if found.best is None:
         return Report(title, [asked, Section("None qualifies", _why_not(found))])
-    sections = [asked, Section("Answer", _best(found.best, found.question))]
+    sections = [asked, Section("Answer", _best(found.best, found))]
     sections.append(Section("It ties with", _ties(found)))
     sections.append(Section("How to load it", []))
     return Report(title, sections)
 
 
 def _question_text(found: Recommendation) -> str:
-    asked = found.question
+    asked, metric = found.question, found.metric
     limits = []
     if asked.gpu_memory is not None:
         limits.append(f"in {format_bytes(asked.gpu_memory)}")
-    if asked.min_em_acc is not None:
-        limits.append(f"with EmAcc of {format_percent(asked.min_em_acc)} or more")
-    return " ".join([AIM_WORDS[asked.minimize], *limits])
+    if asked.reach is not None:
+        bound = "more" if metric.direction == "maximize" else "less"
+        limits.append(f"with {metric.title} of {format_metric(metric, asked.reach)} or {bound}")
+    return " ".join([_aim_text(found), *limits])
 
 
-def _best(item: TrialResult, question: Requirements) -> list[Block]:
+def _aim_text(found: Recommendation) -> str:
+    if found.question.minimize == MEMORY:
+        return "The least memory"
+    if found.question.minimize == TRAIN_FLOPS:
+        return "The fewest train FLOPs"
+    best = "highest" if found.metric.direction == "maximize" else "lowest"
+    return f"The {best} {found.metric.title}"
+
+
+def _best(item: TrialResult, found: Recommendation) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(f"`{item.trial_id}`: {item.label}", strong=True),
         Table(["", "value"], _numbers(item), words=2),
     ]
-    return [*blocks, *(Paragraph(text) for text in _caveats(item, question))]
+    return [*blocks, *(Paragraph(text) for text in _caveats(item, found))]
 
 
 def _numbers(item: TrialResult) -> list[tuple[str, str]]:
-    metrics = item.metrics
-    report = score_text(item.report_metrics.get("em_acc"), item.report_count)
+    metrics, metric = item.metrics, item.primary
+    report = primary_text(item, "report") if item.report_metrics else "not scored there"
+    of = "of" if metric.is_share_of_questions else "over"
     return [
-        (
-            "EmAcc (95%)",
-            f"{score_text(metrics['em_acc'], item.count())} of {item.count()} questions",
-        ),
-        ("EmAcc on the report split", report if item.report_metrics else "not scored there"),
+        (score_header(metric), f"{primary_text(item)} {of} {item.count()} questions"),
+        (f"{metric.title} on the report split", report),
         ("eval loss", format_number(metrics.get("eval_loss"))),
         ("GPU memory", _memory_text(item)),
         ("train FLOPs, evaluation FLOPs", _flops_text(item)),
@@ -97,15 +108,14 @@ def _flops_text(item: TrialResult) -> str:
     return ", ".join(map(format_flops, counted)) if any(counted) else "not counted"
 
 
-def _caveats(item: TrialResult, question: Requirements) -> list[str]:
+def _caveats(item: TrialResult, found: Recommendation) -> list[str]:
     texts = []
-    if "em_acc" not in item.report_metrics:
-        texts.append("The selection split chose it, so its EmAcc there flatters it.")
-    low, _ = wilson(item.metrics["em_acc"], item.count())
-    if question.min_em_acc is not None and low < question.min_em_acc:
-        asked = format_percent(question.min_em_acc)
-        texts.append(f"Its interval reaches below the {asked} that were asked for.")
-    if item.provenance.get("device_type") == "cpu" and question.gpu_memory is not None:
+    if item.value("report") is None:
+        texts.append(
+            f"The selection split chose it, so its {item.primary.title} there flatters it."
+        )
+    texts += _uncertain(item, found)
+    if item.provenance.get("device_type") == "cpu" and found.question.gpu_memory is not None:
         texts.append("It was measured on a CPU: on a GPU other kernels take other memory.")
     damaged = item.folder.damaged_adapter()
     if damaged:
@@ -113,12 +123,25 @@ def _caveats(item: TrialResult, question: Requirements) -> list[str]:
     return texts
 
 
+def _uncertain(item: TrialResult, found: Recommendation) -> list[str]:
+    """Whether the interval of a share holds values that are not good enough."""
+    reach, value, metric = found.question.reach, item.value(), found.metric
+    if reach is None or value is None or not metric.is_share_of_questions:
+        return []
+    low, high = wilson(value, item.count())
+    asked = format_metric(metric, reach)
+    if metric.direction == "maximize":
+        below = low < reach
+        return [f"Its interval reaches below the {asked} that were asked for."] if below else []
+    return [f"Its interval reaches above the {asked} that were asked for."] if high > reach else []
+
+
 def _ties(found: Recommendation) -> list[Block]:
     blocks: list[Block] = []
     if not found.ties:
         blocks.append(Paragraph("None: of those that qualify, none can be taken for it."))
     else:
-        headers = ["trial", "configuration", "EmAcc", "train FLOPs", "GPU memory", "p"]
+        headers = ["trial", "configuration", found.metric.title, "train FLOPs", "GPU memory", "p"]
         rows = [_tie_row(tie) for tie in found.ties[:SHOWN]]
         blocks.append(Table(headers, rows, words=2))
     if len(found.ties) > SHOWN:
@@ -134,7 +157,7 @@ def _tie_row(tie: Tie) -> tuple[str, ...]:
     return (
         item.trial_id,
         item.label,
-        format_percent(item.metrics["em_acc"]),
+        format_metric(item.primary, item.value()),
         format_flops(item.metrics.get("train_flops")),
         format_bytes(gpu_memory_bytes(item.metrics)),
         f"{tie.p_value:.2g}",
@@ -153,24 +176,23 @@ def _considered_text(found: Recommendation) -> str:
         return f"None of {found.considered} finished trials is within the limits."
     if not found.unmeasured:
         return "No trial has finished."
-    what = found.question.minimize
-    why = ": they had no prediction to count by" if what == "train_flops" else ""
+    what = found.question.minimize or error_name(found.metric)
+    why = ": they had no prediction to count by" if what == TRAIN_FLOPS else ""
     return f"{found.unmeasured} trials have finished, none with {what} measured{why}."
 
 
 def _miss_text(miss: NearMiss, found: Recommendation) -> str:
-    item, asked = miss.trial, found.question
-    em_acc, memory = (
-        format_percent(item.metrics["em_acc"]),
-        format_bytes(gpu_memory_bytes(item.metrics)),
-    )
+    item, asked, metric = miss.trial, found.question, found.metric
+    value = format_metric(metric, item.value())
+    memory = format_bytes(gpu_memory_bytes(item.metrics))
     faults = []
     if miss.excess_bytes > 0:
         more = format_bytes(miss.excess_bytes)
         faults.append(f"needs {more} more than {format_bytes(asked.gpu_memory)}")
-    if miss.lacking_em_acc > 0:
-        faults.append(f"lacks {100 * miss.lacking_em_acc:.1f} points of the EmAcc asked for")
-    return f"{item.label} (EmAcc {em_acc}, {memory}): {' and '.join(faults)}"
+    if miss.lacking > 0:
+        by = format_difference(metric, miss.lacking).lstrip("+")
+        faults.append(f"lacks {by} of the {metric.title} asked for")
+    return f"{item.label} ({metric.title} {value}, {memory}): {' and '.join(faults)}"
 
 
 def answer_lines(best: TrialResult | None) -> list[str]:

@@ -22,78 +22,77 @@ from orchestrator.runs.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.runs.results import damage, read_config, read_trials
-from orchestrator.runs.trial_result import TrialResult, objective, ranked
+from orchestrator.runs.results import damage, read_config, read_metrics, read_trials
+from orchestrator.runs.sweep_metrics import SweepMetrics
+from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.storage.run_folder import RunFolder
 
 
 def build_report(
     run: RunFolder,
-    guesses: Mapping[str, float] | None = None,
+    trivial: Mapping[str, float] | None = None,
     *,
     is_driven: bool | None = None,
 ) -> Report:
-    """The report of the run as it lies on disk now, finished or not.
+    """The report of the run as it is on disk now, finished or not.
 
-    `guesses` maps a way to answer without a model ('best_constant', 'copy_a_cell') to its share
-    right of the report split's numeric questions; None: what the sweep remembered is taken.
-    `is_driven` is as for `results.read_trials`. Reads only; raises nothing for what a sweep left
-    incomplete.
+    `trivial` has the values of the task's trivial baselines on the report split by their names;
+    None: those that the sweep remembered. `is_driven` is as for `results.read_trials`. Reads only;
+    raises nothing for what a sweep left incomplete.
     """
-    return _report_of(run, read_trials(run, is_driven=is_driven), guesses)
+    return _report_of(run, read_trials(run, is_driven=is_driven), trivial)
 
 
 def write_report(
     run: RunFolder,
-    guesses: Mapping[str, float] | None = None,
+    trivial: Mapping[str, float] | None = None,
     *,
     is_driven: bool | None = None,
 ) -> Report:
     """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
-    counted its FLOPs flops.png too."""
+    counted its FLOPs also flops.png."""
     from orchestrator.reporting.plots.flops import plot_flops
     from orchestrator.reporting.plots.pareto import plot
 
-    results = read_trials(run, is_driven=is_driven)
+    results, metrics = read_trials(run, is_driven=is_driven), read_metrics(run)
     write_results(run, results)
-    flips.write_flips(run, flips.find_pairs(results))
+    flips.write_flips(run, flips.find_pairs(results, metric=metrics.task.verdict))
     plot(run, results)
     plot_flops(run, results)
-    report = _report_of(run, results, guesses)
+    report = _report_of(run, results, trivial)
     run.write_text(run.report_file, report.markdown())
     return report
 
 
 def _report_of(
-    run: RunFolder, results: Sequence[TrialResult], guesses: Mapping[str, float] | None
+    run: RunFolder, results: Sequence[TrialResult], trivial: Mapping[str, float] | None
 ) -> Report:
-    config, warnings = read_config(run)
-    metric = objective(config)
-    score = "em_acc" if metric.endswith("loss") else metric
-    best = next(iter(ranked(results, metric)), None)
+    (config, warnings), metrics = read_config(run), read_metrics(run)
+    primary, verdict = metrics.primary, metrics.task.verdict
+    best = next(iter(ranked(results, metrics.ranking)), None)
     picture = run.pareto_file if candidates(results) else None
     curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
     sections = [
         _progress(run, results, config),
         headline(
-            best, results, metric=metric, guesses=guesses or remembered(run).get("guesses", {})
+            best, results, metrics=metrics, trivial=trivial or remembered(run).get("guesses", {})
         ),
-        findings.differences(results, metric=score),
-        tables.best_trials(results, metric=metric),
-        *methods.methods(results, metric=metric),
-        tables.pareto_front(results, picture=picture),
-        *costs.flops(results, picture=curves),
-        costs.spent(results, metric=metric),
+        findings.differences(results, metric=metrics.judged),
+        tables.best_trials(results, metrics=metrics),
+        *methods.methods(results, metrics=metrics),
+        tables.pareto_front(results, metric=primary, picture=picture),
+        *costs.flops(results, metric=primary, picture=curves),
+        costs.spent(results, metrics=metrics),
         *batch_sizes(results),
-        tables.cells(results, metric=metric),
-        tables.baselines(results),
-        flips.flips(flips.find_pairs(results), run.flips_file),
-        findings.what_mattered(results, metric=metric),
+        tables.cells(results, metrics=metrics),
+        tables.baselines(results, metrics=metrics),
+        flips.flips(flips.find_pairs(results, metric=verdict), run.flips_file, metric=verdict),
+        findings.what_mattered(results, metrics=metrics),
         findings.not_finished(results),
         costs.prediction_error(results),
         findings.facts(results),
         findings.provenance(results),
-        _paths(run),
+        _paths(run, metrics),
         *_warnings(
             [*warnings, *damage(run), *(text for item in results for text in item.warnings)]
         ),
@@ -109,13 +108,13 @@ def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[st
     return Section("Progress", blocks)
 
 
-def _paths(run: RunFolder) -> Section:
+def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
     paths = [
         ("this report", run.report_file),
         ("all trials", run.results_file),
         ("what quantization changed", run.flips_file),
         ("Pareto plot", run.pareto_file),
-        ("EmAcc against FLOPs", run.flops_file),
+        (f"{metrics.primary.title} against FLOPs", run.flops_file),
         ("trial folders", run.path / "trials"),
         ("MLflow database", run.tracking_database),
     ]

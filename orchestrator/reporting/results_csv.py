@@ -1,4 +1,4 @@
-"""results.csv: one row per trial and baseline. LIGHT."""
+"""results.csv: one row for each trial and baseline."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.derived_metrics import PREDICTED
-from orchestrator.runs.results import read_trials
+from orchestrator.runs.results import read_metrics, read_trials
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
+from trainables.spec.metric import EVAL_LOSS, TaskMetrics
 from trainables.storage.run_folder import RunFolder
 
-METRICS = (
-    "em_acc",
-    "em_acc_strict",
-    "em_acc_numeric",
-    "f1",
-    "em_acc_questions",
-    "eval_loss",
+MEASURED = (  # of every trial, whatever its task
+    EVAL_LOSS.name,
     "train_loss",
     "train_peak_memory_bytes",
     "eval_peak_memory_bytes",
@@ -38,20 +34,20 @@ METRICS = (
     "examples_per_second",
     "tokens_seen",
 )
-REPORT_METRICS = ("em_acc", "em_acc_strict", "em_acc_numeric", "f1", "eval_loss")
 SECONDS = ("load", "train", "eval", "total")
 
 
 def write_results(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path:
-    """Writes results.csv: a row per trial and baseline, absent values empty, floats exact.
+    """Writes results.csv: a row for each trial and baseline, absent values empty, floats exact.
 
-    Columns: trial_id, role, state, reason; context and evidence of what was asked; every knob by
-    its name; the metrics on the selection split, with what was predicted and what it cost
-    (docs/cost.md); report_* on the report split; how far it came; seconds_*.
+    Columns: trial_id, role, state, reason; context and evidence of the prompts; every knob by its
+    name; the metrics on the selection split, those of the task first, with what was predicted and
+    what it cost (docs/cost.md); report_* on the report split; how far it came; seconds_*.
     """
     rows = [_flat(result) for result in (read_trials(run) if results is None else results)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
+    columns = _columns(rows, read_metrics(run).task)
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     run.write_text(run.results_file, text.getvalue())
@@ -79,10 +75,13 @@ def _flat(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Always the same ones first, in the same order, so that a reader may rely on them."""
-    before = ["trial_id", "role", "state", "reason", "context", "evidence", *KNOBS, *METRICS]
-    report = [*(f"report_{name}" for name in REPORT_METRICS), "report_questions"]
+def _columns(rows: Sequence[Mapping[str, Any]], metrics: TaskMetrics) -> list[str]:
+    """Of each task always the same ones first, in the same order, for readers to rely on."""
+    own = [*(spec.name for spec in metrics.specs), *metrics.other_columns]
+    asked = ["trial_id", "role", "state", "reason", "context", "evidence", *KNOBS]
+    before = [*dict.fromkeys([*asked, *own, metrics.count_key, *MEASURED])]
+    judged = dict.fromkeys([*own, EVAL_LOSS.name])
+    report = [*(f"report_{name}" for name in judged), "report_questions"]
     seconds = [f"seconds_{name}" for name in SECONDS]
     after = [*report, "step", "units", "fraction", *seconds, "attempts"]
     seen = {name for row in rows for name in row}

@@ -1,7 +1,7 @@
-"""A run folder read as values: its configuration, trials and predictions. LIGHT.
+"""A run folder as values: its configuration, metrics, trials and predictions.
 
-A folder that lacks pieces or holds torn ones gives a result with warnings, never an exception:
-a report must be readable in the middle of a sweep and after a crash.
+Missing and damaged files and an unknown task give warnings, never an exception: a report must be
+possible during a sweep and after a crash.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.lease_holder import is_alive, read_lease
+from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
 from orchestrator.runs.trial_result import RUNNING, Split, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
+from trainables.spec.metric import TaskMetrics
 from trainables.spec.states import INTERRUPTED, TRIAL
 from trainables.storage.errors import StorageError
 from trainables.storage.object_store import is_url
@@ -54,8 +56,8 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
     if is_driven is None:
         holder = read_lease(run.lock_file)
         is_driven = holder is not None and is_alive(holder)
-    undone = RUNNING if is_driven else INTERRUPTED
-    return [_read_trial(folder, undone=undone) for folder in run.trials()]
+    undone, metrics = RUNNING if is_driven else INTERRUPTED, read_metrics(run).task
+    return [_read_trial(folder, undone=undone, metrics=metrics) for folder in run.trials()]
 
 
 def damage(run: RunFolder) -> list[str]:
@@ -75,8 +77,19 @@ def damage(run: RunFolder) -> list[str]:
     ]
 
 
+def read_metrics(run: RunFolder) -> SweepMetrics:
+    """The metrics of the run's task; a trial's spec names it if sweep.yaml can't be read."""
+    config, _ = read_config(run)
+    tasks = (_mapping(folder, folder.spec_file, []).get("task") for folder in run.trials())
+    task = config.get("task") or next((name for name in tasks if name), None)
+    return sweep_metrics({**config, "task": task})
+
+
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
-    """The sweep's configuration and warnings; an empty one if it can't be read."""
+    """The sweep's configuration and warnings; an empty one if it can't be read.
+
+    That its task is unknown is a warning.
+    """
     from orchestrator.config.yaml_loader import read_yaml
 
     try:
@@ -85,7 +98,8 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
         return {}, list(error.messages)
     if not isinstance(value, Mapping):
         return {}, [f"{run.sweep_file}: holds no mapping"]
-    return value, []
+    fault = task_fault(value)
+    return value, [f"{run.sweep_file}: {fault}"] if fault else []
 
 
 def read_predictions(
@@ -140,7 +154,7 @@ def _is_run(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "sweep.yaml").is_file() or (folder / "trials").is_dir())
 
 
-def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
+def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> TrialResult:
     warnings: list[str] = []
     spec = _mapping(folder, folder.spec_file, warnings)
     summary = _mapping(folder, folder.summary_file, warnings)
@@ -166,6 +180,7 @@ def _read_trial(folder: TrialFolder, *, undone: str) -> TrialResult:
         facts=_as_mapping(summary.get("facts")),
         provenance=_as_mapping(summary.get("provenance")),
         attempts=int(_number(summary.get("attempts"))),
+        task_metrics=metrics,
         warnings=tuple(warnings),
         model_digest=str(spec.get("model_digest") or ""),
         task_identity=_as_mapping(spec.get("task_identity")),

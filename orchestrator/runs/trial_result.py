@@ -1,4 +1,4 @@
-"""TrialResult, what is known of one trial, and how trials are ranked. LIGHT."""
+"""TrialResult: what is known of one trial, and the order of trials by a metric."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.config.objectives import OBJECTIVES
 from orchestrator.runs.trial_label import trial_label
 from trainables.spec.events import Event
+from trainables.spec.metric import EVAL_LOSS, MetricSpec, TaskMetrics
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
 from trainables.storage.trial_folder import TrialFolder
 
@@ -18,12 +18,12 @@ Split = Literal["selection", "report"]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What is known of one trial; metrics hold finite numbers only, absent ones are not there.
+    """What is known of one trial; metrics hold only finite numbers.
 
-    `metrics` are on the selection split (the whole of it once finished), `report_metrics` on
-    `report_count` questions of the report split. While a trial is not done its metrics are the
-    last that it wrote. `costs`: what follows from them and from its prediction
-    (`costs.cost_metrics`).
+    `task_metrics` are those that its task declares. `metrics` are on the selection split (all of it
+    if the trial has finished, else the last ones that it wrote), `report_metrics` on `report_count`
+    questions of the report split. `costs` follow from them and from its prediction
+    (`derived_metrics.cost_metrics`).
     """
 
     folder: TrialFolder
@@ -42,6 +42,7 @@ class TrialResult:
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
     attempts: int
+    task_metrics: TaskMetrics
     warnings: tuple[str, ...] = ()
     model_digest: str = ""
     task_identity: Mapping[str, Any] = field(default_factory=dict)
@@ -68,45 +69,50 @@ class TrialResult:
         return self.state == FINISHED
 
     @property
+    def primary(self) -> MetricSpec:
+        """The metric by which the task ranks trials."""
+        return self.task_metrics.primary
+
+    @property
     def context(self) -> str:
-        """What the prompts of the selection split showed: 'full' or 'evidence'; '' if unknown."""
+        """The context in the prompts of the selection split: 'full', 'evidence', '' if unknown."""
         return self._of_selection("context")
 
     @property
     def evidence(self) -> str:
-        """Whose evidence that was: 'gold', 'retrieved' or 'none'; '' if unknown."""
+        """The origin of that evidence: 'gold', 'retrieved', 'none', '' if unknown."""
         return self._of_selection("evidence")
 
     def _of_selection(self, name: str) -> str:
         facts = self.facts.get("selection")
         return str(facts.get(name, "")) if isinstance(facts, Mapping) else ""
 
+    def value(self, split: Split = "selection") -> float | None:
+        """The primary metric on `split`, or None if it was not measured."""
+        metrics = self.report_metrics if split == "report" else self.metrics
+        return metrics.get(self.primary.name)
+
+    @property
+    def gain(self) -> float | None:
+        """The primary metric on the selection split as a number of which more is better."""
+        value = self.value()
+        return None if value is None else self.primary.gain(value)
+
     def count(self, split: Split = "selection") -> int:
-        """Questions behind the metrics of `split`; 0 when unknown."""
+        """The number of questions behind the metrics of `split`; 0 if unknown."""
         if split == "report":
             return self.report_count
-        return int(self.metrics.get("em_acc_questions", 0))
+        return int(self.metrics.get(self.task_metrics.count_key, 0))
 
 
-def objective(config: Mapping[str, Any]) -> str:
-    """The metric that the sweep ranks by: its first objective; em_acc unless it names another."""
-    named = config.get("objective") or "em_acc"
-    return str(named[0] if isinstance(named, list) else named)
-
-
-def ranked(results: Sequence[TrialResult], metric: str = "em_acc") -> list[TrialResult]:
-    """Finished trials that have `metric`, the best first; ties go to the lower eval_loss.
-
-    A metric that is no objective is maximised.
-    """
-    row = OBJECTIVES.get(metric)
-    sign = 1 if row is not None and row.direction == "minimize" else -1
+def ranked(results: Sequence[TrialResult], metric: MetricSpec) -> list[TrialResult]:
+    """Finished trials that have `metric`, the best first; ties go to the lower eval_loss."""
     having = [
-        item for item in results if item.is_trial and item.finished and metric in item.metrics
+        item for item in results if item.is_trial and item.finished and metric.name in item.metrics
     ]
 
     def key(item: TrialResult) -> tuple[float, float, str]:
-        loss = item.metrics.get("eval_loss", float("inf"))
-        return sign * item.metrics[metric], loss, item.trial_id
+        loss = item.metrics.get(EVAL_LOSS.name, float("inf"))
+        return -metric.gain(item.metrics[metric.name]), loss, item.trial_id
 
     return sorted(having, key=key)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives_of
 from orchestrator.config.sections import SweepConfig
 from orchestrator.search.samplers import ORDERS, SEARCHERS
 from orchestrator.space.constraints import count, excluded
@@ -64,7 +64,7 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = SEARCHERS[config.search.algorithm](seed, config.search.trials)
-        directions = [OBJECTIVES[name].direction for name in config.objectives]
+        directions = [objective.direction for objective in objectives_of(config)]
         self.study = optuna.create_study(directions=directions, sampler=sampler)
         self._random = random.Random(seed)
         self._given: list[Given] = list(config.search.start_with)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives_of
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.search.feasibility import FeasibilityModel
@@ -45,7 +45,7 @@ class TrialQueue:
     ) -> None:
         self._planner, self._search, self._ledger = planner, search, ledger
         self._on_rejected = on_rejected
-        self._objectives = [OBJECTIVES[name] for name in planner.config.objectives]
+        self._objectives = objectives_of(planner.config)
         self._feasibility = FeasibilityModel(
             question.knob for question in questions(planner.config.space)
         )

@@ -1,7 +1,7 @@
-"""mirror: a tracker is given what the run folder holds, as often as one likes.
+"""Gives a tracker what the run folder holds, as often as one likes.
 
-What a person reads about a sweep in a tracker (its runs' names, parameters, tags, tables) is made
-here, from the files alone, for a running sweep and for one that is rebuilt alike. LIGHT.
+What a person reads of a sweep in a tracker (names of runs, parameters, tags, tables) is made here
+from the files alone, in the same way for a running sweep and for one that is rebuilt.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any, Literal
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
-from orchestrator.runs.results import read_config, read_predictions, read_trials
+from orchestrator.runs.results import read_config, read_metrics, read_predictions, read_trials
+from orchestrator.runs.sweep_metrics import sweep_metrics
 from orchestrator.runs.trial_label import trial_label
-from orchestrator.runs.trial_result import Split, TrialResult, objective, ranked
+from orchestrator.runs.trial_result import Split, TrialResult, ranked
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.tracker import (
     Row,
@@ -33,6 +34,7 @@ from orchestrator.tracking.tracker import (
 )
 from trainables.errors import InputError
 from trainables.spec.events import Event
+from trainables.spec.metric import MetricSpec, TaskMetrics
 from trainables.spec.states import INTERRUPTED
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
@@ -44,10 +46,7 @@ TABLES: Mapping[str, Split] = {
     "report_predictions.json": "report",
 }
 FIRST_COLUMNS = ("id", "question", "gold", "prediction", "correct")
-OF_THE_BEST = (
-    "em_acc",
-    "em_acc_strict",
-    "em_acc_numeric",
+OF_THE_BEST = (  # whatever the task, after the metrics of its headline
     "eval_loss",
     "train_peak_memory_bytes",
     "eval_peak_memory_bytes",
@@ -122,10 +121,8 @@ def end_sweep(
 ) -> None:
     """Ends the parent run with the best trial's metrics and the report; the adapters of the
     Pareto fronts go to their trials' runs."""
-    results = read_trials(run, is_driven=False)
-    config, _ = read_config(run)
-    best = next(iter(ranked(results, objective(config))), None)
-    metrics = best.metrics if best else {}
+    results, metrics = read_trials(run, is_driven=False), read_metrics(run)
+    best = next(iter(ranked(results, metrics.ranking)), None)
     files = (
         run.report_file,
         run.results_file,
@@ -137,11 +134,16 @@ def end_sweep(
     tracker.close(
         SweepEnd(
             state,
-            metrics={f"best_{name}": metrics[name] for name in OF_THE_BEST if name in metrics},
+            metrics=_of_the_best(best.metrics if best else {}, metrics.task),
             artifacts=[file for file in files if file.is_file()],
             adapters=_adapters([*front(results), *front(results, cost=TRAIN_FLOPS)]),
         )
     )
+
+
+def _of_the_best(measured: Mapping[str, float], metrics: TaskMetrics) -> dict[str, float]:
+    names = dict.fromkeys([*(metric.name for metric in metrics.headline), *OF_THE_BEST])
+    return {f"best_{name}": measured[name] for name in names if name in measured}
 
 
 def trial_name(spec: TrialSpec) -> str:
@@ -243,13 +245,17 @@ def _artifacts(folder: TrialFolder) -> tuple[Path, ...]:
 
 def _tables(folder: TrialFolder) -> dict[str, list[Row]]:
     """The answers of each split that the trial was asked on."""
+    verdict = sweep_metrics({"task": folder.spec().task}).task.verdict
     rows = {name: read_predictions(folder, split)[0] for name, split in TABLES.items()}
-    return {name: [_table_row(row) for row in found] for name, found in rows.items() if found}
+    return {
+        name: [_table_row(row, verdict) for row in found] for name, found in rows.items() if found
+    }
 
 
-def _table_row(row: Row) -> Row:
-    """What a person looks for stands first; `correct` is EmAcc's verdict."""
-    told = {**row, "correct": bool(row.get("em_acc"))}
+def _table_row(row: Row, verdict: MetricSpec | None) -> Row:
+    """The row with the columns that a person looks for first; `correct` by the task's verdict."""
+    is_correct = {"correct": bool(row.get(verdict.per_question_key))} if verdict else {}
+    told = {**row, **is_correct}
     first = [name for name in FIRST_COLUMNS if name in told]
     return {name: told[name] for name in (*first, *(name for name in row if name not in first))}
 

@@ -1,4 +1,4 @@
-"""The bases' tokenizer: any text comes back unchanged, the generator's words are one token each."""
+"""The bases' tokenizer: it decodes any text unchanged and has one token per generator word."""
 
 from __future__ import annotations
 

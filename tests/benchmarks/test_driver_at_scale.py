@@ -1,4 +1,4 @@
-"""The benchmark of the driver at scale: its space is a sweep, and growth is seen where it is."""
+"""The benchmark of the driver at scale: its space is valid, and growth of the cost is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The overhead benchmark: how its figures are made of moments, and that it still runs."""
+"""The overhead benchmark: its figures are computed correctly from times, and it still runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A sweep that is disturbed from outside: started, killed or interrupted when something is seen on
-disk, gone on with; and what must hold afterwards, whatever was done to it.
+"""Sweeps that are disturbed from outside: a test starts a driver, kills or interrupts it at a
+condition on disk, resumes the sweep, and checks what must hold afterwards.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from tests.orchestrator import tiny_sweep
 
-MARK = "DISTURBED_SWEEP"  # in the environment of all that a test starts, to find what is left of it
-MARGIN = 5  # wherever time is asserted: machines are busy with other things as well
+MARK = "DISTURBED_SWEEP"  # environment variable that identifies the processes of a test
+MARGIN = 5  # factor on every time limit, because machines do other work too
 DONE = ("finished", "stopped", "failed")
 Finished = subprocess.CompletedProcess[str]
-Condition = Callable[["Place", float], bool]  # the time since when the driver holds the sweep
+Condition = Callable[["Place", float], bool]  # gets the time since which the driver has the lease
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 CHANCES = 5
@@ -31,11 +31,12 @@ CHANCES = 5
 
 @dataclass(frozen=True)
 class Place:
-    """Where one sweep lies, and what can be seen of it there while it runs."""
+    """The files of one sweep: its space, its storage, and its state on disk while it runs."""
 
     space: Path
     storage: Path
     options: Sequence[str] = ()
+    predicts: bool = False  # a simulator runs beside the hosts, as where a user gives no option
 
     @property
     def run(self) -> Path:
@@ -54,38 +55,39 @@ class Place:
         return read(self.run / "sweep.json")
 
     def begun(self, since: float) -> list[Path]:
-        """The trials that a host has begun, or begun again, after that time."""
+        """The trials that a host has started or resumed after `since`."""
         return [folder for folder in self.trials if written(folder / "owner.json") > since]
 
     def telling(self, since: float) -> list[Path]:
-        """Those of `begun` that have told of a step of their own since, and have not ended."""
+        """The trials of `begun` that have logged a step since then and have not ended."""
         return [
             folder
             for folder in self.begun(since)
             if not (folder / "summary.json").exists()
             and written(folder / "worker.log") > written(folder / "owner.json")
-            and any(logged_steps((folder / "worker.log").read_text()))  # a baseline does none
+            and any(logged_steps((folder / "worker.log").read_text()))  # a baseline has no steps
         ]
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         return tiny_sweep.summaries(self.run)
 
     def command(self) -> list[str]:
-        return tiny_sweep.command(self.space, self.storage, *self.options)
+        return tiny_sweep.command(self.space, self.storage, *self.options, predicts=self.predicts)
 
 
 @dataclass
 class Seen:
-    """A sweep at the moment of a kill: what of it has to be there ever after."""
+    """The state of a sweep at a kill, which every later state must preserve."""
 
     at: float = field(default_factory=time.time)
-    ended: dict[str, int] = field(default_factory=dict)  # summaries' mtime_ns
-    saved_steps: dict[str, int] = field(default_factory=dict)  # of trials that have not ended
-    logged_bytes: dict[str, int] = field(default_factory=dict)  # of their worker.log
-    lost_steps: dict[str, int] = field(default_factory=dict)  # told of, and not in a checkpoint
-    lost_seconds: dict[str, float] = field(default_factory=dict)  # of training since, as told
-    step_seconds: dict[str, float] = field(default_factory=dict)  # of training, for each step
-    saved_at: dict[str, float] = field(default_factory=dict)  # when the last one was written
+    ended: dict[str, int] = field(default_factory=dict)  # mtime_ns of summaries
+    # The others are of trials that have not ended.
+    saved_steps: dict[str, int] = field(default_factory=dict)  # step of the last checkpoint
+    logged_bytes: dict[str, int] = field(default_factory=dict)  # size of worker.log
+    lost_steps: dict[str, int] = field(default_factory=dict)  # logged after the last checkpoint
+    lost_seconds: dict[str, float] = field(default_factory=dict)  # training since then, as logged
+    step_seconds: dict[str, float] = field(default_factory=dict)  # training seconds per step
+    saved_at: dict[str, float] = field(default_factory=dict)  # time of the last checkpoint
 
     def __str__(self) -> str:
         saved = sum(step > 0 for step in self.saved_steps.values())
@@ -98,7 +100,7 @@ class Seen:
 
 @contextmanager
 def driver(place: Place) -> Iterator[subprocess.Popen[str]]:
-    """A driver, which is killed at the end; what it has started lives on (see `nothing_left`)."""
+    """Starts a driver and kills it at the end; its child processes live on (see `nothing_left`)."""
     environment = {**tiny_sweep.environment(), MARK: str(place.storage)}
     with driver_of(place.command(), environment) as process:
         yield process
@@ -108,7 +110,7 @@ def driver(place: Place) -> Iterator[subprocess.Popen[str]]:
 def driver_of(
     command: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """As `driver`, of any command."""
+    """As `driver`, for any command."""
     process = subprocess.Popen(
         command,
         cwd=tiny_sweep.REPOSITORY,
@@ -127,7 +129,7 @@ def driver_of(
 
 @contextmanager
 def nothing_left(place: Place) -> Iterator[None]:
-    """Ends what the drivers of a place have started and dead ones have left."""
+    """Kills, at the end, all processes that the drivers of a sweep have started."""
     try:
         yield
     finally:
@@ -137,7 +139,7 @@ def nothing_left(place: Place) -> Iterator[None]:
 
 
 def left(place: Place) -> list[int]:
-    """The living processes of a place's drivers."""
+    """The ids of living processes that the drivers of a sweep have started."""
     mark = f"{MARK}={place.storage}\0"
     return [
         int(entry.name)
@@ -147,11 +149,11 @@ def left(place: Place) -> list[int]:
 
 
 class BusyMachineError(Exception):
-    """Ray, which waits for itself for 30 seconds only, did not start on a machine this busy."""
+    """Ray did not start within its own limit of 30 seconds, because the machine is busy."""
 
 
 def again_if_busy(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Ray gets some more chances to start."""
+    """Repeats `run` up to CHANCES times while it raises BusyMachineError."""
 
     @functools.wraps(run)
     def with_more_chances(*given: Arguments.args, **named: Arguments.kwargs) -> Result:
@@ -164,7 +166,7 @@ def again_if_busy(run: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 
 def until(process: subprocess.Popen[str], condition: Callable[[], bool], *, seconds: float) -> None:
-    """As `wait`, of a driver that must get there."""
+    """As `wait`, for a driver that must reach the condition."""
     if not wait(process, condition, seconds=seconds):
         process.kill()
         _refuse_busy(*process.communicate())
@@ -172,9 +174,9 @@ def until(process: subprocess.Popen[str], condition: Callable[[], bool], *, seco
 
 
 def at_work(place: Place, process: subprocess.Popen[str]) -> float | None:
-    """When this driver took the sweep; None before one of its own hosts has begun with a trial.
+    """The time when this driver took the lease; None before one of its hosts has started a trial.
 
-    What lies in a place may be what an earlier driver left: only what is newer is this one's doing.
+    Files that are older than the lease are those of an earlier driver.
     """
     lease = read(place.run / "driver.lock")
     since = float(lease.get("taken", 0.0))
@@ -184,7 +186,7 @@ def at_work(place: Place, process: subprocess.Popen[str]) -> float | None:
 def reached(
     place: Place, process: subprocess.Popen[str], condition: Condition, *, seconds: float
 ) -> bool:
-    """As `wait`, for a driver that is at work; False only if it ended, and well, before."""
+    """As `wait`, for a driver that is at work; False only if it ended before, with exit code 0."""
 
     def holds() -> bool:
         since = at_work(place, process)
@@ -208,7 +210,7 @@ def _refuse_busy(output: str, errors: str) -> None:
 
 @again_if_busy
 def left_alone(place: Place, *, seconds: float) -> Finished:
-    """A driver that nothing is done to; it has to end well."""
+    """Runs an undisturbed driver, which must end with exit code 0."""
     with driver(place) as process:
         output, errors = process.communicate(timeout=seconds)
     if process.returncode != 0:
@@ -220,7 +222,7 @@ def left_alone(place: Place, *, seconds: float) -> Finished:
 
 
 def wait(process: subprocess.Popen[str], condition: Callable[[], bool], *, seconds: float) -> bool:
-    """Looks until the condition holds; False if the driver ends or the time passes before."""
+    """Polls the condition until it holds; False if the driver ends or the time passes before."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -232,7 +234,7 @@ def wait(process: subprocess.Popen[str], condition: Callable[[], bool], *, secon
 
 
 def look(place: Place) -> Seen:
-    """What is there now."""
+    """The state of the sweep now."""
     seen = Seen()
     for folder in place.trials:
         try:
@@ -255,9 +257,9 @@ def _look_at_unfinished(seen: Seen, folder: Path) -> None:
 
 
 def trained_seconds(folder: Path) -> float:
-    """What a trial's optimizer steps have taken by its last event, in all attempts but lost ones'.
+    """Seconds of a trial's optimizer steps up to its last event, in all attempts but lost ones.
 
-    Neither clocks are compared, nor does what comes before its first step count.
+    The value depends on no clock, and time before the first step does not count.
     """
     told = read(folder / "progress.json")
     pace = told.get("metrics", {}).get("examples_per_second")
@@ -265,7 +267,7 @@ def trained_seconds(folder: Path) -> float:
 
 
 def _last_checkpoint(folder: Path) -> tuple[int, float, float]:
-    """Its step, the seconds of training in it, when it was written; zeros without one."""
+    """Step, training seconds and time of the last checkpoint; zeros without one."""
     places = sorted(folder.glob("checkpoints/step-*"))
     if not places:
         return 0, 0.0, 0.0
@@ -275,7 +277,7 @@ def _last_checkpoint(folder: Path) -> tuple[int, float, float]:
 
 
 def check_resumed(place: Place, seen: Seen) -> None:
-    """What was there is there still, and nothing of it was done again."""
+    """Checks that the state `seen` is preserved and that none of its work was repeated."""
     for name, written in seen.ended.items():
         now = (place.run / "trials" / name / "summary.json").stat().st_mtime_ns
         assert now == written, f"trial {name} had ended and was run again"
@@ -287,9 +289,9 @@ def check_resumed(place: Place, seen: Seen) -> None:
 
 
 def check_lost_work(seen: Seen, *, checkpoint_seconds: float) -> None:
-    """At most the training between two checkpoints, which are written after a step.
+    """Checks that no trial lost more training than lies between two checkpoints.
 
-    A trial's own seconds are compared: nobody works between a kill and the next driver's start.
+    It compares the trial's own training seconds: no trial runs between a kill and the next driver.
     """
     for name, lost in seen.lost_seconds.items():
         bound = MARGIN * (checkpoint_seconds + seen.step_seconds[name])
@@ -297,7 +299,7 @@ def check_lost_work(seen: Seen, *, checkpoint_seconds: float) -> None:
 
 
 def check_whole(place: Place, *, trials: int, baselines: int) -> None:
-    """A sweep that has ended is as if nothing had happened."""
+    """Checks that an ended sweep is as complete as an undisturbed one."""
     summaries = place.summaries()
     roles = Counter(summary["role"] for summary in summaries.values())
     assert roles == {"trial": trials, "baseline": baselines}
@@ -315,7 +317,7 @@ def check_whole(place: Place, *, trials: int, baselines: int) -> None:
 
 
 def check_tracking(place: Place, *, of_unfinished: bool = True) -> None:
-    """MLflow has one run per trial, none of them running, and each point of each curve once."""
+    """Checks that MLflow has one run per trial, none RUNNING, and each point of each curve once."""
     client, runs = _client(place), _runs(place)
     nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(runs) == len(nested) + 1, "one parent"
@@ -339,7 +341,7 @@ def statuses(place: Place) -> dict[str, str]:
 
 
 def check_equal_results(place: Place, undisturbed: Place) -> int:
-    """Trials that both sweeps have judged to the end have the same values; returns how many."""
+    """Checks that trials finished in both sweeps have equal results; returns their number."""
     ours, theirs = place.summaries(), undisturbed.summaries()
     both = [
         name
@@ -353,7 +355,7 @@ def check_equal_results(place: Place, undisturbed: Place) -> int:
 
 
 def told_steps(history: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Where each metric's points have to be: at the units of the events that hold it."""
+    """The units at which each metric must have points: those of the events that contain it."""
     steps: dict[str, set[int]] = {}
     for event in history:
         for metric, value in event["metrics"].items():
@@ -363,7 +365,7 @@ def told_steps(history: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
 
 
 def logged_steps(log: str) -> list[int]:
-    """The optimizer steps that a worker.log tells of: '12:00:01 rung step 8 ...'."""
+    """The optimizer steps in a worker.log, from lines such as '12:00:01 rung step 8 ...'."""
     words = (line.split() for line in log.splitlines())
     return [
         int(line[3])
@@ -373,7 +375,7 @@ def logged_steps(log: str) -> list[int]:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A JSON file; empty where it is not there."""
+    """The content of a JSON file; empty if it is absent or incomplete."""
     try:
         value: dict[str, Any] = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
@@ -382,7 +384,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def written(file: Path) -> float:
-    """When it was, in seconds since 1970; 0 where it is not there."""
+    """The file's modification time in seconds since 1970; 0 if it is absent."""
     try:
         return file.stat().st_mtime
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Promise: a sweep on s3:// needs no machine to last: killed, it goes on from an empty disk.
+"""Promise: a sweep on s3:// depends on no machine: killed, it resumes from an empty disk.
 
-The real program, Ray and a real S3 server (moto's). The driver is killed in the middle, the
+Uses the real program, Ray and a real S3 server (moto's). The driver is killed while trials run, the
 working copy is deleted, and the same command ends the sweep from an empty disk.
 """
 
@@ -60,7 +60,7 @@ class Machine:
         return {**tiny_sweep.environment(), **self.server, **own}
 
     def command(self) -> list[str]:
-        program = tiny_sweep.command(self.space, Path("unused"), "--no-predict")
+        program = tiny_sweep.command(self.space, Path("unused"))
         return [self.url if word == "unused" else word for word in program]
 
     def calls(self, module: str) -> Finished:

@@ -1,8 +1,8 @@
-"""What lies in a run folder is damaged at random places: nothing crashes, nothing wrong is trusted.
+"""Random damage to the files of a run folder: nothing crashes, and no damaged content is used.
 
-500 cases for every ten CHAOS_ROUNDS are drawn from CHAOS_SEED (a new one each time unless given;
-printed). Each damages one file, or one checkpoint, of a run whose trials were really trained, reads
-it by all that reads a run, and puts it back.
+500 cases for every ten CHAOS_ROUNDS are generated from CHAOS_SEED (a new one each time unless set;
+it is printed). Each damages one file, or one checkpoint, of a run with really trained trials, reads
+it by everything that reads a run, and restores it.
 """
 
 from __future__ import annotations

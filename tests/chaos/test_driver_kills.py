@@ -1,9 +1,9 @@
-"""Promise: a driver that is killed at any moment loses nothing but the last minutes of work.
+"""Promise: a driver that is killed at any moment loses at most the last minutes of work.
 
-Each round starts a driver of the same sweep at once after the one before, beside what is left of
-that one, and kills it with SIGKILL: once its own trials have begun, when something is seen on disk
-or a random time is over. Where a sweep ends first, the round is had with a new one. In the end each
-sweep is let end, and has to be as if nothing had been done to it.
+Each round starts a driver of the same sweep immediately after the last one and kills it with
+SIGKILL: after its own trials have started, at a condition on disk or a random time. If a sweep ends
+first, the round uses a new one. At last each sweep runs to its end, and must be as complete as an
+undisturbed one.
 
     CHAOS_ROUNDS=20 CHAOS_SEED=1 python -m pytest tests/chaos/test_driver_kills.py -s
 """

@@ -1,7 +1,7 @@
-"""Promise: a sweep whose trials have two workers each is interrupted, killed and resumed as any.
+"""Promise: a sweep with trials of two workers is interrupted, killed and resumed like any other.
 
-One story: the first driver gets Ctrl-C while a trial's workers train, the second SIGKILL, the third
-is left alone. In each trial two real processes train together; one trial is stopped by ASHA.
+The first driver gets Ctrl-C while a trial's workers train, the second SIGKILL, the third is left
+alone. In each trial two real processes train together; ASHA stops one trial.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Promise: Ctrl-C or SIGTERM saves every running trial and says how to go on; twice leaves at once.
+"""Promise: Ctrl-C or SIGTERM saves running trials and prints how to resume; twice ends at once.
 
-A terminal sends its Ctrl-C to the whole group of processes, so these do.
+A terminal sends Ctrl-C to the whole process group, and so do these tests.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def story(tiny: Place) -> dict[str, Interrupted]:
 
 
 def test_ctrl_c_in_the_quickstart_saves_every_running_trial_within_seconds(tmp_path: Path) -> None:
-    place = Place(REPOSITORY / "search_spaces" / "quickstart.yaml", tmp_path / "runs")
+    space = REPOSITORY / "search_spaces" / "quickstart.yaml"
+    place = Place(space, tmp_path / "runs", predicts=True)
     with nothing_left(place):
         told = interrupted(place, trains(2), ctrl_c)
     print(f"Ctrl-C in the quickstart: {told}", flush=True)

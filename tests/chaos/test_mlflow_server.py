@@ -1,5 +1,7 @@
-"""MLflow away at the start, killed in the middle, slow, silent, answering errors, losing answers:
-the driver is never held, and in the end one run per trial holds all that the folder holds."""
+"""An MLflow server that is absent, killed, slow, silent, answers errors, or loses answers.
+
+The driver is never blocked, and at the end one run per trial contains everything in its folder.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Nodes that go while they run a trial: it goes on on another one, and the others are untouched.
+"""Nodes that are lost while they run a trial: it resumes on another node, others are unaffected.
 
-A Ray cluster of a head without CPUs and two nodes with one each, on this machine; the trials are
-real ones of a tiny model.
+The Ray cluster has a head without CPUs and two nodes with one each, on this machine; the trials
+train a tiny model.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import open_proxy
@@ -88,7 +88,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
             log_to_driver=False,
             runtime_env={"env_vars": environment},
         )
-        scheduler = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+        scheduler = start_host_scheduler("scheduler", HostShape(1, 0, 2), provenance={})
         ray.get(scheduler.open.remote())
         yield Nodes(cluster, scheduler, _begun(tmp_path))
     finally:

@@ -1,6 +1,6 @@
-"""Secrets stay out of everything that a sweep writes: searched for byte by byte after a whole one.
+"""Secrets are in nothing that a sweep writes: all its files are searched byte by byte.
 
-The marker is a password in the tracking URI, and the value of every variable that holds a
+The markers are a password in the tracking URI and the value of every variable that holds a
 credential. The same sweep shows that MLflow rebuilt from the folder equals what was written live.
 """
 

@@ -1,7 +1,7 @@
-"""A disk that is full, and one that can't be written: said clearly, and nothing torn is trusted.
+"""Full and read-only disks: the message is clear, and no incomplete file is used.
 
-The disk is a real one: a tmpfs of a few megabytes, or one mounted read-only, in a mount namespace
-of the test's own process. Where that is not allowed the tests are skipped.
+The disk is real: a tmpfs of a few megabytes, or one mounted read-only, in a mount namespace of the
+test's own process. The tests are skipped if that is not allowed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Promise: a sweep has one driver. One that was paused and taken over stops and writes nothing.
+"""Promise: a sweep has one driver. A paused driver that was replaced stops and writes nothing.
 
-The real program with its real heartbeat, so a driver has to be paused for half a minute.
-The lease itself: tests/orchestrator/runs/test_lease.py; a second driver of one that works is
-refused: tests/test_end_to_end.py.
+Uses the real program with its real heartbeat, so a driver is paused for half a minute. The lease
+itself is tested in tests/orchestrator/runs/test_lease.py; that a second driver beside a running one
+is refused in tests/test_end_to_end.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A space, a data set, a model's folder, a trial's directory are data: nothing of it is executed.
+"""A space, a data set, a model folder and a trial folder are data: nothing in them is executed.
 
-Each case brings code that would leave a marker file if it ran.
+Each case contains code that would write a marker file if it ran.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
     python host_init.py NAME DISK SHARED READY COMMAND...
 
-DISK holds what a machine's disk would keep over a reboot (/root); /tmp, /run and /dev/shm are
-fresh. COMMAND is the host's sshd; the file READY is written when it has been started. Needs a
-mount, pid and uts namespace of its own. Only the standard library: it runs before anything is set
-up.
+DISK is mounted at /root and persists over a reboot; /tmp, /run and /dev/shm are new. COMMAND is the
+host's sshd; the file READY is written when it has been started. The process needs its own mount,
+pid and uts namespaces. It uses only the standard library, because it runs before any setup.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SHARED_AT = "/mnt/shared"
 
 def main() -> int:
     name, disk, shared, ready, *command = sys.argv[1:]
-    held = os.open(Path(ready).parent, os.O_PATH)  # it may be covered below
+    held = os.open(Path(ready).parent, os.O_PATH)  # a mount below may hide the folder
     subprocess.run(["hostname", name], check=True)
     mount = ["mount"]
     subprocess.run([*mount, "--make-rprivate", "/"], check=True)
@@ -28,7 +27,7 @@ def main() -> int:
     Path(SHARED_AT).mkdir()
     subprocess.run([*mount, "--bind", shared, SHARED_AT], check=True)
     for kept in (sys.base_prefix, str(Path(__file__).resolve().parents[2])):
-        if Path(kept).is_relative_to("/root"):  # Python, or the project, would be covered
+        if Path(kept).is_relative_to("/root"):  # the mount of DISK would hide Python or the project
             place = Path(disk) / Path(kept).relative_to("/root")
             place.mkdir(parents=True, exist_ok=True)
             subprocess.run([*mount, "--rbind", kept, str(place)], check=True)

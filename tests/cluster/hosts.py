@@ -1,8 +1,7 @@
 """Test hosts on one machine: network, pid, mount and uts namespaces on a bridge, each with sshd.
 
-A host has an address, a name, processes and a disk of its own, and shares one folder with the
-others; it can be switched off and on again. Ray's cluster launcher reaches it by ssh, as it would
-a machine.
+A host has its own address, name, processes and disk, and shares one folder with the others; it can
+be switched off and on again. Ray's cluster launcher reaches it by ssh, like a machine.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ HERE = Path(__file__).resolve().parent
 NETWORK = "10.77.0"
 BRIDGE = "sweepbr0"
 PROGRAMS = ("ip", "unshare", "nsenter", "mount", "ssh", "sshd", "rsync", "ssh-keygen")
-STAND_IN = "CLUSTER_TEST_STAND_IN"  # set to 1: without sshd and rsync, stand_in_ssh.py takes over
-# All hosts share one machine's cores: Ray's own 30 seconds for a node are too few for it.
+STAND_IN = "CLUSTER_TEST_STAND_IN"  # 1: use stand_in_ssh.py instead of sshd, ssh and rsync
+# All hosts share the cores of one machine, so a node takes longer to start than Ray's 30 seconds.
 PATIENCE = "RAY_raylet_start_wait_time_s=300 RAY_gcs_server_request_timeout_seconds=300"
 _REPLACED = ("ssh", "sshd", "rsync", "ssh-keygen")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,7 +35,7 @@ def uses_stand_in() -> bool:
 
 
 def reason_to_skip() -> str:
-    """Why this machine can have no test hosts; empty if it can."""
+    """Why this machine can't run test hosts; empty if it can."""
     wanted = [name for name in PROGRAMS if not (uses_stand_in() and name in _REPLACED)]
     missing = [name for name in wanted if shutil.which(name, path=_PATH) is None]
     if missing:
@@ -45,7 +44,7 @@ def reason_to_skip() -> str:
     if os.geteuid() != 0:
         return "namespaces with a network of their own need root"
     if REPOSITORY.is_relative_to("/tmp"):
-        return "the project lies in /tmp, which test hosts have one of their own of"
+        return "the project is in /tmp, and test hosts have their own /tmp"
     probe = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "true"]
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     return f"the kernel allows no namespaces: {done.stderr.strip()}" if done.returncode else ""
@@ -53,7 +52,7 @@ def reason_to_skip() -> str:
 
 @dataclass
 class Host:
-    """One host; `folder` holds its disk and its sshd's files, `number` ends its address."""
+    """One host; `folder` contains its disk and its sshd's files, `number` ends its address."""
 
     name: str
     number: int
@@ -67,11 +66,11 @@ class Host:
 
     @property
     def disk(self) -> Path:
-        """What is /root there."""
+        """The folder that the host mounts at /root."""
         return self.folder / "disk"
 
     def start(self) -> None:
-        """Switches it on; its disk is as it was left."""
+        """Switches the host on; its disk keeps its content."""
         self.disk.mkdir(parents=True, exist_ok=True)
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
@@ -93,9 +92,9 @@ class Host:
         wait_for(ready.exists, seconds=30, what=f"{self.name} to start")
 
     def stop(self) -> None:
-        """Switches it off: all that runs there is gone at once, its disk stays."""
+        """Switches the host off: all its processes are killed, its disk stays."""
         if self._init is not None:
-            self._init.kill()  # --kill-child takes the namespace's first process with it
+            self._init.kill()  # --kill-child also kills the namespace's first process
             self._init.wait(timeout=30)
             self._init = None
         wait_for(lambda: not self._pids(), seconds=30, what=f"{self.name} to stop")
@@ -103,28 +102,28 @@ class Host:
             subprocess.run(["ip", *gone], check=False, capture_output=True)
 
     def command(self, *words: str) -> list[str]:
-        """The command line that runs a program inside, seen from this machine."""
+        """The command line that runs a program on the host, for this machine."""
         spaces = ["nsenter", "--target", str(self.first_pid()), "--all"]
         own = {"HOME": "/root", "USER": "root", "PATH": self._path(), "TERM": "dumb"}
         settings = [f"{name}={value}" for name, value in own.items()]
         return [*spaces, "env", "--chdir=/root", "-i", *settings, *words]
 
     def run(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs a program there to its end."""
+        """Runs a program on the host to its end."""
         return subprocess.run(
             self.command(*words), capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def processes(self) -> list[str]:
-        """The command lines of all that runs there."""
+        """The command lines of all processes on the host."""
         return self.run("ps", "-eo", "args", "--no-headers").stdout.splitlines()
 
     def first_pid(self) -> int:
-        """The outer id of the namespace's first process."""
+        """The id of the host's first process, on this machine."""
         return min(self._pids())
 
     def _pids(self) -> list[int]:
-        """Outer ids of everything in the host's network but `unshare` itself."""
+        """Ids, on this machine, of all processes in the host's network except `unshare`."""
         done = subprocess.run(
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False
         )
@@ -141,7 +140,7 @@ class Host:
             f"ip netns exec {self.name} ip address add {self.address}/24 dev {inside}",
             f"ip netns exec {self.name} ip link set {inside} up",
             f"ip netns exec {self.name} ip link set lo up",
-            # Ray finds its address by the route to the internet, where it need not get
+            # Ray finds its address by the route to the internet, which need not be reachable
             f"ip netns exec {self.name} ip route add default via {NETWORK}.1",
         ):
             subprocess.run(shlex.split(line), check=True, capture_output=True)
@@ -168,7 +167,7 @@ class Host:
 
 @dataclass
 class Hosts:
-    """A bridge with hosts on it; the first is only a laptop. `folder` must be a real disk."""
+    """A bridge with hosts; the first is the laptop, no node. `folder` must be on a real disk."""
 
     folder: Path
     names: Sequence[str]
@@ -176,7 +175,7 @@ class Hosts:
 
     @property
     def shared(self) -> Path:
-        """What every host has at SHARED_AT."""
+        """The folder that every host mounts at SHARED_AT."""
         return self.folder / "shared"
 
     def __enter__(self) -> Hosts:
@@ -210,7 +209,7 @@ class Hosts:
         subprocess.run(make, check=True)
 
     def _furnish(self, host: Host) -> None:
-        """What a machine's owner has done there: a key, and the project's environment at hand."""
+        """Sets the host up as its owner would: an ssh key, and the project's environment."""
         home = host.disk
         (home / ".ssh").mkdir(parents=True)
         (home / ".ssh" / "authorized_keys").write_text((self.folder / "key.pub").read_text())
@@ -244,7 +243,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> Non
 
 
 def _environment_mark() -> str:
-    """As clusters/local.yaml makes it: no network is here, so that nothing can be installed."""
+    """The mark with which clusters/local.yaml skips the installation, as hosts have no internet."""
     done = subprocess.run(
         "cat pyproject.toml constraints.txt | sha256sum | cut -c1-12",
         shell=True,

@@ -1,11 +1,12 @@
-"""A stand-in for sshd, ssh and rsync where a machine has none: no encryption, no keys, test hosts
-only. Commands and files go over the hosts' own network, to the address that is asked for.
+"""A substitute for sshd, ssh and rsync, for test hosts only: without encryption and keys.
+
+Commands and files are sent over the hosts' own network to the given address.
 
     python stand_in_ssh.py serve ADDRESS     a host's server, in place of sshd
     ssh OPTIONS... USER@ADDRESS COMMAND...   (this file by another name)
     rsync OPTIONS... SOURCE USER@ADDRESS:TARGET, or the other way round
 
-What Ray's cluster launcher uses is all there is. Only the standard library.
+It implements only what Ray's cluster launcher uses, with the standard library.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import IO
 PORT = 22
 OUT, ERROR, CODE = 1, 2, 3
 _WITH_VALUE = ("-i", "-o", "-L", "-p", "-l", "-F")
-_ALIVE = (  # as Ray asks of ssh: 3 times 5 seconds without an answer, and the host is gone
+_ALIVE = (  # as Ray sets for ssh: a host that does not answer for 3 times 5 seconds is lost
     (socket.TCP_KEEPIDLE, 5),
     (socket.TCP_KEEPINTVL, 5),
     (socket.TCP_KEEPCNT, 3),
@@ -34,7 +35,7 @@ Frame = tuple[int, bytes]
 
 
 def serve(address: str) -> None:
-    """Answers every connection in a thread of its own, for ever."""
+    """Serves every connection in its own thread; never returns."""
     with socket.create_server((address, PORT), backlog=64) as server:
         while True:
             connection, _ = server.accept()
@@ -42,7 +43,7 @@ def serve(address: str) -> None:
 
 
 def run(address: str, command: str, given: bytes | None = None) -> tuple[int, bytes]:
-    """Runs a command there; its output is passed on as it comes and returned with its code."""
+    """Runs a command on a host; forwards its output and returns its exit code and output."""
     with socket.create_connection((address, PORT), timeout=10) as connection:
         connection.settimeout(None)
         for option, value in _ALIVE:
@@ -86,7 +87,7 @@ def _answer(connection: socket.socket) -> None:
             reader.start()
         _feed(stream, process.stdin)
         code = process.wait()
-        for reader in readers:  # what the command left running may hold the pipes
+        for reader in readers:  # background processes of the command may keep the pipes open
             reader.join(timeout=0.5)
         with lock:
             _send(connection, CODE, str(code).encode())
@@ -106,14 +107,14 @@ def _pass_on(pipe: IO[bytes], kind: int, connection: socket.socket, lock: thread
 
 
 def _send(connection: socket.socket, kind: int, content: bytes) -> None:
-    with contextlib.suppress(OSError):  # the client has gone; the command goes on, as under sshd
+    with contextlib.suppress(OSError):  # the client is gone; the command runs on, as with sshd
         connection.sendall(struct.pack("!BI", kind, len(content)) + content)
 
 
 def _frame(stream: IO[bytes]) -> Frame:
     head = stream.read(5)
     if len(head) < 5:
-        return CODE, b"255"  # the host is gone
+        return CODE, b"255"  # the host was lost
     kind, size = struct.unpack("!BI", head)
     return kind, stream.read(size)
 
@@ -140,12 +141,15 @@ def rsync(arguments: list[str]) -> int:
             places.append(word)
     source, target = places
     if ":" in source:
-        return _fetch(*_place(source), Path(target).expanduser(), excludes)
-    return _prefetch(source, *_place(target), excludes)
+        return _download(*_place(source), Path(target).expanduser(), excludes)
+    return _upload(source, *_place(target), excludes)
 
 
-def _prefetch(source: str, address: str, target: str, excludes: list[str]) -> int:
-    """rsync's rules: `folder/` brings what is in it, `folder` itself, a file may be renamed."""
+def _upload(source: str, address: str, target: str, excludes: list[str]) -> int:
+    """Copies to a host by rsync's rules: `folder/` copies its content, `folder` the folder itself.
+
+    A file may get another name.
+    """
     local = Path(source).expanduser()
     if local.is_dir():
         start, name = (local, ".") if source.endswith("/") else (local.parent, local.name)
@@ -164,7 +168,7 @@ def _piped(start: Path, name: str, address: str, unpack: str, excludes: list[str
     return run(address, unpack, packed.stdout)[0]
 
 
-def _fetch(address: str, source: str, local: Path, excludes: list[str]) -> int:
+def _download(address: str, source: str, local: Path, excludes: list[str]) -> int:
     options = " ".join(shlex.quote(each) for each in excludes)
     command = f"tar -cf - {options} -C $(dirname {source}) $(basename {source})"
     code, packed = run(address, command, b"")
@@ -173,7 +177,7 @@ def _fetch(address: str, source: str, local: Path, excludes: list[str]) -> int:
 
 
 def _place(text: str) -> tuple[str, str]:
-    """The address and the path; the path stays unquoted, so that ~ means that host's home."""
+    """The address and the path; the path stays unquoted, so that ~ is the home on that host."""
     host, _, path = text.partition(":")
     return host.rpartition("@")[2], path
 

@@ -1,8 +1,9 @@
-"""A cluster from `ray up` to `ray down`, on three test hosts and a laptop with addresses of their
-own: clusters/local.yaml as it is shipped, but for what its user fills in, the CPUs that Ray counts
-on this one machine, and an environment that is there already (there is no network).
+"""A cluster from `ray up` to `ray down`, on three test hosts and a laptop with their own addresses.
 
-`make cluster-test`. Set CLUSTER_TEST_STAND_IN=1 where sshd and rsync are missing.
+It uses clusters/local.yaml as shipped, except for the values that its user fills in, the CPUs that
+Ray counts on this one machine, and an existing environment (the hosts have no internet).
+
+`make cluster-test` runs it. Set CLUSTER_TEST_STAND_IN=1 if sshd and rsync are not installed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SPACE["space"] = {
 
 @dataclass
 class Cluster:
-    """The hosts, and what is done to them from the laptop."""
+    """The hosts, and the commands that the laptop runs on them."""
 
     hosts: Hosts
 
@@ -71,7 +72,7 @@ class Cluster:
         return [self.hosts.all["one"], self.hosts.all["two"]]
 
     def shell(self, command: str, *, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """A command on the laptop, in the project's folder; fails the test unless it ends well."""
+        """Runs a command on the laptop, in the project's folder; asserts exit code 0."""
         began = time.monotonic()
         done = self.laptop.run(*_in_project(command), seconds=seconds)
         print(f"{time.monotonic() - began:6.0f} s  {command}", flush=True)
@@ -107,7 +108,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """The hosts are on and nothing runs there; /var/tmp, because each host has an own /tmp."""
+    """Running hosts without Ray; their files are in /var/tmp, as each host has its own /tmp."""
     with tempfile.TemporaryDirectory(prefix="sweep-hosts-", dir="/var/tmp") as folder:
         names = ("laptop", "head", "one", "two")
         with Hosts(Path(folder) / "hosts", names) as hosts:
@@ -186,7 +187,7 @@ def _down_leaves_nothing(cluster: Cluster) -> None:
 
 
 def _await_middle(cluster: Cluster, name: str, sweep: subprocess.Popen[bytes]) -> None:
-    """Some trials have ended and others have not."""
+    """Waits until some trials have ended and others have not."""
 
     def in_the_middle() -> bool:
         assert sweep.poll() is None, cluster.said(name)[-6000:]
@@ -209,20 +210,20 @@ def _ends_well(cluster: Cluster, name: str, sweep: subprocess.Popen[bytes]) -> N
 
 
 def _ended(run: Path) -> dict[str, int]:
-    """When each ended trial's summary was written, by trial."""
+    """The time at which each ended trial's summary was written, by trial."""
     files = (run / "trials").glob("*/summary.json")
     return {file.parent.name: file.stat().st_mtime_ns for file in files}
 
 
 def _where_trials_ran(run: Path) -> Counter[str]:
-    """By the trial folders' own word: the host whose process wrote there."""
+    """The number of trials by host, from the trials' owner.json."""
     return Counter(
         json.loads(file.read_text())["host"] for file in (run / "trials").glob("*/owner.json")
     )
 
 
 def _mlflow_holds_each_run_once(cluster: Cluster, name: str) -> None:
-    """Read by the laptop over the head's address."""
+    """Checks the runs that the laptop reads from MLflow at the head's address."""
     uri = f"http://{cluster.head.address}:5000"
     done = cluster.shell(f"python ~/read_mlflow.py {uri} {name}")
     told: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
@@ -233,7 +234,7 @@ def _mlflow_holds_each_run_once(cluster: Cluster, name: str) -> None:
 
 
 def _fill_in(cluster: Cluster) -> None:
-    """What the user of clusters/local.yaml does, and scripts that the tests run there."""
+    """Fills in clusters/local.yaml as its user does, and writes scripts for the tests."""
     values = iter(
         [
             cluster.head.address,

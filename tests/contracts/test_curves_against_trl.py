@@ -1,9 +1,9 @@
-"""A trial's curve is that of TRL's SFTTrainer with the same settings: for LoRA on every row of
+"""A trial's curve equals that of TRL's SFTTrainer with the same settings: for LoRA on every row of
 QUANTIZATIONS, and for full fine-tuning.
 
-Both train on a base that `load_base` loaded, from the same initial parameters, on the same tokens
-in the same order; batches, padding, losses, gradients, clipping, schedule and optimizer are each
-one's own. TRL makes the adapter of a quantized base bfloat16; it is given ours, which is float32.
+Both train on a base loaded by `load_base`, from the same initial parameters, on the same tokens in
+the same order. Each uses its own batches, padding, losses, gradients, clipping, schedule and
+optimizer. TRL makes the adapter of a quantized base bfloat16; here it gets our float32 adapter.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trainables.training.trial import TrialContext
 
 STEPS, EVALUATED_AT = 20, 10
 BATCH_SIZE, ACCUMULATION = 2, 3
-BUDGET = Budget(train_examples=117, eval_examples=6, rungs=(0.5, 1.0))  # the last step is ragged
-# TRL averages an evaluation's loss over batches, not tokens
+BUDGET = Budget(train_examples=117, eval_examples=6, rungs=(0.5, 1.0))  # the last step is smaller
+# One batch, because TRL averages the loss of an evaluation over batches, not over tokens.
 IN_ONE_BATCH = replace(EXECUTION, eval_batch_size=BUDGET.eval_examples)
 KNOBS: dict[str, Any] = {
     "batch_size": BATCH_SIZE,
@@ -39,14 +39,14 @@ KNOBS: dict[str, Any] = {
     "max_gradient_norm": 3.5,  # some steps are clipped
 }
 TOLERANCE = 1e-4
-# int8 on a CPU rounds activations to 8 bits in an evaluation (not in training), so that the last
-# bit of an adapter's parameter can change the loss by 5e-4
+# int8 on a CPU rounds activations to 8 bits in an evaluation (not in training), so the last bit of
+# an adapter's parameter can change the loss by 5e-4.
 EVAL_TOLERANCE = {"int8": 2e-3}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a training tells: by optimizer step, counted from 1."""
+    """The values of a training run by optimizer step, counted from 1."""
 
     train_loss: dict[int, float]
     learning_rate: dict[int, float]

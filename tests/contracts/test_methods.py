@@ -1,4 +1,4 @@
-"""What every row of METHODS keeps: a space can set it, and a base can be had back from it."""
+"""The contract of every row of METHODS: spaces can set its fields, `detach` restores the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every row of QUANTIZATIONS keeps: a base is borrowed, and an evaluation leaves no trace."""
+"""The contract of every row of QUANTIZATIONS: training and evaluation leave the base unchanged."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.training.engine import Engine
 
-# bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so what one
-# example gives depends on its neighbours there (about 1e-3).
+# bitsandbytes' int8 on a CPU chooses its outlier columns over the whole batch, so the result of an
+# example depends on the rest of the batch there (about 1e-3).
 INDEPENDENT_OF_THE_BATCH = sorted(set(QUANTIZATIONS) - {"int8"})
 
 
@@ -39,7 +39,7 @@ def test_an_evaluation_in_between_changes_no_gradient(
     trial = make_trial(make_spec(tiny_llama, quantization=quantization), tmp_path)
     model = trial.method.attach(trial.base.model, seed=0)
     engine = Engine(model, trial.base, trial.spec.knobs, total_steps=4)
-    with torch.no_grad():  # B is zero at first, and so would be A's gradient
+    with torch.no_grad():  # B is initialised to zero, which makes A's gradient zero
         for parameter in engine.parameters.values():
             parameter.add_(0.01)
     before = gradients(engine, trial)
@@ -115,7 +115,7 @@ def test_training_lowers_the_loss(quantization: str, tiny_llama: Path, tmp_path:
 
 
 def _trainable() -> set[int]:
-    """The identities of all trainable parameters that are alive."""
+    """The ids of all living trainable parameters."""
     gc.collect()
     alive = [item for item in gc.get_objects() if isinstance(item, torch.nn.Parameter)]
     return {id(parameter) for parameter in alive if parameter.requires_grad}
@@ -126,7 +126,7 @@ def _content(base: Base) -> dict[str, torch.Tensor]:
 
 
 def _shape(base: Base) -> list[tuple[str, str, bool, int]]:
-    """Names, classes and modes of all modules, and how many hooks hang on each."""
+    """Name, class, mode and number of forward hooks of each module."""
     return [
         (name, type(module).__name__, module.training, len(module._forward_hooks))
         for name, module in base.model.named_modules()

@@ -1,8 +1,8 @@
-"""Every row of QUANTIZATIONS, and full fine-tuning: a trial that was interrupted has the curve of
-one that was not.
+"""An interrupted trial has the curve of an uninterrupted one: LoRA on every row of QUANTIZATIONS,
+and full fine-tuning.
 
-Losses, rates and what evaluations say, to 1e-6, with all that has a state: dropout, a moving rate,
-the optimizer's moments, several micro-batches per step and a second epoch.
+Losses, learning rates and evaluations agree to 1e-6, with everything that has a state: dropout, a
+learning-rate schedule, the optimizer's moments, several micro-batches per step and a second epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.training.loop import train
 from trainables.training.progress import resumed_history
 
-BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one ragged
+BUDGET = Budget(train_examples=46, eval_examples=3, rungs=(0.25, 0.5, 1.0))  # 12 steps, one smaller
 KNOBS: dict[str, Any] = {
     "dropout": 0.2,
     "schedule": "cosine",
@@ -40,14 +40,14 @@ def _slow_but(row: str, fast: str) -> Any:
 
 @dataclass(frozen=True)
 class Interruption:
-    """After the event of a step; a killed trial had no time to save a checkpoint."""
+    """An interruption after the event of a step; a killed trial saves no checkpoint."""
 
     step: int
     killed: bool
 
 
-# Checkpoints are made at the rungs (steps 3, 6 and 12) and where a trial is closed, so these go on
-# from steps 2, 3 (twice), 5 and 6.
+# Checkpoints are written at the rungs (steps 3, 6 and 12) and when a trial is closed, so the trial
+# resumes from steps 2, 3 (twice), 5 and 6.
 INTERRUPTIONS = [
     Interruption(2, killed=False),
     Interruption(3, killed=True),
@@ -105,8 +105,8 @@ def _spec(model: Path, quantization: str) -> TrialSpec:
 
 
 def interrupted(spec: TrialSpec, place: Path, interruption: Interruption, *, found: Path) -> Path:
-    """Runs the trial in `place` until it is interrupted; `found` is what is left of it."""
-    torch.manual_seed(interruption.step)  # whatever ran before must not count
+    """Runs the trial in `place` until the interruption and copies its folder to `found`."""
+    torch.manual_seed(interruption.step)  # the random state of the process must not matter
     running = train(make_trial(spec, place))
     while next(running).step < interruption.step:
         pass

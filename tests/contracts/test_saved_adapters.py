@@ -1,7 +1,7 @@
-"""Every row of QUANTIZATIONS: a finished trial's adapter is one that plain PEFT loads.
+"""For every row of QUANTIZATIONS, plain PEFT loads the adapter of a finished trial.
 
-The base is a newly loaded one (for `none` as transformers alone loads it), and what it says with
-the adapter is what the trial's model said at its end.
+The base is loaded again (for `none` by transformers alone), and with the adapter its outputs equal
+those of the trial's model at its end.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _TEXT = {".json", ".jsonl", ".md", ".log"}
 
 
 def _logits_at_its_end(trial: TrialContext) -> torch.Tensor:
-    """Of the trained model, while it is still on its base after the last optimizer step."""
+    """The logits of the trained model after the last optimizer step."""
     found = None
     for event in train(trial):
         if event.kind == "rung" and event.fraction == 1.0:
@@ -75,7 +75,7 @@ def _logits(model: Any) -> torch.Tensor:
 
 
 def _fresh_base(trial: TrialContext) -> Base:
-    """The trial's base loaded anew; an unquantized model by transformers alone."""
+    """The trial's base, loaded again; an unquantized model by transformers alone."""
     from transformers import AutoModelForCausalLM
 
     base = load_base(trial.spec, device="cpu")

@@ -1,7 +1,7 @@
-"""What every scheduler promises, run over every row of SCHEDULERS.
+"""The contract of every row of SCHEDULERS.
 
-Trials are simulated: each has a quality, reports at every rung of the plan, and ends there if the
-scheduler says so.
+Trials are simulated: each has a fixed quality, reports it at every rung, and ends if the scheduler
+stops it there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Step = tuple[str, int]
 
 @dataclass
 class Simulation:
-    """Trials of known quality under one scheduler; `stopped` says at which units each was."""
+    """Trials of known quality under one scheduler; `stopped` has the units at each stop."""
 
     kind: Any
     quality: Mapping[str, float]
@@ -60,7 +60,7 @@ class Simulation:
         return str(self.scheduler.on_trial_result(None, trial, result))
 
     def reborn(self, *, shuffled: int | None = None) -> Simulation:
-        """The same trials under a scheduler that knows only the histories of this one."""
+        """The same trials under a new scheduler that is rebuilt from their histories."""
         other = Simulation(self.kind, self.quality, self.strata, dict(self.stopped), [*self.told])
         names = list(dict.fromkeys(name for name, _ in self.told))
         if shuffled is not None:
@@ -94,7 +94,7 @@ def many(count: int = 24) -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", STOPPING)
 def test_a_clearly_weak_trial_is_stopped_once_there_are_enough_others(kind: str) -> None:
-    for weak in (f"weak {number}" for number in range(8)):  # in whatever bracket it is
+    for weak in (f"weak {number}" for number in range(8)):  # names, so that all brackets occur
         simulation = Simulation(kind, {**many(40), weak: 0.01})
         simulation.live(one_by_one(kind, [*many(40), weak]))
         assert simulation.stopped.get(weak, BUDGET) < BUDGET
@@ -155,7 +155,7 @@ def test_a_rebuilt_scheduler_decides_as_the_undisturbed_one(
     undisturbed = Simulation(kind, quality, strata)
     undisturbed.live(steps[:at])
     reborn = undisturbed.reborn(shuffled=seed)
-    reborn = reborn.reborn()  # twice
+    reborn = reborn.reborn()  # rebuilt twice
     undisturbed.live(steps[at:])
     reborn.live(steps[at:])
     assert reborn.stopped == undisturbed.stopped
@@ -163,7 +163,7 @@ def test_a_rebuilt_scheduler_decides_as_the_undisturbed_one(
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_a_rung_that_is_told_again_counts_once(kind: str) -> None:
-    """A trial that goes on from a checkpoint tells what it had reached once more."""
+    """A trial that resumes from a checkpoint reports its earlier rungs again."""
     quality = {**many(4), "late": 0.505}
     steps = one_by_one(kind, list(many(4)))
     once, again = Simulation(kind, quality), Simulation(kind, quality)
@@ -195,7 +195,7 @@ def test_a_scheduler_is_chosen_by_its_name_and_written_out_whole(kind: str) -> N
 
 
 def _interleaved(steps: list[Step], seed: int) -> list[Step]:
-    """The steps in a random order that keeps each trial's own."""
+    """The steps in a random order that preserves the order within each trial."""
     rng = random.Random(seed)
     names = [name for name, _ in steps]
     rng.shuffle(names)

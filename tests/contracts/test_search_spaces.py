@@ -1,4 +1,4 @@
-"""Every space that is shipped loads, and each way to walk it gives configurations that run."""
+"""Every shipped space loads, and samples, suggestions and grids of it are valid configurations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One suite over every storage: a folder, a bucket of S3 (moto's server), obstore's memory.
+"""The contract of every storage: a folder, an S3 bucket (moto's server), obstore's memory store.
 
-Google Cloud is reached by the same class of obstore as S3; no server for it is at hand here.
+Google Cloud is accessed by the same class as S3; no local server for it is available.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def test_it_is_created_only_if_it_is_absent(store: ObjectStore) -> None:
 
 def test_whose_answer_was_lost_knows_its_own_content_again(store: ObjectStore) -> None:
     first = store.put_if_absent("lock", b"a nonce")
-    if isinstance(store, BucketStore):  # obstore asks again; a folder answers once
+    if isinstance(store, BucketStore):  # obstore repeats requests; a folder needs no repetition
         assert store.put_if_absent("lock", b"a nonce") == first
 
 
@@ -264,7 +264,7 @@ def test_a_server_that_is_away_is_a_storage_error(monkeypatch: pytest.MonkeyPatc
 def test_nobody_notices_a_server_that_is_overloaded_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ten repetitions, obstore's own bound, are over within eight seconds."""
+    """obstore's own limit, ten repetitions, is reached within eight seconds."""
     with s3_server(busy_seconds=15) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -288,7 +288,7 @@ def test_a_bucket_takes_no_key_that_a_listing_would_leave_out(key: str, tmp_path
 
 
 def at_once(do: Callable[[bytes], Tag | None]) -> list[Tag | None]:
-    """What each of many was told that did it with a content of its own, its number."""
+    """Calls `do` from RACERS threads at once, each with its number; returns the results."""
     barrier = threading.Barrier(RACERS)
 
     def one(number: int) -> Tag | None:

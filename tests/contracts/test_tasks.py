@@ -1,4 +1,4 @@
-"""Every row of TASKS keeps the promises of trainables.tasks.task.Task."""
+"""The contract of every row of TASKS, as `trainables.tasks.task.Task` states it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_ids_are_unique_and_groups_belong_to_one_split(task: Task) -> None:
 def test_the_target_of_every_question_is_right(task: Task, split: str) -> None:
     examples = task.load(split)
     scores = [task.score(example, task.target(example)) for example in examples]
-    metrics = task.metrics(scores)
+    metrics = task.aggregate(scores)
     assert metrics["em_acc"] == metrics["em_acc_strict"] == 1.0
 
 
@@ -76,7 +76,7 @@ def test_facts_say_what_was_asked(task: Task) -> None:
 
 def test_metrics_of_no_question_are_refused(task: Task) -> None:
     with pytest.raises(ValueError, match="no questions"):
-        task.metrics([])
+        task.aggregate([])
 
 
 @pytest.mark.parametrize("name", TASKS)

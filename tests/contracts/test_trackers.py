@@ -1,4 +1,4 @@
-"""What every tracker guarantees: the calls of a sweep, repeated, leave one run per trial."""
+"""The contract of every tracker: repeating the calls of a sweep leaves one run per trial."""
 
 from __future__ import annotations
 

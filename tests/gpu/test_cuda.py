@@ -1,7 +1,7 @@
-"""What a trial keeps on a CUDA device: every quantization, half precision, memory, resuming.
+"""Trials on a CUDA device: every quantization, half precision, memory, resuming.
 
-These tests were written on a machine without a GPU and have not been run on one yet: where one
-fails, suspect the test and its tolerances too.
+These tests were written on a machine without a GPU and have not been run on one yet: if one fails,
+the test or its tolerances may be wrong.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ HALVES = [pytest.param("bfloat16", marks=BFLOAT16), "float16"]
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide enough for the quantized kernels' usual paths."""
+    """A Llama that is wide enough for the usual paths of the quantized kernels."""
     return make_llama(tmp_path_factory.mktemp("llama"), hidden_size=128)
 
 
 @pytest.fixture(scope="session")
 def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With rank 256, adapters are large enough for bitsandbytes to page their moments."""
+    """A Llama whose adapters of rank 256 are large enough for bitsandbytes to page moments."""
     return make_llama(tmp_path_factory.mktemp("wide_llama"), hidden_size=512)
 
 
@@ -80,7 +80,7 @@ def test_an_evaluation_in_between_changes_no_gradient(
     trial = _trial(_spec(llama, quantization=quantization), tmp_path)
     model = trial.method.attach(trial.base.model, seed=0)
     engine = Engine(model, trial.base, trial.spec.knobs, total_steps=4)
-    with torch.no_grad():  # B is zero at first, and so would be A's gradient
+    with torch.no_grad():  # B is initialised to zero, which makes A's gradient zero
         for parameter in engine.parameters.values():
             parameter.add_(0.01)
     before = gradients(engine, trial)
@@ -111,7 +111,7 @@ def test_half_precision_trains_adapters_in_full(dtype: str, llama: Path, tmp_pat
     assert {parameter.dtype for parameter in trained} == {torch.float32}
     assert all(parameter.is_cuda for parameter in trained)
     state = Engine(model, trial.base, spec.knobs, total_steps=4).state()
-    assert bool(state["scaler"]) == (dtype == "float16")  # a loss scaler, where it is needed
+    assert bool(state["scaler"]) == (dtype == "float16")  # only float16 needs a loss scaler
     trial.method.detach(model)
     losses = _losses(list(train(trial)))
     assert all(map(math.isfinite, losses))

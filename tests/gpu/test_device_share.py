@@ -1,4 +1,4 @@
-"""A process's share of a GPU: what goes beyond it is refused by torch, and only that."""
+"""A process's share of a GPU: torch refuses allocations beyond it, and only those."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU under a trial as its system metrics show it."""
+"""The GPU memory and utilization in a trial's system metrics."""
 
 from __future__ import annotations
 

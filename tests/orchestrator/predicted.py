@@ -1,4 +1,4 @@
-"""Predictions for tests that start no simulation: memory in a line over the rows at once."""
+"""Memory estimates without a simulation, for tests: memory is linear in the batch size."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from orchestrator.planning.planner import Planner
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 
 MEBIBYTE = 1 << 20
-MODEL = 100 * MEBIBYTE  # with 16 bits; a quarter of it in 4
-ROW = 50 * MEBIBYTE  # of a micro-batch; a tenth with checkpointing
+MODEL = 100 * MEBIBYTE  # weights in 16 bits; in 4 bits a quarter
+ROW = 50 * MEBIBYTE  # an example of a micro-batch; with checkpointing a tenth
 EVAL_ROW = 10 * MEBIBYTE
 RATES = FlopRates(token=6.0, pair=1.0, logit=2.0)
 
 
 class LinearPredictions:
-    """100 MiB (25 in 4 bits) and 50 (5) more per row; a quarter as much per row of rank 16.
+    """Answers requests with `estimate_of`, or with None if `known` is false; `asked` records them.
 
-    `asked` are all requests, in order.
+    Training takes MODEL bytes and ROW bytes per example, an evaluation MODEL and EVAL_ROW bytes.
     """
 
     def __init__(self, *, known: bool = True) -> None:
@@ -31,13 +31,14 @@ class LinearPredictions:
 
     def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
         self.asked.append(request)
-        return told(request) if self._known else None
+        return estimate_of(request) if self._known else None
 
     def close(self) -> None:
         self.closed = True
 
 
-def told(request: Mapping[str, Any]) -> TrialEstimate:
+def estimate_of(request: Mapping[str, Any]) -> TrialEstimate:
+    """The estimate for a request to the simulator."""
     knobs = request["trial"]["knobs"]
     rows, eval_rows = request["micro_batch"] or 0, request["eval_batch"]
     model = MODEL if knobs["quantization"] in ("none", "int8") else MODEL // 4
@@ -65,7 +66,7 @@ def told(request: Mapping[str, Any]) -> TrialEstimate:
 def forecaster(
     available: int | None, predictions: LinearPredictions | None = None, *, devices: int = 1
 ) -> Forecaster:
-    """On a CPU with so many bytes for a trial; None: nobody knows how many."""
+    """A forecaster for a CPU with `available` bytes for a trial; None: unknown capacity."""
     capacity = None if available is None else Capacity(available, CPU, "a test's", devices)
     return Forecaster(
         predictions or LinearPredictions(),
@@ -77,6 +78,6 @@ def forecaster(
 
 
 def with_memory(planner: Planner, available: int | None) -> Planner:
-    """A planner that refuses what needs more bytes."""
+    """Makes the planner refuse trials that need more than `available` bytes."""
     planner.forecaster = forecaster(available)
     return planner

@@ -1,4 +1,4 @@
-"""Builds run folders on disk, as a sweep leaves them, for the tests of what the user reads."""
+"""Builds run folders like those of ended sweeps, for tests of reports and commands."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def add_trial(
     prediction: Mapping[str, Any] | None = None,
     **knobs: Any,
 ) -> TrialFolder:
-    """A trial that is done; `right` holds 0 or 1 per question, em_acc follows from it.
+    """An ended trial; `right` has 0 or 1 per question and determines em_acc.
 
-    `rungs` maps a fraction of the budget to the EmAcc seen there; where the metrics say
-    train_flops, rungs say their part of it.
+    `rungs` maps a fraction of the budget to the EmAcc at that rung. If `metrics` contains
+    train_flops, each rung has its share of them.
     """
     spec = new_spec(role=role, **knobs)
     folder = run.trial(spec.trial_id)
@@ -88,12 +88,12 @@ def add_trial(
 
 
 def add_baseline(run: RunFolder, right: Sequence[int], **knobs: Any) -> TrialFolder:
-    """An untrained base that was judged."""
+    """The evaluation of an untrained base."""
     return add_trial(run, right=right, role=BASELINE, method="untrained", **knobs)
 
 
 def new_spec(*, role: str = TRIAL, **knobs: Any) -> TrialSpec:
-    """A spec for the given knobs, the others at their defaults."""
+    """A spec with the given knobs and defaults for the others."""
     return TrialSpec(
         role="baseline" if role == BASELINE else "trial",
         knobs=canonical({"model": "base_models/small", **knobs}),
@@ -106,7 +106,7 @@ def new_spec(*, role: str = TRIAL, **knobs: Any) -> TrialSpec:
 
 
 def question_rows(right: Iterable[int]) -> list[dict[str, Any]]:
-    """Predictions for questions q0, q1, ... whose gold is a number."""
+    """Predictions for questions q0, q1, ... with a numeric gold."""
     return [
         {"id": f"q{place}", "prediction": "1", "gold": 1.0, "em_acc": score, "em_acc_strict": score}
         for place, score in enumerate(right)
@@ -114,7 +114,7 @@ def question_rows(right: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def outcomes(right: int, count: int = 100) -> list[int]:
-    """The first `right` of `count` questions right."""
+    """Outcomes of `count` questions of which the first `right` are right."""
     return [1] * right + [0] * (count - right)
 
 

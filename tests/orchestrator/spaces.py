@@ -1,4 +1,4 @@
-"""Spaces that tests draw: what YAML may hold, made of choices only or with ranges as well."""
+"""Hypothesis strategies for search spaces as YAML values, with choices only or also with ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ask answers with the best finished trial within the limits, or with what comes closest."""
+"""ask answers with the best finished trial within the limits, or with the closest ones."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
+from trainables.tasks.exact_match import EM_ACC
 
 GIBIBYTE = 2**30
 
@@ -41,18 +42,18 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def best(run: RunFolder, **asked: Any) -> Any:
-    found = best_within(read_trials(run), Requirements(**asked))
+    found = best_within(read_trials(run), Requirements(**asked), metric=EM_ACC)
     return None if found.best is None else found.best.knobs["rank"]
 
 
 def test_the_best_is_the_least_of_what_is_minimized_within_the_limits(run: RunFolder) -> None:
     assert best(run) == 64
     assert best(run, gpu_memory=12 * GIBIBYTE) == 8
-    assert best(run, gpu_memory=12 * GIBIBYTE, min_em_acc=0.6, minimize="train_flops") == 16
-    assert best(run, min_em_acc=0.6, minimize="memory") == 8
+    assert best(run, gpu_memory=12 * GIBIBYTE, reach=0.6, minimize="train_flops") == 16
+    assert best(run, reach=0.6, minimize="memory") == 8
     assert best(run, minimize="memory") == 2
     assert best(run, gpu_memory=3 * GIBIBYTE) is None
-    assert best(run, min_em_acc=0.95) is None  # the stopped one does not count, nor the baseline
+    assert best(run, reach=0.95) is None  # the stopped one does not count, nor the baseline
 
 
 def test_a_limit_holds_what_cuda_takes_beside_the_tensors(run: RunFolder) -> None:
@@ -61,28 +62,30 @@ def test_a_limit_holds_what_cuda_takes_beside_the_tensors(run: RunFolder) -> Non
 
 
 def test_ties_are_those_within_the_limits_whose_answers_do_not_differ(run: RunFolder) -> None:
-    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE))
+    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE), metric=EM_ACC)
     (tie,) = found.ties
     assert tie.trial.knobs["rank"] == 16 and tie.p_value == 0.5  # 2 questions, both one way
-    everywhere = best_within(read_trials(run), Requirements())
+    everywhere = best_within(read_trials(run), Requirements(), metric=EM_ACC)
     assert everywhere.ties == [] and everywhere.not_compared == 0
 
 
 def test_a_trial_whose_predictions_are_damaged_is_said_not_to_be_compared(run: RunFolder) -> None:
     damaged = next(item for item in read_trials(run) if item.knobs.get("rank") == 16)
     damaged.folder.predictions_file().write_text("")
-    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE))
+    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE), metric=EM_ACC)
     assert found.ties == [] and found.not_compared == 1
 
 
 def test_where_none_qualifies_the_nearest_are_told_with_what_they_miss_by(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = best_within(read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE, min_em_acc=0.8))
+    found = best_within(
+        read_trials(run), Requirements(gpu_memory=12 * GIBIBYTE, reach=0.8), metric=EM_ACC
+    )
     near = {miss.trial.knobs["rank"]: miss for miss in found.misses}
     assert set(near) == {8, 64}
-    assert near[8].lacking_em_acc == pytest.approx(0.1) and near[8].excess_bytes == 0
-    assert near[64].lacking_em_acc == 0 and near[64].excess_bytes > 8.5 * GIBIBYTE
+    assert near[8].lacking == pytest.approx(0.1) and near[8].excess_bytes == 0
+    assert near[64].lacking == 0 and near[64].excess_bytes > 8.5 * GIBIBYTE
     assert main([str(run.path), "--gpu-memory", "12GiB", "--min-em-acc", "0.8"]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "None of 4 finished trials is within the limits" in text
@@ -161,7 +164,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = capsys.readouterr().out
-    for part in ("--gpu-memory 12GiB --min-em-acc 0.6 --minimize train_flops", "exit codes", "tie"):
+    for part in ("--gpu-memory 12GiB --reach 0.6 --minimize train_flops", "exit codes", "tie"):
         assert part in text
 
 

@@ -1,4 +1,4 @@
-"""What takes the folder of a run takes its URL as well, from a machine that has nothing of it."""
+"""Commands that take a run's folder also take its URL, on a machine without a working copy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from orchestrator.cluster.nodes import Node
 from orchestrator.cluster.storage_check import (
     StorageView,
     check_storage,
-    inspect_bucket_from_a_node,
-    unshared,
+    inspect_bucket_from_node,
+    unshared_reason,
 )
 from orchestrator.predict.models import asked_models
 from orchestrator.runs.lease_holder import own_lease
@@ -116,11 +116,11 @@ def test_a_folder_for_runs_is_left_as_it_was_found(url: str) -> None:
 
 def test_a_node_that_reads_writes_and_lists_the_bucket_is_fine(url: str) -> None:
     open_store(url).put("seen-1/driver", b"a word")
-    assert inspect_bucket_from_a_node(url, "seen-1", "a word")["fault"] == ""
+    assert inspect_bucket_from_node(url, "seen-1", "a word")["fault"] == ""
 
 
 def test_a_node_that_reaches_another_bucket_of_that_name_is_found(url: str) -> None:
-    fault = inspect_bucket_from_a_node(url, "seen-2", "a word")["fault"]
+    fault = inspect_bucket_from_node(url, "seen-2", "a word")["fault"]
     assert "another bucket" in str(fault)
 
 
@@ -129,9 +129,9 @@ def test_a_node_that_can_not_use_the_bucket_is_named() -> None:
         StorageView(Node("10.0.0.1", "10.0.0.1", 1, 0, False), same_machine=True),
         StorageView(Node("10.0.0.2", "10.0.0.2", 1, 0, False), False, fault="HTTP 403"),
     ]
-    said = unshared("s3://bucket/runs", views)
-    assert said.startswith("s3://bucket/runs can't be used by all nodes (10.0.0.2: HTTP 403)")
-    assert unshared("s3://bucket/runs", views[:1]) == ""
+    said = unshared_reason("s3://bucket/runs", views)
+    assert said.startswith("s3://bucket/runs cannot be used by all nodes (10.0.0.2: HTTP 403)")
+    assert unshared_reason("s3://bucket/runs", views[:1]) == ""
 
 
 def test_trials_are_read_as_they_were_written(url: str) -> None:
@@ -153,7 +153,7 @@ def test_every_node_is_asked_about_a_bucket_also_the_only_one(
         asked.append(place)
         return [StorageView(node, same_machine=True)]
 
-    monkeypatch.setattr(storage_check, "look_at_storage", look)
+    monkeypatch.setattr(storage_check, "inspect_storage", look)
     assert check_storage(url) is False  # no folder, in which SQLite could lie
     assert asked == [url]
 

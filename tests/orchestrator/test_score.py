@@ -1,4 +1,4 @@
-"""The score command: every gold record counts once, and bad input is told, not scored."""
+"""The score command: every gold record counts once, and bad input is refused."""
 
 from __future__ import annotations
 

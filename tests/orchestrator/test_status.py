@@ -1,4 +1,4 @@
-"""The status of a sweep, read from another shell."""
+"""The status of a sweep, read by another process."""
 
 from __future__ import annotations
 

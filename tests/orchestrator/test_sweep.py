@@ -1,4 +1,4 @@
-"""Specification of the command line: bad input ends with 2 and one clear message, at once."""
+"""The sweep command: bad input ends at once with code 2 and one clear message."""
 
 from __future__ import annotations
 

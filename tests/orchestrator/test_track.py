@@ -1,4 +1,4 @@
-"""Specification of orchestrator.track: MLflow made anew from the folder equals what was there."""
+"""orchestrator.track: MLflow rebuilt from the folder equals MLflow written live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps small enough for a test: a space in YAML, its command line, and what the planner needs."""
+"""Sweeps small enough for a test: a space in YAML, its command, a planner and a trial queue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CPU: Mapping[str, Any] = {
 
 
 def mapping(model: str = "a-model", **sections: Any) -> dict[str, Any]:
-    """A sweep of four configurations as YAML's value; `sections` stand in place of its own."""
+    """A sweep of four configurations as a YAML value; `sections` replace its sections."""
     return {
         "task": "finqa",
         "data": {"generated": dict(GENERATED)},
@@ -63,7 +63,7 @@ def write_space(file: Path, value: Mapping[str, Any]) -> Path:
 
 
 def planner(settings: SweepConfig, **device: Any) -> Planner:
-    """A planner whose models need no folder: a model's digest is its name."""
+    """A planner whose models need no folder: a model's digest follows from its name."""
     names = {str(cell.model) for cell in cells(settings.space)}
     models = {name: ModelSource(f"/models/{name}", f"digest of {name}") for name in names}
     return Planner(settings, models=models, device={**CPU, **device})
@@ -76,7 +76,7 @@ def config(**sections: Any) -> SweepConfig:
 def trial_queue(
     run: RunFolder, settings: SweepConfig, *, plan: Planner | None = None
 ) -> tuple[TrialQueue, Ledger, list[TrialRecord]]:
-    """An agenda on a run folder, as a driver starts one, and those that it rejects."""
+    """A trial queue on a run folder, as a driver makes it, its ledger, and a list of rejections."""
     rejected: list[TrialRecord] = []
     ledger = Ledger(run)
     made = TrialQueue(
@@ -89,7 +89,7 @@ def trial_queue(
 
 
 def finish(made: TrialQueue, ledger: Ledger, record: TrialRecord, *, value: float = 0.5) -> None:
-    """What a worker does at a trial's end: a last rung, the summary, and the agenda is told."""
+    """Ends a trial as a worker and the driver do: last rung, summary, ledger, trial queue."""
     event = rung(value)
     record.history.append(event)
     made.rung(record, event)
@@ -101,7 +101,7 @@ def finish(made: TrialQueue, ledger: Ledger, record: TrialRecord, *, value: floa
 def run_out(
     made: TrialQueue, ledger: Ledger, *, value: Callable[[TrialRecord], float] = lambda record: 0.5
 ) -> list[TrialRecord]:
-    """Runs an agenda, one trial after another, until it is over; returns what it gave."""
+    """Finishes the trials of a queue, one after another, until it is empty; returns them."""
     given = []
     while (record := made.next()) is not None:
         given.append(record)
@@ -114,14 +114,17 @@ def rung(em_acc: float, *, units: int = 32, fraction: float = 1.0, loss: float =
     return Event("rung", units // 4, units, metrics, fraction, 1.0)
 
 
-def command(space: Path, storage: Path, *more: str) -> list[str]:
-    """The command line of a sweep on a Ray of its own."""
-    program = [sys.executable, "-m", "orchestrator.sweep", str(space)]
-    return [*program, "--storage", str(storage), "--address", "local", *more]
+def command(space: Path, storage: Path, *more: str, predicts: bool = False) -> list[str]:
+    """The command line of a sweep on a Ray of its own.
+
+    Without `predicts` no simulator runs beside its hosts: most tests ask for nothing that it says.
+    """
+    program = [sys.executable, "-m", "orchestrator.sweep", str(space), "--storage", str(storage)]
+    return [*program, "--address", "local", *([] if predicts else ["--no-predict"]), *more]
 
 
 def environment() -> dict[str, str]:
-    """Two CPUs for Ray, one thread for each host."""
+    """The environment of a sweep's process, with one thread for each host."""
     own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "RAY_DISABLE_IMPORT_WARNING": "1"}
     return {**os.environ, **own}
 
@@ -140,6 +143,6 @@ def sweep(space: Path, storage: Path, *more: str) -> subprocess.CompletedProcess
 
 
 def summaries(run: Path) -> dict[str, dict[str, Any]]:
-    """Every summary of a run folder, by trial id."""
+    """The summaries of a run folder by trial id."""
     files = (run / "trials").glob("*/summary.json")
     return {file.parent.name: json.loads(file.read_text()) for file in files}

@@ -1,4 +1,4 @@
-"""Specification of input errors: all faults at once, with a guess for a near miss."""
+"""Input errors: all faults at once, with a suggestion for a near miss."""
 
 from __future__ import annotations
 

@@ -23,18 +23,19 @@ from trainables.models.base import Base
 from trainables.resources.batch_fitting import BatchShrinker
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.resources.memory_peak import PeakMemory
+from trainables.spec.metric import EVAL_LOSS
 from trainables.spec.trial_spec import Execution
-from trainables.tasks.task import Example, Task
+from trainables.tasks.task import Answering, Example, Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on some questions.
+    """The result of evaluating a model on some questions.
 
-    `metrics`: eval_loss (mean over completion tokens), what the task measures (em_acc,
-    em_acc_strict, ...) and em_acc_questions, how many were asked. `predictions`: a row per
-    question, in the data's order. `work`: the batches that ran, less those that did not fit.
-    `batch_size`: how many questions at once fitted.
+    `metrics`: eval_loss (mean over completion tokens), those of the task, and under the task's
+    `count_key` the number of questions. `predictions`: a row for each question, in the data's
+    order. `work`: the batches that ran, without those that did not fit. `batch_size`: the number of
+    questions in a batch that fitted.
     """
 
     metrics: dict[str, float]
@@ -62,12 +63,13 @@ def evaluate(
     rows: of several workers one would then do more than the others, who wait for it.
     """
     one_batch = functools.partial(_one_batch, peak, after_batch)
+    answers = _ANSWERING[task.answering]
 
     def attempt(rows: int) -> tuple[float, list[str], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
             loss, passes = _mean_loss(model, base, encoded, fitting, one_batch)
-            texts, generations = _completions(model, base, encoded, fitting, one_batch)
+            texts, generations = answers(model, base, encoded, fitting, one_batch)
             return loss, texts, (*passes, *generations)
 
     fitting = BatchShrinker(execution.eval_batch_size, may_shrink=may_shrink)
@@ -77,8 +79,9 @@ def evaluate(
         for example, text in zip(encoded.examples, completions, strict=True)
     ]
     scores = [row["scores"] for row in rows]
-    metrics = {"eval_loss": loss, **task.metrics(scores), "em_acc_questions": float(len(rows))}
-    return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.rows)
+    measured, count = task.aggregate(scores), {task.metrics.count_key: float(len(rows))}
+    metrics = {EVAL_LOSS.name: loss, **measured, **count}
+    return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.batch_size)
 
 
 def answer(
@@ -98,11 +101,13 @@ def answer(
     to the batch. Other promises are those of `evaluate`.
     """
 
+    answers = _ANSWERING[task.answering]
+
     def attempt(rows: int) -> list[str]:
         fitting = replace(execution, eval_batch_size=rows)
         heard = functools.partial(_heard_batch, after_batch)
         with _evaluating(model, base):
-            return _completions(model, base, encoded, fitting, heard, wanted=frozenset(asked))[0]
+            return answers(model, base, encoded, fitting, heard, wanted=frozenset(asked))[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
     return [_flat(_row(task, encoded.examples[index], texts[index])) for index in asked]
@@ -119,7 +124,7 @@ class _OneBatch(Protocol):
 def _one_batch(
     peak: PeakMemory, after_batch: Callable[[], None], *, representative: bool
 ) -> Iterator[None]:
-    with peak.over(representative=representative):
+    with peak.measure(representative=representative):
         yield
     after_batch()
 
@@ -181,6 +186,9 @@ def _completions(
         for index, text in zip(indices, written, strict=True):
             texts[index] = text
     return texts, work
+
+
+_ANSWERING = {Answering.GENERATION: _completions}
 
 
 def _row(task: Task, example: Example, text: str) -> dict[str, Any]:

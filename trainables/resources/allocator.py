@@ -1,4 +1,4 @@
-"""What torch's allocator gave out and took back, event by event."""
+"""The allocations and frees of torch's CPU allocator, as the profiler records them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class AllocatorEvent:
-    """A block that a CPU's allocator gave out or (`changed_bytes` < 0) took back."""
+    """The allocation of a block of memory, or its free (`changed_bytes` < 0)."""
 
     address: int
     changed_bytes: int
@@ -20,7 +20,7 @@ class AllocatorEvent:
 
 @contextmanager
 def allocator_events() -> Iterator[list[AllocatorEvent]]:
-    """What a CPU's allocator gave out and took back inside, in order; filled in at the end."""
+    """Yields a list that holds the events inside the context, in order, once it has ended."""
     found: list[AllocatorEvent] = []
     activities = [torch.profiler.ProfilerActivity.CPU]
     profile = torch.profiler.profile(activities=activities, profile_memory=True)
@@ -39,8 +39,9 @@ def allocator_events() -> Iterator[list[AllocatorEvent]]:
 
 
 def of_own_blocks(events: Iterable[AllocatorEvent]) -> Iterator[AllocatorEvent]:
-    """Without the ends of blocks that were there before: those come whenever something lets go of
-    what an earlier stretch had made, and are not this one's.
+    """Leaves out frees of blocks that were allocated before the first event.
+
+    They happen when an object of an earlier context is dropped, and do not belong to this one.
     """
     own: set[int] = set()
     for event in events:
@@ -54,7 +55,7 @@ def of_own_blocks(events: Iterable[AllocatorEvent]) -> Iterator[AllocatorEvent]:
 
 
 def highest_sum(events: Iterable[AllocatorEvent]) -> int:
-    """The most that was given out at once, beginning at 0."""
+    """The most bytes that were allocated at once, starting at 0."""
     now = highest = 0
     for event in events:
         now += event.changed_bytes

@@ -1,5 +1,4 @@
-"""Fitting: how many rows run through a model at once, as many as are foretold to fit, halved
-where they are more than do."""
+"""BatchShrinker: the batch size at which work fits in memory; starts at an estimate and halves."""
 
 from __future__ import annotations
 
@@ -8,47 +7,57 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trainables.resources.out_of_memory import OUT_OF_MEMORY, free_memory, memory_errors
+from trainables.spec.knob_values import AUTO
 
 Result = TypeVar("Result")
 
 
 def nothing() -> None:
-    """There is nothing to undo."""
+    """Undoes nothing."""
 
 
 def predicted_batch_size(
-    prediction: Mapping[str, Any] | None, *, most: int, of: str = "micro_batch"
+    estimate: Mapping[str, Any] | None, *, limit: int, key: str = "micro_batch"
 ) -> int:
-    """With how many rows at once to begin: those of a trial's prediction, else `most`.
+    """The batch size to start with: that of the trial's estimate, at most `limit`, or else `limit`.
 
-    `of`: micro_batch, of the training, or eval_batch, of an evaluation.
+    `key`: "micro_batch" for training, "eval_batch" for an evaluation.
     """
-    told = (prediction or {}).get(of)
-    return min(told, most) if isinstance(told, int) and told >= 1 else most
+    found = (estimate or {}).get(key)
+    return min(found, limit) if isinstance(found, int) and found >= 1 else limit
 
 
 @dataclass
 class BatchShrinker:
-    """`rows` at once; where they do not fit and `may_shrink`, half as many from then on."""
+    """Runs work with `batch_size`, which is halved for good if it does not fit and `may_shrink`."""
 
-    rows: int
+    batch_size: int
     may_shrink: bool = True
+
+    @classmethod
+    def for_training(
+        cls, batch_size: int | str, estimate: Mapping[str, Any] | None, *, limit: int
+    ) -> BatchShrinker:
+        """The micro-batch of a trial: as given, or for "auto" as estimated and halved on need."""
+        if batch_size != AUTO:
+            return cls(int(batch_size), may_shrink=False)
+        return cls(predicted_batch_size(estimate, limit=limit))
 
     def fit(
         self, attempt: Callable[[int], Result], *, undo: Callable[[], None] = nothing
     ) -> Result:
-        """What `attempt(rows)` returns.
+        """Returns `attempt(batch_size)`.
 
-        One that runs out of memory is undone and made anew with fewer rows. Raises what it raised
-        (one of OUT_OF_MEMORY) where there can't be fewer.
+        An attempt that runs out of memory is undone and repeated with half the batch size. Raises
+        its error (one of OUT_OF_MEMORY) if the batch size cannot be halved.
         """
         while True:
             try:
                 with memory_errors():
-                    return attempt(self.rows)
+                    return attempt(self.batch_size)
             except OUT_OF_MEMORY:
-                if not self.may_shrink or self.rows == 1:
+                if not self.may_shrink or self.batch_size == 1:
                     raise
-            undo()  # outside of the handler: the error holds what the attempt had made
-            self.rows = (self.rows + 1) // 2
+            undo()  # not in the handler, where the error still holds the attempt's tensors
+            self.batch_size = (self.batch_size + 1) // 2
             free_memory()

@@ -1,7 +1,7 @@
-"""FLOPs done: a prediction's rates times the batches that ran, with their padding. LIGHT.
+"""FLOPs that were done: an estimate's rates times the batches that ran, padding included.
 
-What an accelerator's counters would show is not asked: the same batches cost the same FLOPs under
-every quantization, since a matmul with dequantized weights counts as the dense one.
+Hardware counters are not used. The same batches have the same FLOPs under every quantization: a
+matmul with dequantized weights counts as a dense one.
 """
 
 from __future__ import annotations
@@ -15,39 +15,44 @@ from trainables.resources.estimate import FlopRates
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """One batch through the model: rows padded to `length`, logits at `positions` of them."""
+    """One batch in a pass: rows padded to `length`, with logits at `positions` positions."""
 
-    rows: int
+    batch_size: int
     length: int
     positions: int
 
     def flops(self, rates: FlopRates) -> float:
-        return rates.of(rows=self.rows, length=self.length, positions=self.positions)
+        return rates.of(batch_size=self.batch_size, length=self.length, positions=self.positions)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One batch of answers: prompts padded to `prompt`, `new_tokens` steps until all had ended."""
+    """One batch of answers: prompts padded to `prompt`, `new_tokens` steps until all have ended."""
 
-    rows: int
+    batch_size: int
     prompt: int
     new_tokens: int
 
     def flops(self, rates: FlopRates) -> float:
-        return rates.of_generation(rows=self.rows, prompt=self.prompt, new_tokens=self.new_tokens)
+        return rates.of_generation(
+            batch_size=self.batch_size, prompt=self.prompt, new_tokens=self.new_tokens
+        )
 
 
 @dataclass(frozen=True)
 class WorkRates:
-    """FLOPs of a row in training (forward, backward; again forward where checkpointing does so)
-    and in a forward pass alone; the optimizer's own are not counted."""
+    """The rates of training and of a forward pass alone.
+
+    Training is a forward and a backward pass, and with gradient checkpointing another forward pass;
+    the optimizer's FLOPs are not counted.
+    """
 
     training: FlopRates
     forward: FlopRates
 
 
 class TokenRows(Protocol):
-    """What `trainables.data.encoding.Encoded` tells of its rows."""
+    """The rows of a `trainables.data.encoding.Encoded`, as token ids."""
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]: ...
@@ -56,10 +61,10 @@ class TokenRows(Protocol):
     def completions(self) -> Sequence[Sequence[int]]: ...
 
 
-def rates_of(prediction: Mapping[str, Any] | None) -> WorkRates | None:
-    """The rates in a trial's prediction; None where there is none, or none that can be read."""
+def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
+    """The rates in a trial's estimate, or None if there is none or it cannot be read."""
     try:
-        kinds = {name: (prediction or {})[name] for name in ("training", "forward")}
+        kinds = {name: (estimate or {})[name] for name in ("training", "forward")}
         found = {name: _rates(kind) for name, kind in kinds.items()}
     except (KeyError, TypeError, ValueError):
         return None
@@ -67,13 +72,16 @@ def rates_of(prediction: Mapping[str, Any] | None) -> WorkRates | None:
 
 
 def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
-    """The work of the batch that `trainables.data.batches.collate` makes of these rows."""
-    spans = [(len(data.prompts[at]), len(data.completions[at])) for at in indices]
-    asked = {place for prompt, reply in spans for place in range(prompt, prompt + reply)}
-    return ForwardBackward(rows=len(spans), length=max(map(sum, spans)), positions=len(asked))
+    """The pass of the batch that `trainables.data.batches.collate` makes of these rows."""
+    spans = [(len(data.prompts[index]), len(data.completions[index])) for index in indices]
+    with_logits = {at for prompt, reply in spans for at in range(prompt, prompt + reply)}
+    return ForwardBackward(
+        batch_size=len(spans), length=max(map(sum, spans)), positions=len(with_logits)
+    )
 
 
 def total_flops(work: Iterable[ForwardBackward | Generation], rates: FlopRates) -> float:
+    """The sum of the FLOPs of these batches."""
     return sum(item.flops(rates) for item in work)
 
 

@@ -1,10 +1,10 @@
-"""Bytes that a CUDA process takes besides its tensors; assumed, not measured here."""
+"""The memory that a CUDA process takes besides its tensors; assumed, not measured."""
 
 from __future__ import annotations
 
 _MEBIBYTE = 1 << 20
 
-# The driver's context and kernels, outside torch's allocator: what nvidia-smi shows for an idle
+# The CUDA context and kernels, outside torch's allocator: what nvidia-smi shows for an idle
 # process.
 CUDA_CONTEXT_BYTES = 512 * _MEBIBYTE
 # torch docs, CUBLAS_WORKSPACE_CONFIG: 32 MiB on compute capability 9, 8 MiB before; once per

@@ -1,4 +1,4 @@
-"""A process's share of a GPU that others use too: what it holds, and a limit to what it takes."""
+"""A process's share of a GPU: the bytes that it holds, and a limit to what it allocates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from trainables.resources.out_of_memory import free_memory
 
 
 def held_on_gpu() -> int:
-    """Bytes that this process takes of its GPU, after giving back what nothing refers to."""
+    """Bytes of the GPU that this process holds after freeing unused memory."""
     free_memory()
     return CUDA_CONTEXT_BYTES + torch.cuda.memory_reserved()
 
 
 def limit_gpu(share_bytes: int | None) -> None:
-    """From now on torch's allocator gives out so much, less the context's part; None: all.
+    """Limits torch's allocator to the share without the CUDA context; None: removes the limit.
 
-    Beyond it the allocator raises torch.OutOfMemoryError; what CUDA's libraries take for
+    Beyond the limit the allocator raises torch.OutOfMemoryError. What CUDA's libraries allocate
     themselves is not limited.
     """
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -25,7 +25,7 @@ def limit_gpu(share_bytes: int | None) -> None:
 
 
 def share_fraction(share_bytes: int | None, total_bytes: int) -> float:
-    """What torch's allocator may give out, as a fraction of the device's memory."""
+    """What torch's allocator may allocate, as a fraction of the device's memory."""
     if share_bytes is None:
         return 1.0
     return min(1.0, max(0.0, (share_bytes - CUDA_CONTEXT_BYTES) / total_bytes))

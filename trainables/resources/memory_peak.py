@@ -1,6 +1,6 @@
-"""Measured memory: tensors through the allocator, the process through the kernel.
+"""Peak memory: of tensors as torch's allocator counts them, of the process as the kernel does.
 
-Tensor memory is what ranks configurations; a process's memory also holds libraries and caches.
+Configurations are compared by tensor memory; a process's memory also holds libraries and caches.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _RESET_PEAK = "5"  # see proc(5)
 
 
 class PeakMemory:
-    """The most bytes that a model's tensors and the work on them took at once.
+    """The peak in bytes of a model's tensors and of those that the work on them allocates.
 
-    On CUDA from the allocator's counters. On a CPU from the allocator's events that the profiler
-    records, which is too much to record always: there only `representative` stretches count, and
-    they must hold the greatest batch. What lives elsewhere (the optimizer's state, during an
-    evaluation) counts only `with_everything`, which is for training on CUDA; on a CPU
-    `measure_training` makes that state inside its stretch.
+    On CUDA it is read from the allocator's counters. On a CPU it is computed from the allocator's
+    events, which are too slow to record always: only `representative` work counts there, which
+    must include the largest batch. Other tensors (the optimizer's state, during an evaluation)
+    count only `with_everything`, which is meant for training on CUDA; on a CPU `measure_training`
+    creates that state inside the measured work.
 
-    `device_peaks`, empty on a CPU, are diagnostics by name, in bytes: what torch's allocator gave
-    out and what it held for itself (allocated, reserved), and what all users of the device
-    together took when a stretch had ended (device; what nvidia-smi shows).
+    `device_peaks`, empty on a CPU, holds diagnostics in bytes: what torch's allocator had allocated
+    and reserved, and what all processes on the device together used after the work (as nvidia-smi
+    shows it).
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class PeakMemory:
         self.device_peaks: dict[str, int] = {}
 
     @contextmanager
-    def over(self, *, representative: bool) -> Iterator[None]:
-        """Raises `bytes` to the peak of what runs inside, if that is higher."""
+    def measure(self, *, representative: bool) -> Iterator[None]:
+        """A context that raises `bytes` to the peak of the work inside, if that is higher."""
         if self._device.type == "cuda":
             elsewhere = torch.cuda.memory_allocated(self._device) - self._model_bytes
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -67,20 +67,20 @@ class PeakMemory:
 
 
 def greatest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    """The greater of two numbers of each name; a name that only one has keeps its number."""
+    """For each name the greater of its numbers in the two mappings."""
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
 
 
 def reset_process_peak() -> None:
-    """Makes `process_peak_memory_bytes` start again; does nothing where that can't be done."""
+    """Resets `process_peak_memory_bytes`; does nothing if the kernel does not allow it."""
     if os.access(_CLEAR_REFS, os.W_OK):
         _CLEAR_REFS.write_text(_RESET_PEAK)
 
 
 def process_peak_memory_bytes() -> int:
-    """The process's greatest resident memory since `reset_process_peak`.
+    """The process's peak resident memory since `reset_process_peak`.
 
-    Without Linux's /proc since the process began.
+    Without Linux's /proc: since the process started.
     """
     if _STATUS.exists():
         lines = _STATUS.read_text().splitlines()

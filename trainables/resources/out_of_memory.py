@@ -1,4 +1,4 @@
-"""Out of memory: which errors mean it, and what frees memory after one."""
+"""Out-of-memory errors: which they are, and how to free memory after one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _FAILED_ALLOCATIONS = (
 
 
 class DoesNotFitError(MemoryError):
-    """The trial can't run on this device: its memory or its kind."""
+    """The trial cannot run on this device, because of its memory or its type."""
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Failed allocations that have no class of their own raised as DoesNotFitError: a CPU's, and
-    those that CUDA's libraries make themselves. torch.OutOfMemoryError passes as it is."""
+    """Turns failed allocations that are plain RuntimeErrors into DoesNotFitError.
+
+    Those are failures on a CPU and in CUDA's libraries. torch.OutOfMemoryError is left as it is.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
@@ -36,7 +38,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Gives back what nothing refers to any more; torch keeps a GPU's memory for itself else."""
+    """Frees unreferenced objects, and on a GPU the memory that torch caches."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -10,11 +10,12 @@ from trainables.resources.allocator import allocator_events, highest_sum
 
 
 class StepRecording:
-    """A CPU's memory from before DeepSpeed takes the model over two optimizer steps, whatever is
-    done between them: in the second one the optimizer's state is there from the beginning.
+    """Records the peak memory of the first two optimizer steps, with DeepSpeed on a CPU.
 
-    DeepSpeed takes the model for good, so the longest batch can't be tried first as on one device:
-    what counts is the batches of these steps.
+    It starts before DeepSpeed takes the model, and does not record the work between the steps. In
+    the second step the optimizer's state exists from the start. DeepSpeed does not give the model
+    back, so that the longest batch cannot be measured first as on one device: the peak is that of
+    the batches of these steps.
     """
 
     STEPS = 2
@@ -24,20 +25,23 @@ class StepRecording:
         self._now = tensor_bytes(model)
         self._steps = 0
         self._open: ExitStack | None = None
-        self.go_on()
+        self.resume()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
+        """Starts or goes on recording, until `end_step`; does nothing after the last step."""
         if self._open is None and self._steps < self.STEPS:
             self._open = ExitStack()
             self._events = self._open.enter_context(allocator_events())
 
-    def give_up(self) -> None:
+    def stop(self) -> None:
+        """Stops recording for good."""
         self._steps = self.STEPS
         if self._open is not None:
             self._open.close()
             self._open = None
 
-    def step_done(self) -> None:
+    def end_step(self) -> None:
+        """Ends a step: raises `peak_bytes` to its peak."""
         if self._open is None:
             return
         self._open.close()

@@ -1,7 +1,7 @@
-"""What the machine under a trial is doing: CPU, memory and GPUs of the worker's own node. LIGHT.
+"""System metrics of the worker's node while a trial runs: CPU, memory and GPUs.
 
-Named as MLflow names its system metrics, without their `system/`. They are no results: they say
-what else went on while a trial ran.
+The names are those of MLflow's system metrics without the prefix `system/`. The values are not
+results of the trial: other processes on the node count too.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Iterator
 
 import psutil  # type: ignore[import-untyped]
 
-MEGABYTE = 1e6  # MLflow's
+MEGABYTE = 1e6  # as in MLflow
 
 
 class SystemSampler:
-    """Called, it gives the node's state by name; made when the trial starts, asked at each event.
+    """A callable that returns the node's metrics by name; called at each event of a trial.
 
-    cpu_utilization_percentage is the mean over all cores since it was asked before, at first since
-    it was made; system_memory_usage_* is the node's; gpu_N_memory_usage_* and, where pynvml is
-    installed (nvidia-ml-py), gpu_N_utilization_percentage are of the N-th GPU that this process
-    sees, all its users together. A call takes well under a millisecond on a CPU.
+    cpu_utilization_percentage is the mean over all cores since the last call, or since
+    construction. system_memory_usage_* are the node's. gpu_N_memory_usage_* and, if pynvml
+    (nvidia-ml-py) is installed, gpu_N_utilization_percentage are those of the N-th GPU that is
+    visible to this process, for all processes that use it. A call takes well under a millisecond on
+    a CPU.
     """
 
     def __init__(self) -> None:
-        psutil.cpu_percent()  # its first answer has nothing to compare with
+        psutil.cpu_percent()  # its first value is meaningless: there is no earlier call
         self._gpus = _visible_gpus()
-        self._can_ask_utilization = bool(self._gpus) and _has_utilization()
+        self._has_utilization = bool(self._gpus) and _has_utilization()
 
     def __call__(self) -> dict[str, float]:
         memory = psutil.virtual_memory()
@@ -46,7 +47,7 @@ class SystemSampler:
             free, total = torch.cuda.mem_get_info(gpu)
             yield f"gpu_{gpu}_memory_usage_megabytes", (total - free) / MEGABYTE
             yield f"gpu_{gpu}_memory_usage_percentage", (total - free) / total * 100
-            if self._can_ask_utilization:
+            if self._has_utilization:
                 yield f"gpu_{gpu}_utilization_percentage", float(torch.cuda.utilization(gpu))
 
 
@@ -57,7 +58,7 @@ def _visible_gpus() -> int:
 
 
 def _has_utilization() -> bool:
-    """Whether the driver's own library can be asked; a container or a slice may forbid it."""
+    """Whether NVML reports the utilization; in a container or on a MIG slice it may not."""
     import torch
 
     try:

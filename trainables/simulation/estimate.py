@@ -147,7 +147,9 @@ def _estimate(
     constants = sum(term.bytes for term in DEVICES[device].constants.values())
     training, forward = _training_rates(measured, workload), _forward_rates(measured, workload)
     per_step = training.of(
-        rows=workload.batch_size, length=workload.sequence_length, positions=workload.positions
+        batch_size=workload.batch_size,
+        length=workload.sequence_length,
+        positions=workload.positions,
     )
     return Estimate(
         train_memory_bytes=train,
@@ -173,7 +175,7 @@ def _training_rates(measured: Measured, work: Workload) -> FlopRates:
     return _rates(
         measured.flops,
         "training",
-        rows=work.batch_size,
+        batch_size=work.batch_size,
         length=work.sequence_length,
         positions=work.positions,
     )
@@ -183,29 +185,29 @@ def _forward_rates(measured: Measured, work: Workload) -> FlopRates:
     return _rates(
         measured.flops,
         "forward",
-        rows=work.eval_batch_size,
+        batch_size=work.eval_batch_size,
         length=work.eval_length,
         positions=work.eval_positions,
     )
 
 
 def _rates(
-    flops: Mapping[str, int], kind: str, *, rows: int, length: int, positions: int
+    flops: Mapping[str, int], kind: str, *, batch_size: int, length: int, positions: int
 ) -> FlopRates:
     return FlopRates(
-        token=flops.get(f"{kind}.token", 0) / (rows * length),
-        pair=flops.get(f"{kind}.pair", 0) / (rows * length**2),
-        logit=flops.get(f"{kind}.logit", 0) / max(1, rows * positions),
+        token=flops.get(f"{kind}.token", 0) / (batch_size * length),
+        pair=flops.get(f"{kind}.pair", 0) / (batch_size * length**2),
+        logit=flops.get(f"{kind}.logit", 0) / max(1, batch_size * positions),
     )
 
 
 def _eval_flops(forward: FlopRates, work: Workload) -> float:
     """FLOPs of the loss and the answers of a batch."""
     loss = forward.of(
-        rows=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
+        batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
     )
     return loss + forward.of_generation(
-        rows=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
+        batch_size=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
     )
 
 

@@ -44,17 +44,19 @@ def planned_work(
     eval_batch_size = eval_batch or spec.execution.eval_batch_size
     training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
     evaluation = tuple(_evaluations(spec, splits, eval_batch_size))
-    largest = max(training, key=lambda one: one.rows * one.length, default=ForwardBackward(1, 1, 1))
+    largest = max(
+        training, key=lambda one: one.batch_size * one.length, default=ForwardBackward(1, 1, 1)
+    )
     loss, answers = _largest_evaluation(spec, splits, eval_batch_size)
     room = spec.execution.max_new_tokens
     left = room if positions is None else max(1, positions - answers.prompt)
     workload = Workload(
-        batch_size=largest.rows,
+        batch_size=largest.batch_size,
         sequence_length=largest.length,
         completion_tokens=_longest_completion(splits["train"]) if training else 1,
         logit_positions=max((one.positions for one in training), default=1),
-        accumulated=bool(training) and largest.rows < _worker_step_examples(spec),
-        eval_batch_size=loss.rows,
+        accumulated=bool(training) and largest.batch_size < _worker_step_examples(spec),
+        eval_batch_size=loss.batch_size,
         eval_sequence_length=loss.length,
         eval_prompt_length=answers.prompt,
         eval_completion_tokens=_longest_completion(splits["selection"]),
@@ -119,7 +121,7 @@ def _evaluation(
     for batch in _batches(prompts, questions, batch_size):
         gold = max(len(split.completions[index]) for index in batch)
         yield Generation(
-            rows=len(batch),
+            batch_size=len(batch),
             prompt=max(len(split.prompts[index]) for index in batch),
             new_tokens=min(gold, spec.execution.max_new_tokens),
         )
@@ -145,11 +147,11 @@ def _largest_evaluation(
     ]
     losses = [one for one in batches if isinstance(one, ForwardBackward)]
     answers = [one for one in batches if isinstance(one, Generation)]
-    longest = max(losses, key=lambda one: one.rows * one.length)
+    longest = max(losses, key=lambda one: one.batch_size * one.length)
     widest = max(one.positions for one in losses)
     return (
-        ForwardBackward(longest.rows, longest.length, widest),
-        max(answers, key=lambda one: one.rows * one.prompt),
+        ForwardBackward(longest.batch_size, longest.length, widest),
+        max(answers, key=lambda one: one.batch_size * one.prompt),
     )
 
 

@@ -15,8 +15,8 @@ class Event:
     progress: training moved on (at most one per `progress_seconds`); metrics: train_loss
     (mean over completion tokens since the last event), learning_rate, examples_per_second,
     tokens_seen, ....
-    rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, em_acc,
-    em_acc_strict, em_acc_questions (how many were asked) and the peaks of memory.
+    rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, those
+    of the task, how many questions were asked, and the peaks of memory.
     finished: the last; the summary lies on disk.
 
     `system` is what the worker's machine was doing then (`trainables.resources.system_metrics`):

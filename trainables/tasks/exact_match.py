@@ -1,7 +1,7 @@
 """EmAcc, version 1: the exact-match rule that answers are scored by. docs/emacc.md explains it.
 
-A prediction's *span* is found, read as a word (yes, no) or as its first number, and compared with
-the gold: a float or "yes" or "no". Only a gold that rounds to what was printed is a match.
+The *span* of a prediction is read as a word (yes, no) or as its first number and compared with the
+gold: a float, "yes" or "no". Only a gold that rounds to what was printed is a match.
 """
 
 from __future__ import annotations
@@ -12,14 +12,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
+from trainables.spec.metric import MetricSpec
+
 RULE_VERSION = "1"
 MARKER = "Answer:"
 WORDS = ("yes", "no")
 DECIMALS = 5  # FinQA rounds every executed program to this many
 
+EM_ACC = MetricSpec(
+    "em_acc", "EmAcc", format=".1%", per_question_key="em_acc", is_share_of_questions=True
+)
+EM_ACC_STRICT = MetricSpec(
+    "em_acc_strict",
+    "strict EmAcc",
+    format=".1%",
+    per_question_key="em_acc_strict",
+    is_share_of_questions=True,
+)
+EM_ACC_NUMERIC = MetricSpec(
+    "em_acc_numeric",
+    "numeric EmAcc",
+    format=".1%",
+    per_question_key="em_acc",
+    is_share_of_questions=True,
+    among="numeric",
+)
+
 Gold = float | str
 
-_LONGEST_TOKEN = 400  # characters, and powers of ten: beyond any float, so only zeros could match
+_LONGEST_TOKEN = 400  # characters, and powers of ten: above any float; only zeros could match
 _WORD = re.compile(r"[\W_]*(yes|no)(?![^\W_])", re.IGNORECASE)
 _NUMBER = re.compile(
     r"(?P<open>\()? ?(?P<sign>[-\u2212])? ?\$? ?"
@@ -33,19 +54,19 @@ _WELL_FORMED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it was printed: `printed` has its sign, no commas, and no percent sign."""
+    """A number as it was printed: `printed` has its sign, but no commas and no percent sign."""
 
     printed: str
     percent: bool = False
 
     @property
     def value(self) -> float:
-        """`p`, computed as FinQA's executor reads an argument; infinite beyond a float's range."""
+        """The value as FinQA's executor reads it; infinite if it exceeds a float's range."""
         return float(self.printed) / 100.0 if self.percent else float(self.printed)
 
     @property
     def unit_exponent(self) -> int:
-        """`u`, one unit of the last printed digit, is 10 to this power."""
+        """One unit of the last printed digit is 10 to this power."""
         digits, _, exponent = self.printed.lower().partition("e")
         decimals = len(digits.partition(".")[2])
         return _bounded(exponent) - decimals - (2 if self.percent else 0)
@@ -53,10 +74,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Score:
-    """What the rule says of one question.
+    """The score of one question.
 
-    `percent_scale`: wrong, but would be right with a percent sign (9.37 for 0.09371).
-    `no_marker`: a marker was required and is absent. `numeric`: the gold is a number.
+    `percent_scale`: wrong, but right with a percent sign (9.37 for 0.09371). `no_marker`: the
+    marker was required and is missing. `parsed`: a word or a number was read. `numeric`: the gold
+    is a number.
     """
 
     em_acc: bool
@@ -71,22 +93,22 @@ class Score:
 
 
 def score(prediction: str | None, gold: Gold, marker_required: bool = False) -> Score:
-    """Score a prediction that comes from outside: its last marker counts, else its first line.
+    """Scores a prediction from outside: what follows its last marker, else its first line.
 
-    With `marker_required` a prediction that has no marker is wrong, and `no_marker` says so.
-    Raises ValueError only for a gold that is neither a finite number nor "yes" nor "no".
+    With `marker_required` a prediction without a marker is wrong, and `no_marker` is true. Raises
+    ValueError only for a gold that is neither a finite number nor "yes" nor "no".
     """
     span = prediction_span(prediction or "", marker_required=marker_required)
     return _score_span(span, gold)
 
 
 def score_completion(completion: str, gold: Gold) -> Score:
-    """Score what a model wrote after our own prompt, whose reply begins with the marker."""
+    """Scores what a model wrote after a prompt of this project, whose reply is the marker."""
     return _score_span(completion_span(completion), gold)
 
 
 def score_value(value: Gold | None, gold: Gold) -> Score:
-    """Score an executed program's result, printed with 5 decimals; None is a program at fault."""
+    """Scores the result of a program, printed with 5 decimals; None: it can't be executed."""
     printed = value if value is None or isinstance(value, str) else f"{value:.{DECIMALS}f}"
     return _score_span(printed or "", gold)
 
@@ -94,7 +116,7 @@ def score_value(value: Gold | None, gold: Gold) -> Score:
 def answer_text(gold: Gold) -> str:
     """The training target: up to 5 decimals, no trailing zeros, never "-0"; words as they are.
 
-    The rule scores it as right, under both measures, for any gold with at most 5 decimals.
+    It is right, also strictly, for any gold with at most 5 decimals.
     """
     if isinstance(gold, str):
         return gold
@@ -103,7 +125,10 @@ def answer_text(gold: Gold) -> str:
 
 
 def prediction_span(prediction: str, *, marker_required: bool = False) -> str | None:
-    """What follows the last marker on its line, else the first line; None: a marker is missing."""
+    """What follows the last marker on its line, else the first line.
+
+    None if the marker is required and missing.
+    """
     _, marker, after = prediction.rpartition(MARKER)
     if marker:
         return _first_line(after)
@@ -116,9 +141,9 @@ def completion_span(completion: str) -> str:
 
 
 def parse(span: str) -> Number | str | None:
-    """Read a span: "yes" or "no", else its first number, else None. Never raises.
+    """Reads a span: "yes" or "no", else its first number, else None. Never raises.
 
-    A number whose thousands commas are malformed ("1,23") makes the span unreadable.
+    None also for a number with malformed thousands commas ("1,23").
     """
     word = _WORD.match(span)
     if word:
@@ -128,9 +153,10 @@ def parse(span: str) -> Number | str | None:
 
 
 def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Shares over all questions of `Score.flags()`; `em_acc_numeric` is over numeric golds only.
+    """Shares of questions, from the `Score.flags()` of each.
 
-    `em_acc_numeric` is absent where no gold is a number. Raises ValueError without any score.
+    `em_acc_numeric` is over numeric golds, and absent without any. Raises ValueError without any
+    score.
     """
     if not scores:
         raise ValueError("no questions were scored")
@@ -143,13 +169,6 @@ def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
     numeric = [each for each in scores if each["numeric"]]
     return {**shares, "em_acc_numeric": _share(numeric, "em_acc")} if numeric else shares
-
-
-def half_width_95(share: float, count: int) -> float:
-    """Half the width of Wilson's 95% interval around a share of `count` questions."""
-    z = 1.96
-    spread = math.sqrt(share * (1.0 - share) / count + (z / (2.0 * count)) ** 2)
-    return z * spread / (1.0 + z * z / count)
 
 
 def _share(scores: Sequence[Mapping[str, float]], flag: str) -> float:
@@ -202,7 +221,10 @@ def _is_strict(answer: Number | str | None, gold: Gold) -> bool:
 
 
 def _rounds_to(answer: Number | str | None, gold: Gold) -> bool:
-    """|p - gold| <= u/2 and <= 1% of |gold|, in exact arithmetic on the gold's shortest digits."""
+    """Whether the gold rounds to the answer and differs by at most 1%, in exact arithmetic.
+
+    The difference is at most half a unit of the last printed digit.
+    """
     if not isinstance(answer, Number) or isinstance(gold, str):
         return False
     exponent = answer.unit_exponent
@@ -222,7 +244,7 @@ def _is_right_in_percent(answer: Number | str | None, gold: Gold) -> bool:
 
 
 def _bounded(exponent: str) -> int:
-    """The exponent's value, kept within bounds: int() refuses more than 4300 digits."""
+    """The value of the exponent, limited because int() refuses more than 4300 digits."""
     digits = exponent.lstrip("+-").lstrip("0")
     size = int(digits) if 0 < len(digits) < 5 else 10**5 * bool(digits)
     return -size if exponent.startswith("-") else size

@@ -1,30 +1,65 @@
-"""The tasks, by the name that a search space gives them."""
+"""TASKS: the tasks that ship with the project; `find_task` also finds those of other packages.
+
+Another package has a task of its own by an entry point of the group `sweep_orchestrator.tasks`,
+whose name is the task's and whose value is its class:
+
+    [project.entry-points."sweep_orchestrator.tasks"]
+    headlines = "my_package.headlines:Headlines"
+
+It must be installed wherever trials run. A sweep's file chooses among tasks by name and can name no
+module: only what somebody has installed is imported. A shipped task is never replaced.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks.task import Task
 
+GROUP = "sweep_orchestrator.tasks"
 
-def _finqa(options: Mapping[str, Any]) -> Task:
+
+def _finqa() -> type[Task]:
     from trainables.tasks.finqa.task import FinQA
 
-    return FinQA.from_options(options)
+    return FinQA
 
 
-def _tatqa(options: Mapping[str, Any]) -> Task:
+def _tatqa() -> type[Task]:
     from trainables.tasks.tatqa.task import TATQA
 
-    return TATQA.from_options(options)
+    return TATQA
 
 
-TASKS: dict[str, Callable[[Mapping[str, Any]], Task]] = {
+TASKS: dict[str, Callable[[], type[Task]]] = {
     "finqa": _finqa,
     "tatqa": _tatqa,
 }
+
+
+def task_names() -> list[str]:
+    """All tasks that can be named here, those that ship first."""
+    return list(dict.fromkeys([*TASKS, *_installed()]))
+
+
+def is_task(name: object) -> bool:
+    return isinstance(name, str) and (name in TASKS or name in _installed())
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of a task. Raises InputError for an unknown one and for one that can't be loaded.
+
+    Whether an entry point's class satisfies `Task` is not checked.
+    """
+    if name in TASKS:
+        return TASKS[name]()
+    if name not in _installed():
+        raise InputError(f"task: no task named {name!r}.{did_you_mean(name, task_names())}")
+    return _loaded(_installed()[name])
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -32,6 +67,21 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
 
     Raises InputError for an unknown task, and with all that is wrong in its options.
     """
-    if name not in TASKS:
-        raise InputError(f"task: no task named {name!r}.{did_you_mean(name, TASKS)}")
-    return TASKS[name](options)
+    return find_task(name).from_options(options)
+
+
+@functools.cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The entry points of other packages. They are looked for once: that reads many files."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _loaded(point: EntryPoint) -> type[Task]:
+    try:
+        task: type[Task] = point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist else "a package"
+        raise InputError(
+            f"task: {point.name!r} of {package} can't be loaded from {point.value}: {error}"
+        ) from error
+    return task

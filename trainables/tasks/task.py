@@ -1,12 +1,36 @@
-"""The contract of a task: what a trial learns, how it is asked, and how its answers are scored."""
+"""The contract of a task: what a trial learns, how it is asked, and how its answers are scored.
+
+A task is a class that satisfies `Task`: a package beside this file, and its row in
+`registry.TASKS`, or an installed package with an entry point (see `registry`). Nothing else names
+a task or one of its metrics. What the driver has to know of it, it reads from the class, which must
+be importable without torch:
+
+- `metrics`: each metric as a `MetricSpec` (name, title, unit, direction, format, the key of a
+  question's own value, whether it is a share of questions). The first one ranks trials. Objectives,
+  tables, plots, columns, comparisons, MLflow's metrics and `ask` follow from these values.
+- `answering`, `prompts`, `max_new_tokens`, `canonical_prompt`: how a question is answered.
+- `source`, `read_gold`, `score_prediction`, `rule_version`: its files, and the command `score`.
+- `trivial_baselines`: what is reached without a model.
+
+The rest (`load`, `prompt`, `target`, `score`, `aggregate`, ...) is called where a trial is trained
+and evaluated. `aggregate` gives the value of every metric of a split from what `score` gave for
+each question; a row of predictions.jsonl holds what `score` gave, under the `per_question_key` of
+the metrics. A class that inherits from `Task` need not define what has a body here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from trainables.spec.metric import TaskMetrics
+from trainables.tasks.source import Source
+
 SPLITS = ("train", "selection", "report")
+NOTHING = "nothing was written"  # the reason why an empty answer is wrong
 
 
 @dataclass(frozen=True)
@@ -21,10 +45,10 @@ class Cut:
 class Prompt:
     """One question as the model reads it.
 
-    `pieces` concatenate to the user's message, which ends without a newline. `cuts` are what may
-    be shortened, the first first. `reply` begins the answer: it follows the chat template's
-    generation prompt or, without a template, a newline; it ends without a space, a target begins
-    without one, and one space joins them.
+    `pieces` concatenate to the user's message, which ends without a newline. `cuts` are the pieces
+    that may be shortened, in the order in which they are. `reply` begins the answer: it follows the
+    chat template's generation prompt or, without a template, a newline; it ends without a space, a
+    target begins without one, and one space joins them.
     """
 
     pieces: tuple[str, ...]
@@ -40,7 +64,7 @@ class Prompt:
 class Example:
     """One question: a stable id, unique over all splits, and its group, which no splits share.
 
-    `kind`, what sort of question it is, is for counts only; "" where nothing tells it.
+    `kind`, the sort of question, is for counts only; "" if it is not known.
     """
 
     id: str
@@ -49,11 +73,64 @@ class Example:
     kind: str = ""
 
 
+class Answering(Enum):
+    """How a model's answer to a question comes about."""
+
+    GENERATION = "generation"  # the model writes it after the prompt, greedily
+
+
 class Task(Protocol):
-    """A kind of question with its data, prompts, targets and scoring rule."""
+    """A kind of question with its data, prompts, targets, metrics and scoring rule."""
 
     name: ClassVar[str]
-    unit: ClassVar[str]
+    unit: ClassVar[str]  # of which a budget counts so many, as "examples"
+    metrics: ClassVar[TaskMetrics]
+    rule_version: ClassVar[str]  # of the rule that scores answers
+    answering: ClassVar[Answering] = Answering.GENERATION
+    prompts: ClassVar[Mapping[str, str]] = {}  # text by name; a prompt's name is a knob
+    source: ClassVar[Source | None] = None  # None: it has no files to download
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Task:
+        """The task with the options of `data` and the knobs `prompt` and `target`.
+
+        Reads no data. Raises InputError with all that is wrong in the options.
+        """
+        ...
+
+    @classmethod
+    def canonical_prompt(cls, prompt: str, target: str) -> str:
+        """The name under which the prompt is a knob of a trial with this target."""
+        del target
+        return prompt
+
+    @classmethod
+    def read_gold(cls, path: str | Path) -> list[Example]:
+        """The questions of a gold file, with what `score_prediction` reads of them.
+
+        Raises InputError with all that is wrong with the file.
+        """
+        ...
+
+    @classmethod
+    def score_prediction(
+        cls, example: Example, prediction: str | None, *, marker_required: bool
+    ) -> Mapping[str, float]:
+        """As `score`, of a model's whole output from outside a sweep; None is no answer.
+
+        What follows the last "Answer:" counts, or the first line without one; with
+        `marker_required` an output without one is wrong.
+        """
+        ...
+
+    @classmethod
+    def aggregate(cls, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The metrics, and other measures, of the questions of which `score` gave `scores`.
+
+        A metric that has no question to be measured on is absent. Raises ValueError without any
+        score.
+        """
+        ...
 
     @property
     def version(self) -> str:
@@ -63,6 +140,11 @@ class Task(Protocol):
     @property
     def prompt_digest(self) -> str:
         """Changes whenever the wording or layout of prompts does."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens an answer may need."""
         ...
 
     def load(self, split: str) -> list[Example]:
@@ -77,17 +159,23 @@ class Task(Protocol):
 
     def gold(self, example: Example) -> float | str: ...
 
+    def gold_text(self, example: Example) -> str:
+        """The gold as an answer would be written."""
+        return str(self.gold(example))
+
     def score(self, example: Example, completion: str) -> Mapping[str, float]:
-        """Flags and shares of one question; `em_acc` and `em_acc_strict` are true or false."""
+        """The values of one question: flags, shares and numbers by name."""
         ...
 
     def reason(self, example: Example, completion: str) -> str:
         """In a few words, what the rule read in a completion and why `score` is what it is."""
         ...
 
-    def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """Aggregates what `score` gave, one per question of a split; each counts once."""
-        ...
+    def trivial_baselines(self, examples: Sequence[Example]) -> dict[str, float]:
+        """What is reached without a model, by the name of the way; `metrics.of_trivial_baselines`
+        says in which metric."""
+        del examples
+        return {}
 
     def data_digest(self, split: str) -> str:
         """A sha256 of the split's content, whatever file it came from."""
@@ -96,6 +184,3 @@ class Task(Protocol):
     def facts(self, split: str) -> dict[str, str | int]:
         """What a result must say of its data: `context`, `evidence`, `examples`."""
         ...
-
-
-NOTHING = "nothing was written"

@@ -61,7 +61,7 @@ class ShardedEngine:
         """As `Engine.accumulate`; DeepSpeed takes the mean over workers, so each counts `size`
         times."""
         if self._recording is not None:
-            self._recording.go_on()
+            self._recording.resume()
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
         loss = summed_loss(self._deepspeed, batch, self._base)
         self._deepspeed.backward(loss * (self._process_group.size / completion_tokens))
@@ -74,7 +74,7 @@ class ShardedEngine:
         self._deepspeed.step()
         self._place = None
         if self._recording is not None:
-            self._recording.step_done()
+            self._recording.end_step()
 
     @property
     def peak_bytes(self) -> int:
@@ -122,7 +122,7 @@ class ShardedEngine:
             found = sound(place, self._process_group)
             if found is not None:
                 if self._recording is not None:  # earlier attempts have measured
-                    self._recording.give_up()
+                    self._recording.stop()
                 self._read(place)
                 progress: Mapping[str, Any] = found["state"]["progress"]
                 return progress

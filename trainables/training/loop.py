@@ -29,7 +29,6 @@ from trainables.resources.flops import batch_forward_backward, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
-from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
@@ -89,7 +88,9 @@ class _Training:
         self._data = trial.data.split("train")
         self._process_group = trial.process_group
         self._step_examples = step_examples(self._knobs)
-        self._fitting = self._new_fitting()
+        self._fitting = BatchShrinker.for_training(
+            self._knobs["batch_size"], trial.folder.estimate(), limit=self._step_examples
+        )
         self._engine = self._new_engine()
         self._progress = Progress()
         self._rates = rates_of(trial.folder.estimate())
@@ -124,7 +125,9 @@ class _Training:
         if last is not None:
             self._progress = Progress.restored(last)
             self._saved_step = self._progress.step
-            self._fitting.rows = self._progress.executed_batch_size or self._fitting.rows
+            self._fitting.batch_size = (
+                self._progress.executed_batch_size or self._fitting.batch_size
+            )
         self._progress.begin_attempt(self._trial, can_count=self._rates is not None)
         reported_steps = sorted(self._trial.folder.reported_steps(after=self._progress.step))
         self._cadence.reported_steps = frozenset(self._process_group.broadcast(reported_steps))
@@ -166,19 +169,21 @@ class _Training:
         tokens = sum(len(self._data.completions[index]) for index in chosen)
         loss = self._process_group.sum(self._accumulate(chosen, tokens))
         self._check_finite(loss)
-        with self._train_peak.over(representative=False):
+        with self._train_peak.measure(representative=False):
             self._engine.step(progress.step)
         seen = sum(self._data.length(index) for index in chosen)
         progress.step_done(units=stop, tokens=seen, loss=loss, loss_tokens=tokens)
         size = self._process_group.size  # of every worker: what they all do is the trial's
-        shares = [micro_batches(chosen[rank::size], self._fitting.rows) for rank in range(size)]
+        shares = [
+            micro_batches(chosen[rank::size], self._fitting.batch_size) for rank in range(size)
+        ]
         batches = [batch for share_of_one in shares for batch in share_of_one]
         progress.count(
             self._rates, training=[batch_forward_backward(self._data, batch) for batch in batches]
         )
-        progress.executed_batch_size = self._fitting.rows
+        progress.executed_batch_size = self._fitting.batch_size
         progress.executed_gradient_accumulation = math.ceil(
-            self._step_examples / (self._fitting.rows * self._process_group.size)
+            self._step_examples / (self._fitting.batch_size * self._process_group.size)
         )
 
     def _accumulate(self, chosen: list[int], tokens: int) -> float:
@@ -188,7 +193,7 @@ class _Training:
 
         def attempt(rows: int) -> float:
             mine = share(chosen, self._process_group, rows=rows)
-            with self._train_peak.over(representative=False):
+            with self._train_peak.measure(representative=False):
                 return sum(
                     engine.accumulate(
                         self._batch(of, instead=chosen[:1]),
@@ -262,7 +267,7 @@ class _Training:
             asked = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
             encoded = encoded.subset(asked)
         execution, foretold = trial.spec.execution, trial.folder.estimate()
-        rows = predicted_batch_size(foretold, most=execution.eval_batch_size, of="eval_batch")
+        rows = predicted_batch_size(foretold, limit=execution.eval_batch_size, key="eval_batch")
         evaluation = evaluate(
             self._model,
             trial.base,
@@ -332,9 +337,3 @@ class _Training:
 
     def _order(self, start: int, stop: int) -> list[int]:
         return training_order(len(self._data), seed=self._knobs["seed"], start=start, stop=stop)
-
-    def _new_fitting(self) -> BatchShrinker:
-        if self._knobs["batch_size"] != AUTO:
-            return BatchShrinker(self._knobs["batch_size"], may_shrink=False)
-        rows = predicted_batch_size(self._trial.folder.estimate(), most=self._step_examples)
-        return BatchShrinker(rows, may_shrink=True)

@@ -23,7 +23,7 @@ def measure_training(
     states = rng_states(engine.device)
     row = Batch(longest.input_ids[:1], longest.attention_mask[:1], longest.labels[:1])
     try:
-        with peak.over(representative=True):
+        with peak.measure(representative=True):
             for batches in ([row], [longest] * (2 if accumulated else 1)):
                 for batch in batches:
                     engine.accumulate(batch, completion_tokens=1)

@@ -1,7 +1,8 @@
-"""Ranks: one trial trained by several processes together, which torch.distributed has joined.
+"""Distributed training of one trial by several processes that torch.distributed has joined.
 
-Every rank runs the training loop on its share of each batch; all are judged on the same questions.
-Rank 0 leads: its clock counts and it writes the trial's folder, but for the shards of checkpoints.
+Every rank runs the training loop on its share of each batch; all evaluate the same questions.
+Rank 0 is the leader: its clock counts, and it writes the trial's folder, except for the shards of
+checkpoints.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import trial_at
 from trainables.storage.trial_folder import TrialFolder, prediction_lines
 
-_ONE_DISK = "the working copy (several nodes need --storage in a folder that they share)"
+_WORKING_COPY = "the working copy (several nodes need --storage in a folder that they share)"
 
 
-def train_on_ranks(
+def train_distributed(
     folder: str | Path,
     *,
     provenance: Mapping[str, Any],
@@ -31,29 +32,29 @@ def train_on_ranks(
     sample: Callable[[], Mapping[str, float]] = dict,
     device_shared: bool = False,
 ) -> Generator[Event, str | None, None]:
-    """`train` of the trial in `folder`, run by all ranks of the default process group together.
+    """Runs `train` for the trial in `folder` on all ranks of the default process group.
 
-    Every rank yields the same events in the same order (but for `seconds` and `system`), each
-    after all ranks have written what belongs to it. Closing it, or throwing into it at an event,
-    on all ranks means what it means for `train`; a heartbeat that raises Interrupted on one rank
-    interrupts all. `folder` must be the same storage for all ranks; where it is of a bucket, they
-    must be on one machine.
+    Every rank yields the same events in the same order (except their `seconds` and `system`), each
+    after all ranks have written what belongs to it. Closing the generator, or throwing into it at
+    an event, must be done on all ranks, and then has the same effect as on `train`. A heartbeat
+    that raises Interrupted on one rank interrupts all. `folder` must be the same storage for all
+    ranks; if it is in a bucket, they must be on one machine.
 
-    Raises DisagreementError if the ranks have not got the same trial, model, data or packages, and
-    what `train` raises; a rank that dies in between leaves the others waiting, so whoever started
+    Raises DisagreementError if the ranks do not have the same trial, model, data and packages, and
+    what `train` raises. If a rank dies the others wait for it, so the process that has started
     them must end them.
     """
     began = time.perf_counter()
     device = _device()
-    process_group = _joined(device)
-    place = _own_folder(trial_at(str(folder)), process_group)
-    spec = place.spec()
-    trial = _trial(spec, place, device=device, process_group=process_group)
+    process_group = _process_group(device)
+    own = _own_folder(trial_at(str(folder)), process_group)
+    spec = own.spec()
+    trial = _trial(spec, own, device=device, process_group=process_group)
     trial = replace(
         trial,
         provenance={**provenance, **_device_facts()},
         sample=sample,
-        heartbeat=_together(heartbeat, process_group),
+        heartbeat=_on_all_ranks(heartbeat, process_group),
         device_shared=device_shared,
         load_seconds=time.perf_counter() - began,
     )
@@ -63,20 +64,21 @@ def train_on_ranks(
 
 
 class FollowerFolder(TrialFolder):
-    """The trial's folder as ranks behind the first have it: the leader writes, they read."""
+    """The trial's folder on ranks other than the leader: it reads, and writes nothing."""
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """The leader's."""
+        """Does nothing: the leader writes it."""
 
     def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> str:
+        """Returns the digest that the leader's file has."""
         return hashlib.sha256(prediction_lines(rows)).hexdigest()
 
     def discard_checkpoints(self) -> None:
-        """The leader does."""
+        """Does nothing: the leader deletes them."""
 
 
 def _device() -> Any:
-    """This rank's; DeepSpeed must be told that there is no GPU before it is imported."""
+    """This rank's device; without a GPU DeepSpeed must be configured before it is imported."""
     import torch
 
     if not torch.cuda.is_available():
@@ -88,13 +90,13 @@ def _device() -> Any:
 
 
 def _device_facts() -> dict[str, str]:
-    """Of this rank's device, as a host says it of its own."""
+    """The description of this rank's device, as in the provenance that a host writes."""
     from trainables.models.device import describe_device
 
     return {name: str(value) for name, value in describe_device().items()}
 
 
-def _joined(device: Any) -> Any:
+def _process_group(device: Any) -> Any:
     from trainables.training.process_group import TorchProcessGroup
 
     return TorchProcessGroup.joined(device)
@@ -105,7 +107,7 @@ def _own_folder(folder: TrialFolder, process_group: Any) -> TrialFolder:
 
     refuse_another_folder(folder)
     if folder.mirror is not None:
-        process_group.check_same(_ONE_DISK, [socket.gethostname(), str(folder.path)])
+        process_group.check_same(_WORKING_COPY, [socket.gethostname(), str(folder.path)])
     if process_group.rank == 0:
         taken = acquire_ownership(folder)
         process_group.barrier()
@@ -119,7 +121,7 @@ def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, process_group: 
     from trainables.models.model_folder import check_model
     from trainables.training.trial import TrialContext
 
-    process_group.check_same("the trial", _identity(spec, process_group))
+    process_group.check_same("the trial", _shared_facts(spec, process_group))
     check_model(spec)
     base = _base(spec, device)
     process_group.check_same("the tokenizer", base.tokenizer_digest)
@@ -129,37 +131,37 @@ def _trial(spec: TrialSpec, folder: TrialFolder, *, device: Any, process_group: 
     )
 
 
-def _identity(spec: TrialSpec, process_group: Any) -> dict[str, Any]:
-    """What all ranks must have alike; their number is that of the spec's workers."""
+def _shared_facts(spec: TrialSpec, process_group: Any) -> dict[str, Any]:
+    """What must be equal on all ranks. Raises DisagreementError if their number is wrong."""
     from trainables.models.device import package_versions
     from trainables.training.process_group import DisagreementError
 
     workers = spec.knobs.get("workers", 1)
     if workers != process_group.size:
         raise DisagreementError(
-            f"the trial asks for {workers} workers, and {process_group.size} have come"
+            f"the trial has {workers} workers, but {process_group.size} processes have joined"
         )
     return {"spec": spec.to_json(), "packages": package_versions()}
 
 
-def _together(heartbeat: Callable[[], None], process_group: Any) -> Callable[[], None]:
-    """All ranks leave at the same beat, or none."""
+def _on_all_ranks(heartbeat: Callable[[], None], process_group: Any) -> Callable[[], None]:
+    """A heartbeat that raises Interrupted on all ranks if `heartbeat` does so on one."""
     from trainables.errors import Interrupted
 
     def beat() -> None:
-        is_asked = False
+        is_interrupted = False
         try:
             heartbeat()
         except Interrupted:
-            is_asked = True
-        if process_group.max(float(is_asked)):
+            is_interrupted = True
+        if process_group.max(float(is_interrupted)):
             raise Interrupted
 
     return beat
 
 
 def _base(spec: TrialSpec, device: Any) -> Any:
-    """On the CPU at first where it may be split: it may be larger than one device."""
+    """The base model; with ZeRO on the CPU, because it may be too large for one device."""
     from trainables.models.base import load_base
 
     if not spec.knobs.get("zero_stage", 0):

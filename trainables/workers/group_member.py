@@ -1,7 +1,7 @@
-"""One worker of a gang: it trains with the others, and they do together what the front decides.
+"""One worker of a worker group: trains a trial with the others, as the coordinator decides.
 
-Rank 0 tells the front of each event and all ranks hear what comes next. It knows nothing of Ray:
-torch.distributed has joined the ranks before.
+Rank 0 sends each event to the coordinator and broadcasts its decision to all ranks. Nothing here
+uses Ray: torch.distributed has joined the ranks before.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ from trainables.spec.events import Event
 from trainables.storage.run_folder import trial_at
 from trainables.training.progress import resumed_history
 from trainables.workers.heartbeat import Watchdog
-from trainables.workers.outcomes import LOADING_TAKES, Failure, failure_of
+from trainables.workers.outcomes import LOADING_FACTOR, Failure, failure_of
 
 Decision = Literal["go on", "close", "discard"]
 DECISIONS: tuple[Decision, ...] = ("go on", "close", "discard")
-_AS_LONG_AS_IT_TAKES = timedelta(days=30)  # the driver may be busy
+_NO_TIMEOUT = timedelta(days=30)  # the driver may be busy
 
 
 class Coordinator(Protocol):
-    """Whom rank 0 tells what happens; two of the methods wait for what to do next."""
+    """Receives the events of a trial; methods that return a Decision wait for the driver's."""
 
     def on_start(self, history: list[Event]) -> Decision:
-        """The trial goes on after these events."""
+        """All ranks are ready; `history` are the events of the checkpoint that they resume from."""
 
-    def on_event(self, event: Event) -> Decision: ...
+    def on_event(self, event: Event) -> Decision:
+        """All ranks have reached this event, which is not the last one."""
 
-    def on_finish(self, event: Event) -> None: ...
+    def on_finish(self, event: Event) -> None:
+        """The trial has finished."""
 
-    def on_interrupt(self) -> None: ...
+    def on_interrupt(self) -> None:
+        """The trial has saved a checkpoint and ended because it was interrupted."""
 
     def on_failure(self, failure: Failure) -> None:
-        """Told by whichever rank failed first."""
+        """A rank has failed; called by each rank that fails by an error of its own."""
 
 
 def train_as_member(
@@ -50,11 +53,11 @@ def train_as_member(
     device_shared: bool,
     interrupted: threading.Event,
 ) -> None:
-    """Trains the trial of this folder until it ends or the front ends it.
+    """Trains the trial of this folder until it finishes or the coordinator ends it.
 
     `device_shared`: other trials may compute on one of the workers' devices meanwhile.
-    `interrupted`, on rank 0, means that it is to save a checkpoint and leave. Raises what `train`
-    does, after telling the front; that another rank is gone is not told, it shows by itself.
+    `interrupted`: when it is set on rank 0, the trial saves a checkpoint and ends. Raises what
+    `train` raises, after `on_failure`; an error because another rank is gone is not reported.
     """
     member = _Member(folder, coordinator, interrupted, silent_seconds)
     try:
@@ -80,8 +83,10 @@ class _Member:
 
         self._folder, self._coordinator = trial_at(str(folder)), coordinator
         self._rank = dist.get_rank()
-        self._group = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
-        self._watch = Watchdog(self._folder, interrupted=interrupted, silent_seconds=silent_seconds)
+        self._group = dist.new_group(backend="gloo", timeout=_NO_TIMEOUT)
+        self._watchdog = Watchdog(
+            self._folder, interrupted=interrupted, silent_seconds=silent_seconds
+        )
 
     @property
     def leads(self) -> bool:
@@ -89,44 +94,44 @@ class _Member:
 
     def run(self, provenance: dict[str, str], *, device_shared: bool) -> None:
         from trainables.resources.system_metrics import SystemSampler
-        from trainables.workers.distributed_trial import train_on_ranks
+        from trainables.workers.distributed_trial import train_distributed
 
         if self.leads:
             self._folder.pull_all()
         history = resumed_history(self._folder) if self.leads else []
-        events = train_on_ranks(
+        events = train_distributed(
             self._folder.place,
             provenance=provenance,
-            heartbeat=self._watch.beat if self.leads else _nothing,
+            heartbeat=self._watchdog.beat if self.leads else _no_beat,
             sample=SystemSampler() if self.leads else dict,
             device_shared=device_shared,
         )
-        event = self._next(events, times=LOADING_TAKES)  # all is loaded then, and it does run
-        decision = self._heard(self._coordinator.on_start(history) if self.leads else None)
+        event = self._next(events, factor=LOADING_FACTOR)  # loads everything
+        decision = self._broadcast(self._coordinator.on_start(history) if self.leads else None)
         while decision == "go on":
             if event.kind == "finished":
                 if self.leads:
                     self._coordinator.on_finish(event)
                 return
-            decision = self._heard(self._coordinator.on_event(event) if self.leads else None)
+            decision = self._broadcast(self._coordinator.on_event(event) if self.leads else None)
             if decision == "go on":
                 event = self._next(events)
         self._leave(events, discard=decision == "discard")
 
-    def _next(self, events: Generator[Event, Any, None], *, times: float = 1.0) -> Event:
+    def _next(self, events: Generator[Event, Any, None], *, factor: float = 1.0) -> Event:
         if not self.leads:
             return next(events)
-        with self._watch.over(times=times):
+        with self._watchdog.guard(factor=factor):
             return next(events)
 
-    def _heard(self, decision: Decision | None) -> Decision:
-        """Rank 0's, on all ranks."""
+    def _broadcast(self, decision: Decision | None) -> Decision:
+        """Returns rank 0's decision on all ranks."""
         import torch
         import torch.distributed as dist
 
-        said = torch.tensor([DECISIONS.index(decision) if decision else 0])
-        dist.broadcast(said, src=0, group=self._group)
-        return DECISIONS[int(said)]
+        index = torch.tensor([DECISIONS.index(decision) if decision else 0])
+        dist.broadcast(index, src=0, group=self._group)
+        return DECISIONS[int(index)]
 
     def _leave(self, events: Generator[Event, Any, None], *, discard: bool) -> None:
         if not discard:
@@ -138,12 +143,12 @@ class _Member:
             self._folder.discard_checkpoints()
 
 
-def _nothing() -> None:
-    """The heartbeat of the others: rank 0 gives the signs of life."""
+def _no_beat() -> None:
+    """The heartbeat of ranks other than 0, which write no progress."""
 
 
 def _is_of_another_rank(error: Exception) -> bool:
-    """Whether a collective broke off, because somebody else is gone or hangs."""
+    """Whether a collective operation failed because another rank is gone or hangs."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -1,4 +1,4 @@
-"""Watch: signs of life of a running trial, and where it stood when there were none. LIGHT."""
+"""Watchdog: the heartbeat of a running trial, and a dump of its threads if the beats stop."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import IO
 from trainables.errors import Interrupted
 from trainables.storage.trial_folder import TrialFolder
 
-HEARTBEAT_SECONDS = 10.0  # a reader takes a trial that is silent for a minute to be dead
-_BEFORE_THE_END = 0.8  # of the silence that is allowed: the dump must be there when it is over
+HEARTBEAT_SECONDS = 10.0  # readers take a trial that is silent for a minute to be dead
+_DUMP_AT = 0.8  # of the allowed silence: the dump must be written before the host is killed
 
 
 class Watchdog:
-    """Follows one trial on its host; `beat` is the trial's heartbeat.
+    """Watches one trial on its host; `beat` is the trial's heartbeat.
 
-    Whoever waits for the host takes it to hang after `silent_seconds` without a beat or an event.
-    Shortly before, where each of the process's threads stands is written into the trial's log.
+    The driver kills a host after `silent_seconds` without a beat or an event. Shortly before that,
+    the stack of each thread of the process is written to the trial's log.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Watchdog:
         self._log: IO[str] | None = None
 
     def beat(self) -> None:
-        """Says now and then that the trial still runs; raises Interrupted if it is to leave."""
+        """Updates the trial's progress at intervals; raises Interrupted if it was interrupted."""
         if self._interrupted.is_set():
             raise Interrupted
         if time.monotonic() - self._last < self._every:
@@ -50,22 +50,22 @@ class Watchdog:
         self._arm()
 
     @contextmanager
-    def over(self, *, times: float = 1.0) -> Iterator[None]:
-        """Around what may hang; it is given so many times the silence that is allowed."""
+    def guard(self, *, factor: float = 1.0) -> Iterator[None]:
+        """A context for work that may hang; it may be silent `factor` times as long as usual."""
         if self._silent_seconds is None:
             yield
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with os.fdopen(os.open(self._folder.log_file, flags, 0o644), "a") as log:
             self._log = log
-            self._arm(times)
+            self._arm(factor)
             try:
                 yield
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 self._log = None
 
-    def _arm(self, times: float = 1.0) -> None:
+    def _arm(self, factor: float = 1.0) -> None:
         if self._log is not None and self._silent_seconds is not None:
-            seconds = self._silent_seconds * times * _BEFORE_THE_END
+            seconds = self._silent_seconds * factor * _DUMP_AT
             faulthandler.dump_traceback_later(seconds, file=self._log)

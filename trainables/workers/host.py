@@ -1,7 +1,7 @@
-"""Host: a Ray actor that holds the accelerator and one frozen base, and trains one trial at a time.
+"""Host: a Ray actor that holds the accelerator and a frozen base, and trains one trial at a time.
 
-A host outlives its trials: the process, its imports, its tokenized data and, where the next trial
-wants the same one, its base stay. This is the only file of the worker that imports ray.
+A host outlives its trials: the process keeps its imports, its tokenized data and, if the next trial
+uses the same one, its base. This is the only file of the worker that imports Ray.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from trainables.storage.run_folder import trial_at
 from trainables.storage.trial_folder import TrialFolder
 from trainables.workers.heartbeat import Watchdog
 from trainables.workers.outcomes import (
-    LOADING_TAKES,
+    LOADING_FACTOR,
     Failure,
     Interruption,
-    _chain,
-    _finished,
+    error_chain,
     failure_of,
-    write_down,
+    finished_events,
+    record_event,
 )
 
 
 class HostProcess:
-    """What a host does, without Ray: `start` a trial, take its events by `next`, `close` it.
+    """A host's process: `start` starts a trial, `next` returns its events, `close` ends it.
 
-    `interrupt` is called from another thread, at any moment.
+    `interrupt` may be called at any time from another thread.
     """
 
     def __init__(self, provenance: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class HostProcess:
         self._data_cache: dict[Any, Any] = {}
         self._running: Generator[Event, None, None] | None = None
         self._folder: TrialFolder | None = None
-        self._watch: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._interrupted = threading.Event()
         self._stepping = threading.Lock()  # held while the running trial computes
         self._share_bytes: int | None = None
@@ -58,49 +58,49 @@ class HostProcess:
         self.loads = 0
 
     def fetch_models(self, models: Sequence[HubModel], access: HubAccess) -> None:
-        """Models of the hub are on this node when it returns; called before anything else."""
+        """Fetches models of the hub to this node; called before any other method."""
         fetch_all(models, access)
 
     def warm_up(self) -> dict[str, Any]:
-        """Imports what trials need and describes the device (see `models.describe_device`)."""
+        """Imports what trials need; returns a description of the device (see `describe_device`)."""
         from trainables.models.base import warm_imports
         from trainables.models.device import describe_device, resolve_compute_dtype
 
         warm_imports()
         gc.collect()
-        gc.freeze()  # what imports made stays: else each trial's end looks through it, for 0.4 s
+        gc.freeze()  # otherwise the end of each trial scans all imported objects, for 0.4 s
         description: dict[str, Any] = dict(describe_device())
         self._device = description["device_type"]
         self._provenance |= {name: str(value) for name, value in description.items()}
         return description | {"compute_dtype": resolve_compute_dtype("auto", self._device)}
 
     def node_id(self) -> str:
-        """Ray's id of the node that this process runs on."""
+        """The id in Ray of the node that this process runs on."""
         return str(ray.get_runtime_context().get_node_id())
 
     def start(
         self, folder: str, silent_seconds: float | None = None
     ) -> list[Event] | Failure | Interruption:
-        """Makes the trial ready to run; returns the events of the checkpoint it goes on from.
+        """Prepares the trial; returns the events of the checkpoint that it resumes from.
 
-        Whichever host ran it before can't write its folder any more; if that one has finished it,
-        nothing is left but to say so.
-        `silent_seconds`: see `watch.Watchdog`; loading a base may take LOADING_TAKES times as long.
+        A host that ran the trial before can no longer write its folder. If the trial has finished
+        there, `next` returns its last event. `silent_seconds`: see `Watchdog`; loading a base may
+        take LOADING_FACTOR times as long.
         """
         self.close()
         self._folder = None
         try:
             self._folder = acquire_ownership(trial_at(folder))
-            self._watch = Watchdog(
+            self._watchdog = Watchdog(
                 self._folder, interrupted=self._interrupted, silent_seconds=silent_seconds
             )
-            with self._watch.over(times=LOADING_TAKES):
+            with self._watchdog.guard(factor=LOADING_FACTOR):
                 return self._prepare()
         except Exception as error:  # noqa: BLE001  # the worker boundary: a trial may fail, a host not
             return self._failed(error)
 
     def next(self) -> Event | Failure | Interruption:
-        """The trial's next event."""
+        """Returns the trial's next event."""
         with self._stepping:
             if self._interrupted.is_set():
                 self._leave()
@@ -110,18 +110,18 @@ class HostProcess:
             return self._next(self._running)
 
     def close(self, *, discard: bool = False) -> int:
-        """Ends the running trial, if any; it saves a checkpoint first. Returns `held_bytes`.
+        """Ends the running trial, if any, after it has saved a checkpoint; returns `held_bytes`.
 
-        Discard: the trial has ended for good; nothing is saved and its checkpoints go.
+        `discard`: the trial will not be resumed: nothing is saved and its checkpoints are deleted.
         """
         with self._stepping:
             self._leave(discard=discard)
             return self.held_bytes()
 
     def held_bytes(self) -> int:
-        """What the host takes of its device's memory while no trial runs on it.
+        """Bytes of its device's memory that the host holds while no trial runs on it.
 
-        On a GPU the process's own part too; on a CPU the base alone.
+        On a GPU this includes the process's own overhead, on a CPU only the base.
         """
         if self._device == "cpu":
             return 0 if self._base is None else int(self._base.weight_bytes)
@@ -130,17 +130,17 @@ class HostProcess:
         return held_on_gpu()
 
     def forget_base(self) -> None:
-        """The base's memory is wanted for something else; nothing happens to a running trial."""
+        """Drops the base to free its memory; does nothing while a trial runs."""
         if self._running is None:
             self._base = None
             gc.collect()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def interrupt(self) -> None:
-        """The running trial leaves after its current optimizer step, or batch of an evaluation.
+        """Ends the running trial after its current optimizer step or evaluation batch.
 
-        Returns when its checkpoint is written. No trial runs on this host from then on; scoring a
-        report split is left alone.
+        Returns when its checkpoint is written. No trial starts on this host afterwards; scoring a
+        report split is not interrupted.
         """
         self._interrupted.set()
         with self._stepping:
@@ -148,10 +148,10 @@ class HostProcess:
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def set_share(self, share_bytes: int | None, *, device_shared: bool) -> None:
-        """What the next trial may take of the device (None: all that is there).
+        """Sets the bytes of the device that the next trial may take (None: all).
 
-        On a GPU torch refuses to allocate more, so that a trial which needs more fails alone.
-        `device_shared`: others may compute on the device meanwhile.
+        On a GPU torch refuses to allocate more, so that a trial that needs more fails alone.
+        `device_shared`: other trials may compute on the device meanwhile.
         """
         self._share_bytes, self._device_shared = share_bytes, device_shared
         if self._device != "cpu":
@@ -165,15 +165,15 @@ class HostProcess:
 
     @ray.method(concurrency_group="watch")  # type: ignore[untyped-decorator]
     def until_death(self) -> None:
-        """Never returns: whoever waits for it is told by Ray when the process has died."""
+        """Never returns; the call raises RayActorError when the process dies."""
         threading.Event().wait()
 
     def score_report(
         self, folder: str, silent_seconds: float | None = None
     ) -> dict[str, Any] | Failure:
-        """Scores a finished trial on the report split; the result lies in its folder too.
+        """Scores a finished trial on the report split; writes the result to its folder too.
 
-        Gives signs of life, and may be silent, as a trial that starts.
+        It has a heartbeat, and may be silent as long as a trial that starts.
         """
         from trainables.training.full_evaluation import score_report
 
@@ -181,19 +181,19 @@ class HostProcess:
         self._folder = None
         try:
             self._folder = acquire_ownership(trial_at(folder))
-            watch = Watchdog(
+            watchdog = Watchdog(
                 self._folder, interrupted=threading.Event(), silent_seconds=silent_seconds
             )
-            with watch.over(times=LOADING_TAKES):
+            with watchdog.guard(factor=LOADING_FACTOR):
                 self._folder.pull_trained()
-                return score_report(replace(self._trial(), heartbeat=watch.beat))
+                return score_report(replace(self._trial(), heartbeat=watchdog.beat))
         except Exception as error:  # noqa: BLE001  # the worker boundary
             return self._failed(error)
 
     def _next(self, running: Generator[Event, None, None]) -> Event | Failure | Interruption:
-        assert self._watch is not None
+        assert self._watchdog is not None
         try:
-            with self._watch.over():
+            with self._watchdog.guard():
                 event = next(running)
             self._log(event)
         except Interrupted:
@@ -214,7 +214,7 @@ class HostProcess:
                 self._discard(running)
             else:
                 running.close()
-        except Exception as error:  # noqa: BLE001  # the worker boundary: the next trial is not to blame
+        except Exception as error:  # noqa: BLE001  # the worker boundary: the next trial must not fail for it
             self._failed(error)
         gc.collect()
 
@@ -229,21 +229,21 @@ class HostProcess:
         from trainables.training.loop import train
         from trainables.training.progress import resumed_history
 
-        assert self._folder is not None and self._watch is not None
+        assert self._folder is not None and self._watchdog is not None
         summary = self._folder.summary()
         if summary is not None and summary.get("state") == FINISHED:
-            self._running = _finished(summary)
+            self._running = finished_events(summary)
             return [Event.from_json(event) for event in summary["history"]]
         trial = self._trial()
         history = resumed_history(self._folder)
         if self._interrupted.is_set():
             return Interruption()
-        watched = replace(trial, heartbeat=self._watch.beat, sample=SystemSampler())
-        self._running = train(watched)
+        trial = replace(trial, heartbeat=self._watchdog.beat, sample=SystemSampler())
+        self._running = train(trial)
         return history
 
     def _trial(self) -> Any:
-        """What the folder describes, on a base and with data that lie ready now."""
+        """Loads the base and the data that the folder's spec names, unless they are loaded."""
         from trainables.data.trial_data import load_data
         from trainables.models.model_folder import check_model
         from trainables.resources.out_of_memory import memory_errors
@@ -281,16 +281,16 @@ class HostProcess:
         from trainables.resources.out_of_memory import free_memory
 
         self._running = None
-        self._base = None  # a trial that broke off may have left its marks on it
+        self._base = None  # a failed trial may have changed it
         self._log_error(error)
         failure = failure_of(error, share_bytes=self._share_bytes)
-        for told in _chain(error):
-            traceback.clear_frames(told.__traceback__)  # they hold the model and its gradients
+        for cause in error_chain(error):
+            traceback.clear_frames(cause.__traceback__)  # they hold the model and its gradients
         free_memory()
         return failure
 
     def _log_error(self, error: Exception) -> None:
-        """The log may lie on the very disk that is full, or be another host's by now."""
+        """Writes the error to the trial's log, unless its disk is full or its owner has changed."""
         if self._folder is not None:
             with contextlib.suppress(OSError, OwnershipLostError):
                 self._folder.append_log("".join(traceback.format_exception(error)))
@@ -298,7 +298,7 @@ class HostProcess:
 
     def _log(self, event: Event) -> None:
         assert self._folder is not None
-        write_down(self._folder, event)
+        record_event(self._folder, event)
 
 
 Host = ray.remote(concurrency_groups={"control": 2, "watch": 1})(HostProcess)

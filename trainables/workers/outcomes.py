@@ -1,4 +1,4 @@
-"""Failure and Interruption: what a host answers besides events."""
+"""Failure and Interruption: what a host returns instead of an event."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from trainables.storage.errors import storage_error_in
 from trainables.storage.ownership import OwnershipLostError
 from trainables.storage.trial_folder import TrialFolder
 
-LOADING_TAKES = 4.0  # times the silence that a trial is allowed: a base may be a long download
+LOADING_FACTOR = 4.0  # longer than other silence: loading a base may be a long download
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial can't go on; infeasible: it doesn't fit the device it was tried on.
+    """Why a trial cannot go on.
 
-    `share_bytes`: it was given a share of a device, and that was not enough. No fault of the
-    trial's: its folder can't be written (storage), or another process has taken it over.
+    `infeasible`: it does not fit the device. `share_bytes`: the share of a device that it was given
+    and that was too small. `storage`: its folder cannot be written. `taken_over`: another process
+    has acquired its folder. The last two are not caused by the trial.
     """
 
     reason: str
@@ -33,11 +34,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Interruption:
-    """The trial has left the host, with a checkpoint; this host starts none any more."""
+    """The trial has saved a checkpoint and left the host, which starts no other trial."""
 
 
-def write_down(folder: TrialFolder, event: Event) -> None:
-    """Into the trial's log, its progress, and what it has told of."""
+def record_event(folder: TrialFolder, event: Event) -> None:
+    """Writes an event to the trial's log, its progress and its list of reported steps."""
     numbers = " ".join(f"{name}={value:.6g}" for name, value in event.metrics.items())
     clock = time.strftime("%H:%M:%S")
     folder.append_log(f"{clock} {event.kind} step {event.step} {event.units} {numbers}")
@@ -47,7 +48,7 @@ def write_down(folder: TrialFolder, event: Event) -> None:
 
 
 def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
-    """What whoever runs a trial is told of an error that ended it."""
+    """The Failure to return for an error that ended a trial."""
     does_not_fit = _does_not_fit(error)
     share = share_bytes if does_not_fit else None
     return Failure(
@@ -55,12 +56,12 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
         infeasible=does_not_fit,
         share_bytes=share,
         storage=storage_error_in(error) is not None,
-        taken_over=any(isinstance(told, OwnershipLostError) for told in _chain(error)),
+        taken_over=any(isinstance(cause, OwnershipLostError) for cause in error_chain(error)),
     )
 
 
 def finished_event(summary: Mapping[str, Any]) -> Event:
-    """The last event of a trial that has finished, from its summary."""
+    """The last event of a finished trial, from its summary."""
     return Event(
         kind="finished",
         step=summary["step"],
@@ -71,13 +72,13 @@ def finished_event(summary: Mapping[str, Any]) -> Event:
     )
 
 
-def _finished(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
-    """What is left of a trial that another host has finished: its last event."""
+def finished_events(summary: Mapping[str, Any]) -> Generator[Event, None, None]:
+    """The events that are left of a finished trial: the last one."""
     yield finished_event(summary)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that led to it."""
+def error_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, its cause, the cause of that, and so on."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         yield error

@@ -1,11 +1,13 @@
-"""What is written into pareto.png and flops.png: the legend, the labels of the front's members."""
+"""The text in pareto.png and flops.png: the legend and the labels of the front's members; and where
+a trial stands on the axis of the primary metric."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.analysis.pareto import COST, VALUE
+from orchestrator.analysis.pareto import COST
+from orchestrator.formatting import format_bare
 from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
 
@@ -13,6 +15,13 @@ KNOWN = ("none", "int8", "nf4", "fp4")
 INK = "#333333"
 LABELLED = 8  # more labels than this are not read
 Style = Callable[[TrialResult], dict[str, Any]]
+
+
+def height(item: TrialResult) -> float:
+    """The primary metric of a trial that has it, as it is drawn: shares in percent."""
+    value = item.value()
+    assert value is not None
+    return item.primary.scale * value
 
 
 def draw_legend(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
@@ -57,14 +66,14 @@ def label_front(
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     centres = {
-        key.trial_id: axes.transData.transform((key.metrics[cost] / unit, 100 * key.metrics[VALUE]))
+        key.trial_id: axes.transData.transform((key.metrics[cost] / unit, height(key)))
         for key in all_drawn
     }
     ring = 7 * figure.dpi / 72  # pixels that another point and its ring take around them
     room = axes.bbox.padded(4)
     taken: list[Any] = []
     for item in _spread(members):
-        at = (item.metrics[cost] / unit, 100 * item.metrics[VALUE])
+        at = (item.metrics[cost] / unit, height(item))
         others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
             text = axes.annotate(_front_label(item), at, offset, textcoords="offset points",
@@ -96,7 +105,9 @@ def _spread(members: Sequence[TrialResult]) -> list[TrialResult]:
 
 def _front_label(item: TrialResult) -> str:
     rank = f" r{item.knobs['rank']}" if "rank" in item.knobs else ""
-    return f"{quantization_name(item.knobs)}{rank} · {100 * item.metrics[VALUE]:.1f}"
+    value = item.value()
+    assert value is not None
+    return f"{quantization_name(item.knobs)}{rank} · {format_bare(item.primary, value)}"
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""flops.png: each trial's accuracy against the FLOPs it had trained, rung by rung (matplotlib).
+"""flops.png: each trial's primary metric against its train FLOPs, rung by rung (matplotlib).
 
 Colour is the quantization, the marker the model, as in pareto.png. Trials that did not finish are
 faint and end with a cross; the front is of the finished ones.
@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
-from orchestrator.analysis.pareto import VALUE, candidates, front
+from orchestrator.analysis.pareto import candidates, front
 from orchestrator.formatting import title
-from orchestrator.reporting.plots.annotations import INK, Style, draw_legend, label_front
+from orchestrator.reporting.plots.annotations import (
+    INK,
+    Style,
+    draw_legend,
+    height,
+    label_front,
+)
 from orchestrator.reporting.plots.pareto import (
     draw_front,
     extend_front,
@@ -30,8 +36,8 @@ GREY = "#666666"
 
 
 def plot_flops(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path | None:
-    """Draws and writes flops.png; None, and nothing written, if no finished trial has both EmAcc
-    and train FLOPs."""
+    """Draws and writes flops.png; None, and nothing written, if no finished trial has both the
+    primary metric and train FLOPs."""
     results = read_trials(run) if results is None else results
     if not candidates(results, cost=TRAIN_FLOPS):
         return None
@@ -45,9 +51,9 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 
     figure = Figure(figsize=(9.6, 6.0), dpi=160)
     FigureCanvasAgg(figure)
-    axes, _ = new_axes(figure, strip=False)
-    axes.set_xscale("log")
     finished = candidates(results, cost=TRAIN_FLOPS)
+    axes, _ = new_axes(figure, finished[0].primary, strip=False)
+    axes.set_xscale("log")
     drawn = [item for item in results if item.is_trial and learning_curve(item)]
     drawn += [item for item in finished if item not in drawn]
     style, members = style_of(drawn), front(results, cost=TRAIN_FLOPS)
@@ -55,9 +61,9 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
         _draw_curve(axes, item, style=style)
     draw_front(axes, members, cost=TRAIN_FLOPS)
     axes.margins(x=0.09)
-    axes.set_ylim(*value_limits([item for item in drawn if VALUE in item.metrics]))
+    axes.set_ylim(*value_limits([item for item in drawn if item.value() is not None]))
     extend_front(axes, members, cost=TRAIN_FLOPS)
-    _words(figure, axes, results, name=name)
+    _words(figure, axes, results, name=name, title_of_metric=finished[0].primary.title)
     draw_legend(axes, drawn, style=style)
     label_front(figure, axes, members, finished, cost=TRAIN_FLOPS)
     buffer = io.BytesIO()
@@ -68,9 +74,10 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 def _draw_curve(axes: Any, item: TrialResult, *, style: Style) -> None:
     """Its rungs, and where it ended: a marker if it finished, else a cross."""
     rungs = learning_curve(item)
-    points = [(rung.flops, 100 * rung.em_acc) for rung in rungs if rung.flops > 0]
-    if item.finished and TRAIN_FLOPS in item.metrics and VALUE in item.metrics:
-        end = (item.metrics[TRAIN_FLOPS], 100 * item.metrics[VALUE])
+    scale = item.primary.scale
+    points = [(rung.flops, scale * rung.value) for rung in rungs if rung.flops > 0]
+    if item.finished and TRAIN_FLOPS in item.metrics and item.value() is not None:
+        end = (item.metrics[TRAIN_FLOPS], height(item))
         points = [*points[: -1 if points and points[-1][0] == end[0] else None], end]
     if not points:
         return
@@ -85,9 +92,11 @@ def _draw_curve(axes: Any, item: TrialResult, *, style: Style) -> None:
         axes.plot(*points[-1], "x", color=look["color"], alpha=0.5, markersize=5, zorder=3)
 
 
-def _words(figure: Any, axes: Any, results: Sequence[TrialResult], *, name: str) -> None:
+def _words(
+    figure: Any, axes: Any, results: Sequence[TrialResult], *, name: str, title_of_metric: str
+) -> None:
     axes.set_xlabel(f"{title(TRAIN_FLOPS)} until then (logarithmic)", color=INK)
-    heading = f"{title(VALUE)} against {title(TRAIN_FLOPS)}, rung by rung"
+    heading = f"{title_of_metric} against {title(TRAIN_FLOPS)}, rung by rung"
     figure.text(0.085, 0.94, heading, size=14, weight="bold", color=INK)
     figure.text(0.085, 0.897, f"sweep {name}", size=10, color=GREY)
     figure.text(0.085, 0.03, caption(results), size=8.5, color=GREY)

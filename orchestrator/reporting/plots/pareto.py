@@ -1,7 +1,7 @@
-"""pareto.png: accuracy against training peak memory, drawn with matplotlib (Agg).
+"""pareto.png: the primary metric against training peak memory, drawn with matplotlib (Agg).
 
-Colour is the quantization, the marker the model; bars are 95% intervals (Wilson). Untrained
-baselines use no training memory, so they stand hollow in a strip of their own on the left.
+Colour is the quantization, the marker the model; bars are 95% intervals of shares (Wilson).
+Untrained baselines use no training memory: they are hollow, in a strip of their own on the left.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.pareto import COST, VALUE, candidates, front
+from orchestrator.analysis.pareto import COST, candidates, front
 from orchestrator.analysis.significance import wilson
 from orchestrator.formatting import title
-from orchestrator.reporting.plots.annotations import INK, KNOWN, Style, draw_legend, label_front
+from orchestrator.reporting.plots.annotations import (
+    INK,
+    KNOWN,
+    Style,
+    draw_legend,
+    height,
+    label_front,
+)
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult
+from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
@@ -44,7 +52,7 @@ def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
     FigureCanvasAgg(figure)
     finished, baselines = candidates(results), _baselines(results)
     unit = 2**30 if max(item.metrics[COST] for item in finished) >= 2**30 else 2**20
-    axes, strip = new_axes(figure, strip=bool(baselines))
+    axes, strip = new_axes(figure, finished[0].primary, strip=bool(baselines))
     style = style_of([*finished, *baselines])
     draw_front(axes, front(results), unit=unit)
     _draw_trials(axes, finished, style=style, unit=unit)
@@ -61,13 +69,12 @@ def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 
 
 def _baselines(results: Sequence[TrialResult]) -> list[TrialResult]:
-    return [
-        item for item in results if item.is_baseline and item.finished and VALUE in item.metrics
-    ]
+    judged = (item for item in results if item.is_baseline and item.finished)
+    return [item for item in judged if item.value() is not None]
 
 
-def new_axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
-    """Axes for EmAcc, with room around them for words, and a strip on their left or None."""
+def new_axes(figure: Any, metric: MetricSpec, *, strip: bool) -> tuple[Any, Any]:
+    """Axes for the metric, with room around them for words, and a strip on their left or None."""
     place = {"left": 0.085, "right": 0.80, "top": 0.86, "bottom": 0.16}
     if not strip:
         axes = figure.add_subplot()
@@ -85,7 +92,9 @@ def new_axes(figure: Any, *, strip: bool) -> tuple[Any, Any]:
         item.spines[["top", "right"]].set_visible(False)
         item.spines[["left", "bottom"]].set_color(FAINT)
         item.tick_params(colors=INK, length=3)
-    both[0].set_ylabel(f"{title(VALUE)} (percent, selection split)", color=INK)
+    unit = "percent" if metric.is_percentage else metric.unit
+    where = ", ".join(part for part in (unit, "selection split") if part)
+    both[0].set_ylabel(f"{metric.title} ({where})", color=INK)
     return axes, both[0] if strip else None
 
 
@@ -107,34 +116,32 @@ def style_of(results: Sequence[TrialResult]) -> Style:
     return style
 
 
-def _percent(item: TrialResult) -> float:
-    return 100 * item.metrics[VALUE]
-
-
 def draw_front(
     axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
 ) -> None:
     """A step: between two members the cheaper one is still the best that fits."""
     costs = [item.metrics[cost] / unit for item in members]
-    axes.step(costs, [_percent(item) for item in members], where="post", color=INK, linewidth=1.4)
-    axes.plot(costs, [_percent(item) for item in members], "o", color="none", markersize=13,
+    axes.step(costs, [height(item) for item in members], where="post", color=INK, linewidth=1.4)
+    axes.plot(costs, [height(item) for item in members], "o", color="none", markersize=13,
               markeredgecolor=INK, markeredgewidth=1.1, zorder=4)  # fmt: skip
 
 
 def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit: int) -> None:
     for item in items:
         _bar(axes, item.metrics[COST] / unit, item, colour=style(item)["color"])
-        axes.plot(item.metrics[COST] / unit, _percent(item), **style(item), markersize=7,
+        axes.plot(item.metrics[COST] / unit, height(item), **style(item), markersize=7,
                   markeredgecolor="white", markeredgewidth=0.7, zorder=5)  # fmt: skip
     axes.margins(x=0.09, y=0.08)
 
 
 def value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
-    """Room for every interval; zero is shown where it is near."""
-    bounds = [bound for item in items for bound in (_percent(item), *_interval(item))]
-    room = 0.08 * max(1.0, max(bounds) - min(bounds))
+    """Room for every interval; zero is shown if it is near."""
+    bounds = [bound for item in items for bound in (height(item), *_interval(item))]
+    smallest = 1.0 if items[0].primary.is_percentage else abs(max(bounds)) / 100 or 1.0
+    room = 0.08 * max(smallest, max(bounds) - min(bounds))
     low = min(bounds) - room
-    return (-0.4 * room if low < 0.25 * max(bounds) else low), max(bounds) + room
+    is_near_zero = min(bounds) >= 0 and low < 0.25 * max(bounds)
+    return (-0.4 * room if is_near_zero else low), max(bounds) + room
 
 
 def extend_front(
@@ -142,7 +149,7 @@ def extend_front(
 ) -> None:
     """More than the last member's cost buys nothing that was seen: a dotted line says so."""
     right = axes.get_xlim()[1]
-    axes.hlines(_percent(members[-1]), members[-1].metrics[cost] / unit, right, color=INK,
+    axes.hlines(height(members[-1]), members[-1].metrics[cost] / unit, right, color=INK,
                 linewidth=1.1, linestyles=(0, (1, 2.5)))  # fmt: skip
     axes.set_xlim(right=right)
 
@@ -152,7 +159,7 @@ def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) ->
     for place, item in enumerate(items):
         x = (place + 1) / (len(items) + 1)
         _bar(axes, x, item, colour=style(item)["color"])
-        axes.plot(x, _percent(item), **style(item), markersize=6.5, markerfacecolor="white",
+        axes.plot(x, height(item), **style(item), markersize=6.5, markerfacecolor="white",
                   markeredgewidth=1.4, zorder=5)  # fmt: skip
     axes.set_xlim(0, 1)
     axes.set_xticks([])
@@ -164,16 +171,17 @@ def _bar(axes: Any, x: float, item: TrialResult, *, colour: str) -> None:
 
 
 def _interval(item: TrialResult) -> tuple[float, float]:
-    """In percent; the value itself where the number of questions is unknown."""
-    if not item.count():
-        return _percent(item), _percent(item)
-    low, high = wilson(item.metrics[VALUE], item.count())
+    """In percent; the value itself unless it is a share of a known number of questions."""
+    value = item.value()
+    if value is None or not item.primary.is_share_of_questions or not item.count():
+        return height(item), height(item)
+    low, high = wilson(value, item.count())
     return 100 * low, 100 * high
 
 
 def _words(figure: Any, axes: Any, results: Sequence[TrialResult], *, name: str, unit: int) -> None:
     axes.set_xlabel(f"{title(COST)} ({'GiB' if unit == 2**30 else 'MiB'}, tensors)", color=INK)
-    heading = f"{title(VALUE)} against {title(COST)}"
+    heading = f"{candidates(results)[0].primary.title} against {title(COST)}"
     figure.text(0.085, 0.94, heading, size=14, weight="bold", color=INK)
     figure.text(0.085, 0.897, f"sweep {name}", size=10, color="#666666")
     figure.text(0.085, 0.03, caption(results), size=8.5, color="#666666")
@@ -185,9 +193,11 @@ def caption(results: Sequence[TrialResult]) -> str:
     drawn, members = candidates(results), front(results)
     counts = sorted({item.count() for item in drawn} - {0})
     asked = f" on {'–'.join(str(n) for n in counts[:: max(1, len(counts) - 1)])} questions"
+    is_share = any(item.primary.is_share_of_questions for item in drawn)
+    bars = f"; bars: 95% intervals{asked if counts else ''}" if is_share else ""
     return (
-        f"{len(drawn)} finished of {len(trials)} trials, {len(members)} on the front (ringed); "
-        f"bars: 95% intervals{asked if counts else ''}.\n"
+        f"{len(drawn)} finished of {len(trials)} trials, {len(members)} on the front (ringed)"
+        f"{bars}.\n"
         f"The other {len(trials) - len(drawn)} (stopped, failed, ...) are not drawn"
         + (
             f"; {len(_baselines(results))} untrained baselines hollow."

@@ -23,53 +23,57 @@ from orchestrator.formatting import (
     format_bytes,
     format_duration,
     format_flops,
-    format_percent,
+    format_metric,
     title,
 )
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
-from orchestrator.reporting.sections.headline import score_text
+from orchestrator.reporting.sections.headline import primary_text, score_header, score_text
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.metric import MetricSpec
 
 SHOWN = 10  # trials in the table of costs; results.csv has all
-LEVELS = 6  # at most, of EmAcc to be reached
+LEVELS = 6  # at most, of the primary metric to be reached
 UNCOUNTED = (
     "No finished trial counted its FLOPs: they are counted from its prediction, and it had none."
 )
 
 
-def flops(results: Sequence[TrialResult], *, picture: Path | None) -> list[Section]:
-    """The front of EmAcc against train FLOPs, with the picture if it is drawn, and what it took to
-    reach some levels of EmAcc."""
-    heading = f"Pareto front: EmAcc against {title(TRAIN_FLOPS)}"
+def flops(
+    results: Sequence[TrialResult], *, metric: MetricSpec, picture: Path | None
+) -> list[Section]:
+    """The front of the primary `metric` against train FLOPs, with the picture if it is drawn, and
+    the train FLOPs to reach some levels of the metric."""
+    what = f"{metric.title} against {title(TRAIN_FLOPS)}"
+    heading = f"Pareto front: {what}"
     members = front(results, cost=TRAIN_FLOPS)
     if not members:
         return [Section(heading, [Paragraph(UNCOUNTED)])]
-    headers = ["trial", "configuration", title(TRAIN_FLOPS), "EmAcc (95%)", "train memory"]
+    headers = ["trial", "configuration", title(TRAIN_FLOPS), score_header(metric), "train memory"]
     rows = [
         (
             item.trial_id,
             item.label,
             format_flops(item.metrics[TRAIN_FLOPS]),
-            score_text(item.metrics["em_acc"], item.count()),
+            primary_text(item),
             format_bytes(item.metrics.get(COST)),
         )
         for item in members
     ]
     blocks: list[Block] = [Table(headers, rows, words=2)]
     if picture is not None:
-        caption = f"EmAcc against {title(TRAIN_FLOPS)}, rung by rung"
-        blocks.append(Picture(picture.name, str(picture), caption))
-    return [Section(heading, blocks), _to_reach(results)]
+        blocks.append(Picture(picture.name, str(picture), f"{what}, rung by rung"))
+    return [Section(heading, blocks), _to_reach(results, metric)]
 
 
-def spent(results: Sequence[TrialResult], *, metric: str) -> Section:
+def spent(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
     """FLOPs, time and memory times time of the best finished trials; speed where it may be told."""
     heading = "What the best trials cost"
-    order = ranked(results, metric)[:SHOWN]
+    order = ranked(results, metrics.ranking)[:SHOWN]
     if not order:
         return Section(heading, [Paragraph("No trial has finished.")])
     places = speed_ranks(item for item in results if item.is_trial and item.finished)
-    headers = ["trial", "configuration", "EmAcc", title(TRAIN_FLOPS), "eval FLOPs",
+    headers = ["trial", "configuration", metrics.primary.title, title(TRAIN_FLOPS), "eval FLOPs",
                "device time", "memory x time", "examples/s"]  # fmt: skip
     rows = [(*_spent_row(item), _speed(item, places)) for item in order]
     return Section(heading, [Table(headers, rows, words=2), Paragraph(_how_spent(order, places))])
@@ -103,17 +107,20 @@ def prediction_error(results: Sequence[TrialResult]) -> Section:
     return Section(heading, [*blocks, *_flops_errors(results)])
 
 
-def _to_reach(results: Sequence[TrialResult]) -> Section:
-    """For some levels of EmAcc the rung that was there after the fewest train FLOPs."""
-    heading = "Train FLOPs to reach an EmAcc"
+def _to_reach(results: Sequence[TrialResult], metric: MetricSpec) -> Section:
+    """For some levels of the metric the rung that had it after the fewest train FLOPs."""
+    article = "an" if metric.title[:1].lower() in "aeiou" else "a"
+    heading = f"Train FLOPs to reach {article} {metric.title}"
     rungs = [rung for item in results if item.is_trial for rung in learning_curve(item)]
-    levels = _levels(max((rung.em_acc for rung in rungs), default=0.0))
+    levels = _levels([rung.value for rung in rungs], metric)
     found = [(level, first_to_reach(results, level)) for level in levels]
-    rows = [_reached_row(level, rung) for level, rung in found if rung is not None]
+    rows = [_reached_row(level, rung, metric) for level, rung in found if rung is not None]
     if not rows:
-        return Section(heading, [Paragraph("No rung has any question right.")])
-    headers = ["EmAcc", "trial", "configuration", "which", title(TRAIN_FLOPS), "of its budget",
-               "EmAcc there (95%)"]  # fmt: skip
+        nothing = "has any question right" if metric.is_share_of_questions else "is above another"
+        return Section(heading, [Paragraph(f"No rung {nothing}.")])
+    there = score_header(metric).replace(metric.title, f"{metric.title} there", 1)
+    headers = [metric.title, "trial", "configuration", "which", title(TRAIN_FLOPS),
+               "of its budget", there]  # fmt: skip
     how = (
         "The first rung of any trial, stopped ones too, that has so much. Inner rungs ask few "
         "questions: the interval says how far luck may reach."
@@ -121,8 +128,24 @@ def _to_reach(results: Sequence[TrialResult]) -> Section:
     return Section(heading, [Table(headers, rows, words=4), Paragraph(how)])
 
 
-def _levels(best: float) -> list[float]:
-    """Round levels of EmAcc up to the best, at most LEVELS of them."""
+def _levels(values: Sequence[float], metric: MetricSpec) -> list[float]:
+    """Levels up to the best value, at most LEVELS of them: round ones of a share that is to be
+    large, else at equal distances from the worst value."""
+    if not values:
+        return []
+    if _has_round_levels(metric):
+        return _round_levels(max(values))
+    gains = sorted(map(metric.gain, values))
+    worst, best = gains[0], gains[-1]
+    steps = range(1, LEVELS + 1) if best > worst else ()
+    return [metric.gain(min(best, worst + (best - worst) * step / LEVELS)) for step in steps]
+
+
+def _has_round_levels(metric: MetricSpec) -> bool:
+    return metric.is_percentage and metric.direction == "maximize"
+
+
+def _round_levels(best: float) -> list[float]:
     for step in (0.01, 0.02, 0.05, 0.1, 0.2):
         count = int(best / step + 1e-9)
         if count <= LEVELS:
@@ -130,15 +153,15 @@ def _levels(best: float) -> list[float]:
     return []
 
 
-def _reached_row(level: float, rung: Reached) -> tuple[str, ...]:
+def _reached_row(level: float, rung: Reached, metric: MetricSpec) -> tuple[str, ...]:
     return (
-        f"{100 * level:.0f}%",
+        f"{100 * level:.0f}%" if _has_round_levels(metric) else format_metric(metric, level),
         rung.trial.trial_id,
         rung.trial.label,
         rung.trial.state,
         format_flops(rung.flops),
         f"{100 * rung.fraction:.3g}%",
-        score_text(rung.em_acc, rung.questions),
+        score_text(metric, rung.value, rung.questions),
     )
 
 
@@ -146,7 +169,7 @@ def _spent_row(item: TrialResult) -> tuple[str, ...]:
     return (
         item.trial_id,
         item.label,
-        format_percent(item.metrics.get("em_acc")),
+        format_metric(item.primary, item.value()),
         format_flops(item.metrics.get(TRAIN_FLOPS)),
         format_flops(item.metrics.get("eval_flops")),
         format_duration(item.metrics.get("device_seconds")),

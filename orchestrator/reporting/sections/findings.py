@@ -13,23 +13,29 @@ from orchestrator.analysis.importance import (
     importance,
     knob_verdicts,
 )
-from orchestrator.analysis.significance import any_difference, compare
-from orchestrator.formatting import format_p_value, title
+from orchestrator.analysis.significance import MCNEMAR, PAIRED_T, any_difference, compare
+from orchestrator.formatting import difference_unit, format_p_value, format_signed
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.reporting.sections.headline import comparison_text, value_text
+from orchestrator.reporting.sections.headline import (
+    comparison_text,
+    no_common_values,
+    value_text,
+)
 from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 SIGNIFICANT = 0.05
 TIES_NAMED = 8
 
 
-def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
-    """Whether the finished trials differ on the selection split; if not, their order by loss.
+def differences(results: Sequence[TrialResult], *, metric: MetricSpec) -> Section:
+    """Whether the finished trials differ in the metric on the selection split.
 
-    The sentence 'no difference in EmAcc found' stands here when they do not.
+    If not, it says 'no difference in ... found' and gives their order by eval loss.
     """
     heading = "Do the finished trials differ?"
     order = ranked(results, metric)
@@ -39,26 +45,29 @@ def differences(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Se
     rows = [read_predictions(item.folder)[0] for item in order]
     p_value = any_difference(rows, metric=metric)
     if p_value is None:
-        return Section(heading, [Paragraph("They share no predictions: not to be compared.")])
+        why = no_common_values(metric)
+        text = f"{why[0].upper()}{why[1:]}: not to be compared."
+        return Section(heading, [Paragraph(text)])
     pairs = len(order) * (len(order) - 1) // 2
-    test = "exact McNemar" if pairs == 1 else f"exact McNemar of {pairs} pairs, Bonferroni"
+    test = MCNEMAR if metric.is_share_of_questions else PAIRED_T
+    test = test if pairs == 1 else f"{test} of {pairs} pairs, Bonferroni"
     tail = f"({test}, on the selection split, {len(order)} trials, {format_p_value(p_value)})"
     if p_value >= SIGNIFICANT:
-        found = Paragraph(f"no difference in {title(metric)} found {tail}.", strong=True)
+        found = Paragraph(f"no difference in {metric.title} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])
-    blocks: list[Block] = [Paragraph(f"Yes: {title(metric)} differs among them {tail}.")]
+    blocks: list[Block] = [Paragraph(f"Yes: {metric.title} differs among them {tail}.")]
     names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
-    text = comparison_text(compare(rows[0], rows[1], metric=metric))
+    text = comparison_text(compare(rows[0], rows[1], metric=metric), metric)
     blocks.append(Paragraph(f"{names}: {text}."))
     blocks += _ties_named(_ties(order, rows, metric), others=len(order) - 1)
     return Section(heading, blocks)
 
 
-def what_mattered(results: Sequence[TrialResult], *, metric: str = "em_acc") -> Section:
-    """Per knob the difference between its levels, at the first rung and at the end."""
+def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
+    """For each knob the difference between its levels, at the first rung and at the end."""
     blocks: list[Block] = []
-    for name in dict.fromkeys([metric, "eval_loss"]):
-        for item in importance(results, metric=name):
+    for metric in dict.fromkeys([metrics.ranking, EVAL_LOSS]):
+        for item in importance(results, metric=metric):
             blocks += _importance_blocks(item)
     if not blocks:
         return Section("What mattered", [Paragraph("No trial has been judged yet.")])
@@ -95,9 +104,9 @@ def provenance(results: Sequence[TrialResult]) -> Section:
 
 
 def _ties(
-    order: Sequence[TrialResult], rows: Sequence[Sequence[Mapping[str, Any]]], metric: str
+    order: Sequence[TrialResult], rows: Sequence[Sequence[Mapping[str, Any]]], metric: MetricSpec
 ) -> list[TrialResult]:
-    """The trials behind the best that it is not significantly better than."""
+    """The trials than which the best is not significantly better."""
     ties = []
     for item, other in zip(order[1:], rows[1:], strict=True):
         try:
@@ -122,7 +131,7 @@ def _importance_blocks(item: Importance) -> list[Block]:
     seen = f"{item.trials} of {item.started} trials"
     left = "censored: the others were stopped before it or have not come so far"
     blocks: list[Block] = [
-        Paragraph(f"{title(item.metric)} at {part} ({seen}{'; ' + left if item.censored else ''}):")
+        Paragraph(f"{item.metric.title} at {part} ({seen}{'; ' + left if item.censored else ''}):")
     ]
     verdicts = knob_verdicts(item.effects)
     mattered = [knob for knob, found in verdicts.items() if found]
@@ -132,19 +141,17 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if same:
         blocks.append(Paragraph(f"{NO_DIFFERENCE.capitalize()}: {', '.join(same)}."))
     if item.effects:
-        unit = "difference" if item.metric.endswith("loss") else "points"
+        unit = difference_unit(item.metric) or "difference"
         headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
         rows = [_effect_row(effect, item.metric) for effect in item.effects]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
 
 
-def _effect_row(effect: Effect, metric: str) -> tuple[str, ...]:
-    is_loss = metric.endswith("loss")
-    scale, form = (1, "+.3f") if is_loss else (100, "+.1f")
-    reach = math.inf if is_loss else 1.0  # two shares differ by no more
+def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
+    reach = 1.0 if metric.is_percentage else math.inf  # two shares differ by no more
     numbers = [
-        format(scale * min(max(x, -reach), reach), form)
+        format_signed(metric, min(max(x, -reach), reach))
         for x in (effect.difference, effect.low, effect.high)
     ]
     return (

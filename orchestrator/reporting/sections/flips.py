@@ -14,6 +14,7 @@ from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import TrialResult
+from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
 HEADING = "What quantization changed"
@@ -31,6 +32,9 @@ _NO_TRAINED = (
     "(`search.algorithm: one_factor`), or a `grid`, with every quantization, or name them "
     "under `search.start_with`."
 )
+_NO_VERDICT = (
+    "The task has no metric by which an answer is right or wrong, so no answer becomes wrong."
+)
 _NONE = (
     "No two finished configurations differ in their quantization only: nothing can be said "
     "question by question. Search one factor at a time around a reference "
@@ -39,13 +43,21 @@ _NONE = (
 )
 
 
-def find_pairs(results: Sequence[TrialResult], *, metric: str = "em_acc") -> list[Pair]:
-    """The run's pairs, on what their folders hold."""
+def find_pairs(results: Sequence[TrialResult], *, metric: MetricSpec | None) -> list[Pair]:
+    """The pairs of a run, with the predictions in its folder.
+
+    None for a `metric` (`TaskMetrics.verdict`) is a task whose answers are not right or wrong: it
+    has no pairs.
+    """
+    if metric is None:
+        return []
     return pairs(results, lambda item: read_predictions(item.folder)[0], metric=metric)
 
 
-def flips(found: Sequence[Pair], file: Path) -> Section:
-    """Per reference the counts and the tests, then some questions; `file` has every flip."""
+def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Section:
+    """For each reference the counts and the tests, then some questions; `file` has every flip."""
+    if metric is None:
+        return Section(HEADING, [Paragraph(_NO_VERDICT)])
     if not found:
         return Section(HEADING, [Paragraph(_NONE)])
     blocks: list[Block] = [Paragraph(_how(found))]

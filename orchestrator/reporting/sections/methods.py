@@ -1,4 +1,4 @@
-"""What the report says of methods: the best trial of each, and whether they differ in EmAcc."""
+"""What the report says of methods: the best trial of each, and whether they differ."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from orchestrator.analysis.pareto import COST
 from orchestrator.analysis.significance import compare
 from orchestrator.formatting import MISSING, format_bytes, format_duration, format_number
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.reporting.sections.headline import comparison_text, score_text
+from orchestrator.reporting.sections.headline import (
+    comparison_text,
+    no_common_values,
+    primary_text,
+    score_header,
+)
 from orchestrator.runs.results import read_predictions
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import method_name, model_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 
@@ -25,24 +31,26 @@ SHARED = (
     "Some of these trials shared their device with others, so that their times don't compare. For "
     "that: `resources: {placement: exclusive}`."
 )
-CHOSEN = "The best of each was chosen on the selection split, so its EmAcc there flatters it."
+CHOSEN = "The best of each was chosen on the selection split, so its {} there flatters it."
 
 
-def methods(results: Sequence[TrialResult], *, metric: str) -> list[Section]:
+def methods(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> list[Section]:
     """The best trial of each model and method (on so many workers, under such a ZeRO stage) beside
     the others, and paired comparisons; nothing where all trials are of one method."""
     groups = _groups(results)
     if len({method for _, method in groups}) < 2:
         return []
-    best = {key: next(iter(ranked(items, metric)), None) for key, items in groups.items()}
-    headers = ["model", "method", "finished", "best", "configuration", "EmAcc (95%)", "eval loss",
-               "time", "device time", "memory", "trained", "saved"]  # fmt: skip
+    ranking = metrics.ranking
+    best = {key: next(iter(ranked(items, ranking)), None) for key, items in groups.items()}
+    headers = ["model", "method", "finished", "best", "configuration",
+               score_header(metrics.primary), "eval loss", "time", "device time", "memory",
+               "trained", "saved"]  # fmt: skip
     rows = [_row(key, groups[key], best[key]) for key in groups]
     found = [item for item in best.values() if item is not None]
     blocks: list[Block] = [Table(headers, rows, words=5), Paragraph(HOW)]
     if not all(map(has_device_alone, found)):
         blocks.append(Paragraph(SHARED))
-    return [Section(HEADING, [*blocks, *_comparisons(best, metric)])]
+    return [Section(HEADING, [*blocks, *_comparisons(best, metrics)])]
 
 
 def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialResult]]:
@@ -66,7 +74,7 @@ def _row(
         finished,
         best.trial_id,
         best.label.removeprefix(f"{key[0]} "),
-        score_text(best.metrics.get("em_acc"), best.count()),
+        primary_text(best),
         format_number(best.metrics.get("eval_loss")),
         format_duration(best.seconds.get("total")),
         format_duration(best.metrics.get("device_seconds")),
@@ -77,29 +85,32 @@ def _row(
 
 
 def _comparisons(
-    best: Mapping[tuple[str, str], TrialResult | None], metric: str
+    best: Mapping[tuple[str, str], TrialResult | None], metrics: SweepMetrics
 ) -> list[Paragraph]:
     """Of each model its best trial against the best of each other method."""
     texts: list[str] = []
     for model, items in groupby(best.items(), key=lambda item: item[0][0]):
         found = {trial.trial_id: method for (_, method), trial in items if trial is not None}
         order = ranked(
-            [trial for trial in best.values() if trial and trial.trial_id in found], metric
+            [trial for trial in best.values() if trial and trial.trial_id in found],
+            metrics.ranking,
         )
         texts += [
             f"{model}, {found[order[0].trial_id]} against {found[other.trial_id]} "
-            f"{_against(order[0], other)}."
+            f"{_against(order[0], other, metrics)}."
             for other in order[1:]
         ]
-    return [Paragraph(text) for text in [*texts, CHOSEN]] if texts else []
+    chosen = CHOSEN.format(metrics.primary.title)
+    return [Paragraph(text) for text in [*texts, chosen]] if texts else []
 
 
-def _against(one: TrialResult, other: TrialResult) -> str:
-    """By EmAcc on the same questions, of the report split where both were scored on it."""
+def _against(one: TrialResult, other: TrialResult, metrics: SweepMetrics) -> str:
+    """On the same questions, of the report split if both were scored on it."""
     both = one.report_metrics and other.report_metrics
     split: Split = "report" if both else "selection"
     rows = [read_predictions(item.folder, split)[0] for item in (one, other)]
     try:
-        return f"on the {split} split: {comparison_text(compare(*rows))}"
+        found = compare(*rows, metric=metrics.judged)
     except ValueError:
-        return "is not to be compared, they share no predictions"
+        return f"is not to be compared, {no_common_values(metrics.judged)}"
+    return f"on the {split} split: {comparison_text(found, metrics.judged)}"

@@ -9,26 +9,28 @@ from orchestrator.analysis.pareto import COST, front
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
+    format_metric,
     format_number,
-    format_percent,
     title,
 )
 from orchestrator.reporting.document import Block, Paragraph, Picture, Section, Table
-from orchestrator.reporting.sections.headline import base_of, score_text
+from orchestrator.reporting.sections.headline import base_of, primary_text, score_header
 from orchestrator.runs.progress import counts_text
+from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import model_name, quantization_name
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 SHOWN = 10  # best trials in the table; results.csv has all
 CENSORED = "censored: no finished trial"
 
 
-def best_trials(results: Sequence[TrialResult], *, metric: str) -> Section:
+def best_trials(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
     """The finished trials by the objective, ties by eval loss."""
-    order = ranked(results, metric)
+    order = ranked(results, metrics.ranking)
     if not order:
         return Section("Best trials", [Paragraph("No trial has finished.")])
-    headers = ["trial", "configuration", "EmAcc (95%)", "report EmAcc (95%)", "eval loss",
+    headers = ["trial", "configuration", *_score_headers(metrics.primary), "eval loss",
                "train memory", "eval memory", "time"]  # fmt: skip
     rows = [_trial_row(item) for item in order[:SHOWN]]
     blocks: list[Block] = [Table(headers, rows, words=2)]
@@ -37,51 +39,57 @@ def best_trials(results: Sequence[TrialResult], *, metric: str) -> Section:
     return Section("Best trials", blocks)
 
 
-def pareto_front(results: Sequence[TrialResult], *, picture: Path | None) -> Section:
-    """The front of EmAcc against training peak memory, with the picture if it is drawn."""
+def pareto_front(
+    results: Sequence[TrialResult], *, metric: MetricSpec, picture: Path | None
+) -> Section:
+    """The front of the primary `metric` against training peak memory, with the picture if it is
+    drawn."""
     members = front(results)
-    heading = "Pareto front: EmAcc against training peak memory"
+    what = f"{metric.title} against {title(COST)}"
+    heading = f"Pareto front: {what}"
     if not members:
-        text = "No finished trial has both EmAcc and training peak memory."
+        text = f"No finished trial has both {metric.title} and {title(COST)}."
         return Section(heading, [Paragraph(text)])
     rows = [
         (item.trial_id, item.label, format_bytes(item.metrics[COST]), *_scores(item))
         for item in members
     ]
-    headers = ["trial", "configuration", "train memory", "EmAcc (95%)", "report EmAcc (95%)"]
+    headers = ["trial", "configuration", "train memory", *_score_headers(metric)]
     blocks: list[Block] = [Table(headers, rows, words=2)]
     if picture is not None:
-        blocks.append(Picture(picture.name, str(picture), "EmAcc against training peak memory"))
+        blocks.append(Picture(picture.name, str(picture), what))
     return Section(heading, blocks)
 
 
-def cells(results: Sequence[TrialResult], *, metric: str) -> Section:
+def cells(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
     """Each model x quantization: its best finished trial, or that it has none."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         key = (model_name(item.knobs), quantization_name(item.knobs))
         groups.setdefault(key, []).append(item)
-    headers = ["model", "quantization", "trials", "best finished", "EmAcc (95%)", "eval loss",
-               "train memory", "untrained"]  # fmt: skip
-    rows = [(*key, *_cell(groups[key], metric)) for key in sorted(groups)]
+    headers = ["model", "quantization", "trials", "best finished", score_header(metrics.primary),
+               "eval loss", "train memory", "untrained"]  # fmt: skip
+    rows = [(*key, *_cell(groups[key], metrics.ranking)) for key in sorted(groups)]
     if not rows:
         return Section("Model x quantization", [Paragraph("No trial has been planned yet.")])
     return Section("Model x quantization", [Table(headers, rows, words=4)])
 
 
-def baselines(results: Sequence[TrialResult]) -> Section:
-    """The untrained bases; a state stands where one was not judged."""
+def baselines(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
+    """The untrained bases, with their state if they were not judged."""
     items = [item for item in results if item.is_baseline]
     if not items:
         return Section("Untrained baselines", [Paragraph("None has been judged.")])
-    headers = ["trial", "base", "EmAcc (95%)", "report EmAcc (95%)", "report numeric EmAcc",
-               "eval loss", "eval memory"]  # fmt: skip
+    partial = [metric for metric in metrics.task.headline if metric.among]
+    of_some = [f"report {metric.title}" for metric in partial]
+    headers = ["trial", "base", *_score_headers(metrics.primary), *of_some, "eval loss",
+               "eval memory"]  # fmt: skip
     rows = [
         (
             item.trial_id,
             item.label + ("" if item.finished else f" ({item.state})"),
             *_scores(item),
-            format_percent(item.report_metrics.get("em_acc_numeric")),
+            *(format_metric(metric, item.report_metrics.get(metric.name)) for metric in partial),
             format_number(item.metrics.get("eval_loss")),
             format_bytes(item.metrics.get("eval_peak_memory_bytes")),
         )
@@ -102,19 +110,19 @@ def _trial_row(item: TrialResult) -> list[str]:
     ]
 
 
+def _score_headers(metric: MetricSpec) -> tuple[str, str]:
+    return score_header(metric), f"report {score_header(metric)}"
+
+
 def _scores(item: TrialResult) -> tuple[str, str]:
-    report = item.report_metrics.get("em_acc")
-    return (
-        score_text(item.metrics.get("em_acc"), item.count()),
-        score_text(report, item.report_count),
-    )
+    return primary_text(item), primary_text(item, "report")
 
 
-def _cell(items: Sequence[TrialResult], metric: str) -> tuple[str, ...]:
+def _cell(items: Sequence[TrialResult], metric: MetricSpec) -> tuple[str, ...]:
     trials = [item for item in items if item.is_trial]
     order = ranked(trials, metric)
     base = base_of(order[0] if order else items[0], items)
-    untrained = format_percent(base.metrics.get("em_acc") if base else None)
+    untrained = format_metric(items[0].primary, base.value() if base else None)
     if not order:
         return counts_text(trials), CENSORED, "", "", "", untrained
     best = order[0]
@@ -130,7 +138,7 @@ def _cell(items: Sequence[TrialResult], metric: str) -> tuple[str, ...]:
 
 def loss_order(results: Sequence[TrialResult]) -> Table:
     """The finished trials by eval loss, the lowest first, with its distance from the lowest."""
-    order = ranked(results, "eval_loss")
+    order = ranked(results, EVAL_LOSS)
     lowest = order[0].metrics["eval_loss"] if order else 0.0
     rows = [
         (
@@ -141,4 +149,4 @@ def loss_order(results: Sequence[TrialResult]) -> Table:
         )
         for item in order
     ]
-    return Table(["trial", "configuration", title("eval_loss"), "above the lowest"], rows, words=2)
+    return Table(["trial", "configuration", EVAL_LOSS.title, "above the lowest"], rows, words=2)

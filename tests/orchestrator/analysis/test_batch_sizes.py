@@ -1,4 +1,4 @@
-"""What is said of batch sizes: the fastest by its median, what ties with it, and what it costs."""
+"""Batch sizes: the fastest by its median, those that tie with it, and their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trials cost: from measurements and predictions to columns, errors, ranks and FLOPs."""
+"""Costs of trials: columns, estimate errors, ranks and FLOPs from measurements and estimates."""
 
 from __future__ import annotations
 

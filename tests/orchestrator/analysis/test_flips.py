@@ -1,4 +1,4 @@
-"""Flips pair results that differ in their quantization only, and count what it changed."""
+"""Flips: results that differ in quantization only are paired, and their differences counted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.orchestrator.reporting.test_builder import section
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
+from trainables.tasks.exact_match import EM_ACC
 
 HEADING = "What quantization changed"
 
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def found(run: RunFolder) -> list[Pair]:
-    return find_pairs(read_trials(run))
+    return find_pairs(read_trials(run), metric=EM_ACC)
 
 
 def shown(run: RunFolder) -> str:

@@ -1,4 +1,4 @@
-"""What mattered is found, what did not is said, and chance is not taken for an effect."""
+"""Importance of knobs: effects are found, absent effects are reported, noise is not an effect."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from orchestrator.analysis.knob_levels import levels_of
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.events import Event
 from trainables.storage.trial_folder import TrialFolder
+from trainables.tasks.exact_match import EM_ACC
+from trainables.tasks.finqa.task import FinQA
 
 Score = Callable[[Mapping[str, Any], random.Random], float]
 
@@ -50,6 +52,7 @@ def _trial(place: int, knobs: Mapping[str, Any], value: float, *, stopped: bool)
         state="stopped" if stopped else "finished", reason="", knobs=knobs,
         metrics={"em_acc": value}, report_metrics={}, report_count=0, step=1, units=8,
         fraction=1.0, seconds={}, history=(rung,), facts={}, provenance={}, attempts=1,
+        task_metrics=FinQA.metrics,
     )  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def nf4_is_worse(knobs: Mapping[str, Any], generator: random.Random) -> float:
 
 @pytest.mark.parametrize("count", [14, 48])
 def test_a_knob_that_matters_is_found_with_its_size(count: int) -> None:
-    last = importance(simulated(count, large_is_better))[-1]
+    last = importance(simulated(count, large_is_better), metric=EM_ACC)[-1]
     (effect,) = [effect for effect in last.effects if effect.knob == "model"]
     assert effect.found and effect.low <= effect.difference <= effect.high
     assert (effect.low_level, effect.high_level) == ("large", "small")
@@ -77,7 +80,7 @@ def test_a_knob_that_matters_is_found_with_its_size(count: int) -> None:
 
 
 def test_each_quantization_is_compared_with_none() -> None:
-    last = importance(simulated(60, nf4_is_worse))[-1]
+    last = importance(simulated(60, nf4_is_worse), metric=EM_ACC)[-1]
     effects = {e.high_level: e for e in last.effects if e.knob == "quantization"}
     assert set(effects) == {"int8", "nf4", "fp4"}
     assert effects["nf4"].found and effects["nf4"].difference == pytest.approx(-0.2, abs=0.06)
@@ -88,26 +91,26 @@ def test_chance_is_rarely_taken_for_an_effect() -> None:
     """95% intervals: in 60 sweeps x 6 knobs about 18 would be expected if they were exact."""
     found = 0
     for seed in range(60):
-        for item in importance(simulated(12, noise, seed=seed))[-1:]:
+        for item in importance(simulated(12, noise, seed=seed), metric=EM_ACC)[-1:]:
             found += sum(knob_verdicts(item.effects).values())
     assert found <= 0.06 * 60 * 6
 
 
 def test_stopped_trials_count_at_their_rung_and_are_censored_after() -> None:
-    first, last = importance(simulated(20, large_is_better, stop=True))
+    first, last = importance(simulated(20, large_is_better, stop=True), metric=EM_ACC)
     assert (first.fraction, first.trials, first.started) == (0.25, 20, 20)
     assert not first.censored and knob_verdicts(first.effects)["model"]
     assert last.fraction == 1.0 and last.trials == 10 and last.censored
 
 
 def test_too_few_trials_are_said_to_be_too_few() -> None:
-    (first, last) = importance(simulated(5, noise))
+    (first, last) = importance(simulated(5, noise), metric=EM_ACC)
     assert first.effects == () and "too few trials (5" in last.notes[0]
-    assert importance([]) == []
+    assert importance([], metric=EM_ACC) == []
 
 
 def test_trials_that_all_score_the_same_show_no_difference() -> None:
-    for item in importance(simulated(12, lambda knobs, generator: 0.1)):
+    for item in importance(simulated(12, lambda knobs, generator: 0.1), metric=EM_ACC):
         assert item.effects and not any(effect.found for effect in item.effects)
 
 
@@ -130,5 +133,9 @@ def test_an_automatic_batch_size_that_matters_is_found_among_explicit_ones() -> 
         return noise(knobs, generator) + 0.2 * float(knobs["batch_size"] == "auto")
 
     trials = simulated(40, score, batch_sizes=(4, 8, "auto"))
-    found = [effect for effect in importance(trials)[-1].effects if effect.knob == "batch_size"]
+    found = [
+        effect
+        for effect in importance(trials, metric=EM_ACC)[-1].effects
+        if effect.knob == "batch_size"
+    ]
     assert [(effect.found, effect.high_level) for effect in found] == [(True, "auto")]

@@ -1,4 +1,4 @@
-"""The front holds exactly the finished trials that none dominates, and it can be drawn."""
+"""The Pareto front contains exactly the non-dominated finished trials, and it can be drawn."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.analysis.pareto import COST, COSTS, VALUE, front, non_dominated
+from orchestrator.analysis.pareto import COST, COSTS, front, non_dominated
 from orchestrator.reporting.plots.pareto import caption, plot
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
 from trainables.storage.trial_folder import TrialFolder
+from trainables.tasks.exact_match import EM_ACC
+from trainables.tasks.finqa.task import FinQA
 
 PNG = b"\x89PNG\r\n"
 
@@ -22,8 +24,9 @@ PNG = b"\x89PNG\r\n"
 def trial(name: str, cost: float, value: float, *, state: str = "finished") -> TrialResult:
     return TrialResult(
         folder=TrialFolder(Path(name)), role="trial", state=state, reason="", knobs={},
-        metrics={COST: cost, VALUE: value}, report_metrics={}, report_count=0, step=0, units=0,
-        fraction=1.0, seconds={}, history=(), facts={}, provenance={}, attempts=1,
+        metrics={COST: cost, EM_ACC.name: value}, report_metrics={}, report_count=0, step=0,
+        units=0, fraction=1.0, seconds={}, history=(), facts={}, provenance={}, attempts=1,
+        task_metrics=FinQA.metrics,
     )  # fmt: skip
 
 
@@ -52,11 +55,11 @@ def test_the_front_is_what_the_definition_says(points: list[tuple[int, int]]) ->
     trials = [trial(str(place), cost, value) for place, (cost, value) in enumerate(points)]
 
     def dominated(item: TrialResult) -> bool:
-        cost, value = item.metrics[COST], item.metrics[VALUE]
+        cost, value = item.metrics[COST], item.metrics[EM_ACC.name]
         return any(
             other.metrics[COST] <= cost
-            and other.metrics[VALUE] >= value
-            and (other.metrics[COST], other.metrics[VALUE]) != (cost, value)
+            and other.metrics[EM_ACC.name] >= value
+            and (other.metrics[COST], other.metrics[EM_ACC.name]) != (cost, value)
             for other in trials
         )
 
@@ -85,7 +88,7 @@ def test_trials_without_baselines_and_of_unknown_quantization_are_drawn(tmp_path
 def test_one_that_is_on_no_front_of_two_may_still_be_beaten_by_none() -> None:
     def costing(name: str, value: float, *costs: float) -> TrialResult:
         made = trial(name, costs[0], value)
-        return replace(made, metrics={VALUE: value, **dict(zip(COSTS, costs, strict=True))})
+        return replace(made, metrics={EM_ACC.name: value, **dict(zip(COSTS, costs, strict=True))})
 
     results = [
         costing("cheap", 0.70, 20, 9, 1),

@@ -1,4 +1,4 @@
-"""What an autoscaler may still start: each node of its types, less those that run."""
+"""Nodes that an autoscaler may start: those of its node types, less the running ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import psutil  # type: ignore[import-untyped]  # it carries no types
 import pytest
 import yaml
 
-from orchestrator.cluster.host_shape import one_accelerator
-from orchestrator.cluster.nodes import NodeGroup, node_groups, possible_nodes
+from orchestrator.cluster.nodes import NodeGroup, node_groups, one_accelerator, possible_nodes
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 
@@ -31,28 +30,28 @@ GROUPS = [NodeGroup("t4", GPU, 2), NodeGroup("a10g_four", BIG, 1), NodeGroup("he
 
 
 def test_all_of_them_while_none_runs() -> None:
-    assert possible_nodes(GROUPS, [], most=8) == [BIG, GPU, GPU]
+    assert possible_nodes(GROUPS, [], max_workers=8) == [BIG, GPU, GPU]
 
 
 def test_those_that_run_are_not_counted_twice() -> None:
     running = [{"ray.io/node-group": "t4"}, {"ray.io/node-group": "a10g_four"}]
-    assert possible_nodes(GROUPS, running, most=8) == [GPU]
+    assert possible_nodes(GROUPS, running, max_workers=8) == [GPU]
 
 
 def test_more_than_the_file_allows_now_are_none_too_few() -> None:
     group = NodeGroup("t4", GPU, 1)
-    assert possible_nodes([group], [{"ray.io/node-group": "t4"}] * 3, most=8) == []
+    assert possible_nodes([group], [{"ray.io/node-group": "t4"}] * 3, max_workers=8) == []
 
 
 def test_there_are_never_more_workers_than_the_file_allows_of_any_one_type_of_gpu() -> None:
-    assert possible_nodes(GROUPS, [], most=2) == [BIG, GPU]
-    assert possible_nodes(GROUPS, [{}], most=2) == [BIG]
-    assert possible_nodes(GROUPS, [{}, {}], most=2) == []
+    assert possible_nodes(GROUPS, [], max_workers=2) == [BIG, GPU]
+    assert possible_nodes(GROUPS, [{}], max_workers=2) == [BIG]
+    assert possible_nodes(GROUPS, [{}, {}], max_workers=2) == []
 
 
 def test_of_the_shipped_cluster_as_many_gpus_may_come_as_fit_its_most_workers() -> None:
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
-    nodes = possible_nodes(node_groups(config), [], most=config["max_workers"])
+    nodes = possible_nodes(node_groups(config), [], max_workers=config["max_workers"])
     left, _ = one_accelerator(nodes, "A10G")
     assert config["max_workers"] == 8
     assert sum(node["GPU"] for node in left) == 2 * 4 + 6 * 1

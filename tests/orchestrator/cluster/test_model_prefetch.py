@@ -1,5 +1,6 @@
-"""A sweep over a model of the hub: its weights come once to a node, before any host starts there,
-and the driver's token reaches the workers of a cluster that was started without it."""
+"""Models of the hub are downloaded once to a node, before any host starts there, and the driver's
+token reaches the workers of a cluster that was started without it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of how Ray is started: what SIGTERM means meanwhile is not for Ray to say."""
+"""How Ray is started: it does not change the handling of SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Storage that some node does not share is refused with the reason; SQLite never lies on shared
-storage. What other machines see is faked here; tests/orchestrator/doctor/test_checks.py has
-real nodes that differ, tests/cluster real hosts."""
+"""Storage that some node does not share is refused; SQLite is never put on shared storage.
+
+The view of other machines is simulated here; tests/orchestrator/doctor/test_checks.py uses real
+nodes that differ, tests/cluster real hosts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.nodes import Node
-from orchestrator.cluster.storage_check import StorageView, inspect_from_a_node, unshared
+from orchestrator.cluster.storage_check import StorageView, inspect_from_node, unshared_reason
 from orchestrator.tracking.sqlite_store import network_filesystem, refuse_shared_sqlite
 from trainables.errors import InputError
 
@@ -26,11 +28,11 @@ def _view(name: str, fault: str = "") -> StorageView:
 
 
 def test_storage_that_all_nodes_see_is_fine() -> None:
-    assert unshared(Path("/shared"), [_view("10.0.0.1"), _view("10.0.0.2")]) == ""
+    assert unshared_reason(Path("/shared"), [_view("10.0.0.1"), _view("10.0.0.2")]) == ""
 
 
 def test_the_node_that_does_not_see_it_is_named_with_the_reason() -> None:
-    said = unshared(
+    said = unshared_reason(
         Path("/data/runs"), [_view("10.0.0.1"), _view("10.0.0.2", "it is another folder there")]
     )
     assert "/data/runs is not shared" in said
@@ -40,15 +42,15 @@ def test_the_node_that_does_not_see_it_is_named_with_the_reason() -> None:
 
 def test_a_node_reads_what_was_written_and_writes_an_own_file(tmp_path: Path) -> None:
     (tmp_path / "driver").write_text("a word")
-    seen = inspect_from_a_node(str(tmp_path), "a word")
+    seen = inspect_from_node(str(tmp_path), "a word")
     assert seen["fault"] == ""
     assert (tmp_path / str(seen["file"])).read_text() == "a word"
 
 
 def test_a_node_with_another_folder_at_that_path_says_so(tmp_path: Path) -> None:
-    assert "another folder" in str(inspect_from_a_node(str(tmp_path), "a word")["fault"])
+    assert "another folder" in str(inspect_from_node(str(tmp_path), "a word")["fault"])
     (tmp_path / "driver").write_text("of another driver")
-    assert "another file" in str(inspect_from_a_node(str(tmp_path), "a word")["fault"])
+    assert "another file" in str(inspect_from_node(str(tmp_path), "a word")["fault"])
 
 
 @pytest.mark.parametrize(

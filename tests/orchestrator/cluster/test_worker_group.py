@@ -13,8 +13,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama
@@ -34,7 +34,7 @@ def scheduler() -> Iterator[Any]:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
-    actor = start_host_scheduler("admission", HostShape(1, 0, 2), provenance={})
+    actor = start_host_scheduler("scheduler", HostShape(1, 0, 2), provenance={})
     ray.get(actor.open.remote())
     until(lambda: ray.get(actor.counts.remote()) == (2, 0, 0))
     yield actor

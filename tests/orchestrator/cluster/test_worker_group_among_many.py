@@ -1,7 +1,7 @@
-"""On a real Ray of four logical GPUs: a trial of four workers among twenty small ones has its turn.
+"""A trial of four workers among twenty small ones, on a real Ray of four logical GPUs, is run.
 
-Its four workers are Ray Train's and really train, on the CPU. The small trials hold a GPU of Ray's
-for a moment and compute nothing, for what is asked is who gets which GPU when.
+Its four workers are those of Ray Train and train on the CPU. The small trials hold one logical GPU
+briefly and compute nothing, because the test is about which trial gets which GPU when.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.devices import Device, ResourceRequest
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_scheduler import HostScheduler
-from orchestrator.cluster.host_shape import HostShape
-from orchestrator.cluster.placement import MAX_SKIPS
+from orchestrator.cluster.hosts.devices import Device, ResourceRequest
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_scheduler import HostScheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
+from orchestrator.cluster.hosts.placement import MAX_SKIPS
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.cluster.test_worker_group import until
 from tests.orchestrator.execution.test_tune_trial import open_proxy
@@ -34,7 +34,7 @@ SECONDS_OF_A_SMALL_TRIAL = 1.0
 
 
 class LightHost:
-    """What admission asks of a host, without torch; a small trial is a pause."""
+    """What the scheduler asks of a host, without torch; a small trial is a pause."""
 
     def warm_up(self) -> dict[str, Any]:
         return {"device_type": "cpu", "device": "a test's"}
@@ -63,7 +63,7 @@ class LightActors(HostActors):
         return ray.remote(LightHost).options(**options).remote()
 
 
-class LightAdmission(HostScheduler):
+class LightScheduler(HostScheduler):
     def _host_actors(self) -> HostActors:
         return LightActors(self.shape, self.sharing, self.provenance)
 
@@ -81,8 +81,8 @@ def scheduler() -> Iterator[Any]:
         runtime_env={"env_vars": environment},
     )
     try:
-        options = {"name": "admission", "num_cpus": 0, "max_concurrency": 1000}
-        actor = ray.remote(LightAdmission).options(**options).remote(HostShape(1, 1, GPUS), {})
+        options = {"name": "scheduler", "num_cpus": 0, "max_concurrency": 1000}
+        actor = ray.remote(LightScheduler).options(**options).remote(HostShape(1, 1, GPUS), {})
         ray.get(actor.open.remote())
         until(lambda: ray.get(actor.counts.remote()) == (GPUS, 0, 0))
         yield actor

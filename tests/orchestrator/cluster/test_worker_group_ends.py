@@ -1,4 +1,4 @@
-"""Specification of how gangs end: before their workers are there, by memory, on an interruption."""
+"""Ends of worker groups: before their workers start, for lack of memory, by an interruption."""
 
 from __future__ import annotations
 

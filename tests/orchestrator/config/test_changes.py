@@ -1,4 +1,4 @@
-"""Whether a command asks for the sweep that was started, and what differs if not."""
+"""Whether a command resumes the sweep that was started, and the differences if it does not."""
 
 from __future__ import annotations
 

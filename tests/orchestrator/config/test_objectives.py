@@ -1,4 +1,4 @@
-"""Specification of the objective: a question more always wins; only ties go by the loss."""
+"""The objective: one more right answer always ranks higher; only ties are broken by the loss."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.config.objectives import OBJECTIVES, em_acc_then_loss
+from orchestrator.config.objectives import objectives
+from trainables.spec.metric import MetricSpec, TaskMetrics
+from trainables.tasks.finqa.task import FinQA
 
+OBJECTIVES = objectives(FinQA.metrics)
+em_acc_then_loss = OBJECTIVES["em_acc"].value
 LOSSES = st.floats(allow_nan=True, allow_infinity=True)
 
 
@@ -60,3 +64,19 @@ def test_less_is_told_as_it_is_and_compared_as_more(name: str) -> None:
 
 def test_a_peak_that_was_not_measured_is_the_worst() -> None:
     assert OBJECTIVES["train_peak_memory_bytes"].value({}) == math.inf
+
+
+def test_those_of_a_task_begin_with_the_metric_that_ranks() -> None:
+    common = ["eval_loss", "train_peak_memory_bytes", "eval_peak_memory_bytes"]
+    assert list(OBJECTIVES) == ["em_acc", *common, "em_acc_strict"]
+
+
+def test_a_number_is_told_as_it_is_and_a_share_to_be_small_goes_by_the_loss_too() -> None:
+    error = MetricSpec("error", "error", direction="minimize")
+    wrong = MetricSpec("wrong", "wrong", direction="minimize", is_share_of_questions=True)
+    found = objectives(TaskMetrics((error, wrong)))
+    assert found["error"].value({"error": 3.5}) == 3.5
+    assert found["error"].value({}) == found["error"].value({"error": math.nan}) == math.inf
+    one, other = ({"wrong": 0.5, "error_questions": 8, "eval_loss": loss} for loss in (1.0, 2.0))
+    assert found["wrong"](one) > found["wrong"](other)
+    assert found["wrong"]({**other, "wrong": 0.375}) > found["wrong"](one)

@@ -1,4 +1,4 @@
-"""`--set a.b=c` reaches every place of a sweep's file, through branches too."""
+"""`--set a.b=c` reaches every value of a sweep's file, also inside branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep's file is read strictly, and its faults are said all at once, with their place."""
+"""A sweep's file is read strictly, and all its errors are reported at once with their location."""
 
 from __future__ import annotations
 

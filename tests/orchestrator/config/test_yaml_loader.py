@@ -1,4 +1,4 @@
-"""YAML's traps are closed, and a file that can't be read says why and where."""
+"""Ambiguous YAML is refused, and an unreadable file is reported with the reason and location."""
 
 from __future__ import annotations
 

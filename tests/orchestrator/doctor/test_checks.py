@@ -1,5 +1,6 @@
-"""The doctor on a real Ray cluster of which one node differs in all that can differ: its packages,
-its GPUs, and what lies at the storage's path. And on this machine alone, where all is well."""
+"""The doctor on a real Ray cluster in which one node has other packages, GPUs and storage, and on
+this machine alone, where every check passes.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.doctor.__main__ import FINE, SOMETHING_FAILED
 from tests.conftest import REPOSITORY
+from trainables.command_line import DONE, FAILED
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_node_that_differs_is_found_with_all_it_differs_in(place: Place) -> None:
     done = _doctor("--address", place.address, "--storage", str(place.storage))
     said = " ".join(done.stdout.split())
-    assert done.returncode == SOMETHING_FAILED, done.stdout + done.stderr
+    assert done.returncode == FAILED, done.stdout + done.stderr
     assert "mlflow:" in said and "has 9.9, the others 3." in said
     assert "Ray counts 2, its system has 0" in said
     assert f"{place.storage} is not shared by all nodes" in said
@@ -118,7 +119,7 @@ def test_a_node_that_differs_is_found_with_all_it_differs_in(place: Place) -> No
 
 def test_a_laptop_without_a_cluster_is_fit(tmp_path: Path) -> None:
     done = _doctor("--address", "local", "--storage", str(tmp_path / "runs"))
-    assert done.returncode == FINE, done.stdout + done.stderr
+    assert done.returncode == DONE, done.stdout + done.stderr
     assert "[8/8] sweep" in done.stdout, "it says how far it is"
     assert "FAIL" not in done.stdout
     assert "a trial to its end on" in done.stdout

@@ -1,5 +1,6 @@
-"""`doctor --cluster FILE`: the shipped files hold no fault but what is to be filled in, and each
-fault is found, all of them at once, with what mends it."""
+"""`doctor --cluster FILE`: the shipped files have no fault except values to fill in, and all faults
+of a file are reported at once with their fixes.
+"""
 
 from __future__ import annotations
 

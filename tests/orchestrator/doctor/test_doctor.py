@@ -1,4 +1,4 @@
-"""The doctor's table, its exit codes, and what it makes of what nodes answer."""
+"""The doctor's table, its exit codes, and its findings from the answers of nodes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.nodes import Node, NodeResult
-from orchestrator.doctor.__main__ import BAD_INPUT, FINE, SOMETHING_FAILED, main
+from orchestrator.doctor.__main__ import main
 from orchestrator.doctor.checks import differing
 from orchestrator.doctor.findings import Finding, all_passed, table
 from orchestrator.doctor.node_probes import node_reaches, read_ops
 from tests.conftest import REPOSITORY
 from tests.orchestrator.tracking.mlflow_servers import free_port
+from trainables.command_line import BAD_INPUT, DONE, FAILED
 
 REPORT = """\
 ninja .................. [OKAY]
@@ -75,7 +76,7 @@ def test_a_cluster_file_that_is_not_ready_fails_with_all_that_is_to_mend(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert main(["--cluster", "clusters/kuberay/raycluster.yaml"]) == SOMETHING_FAILED
+    assert main(["--cluster", "clusters/kuberay/raycluster.yaml"]) == FAILED
     said = capsys.readouterr().out
     assert "is not ready" in said and "2 to mend." in said
 
@@ -88,7 +89,7 @@ def test_a_cluster_file_that_is_ready_passes(
     shipped = (REPOSITORY / "clusters" / "kuberay" / "rayjob.yaml").read_text()
     file = tmp_path / "job.yaml"
     file.write_text("\n".join(FILL_IN.sub("x:1", shipped).splitlines()[9:]))
-    assert main(["--cluster", str(file)]) == FINE
+    assert main(["--cluster", str(file)]) == DONE
     assert "nothing wrong" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""The live display: plain lines without a terminal, a table on one, from many threads."""
+"""The live display: plain lines without a terminal, a table on a terminal, from many threads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.orchestrator.run_builder import new_spec
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.storage.run_folder import RunFolder
+from trainables.tasks.exact_match import EM_ACC
 
 LABEL = "small nf4 r8"
 RUNG = Event("rung", 10, 80, {"em_acc": 0.25, "eval_loss": 1.5}, fraction=0.25, seconds=4.0)
@@ -59,7 +60,7 @@ def test_labels_tell_trials_apart_in_a_line() -> None:
 
 def test_without_a_terminal_there_is_a_line_per_rung_end_and_message() -> None:
     file = io.StringIO()
-    display = SweepDisplay(file)
+    display = SweepDisplay(EM_ACC, file)
     display.start(total=4, done=1)
     display.trial_event("abc", LABEL, PROGRESS)
     display.trial_event("abc", LABEL, RUNG)
@@ -78,7 +79,7 @@ def test_without_a_terminal_there_is_a_line_per_rung_end_and_message() -> None:
 def test_on_a_terminal_the_table_shows_the_running_trials_and_the_sweep() -> None:
     clock = Clock()
     file = Terminal()
-    display = SweepDisplay(file, clock=clock)
+    display = SweepDisplay(EM_ACC, file, clock=clock)
     display.start(total=4, done=1)
     try:
         clock.now = 30.0
@@ -98,7 +99,7 @@ def test_on_a_terminal_the_table_shows_the_running_trials_and_the_sweep() -> Non
 
 def test_a_trial_is_shown_from_its_start_on(tmp_path: Path) -> None:
     clock = Clock()
-    display = SweepDisplay(io.StringIO(), clock=clock)
+    display = SweepDisplay(EM_ACC, io.StringIO(), clock=clock)
     display.start(total=2)
     record = TrialRecord(new_spec(rank=4), RunFolder(tmp_path).trial("abc"), "running")
     DisplayWatcher(display).trial_started(record)
@@ -110,7 +111,7 @@ def test_a_trial_is_shown_from_its_start_on(tmp_path: Path) -> None:
 
 
 def test_what_earlier_sessions_found_is_the_best_until_a_better_one() -> None:
-    display = SweepDisplay(io.StringIO())
+    display = SweepDisplay(EM_ACC, io.StringIO())
     display.start(total=4, done=2, best=(0.4, "earlier"))
     assert "2/4 trials · 0 running · best EmAcc 40.0% (earlier)" in shown(display)
     display.trial_ended("a", "worse", "finished", "", {"em_acc": 0.3})
@@ -121,7 +122,7 @@ def test_what_earlier_sessions_found_is_the_best_until_a_better_one() -> None:
 
 def test_the_pace_is_that_of_trials_that_did_their_work() -> None:
     clock = Clock()
-    display = SweepDisplay(io.StringIO(), clock=clock)
+    display = SweepDisplay(EM_ACC, io.StringIO(), clock=clock)
     display.start(total=6)
     for name in "abc":
         display.trial_ended(name, LABEL, "failed", "no such module", {})
@@ -132,7 +133,7 @@ def test_the_pace_is_that_of_trials_that_did_their_work() -> None:
 
 
 def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() -> None:
-    display = SweepDisplay(io.StringIO())
+    display = SweepDisplay(EM_ACC, io.StringIO())
     display.start(total=None)
     display.trial_ended("a", LABEL, "infeasible", "needs 117 GiB", {})
     display.trial_ended("b", LABEL, "failed", "loss is nan", {})
@@ -141,7 +142,7 @@ def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() 
 
 def test_events_may_come_from_many_threads() -> None:
     file = io.StringIO()
-    display = SweepDisplay(file)
+    display = SweepDisplay(EM_ACC, file)
     display.start(total=60)
 
     def one(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Specification of losses: a trial that moves on between them may have any number of them."""
+"""Lost hosts: a trial that makes progress between losses may lose any number of hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep whose hours are used up, by its command line: it ends itself, and goes on with more."""
+"""`limits.sweep_hours`, by the command: the sweep ends itself, and resumes with more hours."""
 
 from __future__ import annotations
 

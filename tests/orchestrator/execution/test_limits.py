@@ -1,4 +1,4 @@
-"""Specification of the limits: the sweep's hours are those of all its starts together."""
+"""The limits: the sweep's hours count all its starts together."""
 
 from __future__ import annotations
 

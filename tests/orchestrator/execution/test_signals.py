@@ -1,4 +1,4 @@
-"""Specification of Ctrl-C: the first one is taken note of, the second one leaves at once."""
+"""Ctrl-C: the first one is recorded, the second one exits at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the callback: what a result does to the ledger, the search and who watches."""
+"""The Tune callback: the effect of a result on the ledger, the search and the observers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.cluster.session import Cluster
 from orchestrator.config.sections import LimitsConfig
 from orchestrator.execution.limits import SweepClock
@@ -31,7 +31,7 @@ from trainables.workers.outcomes import Failure
 
 
 class Told:
-    """A watcher that writes down what it is told, and an admission that notes what is replaced."""
+    """A watcher that records what it is told, and a host scheduler that records replacements."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -54,7 +54,7 @@ class Told:
 
 
 def cluster(host_scheduler: Any) -> Cluster:
-    return Cluster(HostShape(1, 0, 2), host_scheduler, "admission", {})
+    return Cluster(HostShape(1, 0, 2), host_scheduler, "scheduler", {})
 
 
 class Running:

@@ -1,5 +1,6 @@
-"""Specification of the proxy on real hosts: a host may die, hang or be needed elsewhere; a trial
-goes on from its checkpoint, or ends with the reason."""
+"""The Tune trial on real hosts: if a host dies, hangs or is needed elsewhere, the trial resumes
+from its checkpoint or ends with the reason.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.config.reader import from_mapping
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
@@ -35,7 +36,7 @@ def host_scheduler() -> Iterator[Any]:
         log_to_driver=False,
         runtime_env={"env_vars": environment},
     )
-    actor = start_host_scheduler("admission", HostShape(1, 0, 1), provenance={})
+    actor = start_host_scheduler("scheduler", HostShape(1, 0, 1), provenance={})
     ray.get(actor.open.remote())
     yield actor
     ray.shutdown()
@@ -61,7 +62,9 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **li
     folder.write_spec(spec, {})
     given = {"trial_id": spec.trial_id, "folder": str(folder.path), "base_key": spec.base_key}
     watched = {"trial_seconds": None, "silent_seconds": None, **limits}
-    return TuneTrial({**given, "admission": "admission", "objective": "em_acc", "limits": watched})
+    return TuneTrial(
+        {**given, "host_scheduler": "scheduler", "objective": "em_acc", "limits": watched}
+    )
 
 
 def next_event(proxy: Any) -> dict[str, Any]:
@@ -254,7 +257,7 @@ def hang_from_now_on(host: Any) -> None:
 
     host._running.close()
     host._running = a_collective_that_never_returns()
-    host._watch = Watchdog(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
+    host._watchdog = Watchdog(host._folder, interrupted=host._interrupted, silent_seconds=3.0)
 
 
 def a_collective_that_never_returns() -> Iterator[Any]:

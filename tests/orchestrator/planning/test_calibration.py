@@ -1,4 +1,4 @@
-"""Specification of the correction: what trials took corrects later predictions of their kind."""
+"""The calibration: measurements of finished trials correct later estimates of their kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of sizes and of what memory a trial may take."""
+"""Sizes, and the memory that a trial may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.host_shape import one_accelerator
+from orchestrator.cluster.nodes import one_accelerator
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import ResourcesConfig
 from orchestrator.config.settings import parsed_size, size

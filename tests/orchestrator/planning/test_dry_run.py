@@ -1,4 +1,4 @@
-"""Specification of the dry run: how many trials, over which cells, what is excluded."""
+"""The dry run: the number of trials, the cells, and the excluded configurations."""
 
 from __future__ import annotations
 

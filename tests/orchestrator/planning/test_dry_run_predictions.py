@@ -1,4 +1,4 @@
-"""Specification of the dry run's predictions: each cell, what it needs, and hours with a label."""
+"""Estimates of the dry run: memory of each cell, and hours with their source."""
 
 from __future__ import annotations
 

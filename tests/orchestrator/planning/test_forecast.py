@@ -1,4 +1,4 @@
-"""Specification of forecasts: what fits, what is refused in which words, and what would fit."""
+"""Forecasts: which trials fit, the text of a refusal, and the changes that would fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The carried configurations, against the number of parameters that the hub shows for each."""
+"""The shipped model configurations, against the parameter counts that the hub shows."""
 
 from __future__ import annotations
 

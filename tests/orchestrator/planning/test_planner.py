@@ -1,4 +1,4 @@
-"""Specification of the planner: what makes a trial of its own, and what can't run."""
+"""The planner: which configurations are the same trial, and which cannot run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of which configurations stand for a cell in a plan."""
+"""The configurations that represent a cell in a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the process beside the driver: it may answer, refuse, or die."""
+"""The simulator's process: it answers, refuses, or dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.simulator import SimulatorClient
-from tests.orchestrator.predicted import told
+from tests.orchestrator.predicted import estimate_of
 
 REQUEST: dict[str, Any] = {
     "trial": {"knobs": {"quantization": "none", "method": "lora"}},
@@ -25,7 +25,7 @@ for count, line in enumerate(sys.stdin):
     elif '"deadly"' in line:
         sys.exit("Killed by a test")
     else:
-        print({json.dumps(json.dumps({"prediction": told(REQUEST).to_json()}))}, flush=True)
+        print({json.dumps(json.dumps({"prediction": estimate_of(REQUEST).to_json()}))}, flush=True)
 """
 
 
@@ -44,7 +44,7 @@ def asking(tmp_path: Path, **more: Any) -> tuple[SimulatorClient, list[str]]:
 def test_an_answer_comes_back_as_it_was_made_and_is_kept(tmp_path: Path) -> None:
     predictions, said = asking(tmp_path)
     first = predictions.of(REQUEST)
-    assert first == told(REQUEST)
+    assert first == estimate_of(REQUEST)
     assert predictions.of(REQUEST) is first
     predictions.close()
     assert said == []
@@ -54,7 +54,7 @@ def test_one_that_can_not_be_predicted_spoils_no_other_and_is_said_once(tmp_path
     predictions, said = asking(tmp_path)
     assert predictions.of({**REQUEST, "config": "bad"}) is None
     assert predictions.of({**REQUEST, "config": "bad", "again": 1}) is None
-    assert predictions.of(REQUEST) == told(REQUEST)
+    assert predictions.of(REQUEST) == estimate_of(REQUEST)
     predictions.close()
     assert said == ["warning: a configuration can't be predicted: ValueError: no such model"]
 

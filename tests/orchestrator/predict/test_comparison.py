@@ -1,4 +1,4 @@
-"""Answers beside each other, as a terminal and as a program read them."""
+"""Answers side by side, as text for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from orchestrator.predict.comparison import (
     Answered,
     Comparison,
-    gold_text,
     json_lines,
     report,
     shortened,
@@ -72,7 +71,7 @@ def test_each_question_shows_prompt_gold_and_every_answer_with_its_reason(
     for at, (_, example) in enumerate(found.questions):
         lines = [line.split() for line in sections[at].splitlines()]
         assert f"the prompt {example.id}" in sections[at]
-        assert f"gold: {gold_text(found.task.gold(example))}" in sections[at]
+        assert f"gold: {found.task.gold_text(example)}" in sections[at]
         base = next(line for line in lines if line[:1] == ["base"])
         trial = next(line for line in lines if line[:1] == [found.answered[1].model.kind])
         assert "wrong" in base and ("right" if at < 2 else "wrong") in trial

@@ -1,4 +1,4 @@
-"""Trials, runs and plain models become the models that are asked, or are refused, all at once."""
+"""Trials, runs and plain models are resolved to models to ask, or refused in one error."""
 
 from __future__ import annotations
 

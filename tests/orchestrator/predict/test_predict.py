@@ -1,4 +1,4 @@
-"""predict shows what models answer, or says all that keeps it from doing so."""
+"""predict shows the answers of models, or reports everything that prevents it."""
 
 from __future__ import annotations
 

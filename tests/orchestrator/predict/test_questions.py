@@ -1,4 +1,4 @@
-"""Questions are chosen by place, by id or by number, and what is not there is named."""
+"""Questions are selected by index, id or number; unknown ones are named in the error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from orchestrator.predict.questions import (
-    DOWNLOADED,
     chosen_questions,
     option_faults,
     plain_spec,
@@ -19,9 +18,9 @@ from orchestrator.predict.questions import (
 from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
 from trainables.spec.quantization import QUANTIZATIONS
-from trainables.tasks.download import SOURCES
-from trainables.tasks.registry import TASKS, make_task
-from trainables.tasks.task import Example
+from trainables.tasks.registry import TASKS, find_task, make_task
+from trainables.tasks.source import downloaded_data
+from trainables.tasks.task import SPLITS, Example
 
 GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}
 DATA: dict[str, Any] = {"finqa": lambda folder: {"generated": GENERATED},
@@ -76,9 +75,13 @@ def test_options_are_checked_together() -> None:
 
 
 def test_every_task_has_the_files_that_are_downloaded_for_it() -> None:
-    assert DOWNLOADED.keys() == TASKS.keys()
-    for task, files in DOWNLOADED.items():
-        assert {Path(file).name for file in files.values()} == set(SOURCES[task].blobs)
+    for task in TASKS:
+        source = find_task(task).source
+        assert source is not None
+        files = downloaded_data(task, source)
+        assert files.keys() == set(SPLITS)
+        assert {Path(file).name for file in files.values()} == set(source.blobs)
+        assert {str(Path(file).parent) for file in files.values()} == {f"data/{task}"}
         make_task(task, files)
 
 

@@ -1,4 +1,4 @@
-"""The report says what is true of a run folder, in any state, on the terminal and in report.md."""
+"""The report is correct for a run folder in any state, on the terminal and in report.md."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_questions_with_a_number_for_gold_are_compared_apart(run: RunFolder) -> 
     best = add_trial(run, right=outcomes(60), report_right=[1] * 10)
     for folder in (base, best):
         rows, _ = read_predictions(folder, "report")
-        words = [{**row, "gold": "yes"} for row in rows[:4]]
+        words = [{**row, "gold": "yes", "numeric": False} for row in rows[:4]]
         folder.write_predictions([*words, *rows[4:]], "report")
         folder.write_report_score(folder.report_score() or {})
     text = section(markdown(run), "Best trial")

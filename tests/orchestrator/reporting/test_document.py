@@ -1,4 +1,4 @@
-"""A table on a narrow terminal loses nothing, and nothing in it steers the terminal."""
+"""Tables on a narrow terminal are complete, and their content cannot control the terminal."""
 
 from __future__ import annotations
 

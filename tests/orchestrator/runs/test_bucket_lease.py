@@ -1,4 +1,4 @@
-"""Specification of the lease in a bucket: one driver, on whichever machines they start."""
+"""The lease in a bucket: one driver per sweep, across machines."""
 
 from __future__ import annotations
 

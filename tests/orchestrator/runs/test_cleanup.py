@@ -1,4 +1,4 @@
-"""Beaten models: what full fine-tuning made goes when the sweep has ended, unless it won."""
+"""At a sweep's end, models of full fine-tuning are removed unless they are on the Pareto front."""
 
 from __future__ import annotations
 

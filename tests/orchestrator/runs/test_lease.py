@@ -1,4 +1,4 @@
-"""Specification of the lease: one driver per sweep, and a dead one holds nothing."""
+"""The lease: one driver per sweep, and a dead driver does not keep it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,19 @@ from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
 RACER = """
-import sys, time
+import sys
 from pathlib import Path
 from orchestrator.runs.lease import Lease
 from trainables.errors import InputError
 from trainables.storage.run_folder import RunFolder
-folder, start = Path(sys.argv[1]), float(sys.argv[2])
-time.sleep(max(0, start - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 try:
-    with Lease(RunFolder(folder)):
+    with Lease(RunFolder(Path(sys.argv[1])), notify=lambda text: None):
         print("held", flush=True)
-        time.sleep(3)
+        sys.stdin.read()
 except InputError:
-    print("refused")
+    print("refused", flush=True)
 """
 
 
@@ -135,8 +135,8 @@ def test_it_is_given_back_at_the_end_whatever_happened(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     "holder",
     [
-        {"heartbeat": time.time() - 3600, "monotonic": time.monotonic() - 3600},
-        {"monotonic": time.monotonic() - 3600, "heartbeat": time.time() + 3600},
+        {"heartbeat": time.time() - 3600, "monotonic": 0.0},  # when the machine started
+        {"heartbeat": time.time() + 3600, "monotonic": 0.0},
     ],
 )
 def test_one_whose_heart_has_stopped_is_taken_over(run: RunFolder, holder: Any) -> None:
@@ -305,11 +305,27 @@ def test_a_driver_that_does_nothing_hears_of_it_at_its_next_heartbeat(
 def test_of_drivers_that_race_one_wins(run: RunFolder, stale: bool) -> None:
     if stale:
         leave(run, pid=dead_process())
-    start = str(time.time() + 1.0)
-    command = [sys.executable, "-c", RACER, str(run.path), start]
-    racers = [
-        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    said = [racer.communicate(timeout=60)[0].strip() for racer in racers]
-    assert sorted(said) == ["held", *["refused"] * 3]
+    with ExitStack() as ends:
+        racers = [ends.enter_context(racer(run)) for _ in range(4)]
+        assert [said(each) for each in racers] == ["ready"] * 4
+        for each in racers:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        assert sorted(said(each) for each in racers) == ["held", *["refused"] * 3]
+
+
+@contextmanager
+def racer(run: RunFolder) -> Iterator[subprocess.Popen[str]]:
+    """A driver that takes the lease when it is told to, and holds it until its input ends."""
+    command = [sys.executable, "-c", RACER, str(run.path)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        yield process
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line of its output."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()

@@ -1,4 +1,4 @@
-"""Specification of the ledger: a trial's state outlives the driver that knew it."""
+"""The ledger: a trial's state survives its driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of provenance: which program made a result."""
+"""Provenance: which code made a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder is read as it is, torn pieces and all, and results.csv has a row per trial."""
+"""A run folder is read also with damaged files, and results.csv has one row per trial."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from orchestrator.runs.results import damage, open_run, read_config, read_predic
 from orchestrator.runs.trial_result import TrialResult, ranked
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
+from trainables.spec.metric import EVAL_LOSS
 from trainables.storage.run_folder import RunFolder
+from trainables.tasks.exact_match import EM_ACC
 
 
 @pytest.fixture
@@ -136,9 +138,9 @@ def test_the_best_comes_first_and_ties_go_to_the_lower_loss(run: RunFolder) -> N
     b = add_trial(run, right=outcomes(50), metrics={**tied, "eval_loss": 1.1}, rank=2)
     add_trial(run, right=outcomes(90), state="stopped", rank=4)
     add_baseline(run, outcomes(99))
-    order = [item.trial_id for item in ranked(read_trials(run))]
+    order = [item.trial_id for item in ranked(read_trials(run), EM_ACC)]
     assert order == [b.trial_id, a.trial_id]
-    assert ranked(read_trials(run), "eval_loss")[0].trial_id == b.trial_id
+    assert ranked(read_trials(run), EVAL_LOSS)[0].trial_id == b.trial_id
 
 
 def test_a_folder_that_is_no_run_is_refused_with_what_is_near(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Specification of a run folder: one space and one content per name, one id per sweep."""
+"""The state of a run: one space and one content per name, one id per sweep."""
 
 from __future__ import annotations
 

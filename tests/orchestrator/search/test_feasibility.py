@@ -1,6 +1,6 @@
-"""Specification of what a sweep learns of its hardware: few launches go to what can't run.
+"""The feasibility model: few launches are spent on configurations that do not fit.
 
-An oracle stands in for the hardware: half of the cells that three knobs span do not fit it.
+An oracle replaces the hardware: half of the cells that three knobs span do not fit.
 """
 
 from __future__ import annotations

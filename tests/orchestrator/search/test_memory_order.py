@@ -1,4 +1,4 @@
-"""Specification of what needs at least as much memory as what."""
+"""Which configurations need at least as much memory as which others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of early stopping: like is compared with like, and resuming forgets nothing."""
+"""Early stopping: only comparable trials are compared, and resuming restores all results."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.objectives import OBJECTIVES
+from orchestrator.config.objectives import objectives
 from orchestrator.config.sections import SchedulerConfig, rungs
 from orchestrator.search.schedulers import SCHEDULERS, Stratified, bracket_of, rung_results
 from tests.orchestrator.tiny_sweep import rung
 from trainables.spec.events import Event
+from trainables.tasks.finqa.task import FinQA
 
 BUDGET = 64
+EM_ACC = objectives(FinQA.metrics)["em_acc"]
 STOP, CONTINUE = "STOP", "CONTINUE"
 
 
@@ -105,8 +107,7 @@ def test_a_replay_decides_as_if_it_had_lived_through_it(
             if known == name
         ]
         results = [
-            {**result, "objective": values[name][1]}
-            for result in rung_results(events, OBJECTIVES["em_acc"])
+            {**result, "objective": values[name][1]} for result in rung_results(events, EM_ACC)
         ]
         replayed.replay(str(name), values[name][0], results)
     for name, units in steps[cut:]:
@@ -190,4 +191,4 @@ def test_without_early_stopping_nothing_is_stopped() -> None:
 
 def test_only_rungs_are_judged() -> None:
     events = [Event("progress", 1, 4, {"train_loss": 1.0}), rung(0.5, units=16, fraction=0.25)]
-    assert [result["units"] for result in rung_results(events, OBJECTIVES["em_acc"])] == [16]
+    assert [result["units"] for result in rung_results(events, EM_ACC)] == [16]

@@ -1,4 +1,4 @@
-"""Specification of the search: what the study is told, and that it can be told it again."""
+"""The search: the results that the study gets, and that they can be reported again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the exported study: what optuna-dashboard finds in a run folder."""
+"""The exported study that optuna-dashboard reads from a run folder."""
 
 from __future__ import annotations
 

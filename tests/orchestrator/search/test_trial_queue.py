@@ -1,4 +1,4 @@
-"""Specification of the agenda: N distinct feasible trials, baselines, and resuming."""
+"""The trial queue: N distinct feasible trials, baselines, and resuming."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Specification of what memory does to an agenda: what is predicted not to fit is never launched,
-told to the study, listed, and decided anew on other hardware."""
+"""The trial queue and memory: a trial that is estimated not to fit is never launched, is reported
+to the study, is listed, and is decided again on other hardware.
+"""
 
 from __future__ import annotations
 

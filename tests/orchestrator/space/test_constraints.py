@@ -1,4 +1,4 @@
-"""Exclusion rules take configurations out, and how many is known without trying each."""
+"""Exclusion rules remove configurations, and those are counted without enumeration."""
 
 from __future__ import annotations
 

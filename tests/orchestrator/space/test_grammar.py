@@ -1,4 +1,4 @@
-"""What the grammar of a search space accepts, and what it says of everything else."""
+"""What the grammar of a search space accepts, and its errors for everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of one factor at a time: a reference, and all that differs from it in one knob."""
+"""One factor at a time: a reference, and all configurations that differ from it in one knob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of configurations that a user gives in part: completed, or refused with reasons."""
+"""Partial configurations are completed, or refused with reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A space is walked the same way by a grid, at random and by Optuna."""
+"""Grid, random sampling and Optuna walk a space in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests of tracking: MLflow's own, and one before it that makes weather."""
+"""Servers for the tests of tracking: a real MLflow server, and a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def mlflow_server(folder: Path, *, port: int | None = None) -> Iterator[str]:
         _wait_for(f"http://127.0.0.1:{port}/health", seconds=180)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGKILL)  # it starts others, which end slowly when asked
+        os.killpg(server.pid, signal.SIGKILL)  # its child processes end slowly on SIGTERM
         server.wait(30)
 
 
 class WeatherServer:
-    """Passes requests on to another server, or not, as `weather` says at that moment.
+    """A proxy to another server whose faults are selected by `weather`.
 
-    slow: answers after `seconds`; errors: answers 500 and passes nothing on; silent: never
-    answers, and passes nothing on; lost: passes it on, and what creates something gets no answer.
-    Without an address to pass on to, what would be is answered with 500. `requests` are those
-    that came, as 'POST /api/2.0/mlflow/runs/create'.
+    fine: forwards; slow: forwards after `seconds`; errors: answers 500 and forwards nothing;
+    silent: never answers and forwards nothing; lost: forwards, but does not answer requests that
+    create something. Without `upstream`, requests to forward are answered with 500. `requests`
+    records all requests, as 'POST /api/2.0/mlflow/runs/create'.
     """
 
     def __init__(self, upstream: str = "", *, seconds: float = 5.0) -> None:
@@ -104,7 +104,7 @@ def _handler(server: WeatherServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_any  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing."""
+            """Logs nothing."""
 
         def _passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
             onward = http.client.HTTPConnection(server.upstream, timeout=60)
@@ -123,7 +123,7 @@ def _handler(server: WeatherServer) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.wfile.write(body)
             except OSError:
-                self.close_connection = True  # whoever asked has gone
+                self.close_connection = True  # the client is gone
 
     return Handler
 

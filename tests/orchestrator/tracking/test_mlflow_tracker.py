@@ -1,4 +1,4 @@
-"""Specification of the mirror in MLflow: each trial once, each point once, no sweep held up."""
+"""The MLflow tracker: each trial once, each point once, and no sweep is blocked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report holds the driver for less than 5 ms whatever the MLflow server does."""
+"""A report to MLflow blocks the driver for less than 5 ms whatever the server does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders with curves, and what an MLflow store holds of a sweep, to compare two of them."""
+"""Run folders with curves, and snapshots of a sweep in an MLflow store, for comparisons."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SYSTEM = {"cpu_utilization_percentage": 50.0, "system_memory_usage_megabytes": 1
 
 
 def tracked_run(folder: Path, *, trials: int = 4, events: int = 8, questions: int = 4) -> RunFolder:
-    """A sweep that has ended: finished and stopped trials with `events` progress events each, one
-    that failed, a baseline; some adapters and report scores."""
+    """The run folder of an ended sweep: finished and stopped trials with `events` progress events
+    each, a failed one, a baseline; some adapters and report scores."""
     run = new_run(folder, {**CONFIG, "search": {"algorithm": "random", "trials": trials}})
     run.write_state({"sweep_id": folder.name.encode().hex(), "trials_done": trials})
     for number in range(trials):
@@ -27,7 +27,7 @@ def tracked_run(folder: Path, *, trials: int = 4, events: int = 8, questions: in
 
 
 def records(run: RunFolder) -> list[TrialRecord]:
-    """The run's trials as a driver has them, with all their events."""
+    """The run's trials as records of a ledger, with all their events."""
     return [
         TrialRecord(folder.spec(), folder, str(summary["state"]), history=_history(summary))
         for folder in run.trials()
@@ -36,7 +36,7 @@ def records(run: RunFolder) -> list[TrialRecord]:
 
 
 def snapshot(uri: str, name: str) -> dict[str, dict[str, Any]]:
-    """All that a store shows of the sweep, by trial; fails if a trial has two runs."""
+    """The content of a store for the sweep, by trial; asserts that no trial has two runs."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)

@@ -1,4 +1,4 @@
-"""A question in a chat template: what templates see, and that the day makes no difference."""
+"""Questions in a chat template: the messages that it gets, and no dependence on the date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples as tokens: what has a loss, what is cut, and in which order it is seen."""
+"""Examples as tokens: which tokens have a loss, what is cut, and the training order."""
 
 from __future__ import annotations
 

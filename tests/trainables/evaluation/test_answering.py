@@ -1,4 +1,4 @@
-"""Models that are asked again answer what their sweep has noted, each base loaded once."""
+"""Models that are asked again give the sweep's answers, and each base is loaded once."""
 
 from __future__ import annotations
 

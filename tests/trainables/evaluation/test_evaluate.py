@@ -1,4 +1,4 @@
-"""Evaluation: the loss, the answers, and where an answer ends."""
+"""Evaluation: the loss, the answers, and the end of an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.predict` on models that were really trained."""
+"""`python -m orchestrator.predict` on trained models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods: what each puts on a base, and that it can be taken off again."""
+"""Methods: what each adds to a base, and that it can be removed again."""
 
 from __future__ import annotations
 

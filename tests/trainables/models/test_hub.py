@@ -1,4 +1,4 @@
-"""Models of the hub are fetched once per node, only what is needed, and never when offline."""
+"""Models of the hub: downloaded once per node, only the needed files, never when offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines that `orchestrator.ask` prints load the very model that the trial was judged as."""
+"""The lines that `orchestrator.ask` prints load the model that the trial was evaluated as."""
 
 from __future__ import annotations
 

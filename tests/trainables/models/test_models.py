@@ -1,4 +1,4 @@
-"""Bases: loaded frozen, from safetensors only, and refused with a reason where they are none."""
+"""Bases: loaded frozen, from safetensors only; other folders are refused with a reason."""
 
 from __future__ import annotations
 

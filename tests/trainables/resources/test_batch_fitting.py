@@ -1,7 +1,7 @@
-"""Specification of `batch_size: auto` and of how many rows run at once where memory is short.
+"""`batch_size: auto`, and the batch size that runs when memory is short.
 
-A row limit stands in for the device's memory: a batch of more rows than fit fails as torch does,
-after its forward pass has drawn its dropout and some micro-batches before it have left gradients.
+A limit of the batch size replaces the device's memory: a larger batch fails as in torch, after its
+forward pass has used random numbers for dropout and earlier micro-batches have left gradients.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_the_rows_are_halved_until_they_fit_and_stay_so() -> None:
     ids=repr,
 )
 def test_it_begins_with_as_many_rows_as_are_foretold_to_fit(prediction: Any, rows: int) -> None:
-    assert predicted_batch_size(prediction, most=13) == rows
+    assert predicted_batch_size(prediction, limit=13) == rows
 
 
 def test_a_trial_begins_with_the_rows_of_its_prediction_and_is_the_same_curve(

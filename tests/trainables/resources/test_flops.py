@@ -1,4 +1,4 @@
-"""FLOPs done: those of the batches that ran, counted once however often a trial is broken off."""
+"""FLOPs done: those of the batches that ran, counted once however often a trial is interrupted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_training_counts_the_micro_batches_that_ran_with_their_padding(
     at_rungs = [event.metrics["train_flops"] for event in rungs(events)]
     by_step = [total_flops(seen[: 2 * step], rates) for step in (1, 2, 4)]
     assert at_rungs == pytest.approx(by_step)
-    assert len(seen) == 8 and all(item.rows == 2 for item in seen)
+    assert len(seen) == 8 and all(item.batch_size == 2 for item in seen)
 
 
 def test_the_work_of_a_batch_is_that_of_its_tensors(tiny_llama: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def _of_workers(trial: TrialContext, workers: int) -> TrialContext:
 def _of_tensors(batch: Batch) -> ForwardBackward:
     rows, length = batch.input_ids.shape
     asked = (batch.labels[:, 1:] != IGNORED).any(dim=0)
-    return ForwardBackward(rows=rows, length=length, positions=int(asked.sum()))
+    return ForwardBackward(batch_size=rows, length=length, positions=int(asked.sum()))
 
 
 def _nothing(*given: Any, **named: Any) -> None:

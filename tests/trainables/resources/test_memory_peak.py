@@ -1,4 +1,4 @@
-"""Measured memory: it sees what the allocator sees, and leaves no trace."""
+"""Measured memory: equal to what the allocator reports, without side effects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
     peak: PeakMemory, tiny_llama: Path
 ) -> None:
     weights = shared_base(make_spec(tiny_llama)).weight_bytes
-    with peak.over(representative=True):
+    with peak.measure(representative=True):
         for _ in range(3):
             block = torch.empty(MEBIBYTE, dtype=torch.uint8)
             del block
@@ -40,13 +40,13 @@ def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
 def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_count(
     peak: PeakMemory,
 ) -> None:
-    with peak.over(representative=False):
+    with peak.measure(representative=False):
         torch.empty(MEBIBYTE)
     assert peak.bytes == 0
-    with peak.over(representative=True):
+    with peak.measure(representative=True):
         torch.empty(MEBIBYTE)
     highest = peak.bytes
-    with peak.over(representative=True):
+    with peak.measure(representative=True):
         torch.empty(1)
     assert peak.bytes == highest
 
@@ -55,9 +55,9 @@ def test_what_an_earlier_stretch_made_and_only_now_goes_does_not_lower_the_peak(
     peak: PeakMemory, tiny_llama: Path
 ) -> None:
     weights = shared_base(make_spec(tiny_llama)).weight_bytes
-    with peak.over(representative=True):
+    with peak.measure(representative=True):
         left_over = torch.empty(MEBIBYTE, dtype=torch.uint8)
-    with peak.over(representative=True):
+    with peak.measure(representative=True):
         del left_over
         blocks = [torch.empty(2 * MEBIBYTE, dtype=torch.uint8)]
         del blocks
@@ -73,7 +73,7 @@ def test_what_a_four_bit_layer_allocates_inside_its_kernel_is_seen() -> None:
     layer.weight = layer.weight.to("cpu")
     layer.support_avx512bf16_for_cpu = False
     peak = PeakMemory(torch.nn.Identity(), torch.device("cpu"))
-    with torch.no_grad(), peak.over(representative=True):
+    with torch.no_grad(), peak.measure(representative=True):
         layer(torch.randn(1, 1024))
     assert peak.bytes > 4 * MEBIBYTE  # the dequantized weight
 

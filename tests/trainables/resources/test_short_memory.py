@@ -1,4 +1,4 @@
-"""Memory that is really short: allocations fail, in a process with a capped address space."""
+"""Allocations that really fail, in a process with a capped address space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the machine's state beside a trial's events: sampled once, and no result."""
+"""System metrics beside a trial's events: sampled once, and part of no result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of what each worker of a trial holds, by hand for a model of a thousand numbers."""
+"""Memory of each worker of a trial, computed by hand for a model of a thousand parameters."""
 
 from __future__ import annotations
 

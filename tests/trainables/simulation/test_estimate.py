@@ -1,4 +1,4 @@
-"""Predictions: what the allocator will see, FLOPs that don't depend on quantization, any depth."""
+"""Estimates: equal to what the allocator sees, FLOPs independent of quantization, any depth."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_flops_are_those_of_a_hand_formula() -> None:
     head = 2 * hidden * 1024 * 2 * positions
     found = small()
     assert found.train_flops_per_step == pytest.approx(forward + backward + 2 * head, rel=0.03)
-    judged = found.forward.of(rows=2, length=96, positions=work.eval_positions)
+    judged = found.forward.of(batch_size=2, length=96, positions=work.eval_positions)
     assert judged == pytest.approx(forward + head, rel=0.03)
 
 
@@ -115,7 +115,7 @@ def test_flops_of_other_lengths_follow_from_one_simulation() -> None:
     longer = replace(WORKLOAD, batch_size=3, sequence_length=200)
     whole = small(longer)
     short = small()
-    expected = short.training.of(rows=3, length=200, positions=longer.positions)
+    expected = short.training.of(batch_size=3, length=200, positions=longer.positions)
     assert whole.train_flops_per_step == pytest.approx(expected, rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""LiveBytes on fake tensors sees what the allocator sees when the same thing runs for real."""
+"""LiveBytes on fake tensors equals what the allocator sees in a real run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of a trial's work as it is planned: the batches that it will run, no others."""
+"""A trial's planned work: exactly the batches that it will run."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _no_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_is_every_micro_batch_of_the_budget_in_the_training_order() -> None:
     plan = planned_work(spec(batch_size=3, gradient_accumulation=2), SPLITS)
-    assert [one.rows for one in plan.training] == [3, 3, 3, 3, 3, 1]  # 16 examples, 6 a step
-    assert sum(one.rows for one in plan.training) == BUDGET.train_examples
+    assert [one.batch_size for one in plan.training] == [3, 3, 3, 3, 3, 1]  # 16 examples, 6 a step
+    assert sum(one.batch_size for one in plan.training) == BUDGET.train_examples
     assert {one.length for one in plan.training} <= set(range(12, 20))
 
 
@@ -54,8 +54,8 @@ def test_the_workload_is_the_largest_micro_batch() -> None:
 def test_an_automatic_batch_is_planned_with_the_rows_that_fit() -> None:
     trial = spec(batch_size="auto", effective_batch_size=8)
     whole, parts = planned_work(trial, SPLITS), planned_work(trial, SPLITS, micro_batch=3)
-    assert [one.rows for one in whole.training] == [8, 8]
-    assert [one.rows for one in parts.training] == [3, 3, 2, 3, 3, 2]
+    assert [one.batch_size for one in whole.training] == [8, 8]
+    assert [one.batch_size for one in parts.training] == [3, 3, 2, 3, 3, 2]
     assert parts.workload.accumulated
 
 
@@ -63,8 +63,8 @@ def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
     plan = planned_work(spec(budget=Budget(16, 3, (1.0,))), SPLITS)
     losses = [one for one in plan.evaluation if isinstance(one, ForwardBackward)]
     answered = [one for one in plan.evaluation if isinstance(one, Generation)]
-    assert [(one.rows, one.length) for one in losses] == [(2, 31), (2, 24), (1, 23)]
-    assert [(one.rows, one.prompt, one.new_tokens) for one in answered] == [
+    assert [(one.batch_size, one.length) for one in losses] == [(2, 31), (2, 24), (1, 23)]
+    assert [(one.batch_size, one.prompt, one.new_tokens) for one in answered] == [
         (2, 30, 2),
         (2, 22, 2),
         (1, 20, 3),
@@ -74,7 +74,7 @@ def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
 def test_only_the_last_rung_asks_the_whole_split_and_rungs_of_one_step_are_judged_once() -> None:
     def asked(budget: Budget) -> int:
         plan = planned_work(spec(budget=budget, batch_size=8), SPLITS)
-        return sum(one.rows for one in plan.evaluation if isinstance(one, Generation))
+        return sum(one.batch_size for one in plan.evaluation if isinstance(one, Generation))
 
     assert asked(Budget(16, 3, (1.0,))) == 5
     assert asked(Budget(16, 3, (0.5, 1.0))) == 3 + 5
@@ -92,7 +92,7 @@ def test_the_largest_evaluation_is_the_longest_batch_with_all_room_for_answers()
 def test_a_baseline_judges_two_splits_and_trains_nothing() -> None:
     plan = planned_work(spec(method="untrained"), {n: SPLITS[n] for n in ("selection", "report")})
     assert plan.training == ()
-    assert sum(one.rows for one in plan.evaluation if isinstance(one, ForwardBackward)) == 7
+    assert sum(one.batch_size for one in plan.evaluation if isinstance(one, ForwardBackward)) == 7
     assert plan.workload.prompt_length == 41
 
 

@@ -1,4 +1,4 @@
-"""Combinations of knobs: those that no machine can run are refused, each with its reason."""
+"""Combinations of knobs that no machine can run are refused, each with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the knobs: one configuration for all ways to write it."""
+"""The knobs: one canonical configuration for all ways to write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of a trial's identity: all that decides its result, and nothing else."""
+"""A trial's identity: everything that determines its result, and nothing else."""
 
 from __future__ import annotations
 

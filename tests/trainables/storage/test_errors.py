@@ -1,4 +1,4 @@
-"""Storage that fails is said with its place, its reason and the room that is left."""
+"""Storage errors name the place, the reason and the free space."""
 
 from __future__ import annotations
 

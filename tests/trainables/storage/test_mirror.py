@@ -1,4 +1,4 @@
-"""Specification of working copies: what is written here is in the bucket, and only what counts."""
+"""Working copies: what is written here is uploaded to the bucket, and only what counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the fence: two processes on one trial, and only the later one writes."""
+"""Ownership of a trial: of two processes on one trial, only the later one writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specification of the run folder: a reader sees a whole file, the old one or the new one."""
+"""The run folder: a reader sees a complete file, the old one or the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seal fits one content in one place."""
+"""A checksum matches one content in one place."""
 
 from __future__ import annotations
 

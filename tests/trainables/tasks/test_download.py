@@ -1,4 +1,4 @@
-"""The download, against a real HTTP server on this machine."""
+"""The download of data sets, from a real HTTP server on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 
 from trainables.errors import InputError
 from trainables.tasks import download
-from trainables.tasks.download import SOURCES, Source, blob_id
+from trainables.tasks.download import blob_id
+from trainables.tasks.finqa.task import FinQA
+from trainables.tasks.source import Source
 
 CONTENT = {"train.json": b'[{"id": 1}]\n', "dev.json": b"[]\n"}
 
@@ -86,8 +88,9 @@ def test_a_file_that_the_server_lacks(server: Source, tmp_path: Path) -> None:
 def test_offline_it_says_what_to_do_and_ends_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nobody = Source("http://127.0.0.1:1/", SOURCES["finqa"].blobs)
-    monkeypatch.setitem(SOURCES, "finqa", nobody)
+    assert FinQA.source is not None
+    nobody = Source("http://127.0.0.1:1/", FinQA.source.blobs)
+    monkeypatch.setattr(FinQA, "source", nobody)
     assert download.main(["finqa", "--output", str(tmp_path / "data")]) == 2
     (message,) = capsys.readouterr().err.splitlines()
     assert "can't be fetched" in message
@@ -101,7 +104,7 @@ def test_the_command_fetches_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(SOURCES, "finqa", server)
+    monkeypatch.setattr(FinQA, "source", server)
     assert download.main(["finqa", "--output", str(tmp_path)]) == 0
     assert "train.json: fetched" in capsys.readouterr().out
     assert download.main(["finqa", "--output", str(tmp_path)]) == 0
@@ -120,7 +123,16 @@ def test_an_unknown_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'finqa'?" in capsys.readouterr().err
 
 
+def test_a_task_without_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(FinQA, "source", None)
+    assert download.main(["finqa"]) == 2
+    assert "finqa: this task has no files to download" in capsys.readouterr().err
+
+
 def test_the_official_files_are_those_of_one_commit() -> None:
-    source = SOURCES["finqa"]
+    source = FinQA.source
+    assert source is not None
     assert "czyssrs/FinQA/0f16e2867befa6840783e58be38c9efb9229d742/dataset/" in source.base_url
     assert {len(blob) for blob in source.blobs.values()} == {40}

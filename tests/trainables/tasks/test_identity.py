@@ -1,4 +1,4 @@
-"""What a trial was planned on: told by content, and refused where that has changed."""
+"""The content that a trial was planned on is identified by digests; changed content is refused."""
 
 from __future__ import annotations
 

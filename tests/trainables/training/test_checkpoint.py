@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and never a pickle."""
+"""Checkpoints: complete or absent, and never a pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharded checkpoints: DeepSpeed unpickles its shards, so only this run's own are given to it."""
+"""Sharded checkpoints: DeepSpeed unpickles its shards, so it gets only those of this run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One device: schedules, and what can't run on it."""
+"""The engine of one device: schedules, and knobs that it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning on one device: what it trains, what it leaves behind, and what it ends with."""
+"""Full fine-tuning on one device: trained parameters, the restored base, the saved model."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One golden curve: however full fine-tuning is spread over workers, it trains the same thing.
+"""Full fine-tuning gives the same curve however it is distributed over workers.
 
-{1 worker, 2 workers at half the batch, ZeRO-2, ZeRO-3, ZeRO-3 killed and resumed} of a small model
-in float32 on a CPU agree to 1e-4, in every loss and in the weights that they end with. Ranks are
-real processes joined by torch.distributed. The last step has one example: one rank has none.
+{1 worker, 2 workers at half the batch size, ZeRO-2, ZeRO-3, ZeRO-3 killed and resumed} of a small
+model in float32 on a CPU agree to 1e-4, in every loss and in the final weights. Ranks are real
+processes joined by torch.distributed. The last step has one example, so one rank has none.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_zero_3_killed_and_resumed_has_the_curve_of_one(
 ) -> None:
     _needs_deepspeed(3)
     spec = _spec(tiny_llama, zero_stage=3, **HALF)
-    folder, _ = run_team(spec, tmp_path, "--die-at", "4")
+    folder, _ = run_team(spec, tmp_path, die_at=4)
     history = resumed_history(folder)
     assert [event.step for event in history] == [1, 2]  # what the last checkpoint knows
     assert not folder.done

@@ -1,4 +1,4 @@
-"""The training loop: what a trial tells, what it leaves, and that it can be broken off anywhere."""
+"""The training loop: its events, its files, and that it can be interrupted anywhere."""
 
 from __future__ import annotations
 

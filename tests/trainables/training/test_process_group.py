@@ -1,4 +1,4 @@
-"""Teams: shares of a step's examples that all workers can walk through together."""
+"""Process groups: equal numbers of micro-batches of a step's examples for all workers."""
 
 from __future__ import annotations
 

@@ -1,46 +1,56 @@
-"""One rank of a trial, as a process of its own: python -m tests.trainables.rank_process FOLDER OUT.
+"""One rank of a trial: a process forked from one that has imported all that a rank needs.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which one. It writes its events to OUT, a JSON
-object a line, and leaves after the step `--leave-at` (with a checkpoint) or `--die-at` (without).
+A fork server imports this module (`rank_team`), which is what makes a rank start at once: no thread
+of torch's may be running then, so one thread is all that it is given.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import os
 import signal
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}  # before torch and DeepSpeed
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--leave-at", type=int, default=-1)
-    parser.add_argument("--die-at", type=int, default=-1)
-    given = parser.parse_args()
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import torch
-    import torch.distributed as dist
+import torch
+import torch.distributed as dist
 
-    from trainables.workers.distributed_trial import train_on_ranks
+from trainables.models.base import warm_imports
+from trainables.workers.distributed_trial import train_distributed
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=240))
-    running = train_on_ranks(given.folder, provenance={})
-    with given.out.open("a") as out:
-        for event in running:
-            out.write(json.dumps(event.to_json()) + "\n")
-            out.flush()
-            if event.step == given.die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if event.step == given.leave_at:
-                running.close()
-                break
-    dist.destroy_process_group()
+warm_imports()
+with contextlib.suppress(ImportError):
+    import deepspeed  # noqa: F401
 
 
-if __name__ == "__main__":
-    main()
+@dataclass(frozen=True)
+class Rank:
+    """What one rank does: it writes its events to `out`, a JSON object a line.
+
+    It leaves after the step `leave_at` (with a checkpoint) or dies after `die_at` (without).
+    """
+
+    folder: Path
+    out: Path
+    leave_at: int = -1
+    die_at: int = -1
+
+    def run(self) -> None:
+        """Trains with the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell of."""
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", timeout=timedelta(seconds=240))
+        running = train_distributed(self.folder, provenance={})
+        with self.out.open("a") as out:
+            for event in running:
+                out.write(json.dumps(event.to_json()) + "\n")
+                out.flush()
+                if event.step == self.die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if event.step == self.leave_at:
+                    running.close()
+                    break
+        dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Ranks: several processes that train one LoRA trial train what one does, or end with a reason."""
+"""Several processes that train one LoRA trial train what one process does, or end with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_lora_under_zero_3_that_leaves_and_comes_back_has_the_curve_of_one(
     pytest.importorskip("deepspeed", reason="ZeRO is DeepSpeed's")
     alone = run(_spec(tiny_llama), tmp_path / "alone")
     spec = _spec(tiny_llama, workers=2, batch_size=2, zero_stage=3)
-    folder, _ = run_team(spec, tmp_path, "--leave-at", "3")
+    folder, _ = run_team(spec, tmp_path, leave_at=3)
     history = resumed_history(folder)
     assert [event.step for event in history] == [1, 2, 3]
     for file in tmp_path.glob("rank-*.jsonl"):
@@ -51,12 +51,12 @@ def test_ranks_that_have_not_got_the_same_trial_all_end_with_the_reason(
 ) -> None:
     spec = _spec(tiny_llama, workers=2, batch_size=2)
     other = replace(spec, knobs={**spec.knobs, "learning_rate": 1e-5})
-    arguments = []
+    places = []
     for rank, each in enumerate((spec, other)):
         place = TrialFolder(tmp_path / each.trial_id)
         place.write_spec(each, suggestion={})
-        arguments.append([str(place.path), str(tmp_path / f"rank-{rank}.jsonl")])
-    codes = run_ranks(arguments, tmp_path)
+        places.append((place.path, tmp_path / f"rank-{rank}.jsonl"))
+    codes = run_ranks(places, tmp_path)
     assert codes == [1, 1], log(tmp_path)
     assert log(tmp_path).count("DisagreementError: the trial: workers 1 differ from worker 0") == 2
 

@@ -1,4 +1,4 @@
-"""Specification of the watch: a trial that lives says so, and one that hangs says where."""
+"""The watchdog: a live trial sends heartbeats, and a hanging one logs where its threads are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_where_a_trial_hangs_is_in_its_log(folder: TrialFolder) -> None:
     def hangs_here() -> None:
         time.sleep(0.5)
 
-    with watch(folder, silent_seconds=0.25).over():
+    with watch(folder, silent_seconds=0.25).guard():
         hangs_here()
     log = folder.log_file.read_text()
     assert log.startswith("step 3")
@@ -73,7 +73,7 @@ def test_where_a_trial_hangs_is_in_its_log(folder: TrialFolder) -> None:
 def test_what_takes_its_time_and_lives_is_no_hang(folder: TrialFolder) -> None:
     living = watch(folder, silent_seconds=0.6)
     until = time.monotonic() + 1.2
-    with living.over():
+    with living.guard():
         while time.monotonic() < until:
             living.beat()
             time.sleep(0.02)
@@ -82,6 +82,6 @@ def test_what_takes_its_time_and_lives_is_no_hang(folder: TrialFolder) -> None:
 
 
 def test_loading_a_base_is_given_longer(folder: TrialFolder) -> None:
-    with watch(folder, silent_seconds=0.1).over(times=10):
+    with watch(folder, silent_seconds=0.1).guard(factor=10):
         time.sleep(0.3)
     assert folder.log_file.read_text() == ""

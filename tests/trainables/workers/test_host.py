@@ -1,4 +1,4 @@
-"""Specification of a host: it outlives its trials, whatever becomes of them."""
+"""A host: it survives its trials, however they end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def prepared(spec: TrialSpec, folder: Path) -> TrialFolder:
 def running(host: HostProcess, events: Generator[Event, None, None], folder: Path) -> None:
     """A trial whose events are these runs on the host."""
     host._folder = TrialFolder(folder)
-    host._watch = Watchdog(host._folder, interrupted=host._interrupted)
+    host._watchdog = Watchdog(host._folder, interrupted=host._interrupted)
     host._running = events
 
 

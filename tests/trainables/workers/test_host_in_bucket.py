@@ -1,6 +1,6 @@
-"""Promise: a trial whose truth is in a bucket goes on on another machine as if it had never left.
+"""Promise: a trial whose source of truth is a bucket resumes on another machine as if undisturbed.
 
-Real training and a real S3 server (moto's); each host has a disk of its own (SWEEP_CACHE).
+Uses real training and a real S3 server (moto's); each host has its own disk (SWEEP_CACHE).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trial that is interrupted at any heartbeat goes on as if it had not been."""
+"""A trial that is interrupted at any heartbeat resumes as if undisturbed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warm host: what the second trial does not do again, and that the first one left no trace."""
+"""A warm host: what a second trial does not repeat, and that the first one left no trace."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a task's rule read in an answer, and why it is right or wrong, in a few words. LIGHT.
+"""What EmAcc read in an answer to FinQA and why that is right or wrong, in a few words.
 
-For people only: nothing here decides a score.
+These texts are for people; they decide no score.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from trainables.tasks.task import NOTHING
 
 
 def of_answer(completion: str, gold: exact_match.Gold) -> str:
-    """By EmAcc, of an answer that is a number or a word."""
+    """For an answer that is a number or a word."""
     span = exact_match.completion_span(completion)
     if not span.strip():
         return NOTHING
@@ -23,7 +23,7 @@ def of_answer(completion: str, gold: exact_match.Gold) -> str:
 
 
 def of_program(program: str, table: programs.Table, gold: exact_match.Gold) -> str:
-    """By EmAcc, of a program that is executed on the question's table."""
+    """For a program, which is executed on the question's table."""
     if not program.strip():
         return NOTHING
     try:

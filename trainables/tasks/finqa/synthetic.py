@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
+from trainables.tasks.task import SPLITS
 
 VERSION = "1"
 
@@ -28,7 +29,6 @@ SMALLEST_CELL, LARGEST_CELL = 1, 50
 ROUND_CELLS = (10, 20, 25, 50)  # a change in percent of these has at most two decimals
 ROWS = (2, 3, 4)
 POOLS = ("pretraining", "finetuning")
-SPLITS = ("train", "selection", "report")
 
 _FIRST_SYLLABLES = (
     "al", "bor", "cas", "dex", "el", "far", "gen", "hal", "in", "jor",

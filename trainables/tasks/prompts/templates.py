@@ -1,10 +1,10 @@
-"""Prompts: named templates or template files, and how a page is laid out in them.
+"""Templates of prompts about a report's page: a task's named ones, or template files.
 
 Placeholders: {question}, which a template must have; {pre_text}, {table} or {statements}, and
-{post_text} for a full page; {evidence} for the facts that stand in the page's place. A question is
-asked with a full page or with evidence, never both: the placeholders of the other are empty. A line
-whose only placeholder is empty drops out with its newline, so one template serves both. The reply
-("Answer:") is no part of a template.
+{post_text} for a full page; {evidence} for the facts that replace the page. A question is asked
+with a full page or with evidence, never both: the placeholders of the other are empty. A line whose
+only placeholder is empty is left out with its newline, so one template serves both. The reply
+("Answer:") is not part of a template.
 """
 
 from __future__ import annotations
@@ -19,46 +19,21 @@ from trainables.errors import InputError, did_you_mean
 from trainables.tasks.exact_match import MARKER
 from trainables.tasks.task import Cut, Prompt
 
-LAYOUT_VERSION = "2"  # to be raised when a rendering below changes: it is part of every digest
+LAYOUT_VERSION = "2"  # part of every digest; to be raised when a rendering changes
 REPLY = MARKER
 PAGE = ("pre_text", "table", "statements", "post_text")
 EVIDENCE = "evidence"
+CONTEXTS = ("full", EVIDENCE)
 PLACEHOLDERS = (*PAGE, EVIDENCE, "question")
-_PAGE_AND_QUESTION = """
+PAGE_AND_QUESTION = """
 {pre_text}
 {table}
 {post_text}
 {evidence}
 
 Question: {question}"""
-PROMPTS: dict[str, str] = {
-    "default": """You are an analyst who answers questions about a company's annual report.
-Find the figures that the question needs, decide how they combine, calculate, and check the sign \
-and the unit.
-Write only the final number: no words, no unit, no thousands separators. Write a share or a \
-percentage as a fraction (0.125 for 12.5%), and yes or no where the question asks for that.
-"""
-    + _PAGE_AND_QUESTION,
-    "program": """You are an analyst who answers questions about a company's annual report.
-Find the figures that the question needs and write the calculation as a program: steps separated \
-by ", ", each an operator with two arguments, such as subtract(120, 100), divide(#0, 100).
-The operators are add, subtract, multiply, divide, exp, greater (which gives yes or no), and \
-table_max, table_min, table_sum, table_average, as in table_sum(net sales, none) over a row of \
-the table. #0 is the result of the first step; const_100 is the number 100.
-Write only the program.
-"""
-    + _PAGE_AND_QUESTION,
-    "tatqa": """You are an analyst who answers questions about a table of an annual report and the \
-paragraphs around it.
-Write only the answer. Where it stands in the text or the table, copy it; where it must be \
-calculated, write the number, rounded to two decimals.
-Write the scale after a number that has one: thousand, million, billion or percent, as in \
-12.5 percent. Separate several items by " | ".
-"""
-    + _PAGE_AND_QUESTION,
-    "short": "Answer with the final number only, or yes or no.\n" + _PAGE_AND_QUESTION,
-    "statements": "{pre_text}\n{statements}\n{post_text}\n{evidence}\nQuestion: {question}",
-}
+SHORT = "Answer with the final number only, or yes or no.\n" + PAGE_AND_QUESTION
+STATEMENTS = "{pre_text}\n{statements}\n{post_text}\n{evidence}\nQuestion: {question}"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CUT_ORDER = (
     ("post_text", "end"),
@@ -86,9 +61,9 @@ class Template:
         return hashlib.sha256(f"{LAYOUT_VERSION}\n{self.text}".encode()).hexdigest()
 
     def fill(self, values: Mapping[str, str]) -> Prompt:
-        """The prompt with every placeholder's value; those of `values` that it lacks are unused.
+        """The prompt with the value of each placeholder.
 
-        Shortened first is the text after the table, from its end; then the text before it, from
+        The text after the table is shortened first, from its end; then the text before it, from
         its start; then the table or the evidence, from its end.
         """
         pieces: list[str] = []
@@ -107,15 +82,18 @@ class Template:
         return Prompt(pieces=tuple(pieces), cuts=_cuts(names), reply=REPLY)
 
 
-def load_template(name_or_path: str) -> Template:
-    """A named prompt, or a template file. Raises InputError with all that is wrong with it."""
-    if name_or_path in PROMPTS:
-        return Template(name_or_path, PROMPTS[name_or_path])
+def load_template(name_or_path: str, prompts: Mapping[str, str]) -> Template:
+    """The one of `prompts` with this name, or a template file.
+
+    Raises InputError with all that is wrong with it.
+    """
+    if name_or_path in prompts:
+        return Template(name_or_path, prompts[name_or_path])
     path = Path(name_or_path)
     if not _is_file(path):
         raise InputError(
             f"prompt: {name_or_path[:80]!r} is neither a named prompt nor a template file."
-            f"{did_you_mean(name_or_path, PROMPTS)}"
+            f"{did_you_mean(name_or_path, prompts)}"
         )
     template = Template(name_or_path, _read(path).rstrip("\n"))
     faults = _template_faults(template)
@@ -124,12 +102,12 @@ def load_template(name_or_path: str) -> Template:
     return template
 
 
-def load_template_for(name_or_path: str, *, context: str) -> Template:
+def load_template_for(name_or_path: str, prompts: Mapping[str, str], *, context: str) -> Template:
     """As `load_template`, for prompts with this context ("full", "evidence").
 
-    Raises InputError, too, for a template that shows nothing of it.
+    Raises InputError also for a template that shows nothing of it.
     """
-    template = load_template(name_or_path)
+    template = load_template(name_or_path, prompts)
     wanted = (EVIDENCE,) if context == EVIDENCE else PAGE
     if not template.placeholders.intersection(wanted):
         raise InputError(
@@ -137,11 +115,6 @@ def load_template_for(name_or_path: str, *, context: str) -> Template:
             f" it needs {' or '.join('{' + name + '}' for name in wanted)}."
         )
     return template
-
-
-def prompt_digest(name_or_path: str) -> str:
-    """The digest of a named prompt or template file: it changes when the prompts' text does."""
-    return load_template(name_or_path).digest
 
 
 def _is_file(path: Path) -> bool:
@@ -178,6 +151,3 @@ def _cuts(names: Sequence[str]) -> tuple[Cut, ...]:
         for piece, found in enumerate(names)
         if found == name
     )
-
-
-CONTEXTS = ("full", "evidence")

@@ -1,4 +1,4 @@
-"""Why an answer to TAT-QA counts as right or wrong."""
+"""Why an answer to TAT-QA is right or wrong, in a few words; for people only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LONGEST_READ = 60  # characters
 
 
 def of_tatqa(line: str, gold: scoring.Answer, *, is_computed: bool) -> str:
-    """By TAT-QA's exact match: what was compared with what, with the scale taken in."""
+    """The two strings that TAT-QA's exact match compared, with the scale applied."""
     if not line.strip():
         return NOTHING
     found = scoring.score_text(line, gold, is_computed=is_computed)

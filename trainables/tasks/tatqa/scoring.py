@@ -1,9 +1,10 @@
-"""TAT-QA's rule: its official exact match and numeracy-focused F1 (Zhu et al., ACL 2021). LIGHT.
+"""TAT-QA's rule: its official exact match and numeracy-focused F1 (Zhu et al., ACL 2021).
 
 An answer is a list of items and one scale for all of them. The items become one string: sorted,
 numbers rounded to 2 decimals, multiplied by the scale and printed with 4; the strings are
-normalised and compared. Follows tatqa_metric.py and tatqa_utils.py of NExTplusplus/TAT-QA at
-commit 870accc41953dcde885aabeb963d94aabdc0fbc3, quirks included, so that figures can be compared.
+normalised and compared. The rule is that of tatqa_metric.py and tatqa_utils.py of
+NExTplusplus/TAT-QA at commit 870accc41953dcde885aabeb963d94aabdc0fbc3, with its peculiarities, so
+that results can be compared with published ones.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from trainables.spec.metric import MetricSpec
+
 RULE_VERSION = "1"
 SCALES = ("thousand", "million", "billion", "percent")
 SEPARATOR = "|"  # between the items of an answer; no official answer holds one
+F1 = MetricSpec("f1", "F1", format=".1%", per_question_key="f1", in_headline=False)
 
 _FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "percent": 0.01}
 _DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
@@ -42,10 +46,10 @@ class Answer:
 
 
 def parse(text: str) -> list[Answer]:
-    """The answers that a line of text may mean, items between "|".
+    """The possible readings of a line of text, with its items between "|".
 
-    A last word that is one of SCALES may belong to its item or be the scale of all items: the
-    official files write it both ways ("$0.5 million", and "1,496.5" of scale million).
+    A last word that is one of SCALES belongs to its item or is the scale of all items: the official
+    files have both ("$0.5 million", and "1,496.5" of scale million).
     """
     items = tuple(item.strip() for item in text.split(SEPARATOR))
     *others, last = items
@@ -58,10 +62,10 @@ def parse(text: str) -> list[Answer]:
 
 @dataclass(frozen=True)
 class Score:
-    """What the rule says of one question; `f1` is in [0, 1], with 2 decimals.
+    """The score of one question; `f1` is in [0, 1], with 2 decimals.
 
-    `em_acc` is the official exact match. `em_acc_strict` does not take a bare number as it is
-    (0.2342 for 23.42 percent).
+    `em_acc` is the official exact match. `em_acc_strict` does not accept a bare number without the
+    scale (0.2342 for 23.42 percent).
     """
 
     em_acc: bool
@@ -76,7 +80,7 @@ class Score:
 def score(predicted: Answer, gold: Answer, *, is_computed: bool) -> Score:
     """The official score; a prediction without any text is wrong.
 
-    `is_computed`: the gold was calculated or counted, so F1 is the exact match.
+    `is_computed`: the gold was calculated or counted; then F1 is the exact match.
     """
     if not any(predicted.items):
         return Score(em_acc=False, em_acc_strict=False, f1=0.0, numeric=is_computed)
@@ -88,37 +92,42 @@ def score(predicted: Answer, gold: Answer, *, is_computed: bool) -> Score:
 
 
 def score_text(text: str, gold: Answer, *, is_computed: bool) -> Score:
-    """The best score of what the text may mean (see `parse`)."""
+    """The best score among the readings of the text (`parse`)."""
     scores = [score(each, gold, is_computed=is_computed) for each in parse(text)]
     return max(scores, key=lambda each: (each.em_acc, each.f1, each.em_acc_strict))
 
 
 def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over all questions of `Score.flags()`; `em_acc_numeric` is over numeric golds only.
+    """Means over questions, from the `Score.flags()` of each.
 
-    `em_acc_numeric` is absent where there is none. Raises ValueError without any score.
+    `em_acc_numeric` is over numeric golds, and absent without any; `no_marker_rate` is there if
+    `no_marker` is. Raises ValueError without any score.
     """
     if not scores:
         raise ValueError("no questions were scored")
     means = {name: _mean(scores, name) for name in ("em_acc", "em_acc_strict", "f1")}
     numeric = [each for each in scores if each["numeric"]]
-    return {**means, "em_acc_numeric": _mean(numeric, "em_acc")} if numeric else means
+    if numeric:
+        means["em_acc_numeric"] = _mean(numeric, "em_acc")
+    if "no_marker" in scores[0]:
+        means["no_marker_rate"] = _mean(scores, "no_marker")
+    return means
 
 
 def comparable(answer: Answer) -> str:
-    """The one string that an answer is compared as, not yet normalised."""
+    """The string by which an answer is compared, not yet normalised."""
     return " ".join(_scaled(item, answer.scale) for item in sorted(answer.items))
 
 
 def normalized(text: str) -> str:
-    """Lower case, without punctuation, articles and extra white space; numbers as Python prints
-    them, word by word."""
+    """The text in lower case without punctuation, articles and extra white space, and with each
+    number as Python prints it."""
     words = (_normalized_word(word.lower()) for word in text.split(" "))
     return " ".join(word for word in words if word)
 
 
 def is_number(text: str) -> bool:
-    """Whether the text begins with a number, alone or with a scale word after it."""
+    """Whether the text is a number, or begins with a number and a scale word."""
     words = " ".join(word.translate(_DROPPED_IN_NUMBERS) for word in text.split()).split()
     try:
         value = float(words[0]) if words else math.nan
@@ -128,7 +137,7 @@ def is_number(text: str) -> bool:
 
 
 def to_number(text: str) -> float | None:
-    """The text's first number, with its scale word, brackets (negative) and % taken in."""
+    """The first number of the text, with its scale word, brackets (negative) and % applied."""
     found = _FIRST_NUMBER.search(text.translate(_DROPPED_IN_NUMBERS))
     if found is None or found.group(1) is None:
         return None
@@ -145,7 +154,7 @@ def _mean(scores: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def _readings(answer: Answer) -> list[str]:
-    """A bare number is also read as it is, so that 0.2342 answers 23.42 percent."""
+    """A bare number is also read without a scale: 0.2342 answers 23.42 percent."""
     only = answer.items[0]
     bare = len(answer.items) == 1 and not answer.scale and "%" not in only and is_number(only)
     number = to_number(only) if bare else None

@@ -1,6 +1,6 @@
 """The TAT-QA task: questions about a table and its paragraphs in annual reports (Zhu et al., 2021).
 
-Its answers are spans of text, several spans, or numbers with a scale; scored by its official rule.
+Its answers are spans of text, several spans, or numbers with a scale, scored by the official rule.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.metric import TaskMetrics
+from trainables.tasks import exact_match
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
+from trainables.tasks.source import Source
 from trainables.tasks.splits import check_disjoint, halve
-from trainables.tasks.task import SPLITS, Example, Prompt
+from trainables.tasks.task import SPLITS, Example, Prompt, Task
 from trainables.tasks.tatqa import explanations, scoring
 from trainables.tasks.tatqa.files import gold_of, read_examples
+from trainables.tasks.tatqa.prompts import PROMPTS
 
 VERSION = "1"
-_PROMPTS = {None: "tatqa", "default": "tatqa"}  # the default prompt asks for a bare number
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Options:
     """What a search space may say of the task.
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's contexts
-    are the report split. `context`: "full" (table and paragraphs) or "evidence" (what the
-    annotators say that the answer is from). `prompt`: a named one or a template file.
+    are the report split. `context`: "full" (table and paragraphs) or "evidence" (what the answer
+    is from, by the annotators). `prompt`: a named one or a template file.
     """
 
     train: str
@@ -42,36 +46,75 @@ class Options:
 
 
 @dataclass(frozen=True)
-class TATQA:
-    """TAT-QA with its options; see trainables.tasks.task.Task for what each method promises."""
+class TATQA(Task):
+    """TAT-QA with its options; `trainables.tasks.task.Task` has the contract of each method."""
 
     name: ClassVar[str] = "tatqa"
     unit: ClassVar[str] = "examples"
+    metrics: ClassVar[TaskMetrics] = TaskMetrics(
+        (exact_match.EM_ACC, exact_match.EM_ACC_STRICT, exact_match.EM_ACC_NUMERIC, scoring.F1)
+    )
+    rule_version: ClassVar[str] = scoring.RULE_VERSION
+    prompts: ClassVar[Mapping[str, str]] = PROMPTS
+    source: ClassVar[Source | None] = Source(
+        base_url="https://raw.githubusercontent.com/NExTplusplus/TAT-QA/"
+        "870accc41953dcde885aabeb963d94aabdc0fbc3/dataset_raw/",
+        blobs={
+            "tatqa_dataset_train.json": "ec6a61be61ea7bb92c3278877e46e8488cc5203c",
+            "tatqa_dataset_dev.json": "48075c812af3fe6698b1d5cb50d9dbf358d52784",
+            "tatqa_dataset_test_gold.json": "3d5d3b691af572646ba9b1ac4d8f78c5dca09732",
+        },
+        splits={
+            "train": "tatqa_dataset_train.json",
+            "selection": "tatqa_dataset_dev.json",
+            "report": "tatqa_dataset_test_gold.json",
+        },
+    )
 
     options: Options
     template: Template
 
     @classmethod
-    def from_options(cls, given: Mapping[str, Any]) -> TATQA:
+    def from_options(cls, options: Mapping[str, Any]) -> TATQA:
         """Raises InputError with all that is wrong in the options and in the template."""
-        faults = list(_option_faults(given))
+        faults = list(_option_faults(options))
         if faults:
             raise InputError(faults)
-        options = Options(**given)
-        name = _PROMPTS.get(options.prompt) or str(options.prompt)
-        return cls(options, load_template_for(name, context=options.context))
+        parsed = Options(**options)
+        name = "default" if parsed.prompt is None else parsed.prompt
+        return cls(parsed, load_template_for(name, PROMPTS, context=parsed.context))
+
+    @classmethod
+    def read_gold(cls, path: str | Path) -> list[Example]:
+        return read_examples(path)
+
+    @classmethod
+    def score_prediction(
+        cls, example: Example, prediction: str | None, *, marker_required: bool
+    ) -> dict[str, float]:
+        """`no_marker`: the marker was required and is missing."""
+        span = exact_match.prediction_span(prediction or "", marker_required=marker_required)
+        return {**_score(example, span or ""), "no_marker": span is None}
+
+    @classmethod
+    def aggregate(cls, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return scoring.rates(scores)
 
     @property
     def version(self) -> str:
-        rule = f"official-em-{scoring.RULE_VERSION}"
+        rule = f"official-em-{self.rule_version}"
         return f"tatqa-{VERSION}/{rule}/{self.options.context}/{self.options.target}"
 
     @property
     def prompt_digest(self) -> str:
         return self.template.digest
 
+    @property
+    def max_new_tokens(self) -> int:
+        return 128
+
     def load(self, split: str) -> list[Example]:
-        """Reads and checks all splits once, so that what is wrong in any of them is told at once.
+        """Reads and checks all splits at the first call, to report all faults together.
 
         Raises InputError for a file that is missing or malformed (with the line) and for splits
         that share a context or a question.
@@ -89,15 +132,11 @@ class TATQA:
 
     def score(self, example: Example, completion: str) -> dict[str, float]:
         """The official exact match and F1 of the completion's first line."""
-        gold, is_computed = gold_of(example)
-        return scoring.score_text(_answer_line(completion), gold, is_computed=is_computed).flags()
+        return _score(example, completion)
 
     def reason(self, example: Example, completion: str) -> str:
         gold, is_computed = gold_of(example)
         return explanations.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)
-
-    def metrics(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return scoring.rates(scores)
 
     def data_digest(self, split: str) -> str:
         digest = hashlib.sha256()
@@ -107,7 +146,7 @@ class TATQA:
         return digest.hexdigest()
 
     def facts(self, split: str) -> dict[str, str | int]:
-        """`evidence` is "gold" where the prompts show only what the answer is from."""
+        """`evidence` is "gold" if the prompts show only what the answer is from."""
         evidence = "gold" if self.options.context == EVIDENCE else "none"
         count = len(self._splits[split])
         return {"context": self.options.context, "evidence": evidence, "examples": count}
@@ -115,6 +154,11 @@ class TATQA:
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Example]]:
         return _load(self.options)
+
+
+def _score(example: Example, completion: str) -> dict[str, float]:
+    gold, is_computed = gold_of(example)
+    return scoring.score_text(_answer_line(completion), gold, is_computed=is_computed).flags()
 
 
 def _answer_line(completion: str) -> str:

@@ -1,4 +1,4 @@
-"""What the report says of cost is what the trials' folders say, and it is readable."""
+"""The costs in a report equal those in the trial folders and are readable."""
 
 from __future__ import annotations
 

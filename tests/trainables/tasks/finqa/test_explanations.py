@@ -1,4 +1,4 @@
-"""Reasons say what the rule read, and agree with its score."""
+"""Explanations state what the rule read, and agree with its score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FinQA's programs: what they compute, and that a fault is a ProgramError and nothing else."""
+"""FinQA's programs: their results, and ProgramError for every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated records: FinQA's form, answers that their programs give, splits that share nothing."""
+"""Generated records: FinQA's form, answers equal to their programs' results, disjoint splits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from trainables.errors import InputError
 from trainables.tasks.exact_match import score_completion
 from trainables.tasks.finqa import synthetic
 from trainables.tasks.finqa.programs import execute
+from trainables.tasks.task import SPLITS
 
 
 def test_a_record_has_the_fields_of_finqas_official_files() -> None:
@@ -55,7 +56,7 @@ def test_changes_in_percent_have_at_most_two_decimals() -> None:
 
 
 def test_splits_of_a_seed_share_no_table_and_no_id() -> None:
-    made = [_records(split=split, count=400) for split in synthetic.SPLITS]
+    made = [_records(split=split, count=400) for split in SPLITS]
     tables = [{str(record["table"]) for record in records} for records in made]
     ids = [record["id"] for records in made for record in records]
 

@@ -1,4 +1,4 @@
-"""The FinQA task: its files in every form, its context rules, its splits, targets and scores."""
+"""The FinQA task: all forms of its files, its contexts, splits, targets and scores."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_real_targets_score_one(shared_data: Path, split: str, target: str) -> N
     }
     task = make_task("finqa", options)
     scores = [task.score(each, f" {task.target(each)}\n") for each in task.load("train")]
-    measured = task.metrics(scores)
+    measured = task.aggregate(scores)
     assert len(scores) == {"train": 589, "dev": 883, "test": 1147}[split]
     assert measured["em_acc"] == measured["em_acc_strict"] == 1.0
     assert measured["unparsed_rate"] == 0.0

@@ -1,4 +1,4 @@
-"""Prompts: layout, what drops out, what may be shortened, and templates that can't be used."""
+"""Prompts: layout, omitted lines, the order of cutting, and unusable templates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from trainables.errors import InputError
+from trainables.tasks.finqa.prompts import PROMPTS as FINQA_PROMPTS
 from trainables.tasks.prompts.page_layout import render_values, table_statements
-from trainables.tasks.prompts.templates import PROMPTS, load_template, prompt_digest
+from trainables.tasks.prompts.templates import load_template
 from trainables.tasks.task import Prompt
+from trainables.tasks.tatqa.prompts import PROMPTS as TATQA_PROMPTS
 
+PROMPTS = {**TATQA_PROMPTS, **FINQA_PROMPTS}  # their default is FinQA's
 RECORD = {
     "question": "what was the change in net sales?",
     "pre_text": ["acme reports in millions .", "figures are audited ."],
@@ -21,7 +24,11 @@ RECORD = {
 
 
 def fill(name: str, context: str = "full") -> Prompt:
-    return load_template(name).fill(render_values(RECORD, context=context))
+    return load_template(name, PROMPTS).fill(render_values(RECORD, context=context))
+
+
+def digest(name: str) -> str:
+    return load_template(name, PROMPTS).digest
 
 
 def test_statements_are_a_line_for_the_columns_and_one_per_row() -> None:
@@ -60,7 +67,7 @@ def test_a_prompt_ends_with_its_question_and_its_reply_is_the_marker(name: str) 
 def test_a_line_whose_only_placeholder_is_empty_drops_out_with_its_newline(tmp_path: Path) -> None:
     file = tmp_path / "own.txt"
     file.write_text("Before: {pre_text}\nFacts: {evidence}\n\n{table} {evidence}\n{question}\n")
-    text = load_template(str(file)).fill(render_values(RECORD, context="evidence")).text
+    text = load_template(str(file), PROMPTS).fill(render_values(RECORD, context="evidence")).text
     assert text == (
         "Facts: the net sales of 2016 is $ 12 ;\nthe net sales of 2015 is 10 ;\n\n"
         " the net sales of 2016 is $ 12 ;\nthe net sales of 2015 is 10 ;\n"
@@ -84,7 +91,7 @@ def test_text_after_the_table_goes_first_then_before_it_then_the_table(
     name: str, context: str, order: list[tuple[str, str]]
 ) -> None:
     values = render_values(RECORD, context=context)
-    prompt = load_template(name).fill(values)
+    prompt = load_template(name, PROMPTS).fill(values)
     cut = [(prompt.pieces[each.piece], each.side) for each in prompt.cuts]
     assert cut == [(values[placeholder], side) for placeholder, side in order]
 
@@ -97,19 +104,19 @@ def test_a_table_of_one_row_keeps_its_cells_and_an_empty_one_is_nothing() -> Non
 def test_a_value_with_braces_is_not_a_placeholder() -> None:
     record = {**RECORD, "question": "what is {table}?"}
     assert (
-        load_template("short")
+        load_template("short", PROMPTS)
         .fill(render_values(record, context="full"))
         .text.endswith("Question: what is {table}?")
     )
 
 
 def test_the_digest_follows_the_text_and_not_the_path(tmp_path: Path) -> None:
-    assert len({prompt_digest(name) for name in PROMPTS}) == len(PROMPTS)
+    assert len({digest(name) for name in PROMPTS}) == len(PROMPTS)
     copy = tmp_path / "copy.txt"
     copy.write_text(PROMPTS["short"] + "\n")
-    assert prompt_digest(str(copy)) == prompt_digest("short")
+    assert digest(str(copy)) == digest("short")
     copy.write_text(PROMPTS["short"] + "?")
-    assert prompt_digest(str(copy)) != prompt_digest("short")
+    assert digest(str(copy)) != digest("short")
 
 
 @pytest.mark.parametrize(
@@ -124,17 +131,17 @@ def test_a_template_at_fault_is_refused(tmp_path: Path, text: str, message: str)
     file = tmp_path / "own.txt"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        load_template(str(file))
+        load_template(str(file), PROMPTS)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "own.txt"
     file.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="can't be read"):
-        load_template(str(file))
+        load_template(str(file), PROMPTS)
 
 
 @pytest.mark.parametrize("name", ["defualt", "no/such/file.txt", "Answer {question}. " * 500, ""])
 def test_neither_a_name_nor_a_file(name: str) -> None:
     with pytest.raises(InputError, match="neither a named prompt nor a template file"):
-        load_template(name)
+        load_template(name, PROMPTS)

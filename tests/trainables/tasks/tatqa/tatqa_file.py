@@ -55,7 +55,7 @@ def write(file: Path, value: Any) -> Path:
 
 
 def options(folder: Path, **more: Any) -> dict[str, Any]:
-    """The task's options with three files that share nothing."""
+    """The task's options with three files without common contexts or questions."""
     files = {
         split: str(write(folder / f"{split}.json", contexts(split)))
         for split in ("train", "selection", "report")

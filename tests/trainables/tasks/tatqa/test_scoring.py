@@ -1,4 +1,4 @@
-"""Specification of TAT-QA's rule: the official exact match and F1, worked out by hand."""
+"""TAT-QA's rule: the official exact match and F1, computed by hand."""
 
 from __future__ import annotations
 

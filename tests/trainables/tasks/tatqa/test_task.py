@@ -1,4 +1,4 @@
-"""Specification of the TAT-QA task: its files, splits, prompts and what it says of its data."""
+"""The TAT-QA task: its files, splits, prompts and facts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_metrics_hold_f1_and_the_share_of_computed_answers(tmp_path: Path) -> No
     task = make_task("tatqa", options(tmp_path))
     written = ["$1,496.5 million", "2019", "-22.22 percent", "1"]
     scores = [task.score(*pair) for pair in zip(task.load("train"), written, strict=False)]
-    assert task.metrics(scores) == {
+    assert task.aggregate(scores) == {
         "em_acc": 0.5,
         "em_acc_strict": 0.5,
         "f1": pytest.approx((1 + 0.67 + 1 + 0) / 4),

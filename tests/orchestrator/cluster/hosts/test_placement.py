@@ -1,4 +1,4 @@
-"""Specification of placement: what fits where, who is first, and that nobody is starved."""
+"""Placement: which trial fits on which device, the order of the queue, and no starvation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.placement import (
+from orchestrator.cluster.hosts.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.placement import (
     MAX_SKIPS,
     Availability,
     Placement,
@@ -28,10 +28,10 @@ def need(share_bytes: int) -> ResourceRequest:
 
 
 def gpu(
-    *running: ResourceRequest, idle: int = 0, held_bytes: int = 5, most_hosts: int = 8
+    *running: ResourceRequest, idle: int = 0, held_bytes: int = 5, max_hosts: int = 8
 ) -> Device:
     """A GPU of 100 bytes."""
-    device = Device(100, most_hosts=most_hosts)
+    device = Device(100, max_hosts=max_hosts)
     slots = [
         Slot(device, f"busy {n}", trial_id=f"t{n}", need=each) for n, each in enumerate(running)
     ]
@@ -43,7 +43,7 @@ def gpu(
 
 def node(*running: ResourceRequest, idle: int = 0, held_bytes: int = 0) -> Device:
     """A machine with 100 bytes for trials, besides those of its hosts' processes."""
-    device = gpu(*running, idle=idle, held_bytes=held_bytes, most_hosts=1)
+    device = gpu(*running, idle=idle, held_bytes=held_bytes, max_hosts=1)
     device.is_node = True
     device.process_bytes = 10
     device.memory_bytes = 100 + 10 * len(device.slots)
@@ -132,7 +132,7 @@ def test_whether_others_may_compute_on_the_device_meanwhile() -> None:
     assert gpu().is_shared(need(50))
     assert not gpu().is_shared(ALONE)
     assert not gpu().is_shared(UNKNOWN)
-    assert not gpu(most_hosts=1).is_shared(need(50))
+    assert not gpu(max_hosts=1).is_shared(need(50))
     assert Device(is_part=True).is_shared(UNKNOWN)
     assert node(idle=2).is_shared(UNKNOWN)
     assert not node(idle=2).is_shared(ALONE)
@@ -182,7 +182,7 @@ def test_a_base_goes_before_the_line_only_so_often() -> None:
     waiting = [QueueEntry("first", "b"), *[QueueEntry(f"same {n}", "a") for n in range(9)]]
     order = []
     while waiting:
-        device = gpu(idle=1, most_hosts=1)
+        device = gpu(idle=1, max_hosts=1)
         device.slots[0].base_key = "a"
         found = next_start(waiting, [device])
         assert found is not None
@@ -195,7 +195,7 @@ def worker_group(workers: int, share_bytes: int = 50) -> ResourceRequest:
     return ResourceRequest(need(share_bytes).memory_bytes, workers=workers)
 
 
-def test_a_gang_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
+def test_a_worker_group_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
     free, busy = gpu(idle=2), gpu(need(10))
     waiting = line(worker_group(2))
     assert next_start(waiting, [free, busy]) is None
@@ -207,7 +207,7 @@ def test_a_gang_starts_when_a_device_is_free_for_each_of_its_workers() -> None:
     assert found[1].evicted == (free.slots[1],)
 
 
-def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> None:
+def test_a_worker_group_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> None:
     devices = [gpu(need(80)), gpu(need(10)), gpu(need(20)), gpu(need(15))]
     waiting = line(worker_group(2), need(10), need(80))
     found = next_start(waiting, devices)
@@ -217,7 +217,7 @@ def test_a_gang_that_waits_holds_back_smaller_ones_on_so_many_devices_only() -> 
     assert next_start(line(worker_group(4), need(1)), devices) is None
 
 
-def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_takes_all() -> None:
+def test_a_large_worker_group_waits_for_hosts_that_are_being_started_and_takes_all() -> None:
     devices = [gpu(idle=1), gpu(idle=1)]
     waiting = line(worker_group(4))
     assert next_start(waiting, devices, Availability(coming=2, expected=2)) is None
@@ -226,7 +226,9 @@ def test_a_gang_larger_than_what_is_up_waits_for_hosts_on_their_way_and_then_tak
     assert next_start(waiting, []) is None
 
 
-def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> None:
+def test_a_worker_group_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_again() -> (
+    None
+):
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
     waiting = line(worker_group(4), worker_group(2), need(10))
     assert next_start(waiting, devices, Availability(coming=1, expected=4)) is None
@@ -238,14 +240,16 @@ def test_a_gang_that_needs_a_lost_device_holds_back_nobody_until_it_is_there_aga
     assert found is not None and found[0] is waiting[0]
 
 
-def test_a_gang_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
+def test_a_worker_group_that_could_run_on_what_is_left_of_the_devices_has_its_turn() -> None:
     devices = [gpu(idle=1), gpu(idle=1), gpu(need(10))]
     waiting = line(worker_group(3), need(10))
     assert next_start(waiting, devices, Availability(expected=4)) is None
     assert len(waiting[0].holds) == 3
 
 
-def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allows() -> None:
+def test_on_a_machine_without_gpus_a_worker_group_takes_as_many_hosts_as_its_memory_allows() -> (
+    None
+):
     machine = node(need(20), idle=3)
     assert next_start(line(worker_group(2, 50)), [machine]) is None
     found = next_start(line(worker_group(2, 40)), [machine])
@@ -253,7 +257,7 @@ def test_on_a_machine_without_gpus_a_gang_takes_as_many_hosts_as_its_memory_allo
     assert next_start(line(worker_group(2, 40)), [node(ALONE, idle=3)]) is None
 
 
-def test_a_gang_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
+def test_a_worker_group_that_wants_to_be_alone_shares_a_machine_with_nobody() -> None:
     alone = ResourceRequest(need(20).memory_bytes, exclusive=True, workers=2)
     assert next_start(line(alone), [node(need(20), idle=3)]) is None
     found = next_start(line(alone), [node(idle=3)])

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, ResourceRequest, Slot
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.devices import Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
 from orchestrator.cluster.model_prefetch import ModelFiles
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
@@ -78,7 +78,7 @@ class HostActors:
         Raises one of `host_gone` if the host is dead.
         """
         device = slot.device
-        is_divided = device.is_part or device.most_hosts > 1
+        is_divided = device.is_part or device.max_hosts > 1
         share = device.share_bytes(need) if is_divided and not device.is_node else None
         if share is None and device.is_part:
             share = device.capacity_bytes
@@ -160,7 +160,7 @@ class HostActors:
             )
             return options.remote(dict(self.provenance))
         inside = PlacementGroupSchedulingStrategy(device.reserved, placement_group_bundle_index=0)
-        part = 1 / device.most_hosts
+        part = 1 / device.max_hosts
         cpus = math.floor(self.shape.cpus * part * 10_000) / 10_000  # Ray's precision
         options = Host.options(num_cpus=cpus, num_gpus=part, scheduling_strategy=inside)
         return options.remote(dict(self.provenance))
@@ -175,7 +175,7 @@ class HostActors:
         if sharing.accelerator_type is not None:
             bundle[f"accelerator_type:{sharing.accelerator_type}"] = 0.001
         group = placement_group([bundle])
-        return Device(most_hosts=sharing.hosts_per_gpu, reserved=group)
+        return Device(max_hosts=sharing.hosts_per_gpu, reserved=group)
 
     def _free(self, device: Device) -> None:
         from ray.util.placement_group import remove_placement_group

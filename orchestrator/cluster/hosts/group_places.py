@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from orchestrator.cluster.devices import RESERVED, Device, Slot
-from orchestrator.cluster.host_pool import HostPool
-from orchestrator.cluster.placement import Placement, QueueEntry
+from orchestrator.cluster.hosts.devices import RESERVED, Device, Slot
+from orchestrator.cluster.hosts.host_pool import HostPool
+from orchestrator.cluster.hosts.placement import Placement, QueueEntry
 
 VACANT_SECONDS = 2.0  # for which the places of a worker group are kept for the next one
 

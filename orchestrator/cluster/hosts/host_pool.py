@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import Device, Slot
-from orchestrator.cluster.host_actors import HostActors
+from orchestrator.cluster.hosts.devices import Device, Slot
+from orchestrator.cluster.hosts.host_actors import HostActors
 from orchestrator.cluster.nodes import host_gone
 
 START_ATTEMPTS = 3
@@ -81,7 +81,7 @@ class HostPool:
             if slot.actor is None:
                 device = slot.device
                 device.slots.remove(slot)
-                device.most_hosts = max(1, len(device.slots))
+                device.max_hosts = max(1, len(device.slots))
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs what starts a host; it counts as `starting` until it is done."""

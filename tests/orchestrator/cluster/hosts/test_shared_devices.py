@@ -1,4 +1,4 @@
-"""Trials that share devices on a real Ray: logical GPUs, whose hosts really compute on the CPU."""
+"""Trials that share devices on a real Ray: logical GPUs with hosts that compute on the CPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.devices import ResourceRequest
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.devices import ResourceRequest
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
 from tests.orchestrator.tiny_sweep import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,9 @@ def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(
 ) -> None:
     parts = [f"part {number}" for number in range(4)]
     ray.get([scheduler.acquire.remote(name, "a", PART) for name in parts])
-    worker_group = scheduler.acquire.remote("gang", "a", ResourceRequest(GPU_BYTES // 2, workers=2))
+    worker_group = scheduler.acquire.remote(
+        "group", "a", ResourceRequest(GPU_BYTES // 2, workers=2)
+    )
     until(lambda: ray.get(scheduler.counts.remote())[2] == 1)
     later = [scheduler.acquire.remote(f"later {number}", "a", PART) for number in range(4)]
     end(scheduler, *parts[:3])
@@ -96,7 +98,7 @@ def test_a_trial_of_several_workers_gets_whole_gpus_among_many_small_ones(
     assert ray.get(worker_group, timeout=60) is not None
     until(lambda: ray.available_resources().get("GPU", 0) == 2)  # for Ray Train's workers
     assert all(waits(call) for call in later[:1])
-    end(scheduler, "gang")
+    end(scheduler, "group")
     ray.get(later, timeout=240)
     assert ray.available_resources().get("GPU", 0) == 0
 

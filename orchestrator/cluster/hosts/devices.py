@@ -1,4 +1,4 @@
-"""Devices and their slots: what placement counts."""
+"""Devices, their slots and the resources that a trial requests of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# Assumed: what torch's allocator holds above what its tensors take, in pieces of the wrong size.
-FRAGMENTATION = 0.1
+FRAGMENTATION = 0.1  # assumed: what torch's allocator reserves above the bytes of its tensors
 
 RESERVED = ""  # the trial id of a slot that is kept for the next worker group
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What a trial asks for: so many bytes of a device (None: not known), or a device alone.
+    """What a trial requests: bytes of a device (None: unknown) or, if `exclusive`, all of it.
 
-    `workers`: it is trained by so many processes together, each with a device; 0: by a host.
+    `workers`: the number of processes that train it together, each on a device; 0: a host does.
     """
 
     memory_bytes: int | None = None
@@ -26,19 +25,19 @@ class ResourceRequest:
 
     @classmethod
     def of(
-        cls, prediction: Mapping[str, Any] | None, *, exclusive: bool = False, workers: int = 0
+        cls, estimate: Mapping[str, Any] | None, *, exclusive: bool = False, workers: int = 0
     ) -> ResourceRequest:
-        """What the trial of this prediction needs (TrialFolder.prediction)."""
-        memory = (prediction or {}).get("device_memory_bytes")
+        """The request of a trial with this memory estimate (`TrialFolder.estimate`)."""
+        memory = (estimate or {}).get("device_memory_bytes")
         return cls(memory if isinstance(memory, int) else None, exclusive, workers)
 
 
 @dataclass(eq=False)
 class Slot:
-    """One host: its actor and node, the base it holds, the trial it runs.
+    """One host: its actor and node, the base that it has loaded, the trial that it runs.
 
-    While it is idle it holds `held_bytes` of its device. `actor` is None until it is up. A gang is
-    one too, on a device that is none; `members` are the slots that its workers have taken.
+    `actor` is None until the host is up. An idle host holds `held_bytes` of its device. A worker
+    group is a slot too, on an empty device; `members` are the slots that its workers have taken.
     """
 
     device: Device
@@ -49,7 +48,7 @@ class Slot:
     need: ResourceRequest = field(default_factory=ResourceRequest)
     held_bytes: int = 0
     idle_since: int = 0
-    leaving: bool = False  # its node is being taken away
+    leaving: bool = False  # its node is about to be taken away, or is dead
     members: tuple[Slot, ...] = ()
 
     @property
@@ -59,18 +58,17 @@ class Slot:
 
 @dataclass(eq=False)
 class Device:
-    """A GPU, or a node's memory where there is none, with the hosts on it.
+    """A GPU, or the memory of a node without GPUs, with the hosts on it.
 
-    `memory_bytes`: what it has, None: not known; each host's process takes `process_bytes` of it
-    besides what trials need. `most_hosts`: while a trial would share the device, hosts are started
-    on it up to so many. `is_node`: a node with a host per trial; a trial whose bytes are not known
-    gets an even share. `is_part`: a part of a device, whose other parts are given out as well.
-    `reserved`: Ray's word for it.
+    `memory_bytes`: its size; None: unknown. Each host's process takes `process_bytes` of it besides
+    what trials need. `max_hosts`: the most hosts that are started on it to share it. `is_node`:
+    the memory of a node, on which a trial of unknown size gets an even share. `is_part`: a fraction
+    of a GPU, whose other fractions are devices too. `reserved`: its placement group in Ray.
     """
 
     memory_bytes: int | None = None
     process_bytes: int = 0
-    most_hosts: int = 1
+    max_hosts: int = 1
     is_node: bool = False
     is_part: bool = False
     slots: list[Slot] = field(default_factory=list)
@@ -79,13 +77,13 @@ class Device:
 
     @property
     def capacity_bytes(self) -> int | None:
-        """What there is for trials."""
+        """The bytes that trials can take; None: unknown."""
         if self.memory_bytes is None:
             return None
         return max(0, self.memory_bytes - self.process_bytes * len(self.slots))
 
     def share_bytes(self, need: ResourceRequest) -> int | None:
-        """What is set apart for a trial; None: it has the device to itself."""
+        """The bytes that are reserved for a trial; None: it needs the device alone."""
         if need.exclusive:
             return None
         capacity = self.capacity_bytes
@@ -97,40 +95,41 @@ class Device:
         return wanted if wanted < capacity else None
 
     def is_shared(self, need: ResourceRequest) -> bool:
-        """Whether other trials may compute on it while one with this need does."""
+        """Whether other trials may compute on it beside a trial with this request."""
         if self.is_part:
             return True
         if self.is_node:
             return len(self.slots) > 1 and not need.exclusive
-        return self.most_hosts > 1 and self.share_bytes(need) is not None
+        return self.max_hosts > 1 and self.share_bytes(need) is not None
 
     def is_shared_beside(self, members: Sequence[Slot], need: ResourceRequest) -> bool:
-        """As `is_shared`, while a gang with this need has these places."""
+        """Whether other trials may compute on it beside a worker group in these slots."""
         if not self.is_node:
             return self.is_part
         return not need.exclusive and any(slot not in members for slot in self.slots)
 
     @property
     def running(self) -> list[Slot]:
+        """The slots that have a trial, or are reserved."""
         return [slot for slot in self.slots if slot.trial_id is not None]
 
     @property
     def can_grow(self) -> bool:
-        """Whether a further host may be started on it, and all that are there are taken."""
-        return len(self.slots) < self.most_hosts and not any(slot.free for slot in self.slots)
+        """Whether a further host may be started on it, because none of its hosts is free."""
+        return len(self.slots) < self.max_hosts and not any(slot.free for slot in self.slots)
 
     @property
     def has_host(self) -> bool:
-        """Whether a trial that is small enough could start on it now."""
+        """Whether a trial could start on it now if it is small enough."""
         return self.can_grow or any(slot.free for slot in self.slots)
 
     @property
-    def most_workers(self) -> int:
-        """How many of a gang's workers it could take if nothing ran on it."""
+    def max_workers(self) -> int:
+        """How many workers of a worker group fit on it when nothing runs on it."""
         return len(self.slots) if self.is_node else 1
 
     def for_workers(self, need: ResourceRequest) -> list[Slot]:
-        """The idle hosts whose place workers with this need can take now."""
+        """The idle hosts whose slots workers with this request can take now."""
         idle = [slot for slot in self.slots if slot.free]
         if not self.is_node:
             return [] if self.running else idle[:1]
@@ -143,9 +142,9 @@ class Device:
         return idle[: max(0, self.capacity_bytes - sum(filter(None, shares))) // each]
 
     def evicted(self, need: ResourceRequest, *, keep: Slot | None) -> list[Slot] | None:
-        """The idle hosts, but for `keep`, that give their memory up so that the need fits.
+        """The idle hosts but `keep` that must give up their memory so that the request fits.
 
-        Those idle for longest come first. None: it doesn't fit whatever they do.
+        Returns None if it does not fit even then. Hosts that are idle for longest go first.
         """
         idle = [slot for slot in self.slots if slot.trial_id is None and slot is not keep]
         stay = sorted(idle, key=lambda slot: -slot.idle_since)
@@ -156,7 +155,7 @@ class Device:
         return [slot for slot in idle if slot not in stay]
 
     def _fits(self, need: ResourceRequest, *, beside: Sequence[Slot]) -> bool:
-        """Whether there is room next to what runs and these idle hosts."""
+        """Whether the request fits beside the running trials and these idle hosts."""
         shares = [self.share_bytes(slot.need) for slot in self.running]
         share = self.share_bytes(need)
         if share is None:

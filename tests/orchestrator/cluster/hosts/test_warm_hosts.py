@@ -1,4 +1,4 @@
-"""Warm hosts on a real Ray, by counting loads: trials go where their base is, and hosts last."""
+"""Warm hosts on a real Ray, by counting loads: trials run where their base is, hosts persist."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.cluster.host_scheduler import start_host_scheduler
-from orchestrator.cluster.host_shape import HostShape
+from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_shape import HostShape
 from tests.orchestrator.tiny_sweep import mapping, summaries, sweep, write_space
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec

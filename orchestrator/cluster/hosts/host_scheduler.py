@@ -3,7 +3,7 @@
 Hosts (trainables/workers/host.py) are Ray actors that hold the accelerator. As many as the cluster
 has resources for are started with the sweep and kept. Where trials may share a GPU, more are
 started on it on demand; for a trial of several workers as many hosts end for as long as it runs.
-`orchestrator.cluster.placement` chooses the next trial and its host.
+`orchestrator.cluster.hosts.placement` chooses the next trial and its host.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.cluster.devices import RESERVED, ResourceRequest, Slot
-from orchestrator.cluster.group_places import GroupPlaces
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_pool import HostPool
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.devices import RESERVED, ResourceRequest, Slot
+from orchestrator.cluster.hosts.group_places import GroupPlaces
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_pool import HostPool
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy
+from orchestrator.cluster.hosts.placement import Availability, Placement, QueueEntry, next_start
 from orchestrator.cluster.model_prefetch import ModelFiles
-from orchestrator.cluster.nodes import dead_nodes, draining_nodes, host_gone
-from orchestrator.cluster.placement import Availability, Placement, QueueEntry, next_start
+from orchestrator.cluster.nodes import dead_nodes, host_gone
+from orchestrator.cluster.ray_internals import draining_nodes
 from trainables.errors import first_line
 
 NODE_POLL_SECONDS = 2.0  # between looks at which nodes are dead or draining

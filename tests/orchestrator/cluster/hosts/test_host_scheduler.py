@@ -1,4 +1,4 @@
-"""Specification of admission: first come first served, near its base, and a dead host replaced."""
+"""The host scheduler: first come first served, hosts with the same base, dead hosts replaced."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
 
-from orchestrator.cluster.devices import FRAGMENTATION, Device, ResourceRequest, Slot
-from orchestrator.cluster.host_actors import HostActors
-from orchestrator.cluster.host_scheduler import HostScheduler
-from orchestrator.cluster.host_shape import HostShape, SharingPolicy, host_shape
-from orchestrator.cluster.placement import MAX_SKIPS
+from orchestrator.cluster.hosts.devices import FRAGMENTATION, Device, ResourceRequest, Slot
+from orchestrator.cluster.hosts.host_actors import HostActors
+from orchestrator.cluster.hosts.host_scheduler import HostScheduler
+from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
+from orchestrator.cluster.hosts.placement import MAX_SKIPS
 from trainables.errors import InputError
 
 P = ParamSpec("P")
@@ -64,7 +64,7 @@ class StubActors(HostActors):
         slot.need = ResourceRequest(exclusive=True)
 
     def start_group(self, need: ResourceRequest, *, device_shared: bool) -> str:
-        self.worker_groups.append(f"gang of {need.workers}")
+        self.worker_groups.append(f"group of {need.workers}")
         return self.worker_groups[-1]
 
     async def cancel_unstarted_group(self, worker_group: Slot) -> None:
@@ -80,11 +80,11 @@ class StubActors(HostActors):
         await asyncio.Event().wait()
 
     def _reserve(self) -> Device:
-        return Device(most_hosts=self.sharing.hosts_per_gpu)
+        return Device(max_hosts=self.sharing.hosts_per_gpu)
 
 
 class StubHosts(HostScheduler):
-    """Admission whose hosts are names: what decides who gets one is all that is left of it."""
+    """A scheduler whose hosts are names: only its decisions are left of it."""
 
     actors: StubActors
 
@@ -103,9 +103,9 @@ class StubHosts(HostScheduler):
 
 @pytest.fixture(autouse=True)
 def no_node_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.dead_nodes", set)
-    monkeypatch.setattr("orchestrator.cluster.group_places.VACANT_SECONDS", 0)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.draining_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.dead_nodes", set)
+    monkeypatch.setattr("orchestrator.cluster.hosts.group_places.VACANT_SECONDS", 0)
 
 
 def hosts(count: int) -> StubHosts:
@@ -381,9 +381,7 @@ async def test_trials_share_gpus_two_by_two_and_one_that_wants_one_alone_is_not_
 
 
 @told
-async def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_hosts_come_back() -> (
-    None
-):
+async def test_a_worker_group_starts_before_many_small_trials_end_and_hosts_come_back() -> None:
     scheduler = hosts(4)
     await scheduler.open()
     await settled()
@@ -405,13 +403,11 @@ async def test_a_gang_among_many_small_trials_starts_before_they_are_done_and_ho
 
 
 @told
-async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_takes_them_over() -> (
-    None
-):
+async def test_the_places_of_a_worker_group_are_its_own_and_a_second_one_takes_them() -> None:
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
-    await scheduler.acquire("gang", "a", ResourceRequest(workers=2))
+    await scheduler.acquire("group", "a", ResourceRequest(workers=2))
     await scheduler.acquire("beside", "a")
     second = asyncio.create_task(scheduler.acquire("second", "a", ResourceRequest(workers=2)))
     last = asyncio.create_task(scheduler.acquire("last", "a"))
@@ -419,7 +415,7 @@ async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_ta
     assert not second.done() and not last.done()
     assert scheduler.running() == 2
     before = scheduler.actors.started
-    scheduler.release("gang")
+    scheduler.release("group")
     await settled()
     assert second.done() and not last.done()
     assert scheduler.actors.started == before
@@ -432,7 +428,7 @@ async def test_while_a_gang_runs_its_places_are_nobody_elses_and_a_second_one_ta
 
 
 @told
-async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
+async def test_hosts_on_their_way_do_not_take_what_a_worker_group_was_given() -> None:
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
@@ -440,14 +436,14 @@ async def test_hosts_on_their_way_do_not_take_what_a_gang_was_given() -> None:
         await scheduler.acquire(name, "a")
     scheduler.actors.stuck = True  # Ray has no room for another one
     scheduler.replace("three")
-    waiting = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=2)))
+    waiting = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=2)))
     scheduler.release("one")
     scheduler.release("two")
     await waiting
     await settled()
-    assert scheduler.counts() == (1, 0, 0)  # the gang
+    assert scheduler.counts() == (1, 0, 0)  # the worker group
     scheduler.actors.stuck = False
-    scheduler.release("gang")
+    scheduler.release("group")
     await settled()
     assert scheduler.counts() == (3, 0, 0)
 
@@ -465,12 +461,12 @@ async def four_hosts_of_which_one_is_lost(trial_id: str) -> StubHosts:
 
 
 @told
-async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs_it(
+async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_worker_group_that_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.2)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
-    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    worker_group = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=4)))
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
     await settled()
     small = asyncio.create_task(scheduler.acquire("small", "a"))
@@ -493,15 +489,15 @@ async def test_one_lost_machine_does_not_hold_the_sweep_behind_a_gang_that_needs
 async def test_a_host_that_is_late_is_waited_for_no_more_when_it_is_started_again_after_a_gang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = await four_hosts_of_which_one_is_lost("lost")
     await asyncio.sleep(0.05)
     smaller = asyncio.create_task(scheduler.acquire("smaller", "a", ResourceRequest(workers=2)))
     scheduler.release("one")
     scheduler.release("two")
     await smaller
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 60)
-    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 60)
+    worker_group = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=4)))
     small = asyncio.create_task(scheduler.acquire("small", "a"))
     await settled()
     scheduler.release("smaller")
@@ -519,7 +515,7 @@ async def test_neither_does_a_host_that_fails_for_good() -> None:
     await settled()
     for name in ("one", "two", "three"):
         await scheduler.acquire(name, "a")
-    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=3)))
+    worker_group = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=3)))
     await settled()
     small = asyncio.create_task(scheduler.acquire("small", "a"))
     scheduler.broken = True
@@ -530,9 +526,9 @@ async def test_neither_does_a_host_that_fails_for_good() -> None:
 
 
 @told
-async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
+async def test_a_worker_group_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -> None:
     scheduler = hosts(2)
-    worker_group = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=4)))
+    worker_group = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=4)))
     await scheduler.open()
     await asyncio.wait_for(
         worker_group, timeout=1
@@ -540,20 +536,20 @@ async def test_a_gang_comes_as_soon_as_the_last_host_is_up_that_it_waits_for() -
 
 
 @told
-async def test_a_gang_that_has_lost_a_machine_does_not_take_its_place_there_again(
+async def test_a_worker_group_that_has_lost_a_machine_does_not_take_its_place_there_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.cluster.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_pool.OVERDUE_AFTER_SECONDS", 0.01)
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
     for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
-    await scheduler.acquire("gang", "a", ResourceRequest(workers=3))
+    await scheduler.acquire("group", "a", ResourceRequest(workers=3))
     scheduler._groups.dead_nodes = {"node 2"}
     scheduler.actors.stuck = True
-    scheduler.replace("gang")
-    again = asyncio.create_task(scheduler.acquire("gang", "a", ResourceRequest(workers=3)))
+    scheduler.replace("group")
+    again = asyncio.create_task(scheduler.acquire("group", "a", ResourceRequest(workers=3)))
     await asyncio.sleep(0.05)
     assert not again.done()
     smaller = asyncio.create_task(scheduler.acquire("other", "a", ResourceRequest(workers=2)))
@@ -573,7 +569,7 @@ async def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_calle
     await settled()
     for number, slot in enumerate(scheduler._up()):
         slot.node_id = f"node {number}"
-    worker_group = await scheduler.acquire("gang", "a", ResourceRequest(workers=2))
+    worker_group = await scheduler.acquire("group", "a", ResourceRequest(workers=2))
     scheduler._groups.leave_dead_nodes()
     await settled()
     assert scheduler.actors.recalled == []
@@ -585,7 +581,7 @@ async def test_one_that_was_sent_to_a_machine_before_its_loss_was_known_is_calle
 
 
 @told
-async def test_hosts_that_were_called_off_for_two_gangs_at_once_come_back_once() -> None:
+async def test_hosts_that_were_called_off_for_two_worker_groups_at_once_come_back_once() -> None:
     scheduler = hosts(3)
     await scheduler.open()
     await settled()
@@ -617,8 +613,8 @@ def test_a_worker_takes_a_gpu_whole_and_a_machine_whole_where_its_trial_wants_to
         (Device(is_node=True), True, True),
     ):
         slot = Slot(device)
-        actors.reserve_for_worker(slot, "gang", ResourceRequest(5, exclusive=exclusive, workers=2))
-        assert slot.trial_id == "gang" and slot.need == ResourceRequest(5, exclusive=alone)
+        actors.reserve_for_worker(slot, "group", ResourceRequest(5, exclusive=exclusive, workers=2))
+        assert slot.trial_id == "group" and slot.need == ResourceRequest(5, exclusive=alone)
 
 
 @told
@@ -721,8 +717,8 @@ async def test_nodes_that_can_not_be_looked_at_are_said_once_and_looked_at_again
             raise RuntimeError("the head node is busy")
         return set()
 
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.draining_nodes", look)
-    monkeypatch.setattr("orchestrator.cluster.host_scheduler.NODE_POLL_SECONDS", 0.001)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.draining_nodes", look)
+    monkeypatch.setattr("orchestrator.cluster.hosts.host_scheduler.NODE_POLL_SECONDS", 0.001)
     scheduler = hosts(1)
     await scheduler.open()
     while len(looks) < 5:

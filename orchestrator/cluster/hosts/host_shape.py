@@ -1,22 +1,20 @@
-"""HostShape: what one host asks Ray for, and how hosts divide a cluster. LIGHT."""
+"""HostShape: the resources of a host, and how many hosts a cluster has room for."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
 
-_TYPE = "accelerator_type:"  # begins Ray's names of a node's kinds of GPU
 _ROUNDING = 1e-9  # 1.0 // 0.2 is 4
 
 
 @dataclass(frozen=True)
 class HostShape:
-    """What one host asks Ray for, and how many hosts the sweep keeps."""
+    """The CPUs and GPUs that a host requests of Ray, and how many hosts the sweep keeps."""
 
     cpus: float
     gpus: float
@@ -46,12 +44,12 @@ def host_shape(
     count: int | None,
     trials: int,
 ) -> HostShape:
-    """How hosts divide the cluster: a GPU each where there are any, else a CPU core each.
+    """Divides the cluster among hosts: a GPU each if there are any, else a CPU core each.
 
-    `nodes` are the resources of Ray's nodes (CPU, GPU, memory in bytes); cpus, gpus and count are
-    what the space sets, None where it is left to us. A GPU's host gets its share of the node's
-    cores. There are never more hosts than trials, nor on a CPU more than memory has room for.
-    Raises InputError if no node has room for a host.
+    `nodes` are the resources of Ray's nodes (CPU, GPU, memory in bytes); `cpus`, `gpus` and `count`
+    are what the space sets, or None. The host of a GPU gets its share of the node's cores. There
+    are never more hosts than `trials`, and on CPUs never more than fit in memory. Raises InputError
+    if no node has room for a host.
     """
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
     each_gpus = (1.0 if has_gpus else 0.0) if gpus is None else gpus
@@ -63,40 +61,8 @@ def host_shape(
     return HostShape(each_cpus, each_gpus, max(1, wanted))
 
 
-def one_accelerator(
-    nodes: Sequence[Mapping[str, float]], wanted: str | None
-) -> tuple[list[Mapping[str, float]], str | None]:
-    """The nodes with one type of GPU, and its name: what fits one type does not tell of another.
-
-    `wanted` (None: the type of most GPUs) names it. Where nothing is wanted and there are no
-    several types, all nodes and None. Raises InputError where Ray knows the types of its GPUs, and
-    none is the wanted one.
-    """
-    gpus: Counter[str] = Counter()
-    for node in nodes:
-        for name in accelerator_types(node):
-            gpus[name] += int(node.get("GPU", 0))
-    if wanted is not None and not gpus:
-        return list(nodes), wanted
-    if wanted is None and len(gpus) < 2:
-        return list(nodes), None
-    chosen = max(sorted(gpus), key=lambda name: gpus[name]) if wanted is None else _TYPE + wanted
-    if chosen not in gpus:
-        found = ", ".join(sorted(name.removeprefix(_TYPE) for name in gpus))
-        raise InputError(
-            f"resources.accelerator_type: no node has a GPU of the type {wanted}; there are: "
-            f"{found}. Give one of these, or leave it out."
-        )
-    return [node for node in nodes if chosen in node], chosen.removeprefix(_TYPE)
-
-
-def accelerator_types(resources: Mapping[str, float]) -> list[str]:
-    """Ray's names of a node's types of GPU among its resources, as "accelerator_type:T4"."""
-    return sorted(name for name in resources if name.startswith(_TYPE))
-
-
 def _cpus_each(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
-    """A whole number of cores per host where there are enough, else a fraction of one."""
+    """Cores per host: a whole number if there are enough, else a fraction of one."""
     if gpus == 0:
         return 1.0
     shares = [

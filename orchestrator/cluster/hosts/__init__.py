@@ -1,0 +1,1 @@
+"""Hosts of a sweep: how many there are, which trial runs on which, starting and replacing them."""
