@@ -177,7 +177,7 @@ class Driver:
     def _forecast(self, cluster: Cluster) -> None:
         """From here on trials are held against what the cluster has."""
         from orchestrator.planning.capacity import cluster_capacity
-        from orchestrator.planning.forecast import Forecaster
+        from orchestrator.planning.forecaster import Forecaster
 
         device = cluster.device
         capacity = cluster_capacity(self.config.resources, device, cluster.nodes)
