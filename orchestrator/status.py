@@ -33,9 +33,9 @@ from trainables.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that holds a sweep; `age` is the seconds since it last said so.
+    """The process that holds a sweep's lease; `age` is the seconds since its last heartbeat.
 
-    It is `alive` if another driver would be refused because of it (`orchestrator.runs.lease`).
+    If it is `alive`, another driver is refused (`orchestrator.runs.lease`).
     """
 
     host: str
@@ -46,7 +46,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep at one moment; `wanted` is None where its configuration names no number."""
+    """A sweep at one moment; `wanted` is None if its configuration has no number of trials."""
 
     run: RunFolder
     driver: Driver | None
@@ -66,9 +66,9 @@ class Status:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Trials left, at the mean seconds of those that are done, as many at once as now run.
+        """The seconds left: remaining trials, the mean time of done ones, as parallel as now.
 
-        None when nothing runs, nothing is done yet or the number of trials is not known.
+        None if no trial runs, none is done yet or the number of trials is unknown.
         """
         spent = [item.seconds["total"] for item in self.results if _took_time(item)]
         at_once = sum(item.is_trial for item in self.running)
@@ -80,7 +80,7 @@ class Status:
 
 
 def read_status(run: RunFolder) -> Status:
-    """The sweep as its folder shows it."""
+    """Reads the status of the sweep from its folder."""
     results = read_trials(run)
     config, warnings = read_config(run)
     return Status(
@@ -95,7 +95,7 @@ def read_status(run: RunFolder) -> Status:
 
 
 def read_driver(run: RunFolder) -> Driver | None:
-    """Who holds the sweep by its lock file, or held it; None if there is no (whole) one."""
+    """The driver in the lease file, alive or not; None if the file is missing or damaged."""
     holder = read_lease(run.lock_file)
     if holder is None:
         return None
@@ -105,7 +105,7 @@ def read_driver(run: RunFolder) -> Driver | None:
 
 
 def status_report(status: Status) -> Report:
-    """The status as a short report for the terminal."""
+    """The status as a short report."""
     text = progress_text(status.run, status.results, status.wanted)
     blocks: list[Block] = [Paragraph(text), Paragraph(_driver_text(status.driver))]
     if status.eta_seconds is not None:

@@ -76,20 +76,31 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _drive(driver: Driver, *, retry_failed: bool) -> int:
     """Runs or resumes the sweep, or prints the report of one that has ended."""
+    from orchestrator.cluster.forked_python import ForkedPython
     from orchestrator.runs import state
     from orchestrator.runs.bucket_lease import lease_of
 
-    run, config, planner = driver.run, driver.config, driver.planner
+    run, config = driver.run, driver.config
     state.refuse_another_space(run, config)
-    ended = state.has_ended(run, config) and not retry_failed
-    if not ended:
-        planner.prepare(revisions=state.pinned_revisions(run))
-        state.make_folder(run)
-    with lease_of(run) as lease:
-        driver.run = lease.run
-        if ended:
+    if state.has_ended(run, config) and not retry_failed:
+        with lease_of(run) as lease:
+            driver.run = lease.run
             return _EXIT_CODES[driver.show()]
-        state.settle(lease.run, config, planner.contents())
+    may_fork = driver.predicts or driver.address in (None, "local")
+    with ForkedPython(cpus=config.resources.cpus_per_trial, wanted=may_fork) as forked:
+        driver.python = forked.python
+        return _run(driver, retry_failed=retry_failed)
+
+
+def _run(driver: Driver, *, retry_failed: bool) -> int:
+    from orchestrator.runs import state
+    from orchestrator.runs.bucket_lease import lease_of
+
+    driver.planner.prepare(revisions=state.pinned_revisions(driver.run))
+    state.make_folder(driver.run)
+    with lease_of(driver.run) as lease:
+        driver.run = lease.run
+        state.settle(lease.run, driver.config, driver.planner.contents())
         return _EXIT_CODES[driver.run_all(retry_failed=retry_failed)]
 
 

@@ -1,4 +1,4 @@
-"""python -m orchestrator.track RUN_DIR: all of a sweep's MLflow, made anew from its folder."""
+"""python -m orchestrator.track RUN_DIR: rebuilds a sweep's MLflow runs from its folder."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ exit codes: 0 all is there; 1 MLflow can't be used, or trials are damaged; 2 bad
 
 
 def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) -> list[str]:
-    """Gives a tracker the whole sweep, which nobody drives now; returns the ids of the trials
-    that were left out because their files are damaged.
+    """Sends a sweep without a driver to a tracker; returns the ids of damaged trials, left out.
 
-    What is there already is not sent again. `notify` is told every few seconds how far it has come.
-    Raises TrackingError, and InputError if the folder does not say which sweep it is.
+    What the tracker has is not sent again. `notify` receives the progress every few seconds.
+    Raises TrackingError, and InputError if the folder does not name the sweep.
     """
     tracker.open(sweep_identity(run))
     folders, damaged = list(run.trials()), []

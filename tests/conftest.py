@@ -1,4 +1,4 @@
-"""Fixtures that every test may use, and what holds for the whole of pytest."""
+"""Fixtures for all tests, and settings of the whole pytest process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ pytest_plugins = ("tests.suite_times",)
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is heard in tests and by what they start, also where pytest was started in a script's
-    background: SIGINT is ignored there."""
+    """Enables SIGINT for tests and their child processes.
+
+    A shell script starts its background jobs, and so possibly pytest, with SIGINT ignored.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -38,9 +40,9 @@ def base_models() -> Path:
 
 @pytest.fixture(scope="session")
 def warm_process() -> None:
-    """What trials import is imported, and no garbage collection of a test looks through it.
+    """Imports the libraries of trials and excludes their objects from garbage collection.
 
-    As in a host (`HostProcess.warm_up`): each trial's end collects, which takes 0.4 s otherwise.
+    `HostProcess.warm_up` does the same: each trial ends with a collection, which else takes 0.4 s.
     """
     from trainables.models.base import warm_imports
 

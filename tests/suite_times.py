@@ -1,7 +1,7 @@
-"""Where the time of a run of pytest went: seconds by directory, and modules that take too long.
+"""A pytest plugin that reports the seconds of each directory and modules that take too long.
 
-A pytest plugin. `--module-seconds N` makes a run fail in which a module's tests, with their
-fixtures, took longer than that together; without it nothing is said of single modules.
+With `--module-seconds N` a run fails if the tests of one module, with their fixtures, take longer
+than N seconds together; without it single modules are not reported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-_DEPTH = 3  # tests/orchestrator/runs is a directory of its own, what lies below belongs to it
+_DEPTH = 3  # tests/orchestrator/runs is reported as a directory, and includes its subdirectories
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class SuiteTimes:
-    """Adds up how long setups, calls and teardowns took, and says so at the end."""
+    """Sums the durations of setups, calls and teardowns, and reports them at the end."""
 
     def __init__(self, limit_seconds: float | None) -> None:
         self._limit_seconds = limit_seconds

@@ -46,8 +46,8 @@ MAY_IMPORT = {
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
     "orchestrator/reporting": "analysis formatting runs | spec storage",
-    "orchestrator/cluster": "config formatting planning runs space | errors models spec storage "
-    "workers",
+    "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
+    "spec storage workers",
     "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "
     "space tracking | errors spec storage tasks workers",
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "

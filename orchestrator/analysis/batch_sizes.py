@@ -1,7 +1,7 @@
-"""How fast trials of each batch size trained, and in how much memory, all else being equal. LIGHT.
+"""Training speed and memory by batch size, among trials that are otherwise alike.
 
-Only of finished trials that had their device alone: what others compute there meanwhile slows a
-trial down by nobody knows how much.
+Only finished trials that had their device alone count: work of others on the same device slows a
+trial down by an unknown factor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainables.spec.knobs import KNOBS, step_examples
 SPEED = "examples_per_second"
 MEMORY = "train_peak_memory_bytes"
 CONFIDENCE = 0.95
-ASSUMED_NOISE = 0.05  # of a speed, where no batch size was tried twice
+ASSUMED_NOISE = 0.05  # share of a speed, if no batch size was tried twice
 
 _BATCH = ("batch_size", "gradient_accumulation", "effective_batch_size")
 
@@ -38,57 +38,57 @@ class BatchSize:
 
     @property
     def rows(self) -> int:
-        """Examples at once on each worker; of `auto` what fitted, 0 where nobody knows."""
+        """The micro-batch size of each worker; for `auto` the executed one, 0 if unknown."""
         return _rows(self.trials[0])
 
     @property
     def step_examples(self) -> int:
-        """Examples of an optimizer step, all workers together."""
+        """Examples per optimizer step, over all workers."""
         return step_examples(self.knobs)
 
     @property
     def speeds(self) -> list[float]:
-        """Examples per second, the slowest first."""
+        """Examples per second of the trials in `alone`, in rising order."""
         return sorted(item.metrics[SPEED] for item in self.alone)
 
     @property
     def speed(self) -> float:
-        """The median; there must be one."""
+        """The median of `speeds`, which must not be empty."""
         return median(self.speeds)
 
     @property
     def memory_bytes(self) -> float | None:
-        """What the trials' tensors took in training at most; of each worker."""
+        """The highest training peak of one worker, or None if none was measured."""
         peaks = [item.metrics[MEMORY] for item in self.alone if MEMORY in item.metrics]
         return max(peaks, default=None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Batch sizes of trials alike in all else, on devices of one name; the smallest first."""
+    """Batch sizes of trials that are otherwise alike, on devices of one name, in rising order."""
 
     device: str
     sizes: tuple[BatchSize, ...]
 
     @property
     def timed(self) -> list[BatchSize]:
-        """The batch sizes whose speed is known; the fastest first."""
+        """The batch sizes with a known speed, the fastest first."""
         return sorted((size for size in self.sizes if size.alone), key=lambda size: -size.speed)
 
     @property
     def best(self) -> BatchSize:
-        """The one of the highest median speed."""
+        """The batch size with the highest median speed."""
         return self.timed[0]
 
     @property
     def ties(self) -> list[BatchSize]:
-        """Those that can't be told from the best one; the fastest first."""
+        """Batch sizes that are not significantly slower than the best, the fastest first."""
         return [size for size in self.timed[1:] if self._is_tie(size)]
 
     @property
     def noise(self) -> float | None:
-        """The standard deviation of the logarithm of a speed within a batch size, all of them
-        pooled: about its share of the speed. None where none was tried twice."""
+        """The pooled standard deviation of log speed within a batch size, about the relative
+        deviation of the speed. None if no batch size was tried twice."""
         free = self._degrees_of_freedom
         squares = (
             (math.log(speed) - _log_mean(size)) ** 2 for size in self.timed for speed in size.speeds
@@ -96,15 +96,16 @@ class Study:
         return math.sqrt(sum(squares) / free) if free else None
 
     def _is_tie(self, size: BatchSize) -> bool:
-        """By a t test on logarithms with the pooled deviation; a margin where there is none."""
+        """Whether a t test on log speeds with the pooled deviation finds no difference; without a
+        deviation, whether the speed is within ASSUMED_NOISE of the best."""
         if self.noise is None:
             return size.speed > self.best.speed * (1 - ASSUMED_NOISE)
-        from scipy.stats import t
+        from scipy.special import stdtrit  # scipy.stats takes 0.4 s to import
 
-        of_each = sum(1 / len(each.speeds) for each in (self.best, size))
-        quantile = float(t.ppf((1 + CONFIDENCE) / 2, self._degrees_of_freedom))
+        variance = sum(1 / len(each.speeds) for each in (self.best, size))
+        quantile = float(stdtrit(self._degrees_of_freedom, (1 + CONFIDENCE) / 2))
         difference = _log_mean(self.best) - _log_mean(size)
-        return difference <= quantile * self.noise * math.sqrt(of_each)
+        return difference <= quantile * self.noise * math.sqrt(variance)
 
     @property
     def _degrees_of_freedom(self) -> int:
@@ -112,10 +113,10 @@ class Study:
 
 
 def studies(results: Iterable[TrialResult]) -> list[Study]:
-    """What can be said of batch sizes, the study of most trials first.
+    """The studies of a sweep, those with the most trials first.
 
-    Trials that are alike in all that speed and memory depend on but the batch make a study, where
-    they have at least two batch sizes. One whose `timed` is empty had no device alone.
+    A study holds the trials that differ, of all that speed and memory depend on, in the batch only;
+    it has at least two batch sizes. Its `timed` is empty if no trial had its device alone.
     """
     alike: dict[tuple[tuple[str, str], ...], list[TrialResult]] = {}
     for item in results:
@@ -130,20 +131,20 @@ def _fixed(knobs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _is_fixed(name: str) -> bool:
-    """Whether the trials of a study agree in the knob: speed or memory depends on it, and it is no
+    """Whether the trials of a study agree in the knob: speed or memory depends on it, and it is not
     part of the batch."""
     row = KNOBS.get(name)
     return name not in _BATCH and (row is None or row.affects_speed or not row.memory.is_none)
 
 
 def _studies(items: Sequence[TrialResult]) -> list[Study]:
-    """One for each device; batch sizes without a speed stand in all of them."""
+    """One study per device name; batch sizes without a speed are in each of them."""
     groups: dict[tuple[int, str, int], list[TrialResult]] = {}
     for item in items:
         groups.setdefault(_size(item), []).append(item)
     if len(groups) < 2:
         return []
-    devices = sorted({_device(item) for item in items if _counts(item)}) or [""]
+    devices = sorted({_device(item) for item in items if _has_speed(item)}) or [""]
     return [Study(device, _sizes(groups, device)) for device in devices]
 
 
@@ -153,23 +154,24 @@ def _sizes(
     return tuple(
         BatchSize(
             tuple(items),
-            tuple(item for item in items if _counts(item) and _device(item) == device),
+            tuple(item for item in items if _has_speed(item) and _device(item) == device),
         )
         for _, items in sorted(groups.items())
     )
 
 
 def _size(item: TrialResult) -> tuple[int, str, int]:
-    """What tells a batch size from another, in order."""
+    """The key that distinguishes and orders batch sizes."""
     return _rows(item), str(item.knobs["batch_size"]), step_examples(item.knobs)
 
 
 def _rows(item: TrialResult) -> int:
-    given = item.knobs["batch_size"]
-    return int(item.metrics.get("executed_batch_size", 0)) if given == AUTO else int(given)
+    batch_size = item.knobs["batch_size"]
+    executed = item.metrics.get("executed_batch_size", 0)
+    return int(executed if batch_size == AUTO else batch_size)
 
 
-def _counts(item: TrialResult) -> bool:
+def _has_speed(item: TrialResult) -> bool:
     return item.finished and has_device_alone(item) and item.metrics.get(SPEED, 0) > 0
 
 

@@ -1,13 +1,13 @@
-"""The best finished configuration within limits, what ties with it, what came closest."""
+"""The best finished trial within limits, the trials that tie with it, and near misses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.analysis.significance import compare
+from orchestrator.analysis.significance import compare_with_best
 from orchestrator.runs.derived_metrics import gpu_memory_bytes
-from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -16,7 +16,7 @@ MEMORY, TRAIN_FLOPS = "memory", "train_flops"
 
 @dataclass(frozen=True)
 class Requirements:
-    """What is asked: the least of `minimize` among trials within the limits that are given.
+    """A question: which trial within the given limits has the least of `minimize`.
 
     `minimize` is one of `aims(metric)`; None is the first of them. `reach` is a value of the task's
     primary metric that a trial must have: at least, or at most if less is better.
@@ -29,7 +29,10 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Tie:
-    """A trial within the limits that is not significantly worse or better than the best."""
+    """A trial within the limits that is not significantly worse or better than the best.
+
+    The p-value is adjusted for the number of trials within the limits (Holm).
+    """
 
     trial: TrialResult
     p_value: float
@@ -37,7 +40,7 @@ class Tie:
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A trial that comes close, and what it misses by: bytes too many, and by how much the primary
+    """A trial outside the limits: the bytes that it needs too many, and by how much its primary
     metric is worse than the value to reach."""
 
     trial: TrialResult
@@ -86,7 +89,8 @@ def error_name(metric: MetricSpec) -> str:
 def best_within(
     results: Sequence[TrialResult], question: Requirements, *, metric: MetricSpec
 ) -> Recommendation:
-    """The finished trial that does best; of equals the better by `metric`, then by eval loss."""
+    """The finished trial with the least of what is minimized; ties go to the better `metric`, then
+    to the lower eval loss."""
     finished = [item for item in results if item.is_trial and item.finished]
     measured = [item for item in finished if _is_measured(item, question)]
     unmeasured = len(finished) - len(measured)
@@ -102,7 +106,7 @@ def best_within(
 
 
 def aimed_at(item: TrialResult, aim: str | None) -> float | None:
-    """The number that is to be small; None if it was not measured."""
+    """The number to minimize, or None if it was not measured."""
     if aim == MEMORY:
         return gpu_memory_bytes(item.metrics)
     if aim == TRAIN_FLOPS:
@@ -157,28 +161,21 @@ def _order(item: TrialResult, question: Requirements) -> tuple[float, float, flo
 
 
 def _ties(order: Sequence[TrialResult], metric: MetricSpec) -> tuple[list[Tie], int]:
-    """In the order of the question; and how many could not be compared."""
-    ties, not_compared = [], 0
-    rows = {item.trial_id: _rows(item) for item in order}
-    for item in order[1:]:
-        try:
-            found = compare(rows[order[0].trial_id], rows[item.trial_id], metric=metric)
-        except ValueError:
-            not_compared += 1
-            continue
-        if found.verdict == "tie":
-            ties.append(Tie(item, found.p_value))
-    return ties, not_compared
-
-
-def _rows(item: TrialResult) -> Sequence[Row]:
-    return read_predictions(item.folder)[0]
+    """The trials that tie with the first one, in this order, and how many can't be compared."""
+    best, *others = map(PredictionReader(), order)
+    found = compare_with_best(best, others, metric=metric)
+    ties = [
+        Tie(item, comparison.p_value)
+        for item, comparison in zip(order[1:], found, strict=True)
+        if comparison is not None and comparison.verdict == "tie"
+    ]
+    return ties, found.count(None)
 
 
 def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[NearMiss]:
-    """The best by the metric that fits, and the smallest that reaches the value: where to give way.
+    """The best trial by the metric that fits, and the smallest trial that reaches the value.
 
-    If none fits, or none reaches it, the nearest of all takes that place.
+    If none fits, or none reaches the value, the nearest of all trials is taken instead.
     """
     if not measured:
         return []

@@ -1,4 +1,4 @@
-"""What a trial cost in memory, FLOPs and time, predicted and measured."""
+"""The cost of trials in memory, FLOPs and time, predicted and measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 
 TRAIN_FLOPS = "train_flops"
-MEASURED = {  # what a prediction is compared with
+MEASURED = {  # the metric with which each predicted column is compared
     "predicted_train_memory_bytes": "train_peak_memory_bytes",
     "predicted_eval_memory_bytes": "eval_peak_memory_bytes",
     "predicted_train_flops": "train_flops",
@@ -19,10 +19,10 @@ MEASURED = {  # what a prediction is compared with
 
 @dataclass(frozen=True)
 class PredictionError:
-    """How far predictions of one kind of trial lay from what was measured, as shares of that.
+    """Errors of the predictions for one kind of trial, as shares of the measured value.
 
-    `median` and `high`, the 95th percentile, are of distances; `under` is the farthest below, 0
-    where none was.
+    `median` and `high` (the 95th percentile) are of absolute errors; `under` is the largest
+    underestimate as a negative number, or 0 if there is none.
     """
 
     count: int
@@ -45,9 +45,9 @@ class Reached:
 def prediction_errors(
     results: Sequence[TrialResult], column: str
 ) -> dict[tuple[str, str], PredictionError]:
-    """The errors of a column of MEASURED by method and quantization, of those that finished.
+    """The errors of a column of MEASURED by method and quantization, over finished trials.
 
-    What was stopped has not run its largest batches, maybe, and not all of its FLOPs.
+    A stopped trial may not have run its largest batches, nor all of its FLOPs.
     """
     errors: dict[tuple[str, str], list[float]] = {}
     for item in results:
@@ -59,7 +59,7 @@ def prediction_errors(
 
 
 def error_of(errors: Sequence[float]) -> PredictionError:
-    """The summary of at least one error, each a share of what was measured."""
+    """Summarizes errors, of which there must be one; each is a share of the measured value."""
     import numpy
 
     median, high = numpy.quantile(numpy.abs(errors), [0.5, 0.95])
@@ -100,17 +100,17 @@ def _gain(rung: Reached) -> float:
 
 
 def has_device_alone(trial: TrialResult) -> bool:
-    """Whether no other trial computed on its device; what does not say so does not count."""
+    """Whether no other trial used its device; False if that was not recorded."""
     return trial.metrics.get("device_shared") == 0
 
 
 def speed_ranks(results: Iterable[TrialResult]) -> dict[str, int]:
-    """The place of each trial by examples per second, by its id, from 1.
+    """The rank of each trial by examples per second, from 1, by trial id.
 
-    Only among trials that had the device alone, and only among those on as many devices of one
-    name.
+    Only trials that had the device alone are ranked, among those with the same device name and
+    number of workers.
     """
-    places: dict[str, int] = {}
+    ranks: dict[str, int] = {}
     by_device: dict[tuple[str, int], list[TrialResult]] = {}
     for item in results:
         if has_device_alone(item) and "examples_per_second" in item.metrics:
@@ -118,5 +118,5 @@ def speed_ranks(results: Iterable[TrialResult]) -> dict[str, int]:
             by_device.setdefault((device, item.knobs.get("workers", 1)), []).append(item)
     for items in by_device.values():
         order = sorted(items, key=lambda item: -item.metrics["examples_per_second"])
-        places |= {item.trial_id: place for place, item in enumerate(order, start=1)}
-    return places
+        ranks |= {item.trial_id: rank for rank, item in enumerate(order, start=1)}
+    return ranks

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 from orchestrator.analysis.significance import Comparison, compare
+from orchestrator.runs.predictions import PredictionReader, Predictions, Row, shared_ids
 from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knobs import KNOBS
@@ -23,12 +25,11 @@ from trainables.spec.quantization import QUANTIZATIONS
 REFERENCE = "none"
 UNKNOWN_KIND = "unknown"
 Direction = Literal["lost", "gained"]  # by the quantization
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Flip:
-    """One question that exactly one of a pair answers rightly."""
+    """A question that exactly one trial of a pair has right."""
 
     id: str
     kind: str
@@ -41,13 +42,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class KindCount:
-    """Of the questions of one kind: how many were asked, and how each of the two fared."""
+    """The questions of one kind, counted by which trial of a pair has them right."""
 
     kind: str
     questions: int
     both: int
-    lost: int  # the reference alone is right
-    gained: int  # the quantized one alone is right
+    lost: int  # right in the reference alone
+    gained: int  # right in the quantized trial alone
 
     @property
     def neither(self) -> int:
@@ -56,10 +57,10 @@ class KindCount:
 
 @dataclass(frozen=True)
 class Pair:
-    """A configuration unquantized (`reference`) and quantized, else equal.
+    """Two results that differ in quantization only: `reference` has none.
 
-    `comparison` is the quantized one against the reference: its difference is negative where
-    quantization costs right answers. `kinds` is in the order of their names.
+    `comparison` is the quantized result against the reference: its difference is negative if
+    quantization costs right answers. `kinds` are ordered by name.
     """
 
     reference: TrialResult
@@ -81,31 +82,30 @@ class Pair:
 
 
 def pairs(
-    results: Sequence[TrialResult],
-    predictions: Callable[[TrialResult], Sequence[Row]],
-    *,
-    metric: MetricSpec,
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: MetricSpec | None
 ) -> list[Pair]:
     """Every pair of finished results: trained ones first, then baselines.
 
-    `predictions` gives a result's rows on the selection split; results without a question in common
-    are no pair. A question is right or wrong by `metric`, a share of questions.
+    They are compared on the selection split; those without a question in common are no pair. A
+    question is right or wrong by `metric` (`TaskMetrics.verdict`); without one there is no pair.
     """
+    if metric is None:
+        return []
     finished = [item for item in results if item.finished and (item.is_trial or item.is_baseline)]
-    references = {
-        _all_else(item): item for item in finished if item.knobs.get("quantization") == REFERENCE
-    }
-    found = []
-    for item in finished:
-        reference = references.get(_all_else(item))
-        if reference is not None and item.knobs.get("quantization") != REFERENCE:
-            pair = _pair(reference, item, predictions(reference), predictions(item), metric)
-            found += [pair] if pair else []
-    return sorted(found, key=_place)
+    apart = {*quantization_knobs(), "model", "prompt"}
+    keys = [_all_else(item, apart) for item in finished]
+    is_reference = [item.knobs.get("quantization") == REFERENCE for item in finished]
+    references = dict(compress(zip(keys, finished, strict=True), is_reference))
+    found = [
+        _pair(references[key], item, predictions, metric)
+        for key, item, is_one in zip(keys, finished, is_reference, strict=True)
+        if key in references and not is_one
+    ]
+    return sorted((pair for pair in found if pair is not None), key=_place)
 
 
 def quantization_knobs() -> frozenset[str]:
-    """The quantization, and each knob that some quantizations read and others don't."""
+    """`quantization`, and the knobs that some quantizations read and others do not."""
     own = {
         name
         for name, knob in KNOBS.items()
@@ -118,9 +118,8 @@ def _defaults(quantization: str) -> dict[str, Any]:
     return {name: knob.default for name, knob in KNOBS.items()} | {"quantization": quantization}
 
 
-def _all_else(item: TrialResult) -> str:
-    """All that decides a result but its quantization; models and prompts by their content."""
-    apart = {*quantization_knobs(), "model", "prompt"}
+def _all_else(item: TrialResult, apart: Collection[str]) -> str:
+    """A key of all that decides a result except the knobs `apart`; model and task by content."""
     knobs = {name: value for name, value in item.knobs.items() if name not in apart}
     model = item.model_digest or item.knobs.get("model")
     decides = [item.role, model, item.task_identity, item.units, knobs]
@@ -130,27 +129,25 @@ def _all_else(item: TrialResult) -> str:
 def _pair(
     reference: TrialResult,
     quantized: TrialResult,
-    reference_rows: Sequence[Row],
-    rows: Sequence[Row],
+    predictions: PredictionReader,
     metric: MetricSpec,
 ) -> Pair | None:
+    new, old = predictions(quantized), predictions(reference)
     try:
-        comparison = compare(rows, reference_rows, metric=metric)
+        comparison = compare(new, old, metric=metric)
     except ValueError:  # no question in common
         return None
     key = metric.per_question_key
-    before = {str(row["id"]): row for row in reference_rows if row.get(key) is not None}
-    both = [
-        (before[str(row["id"])], row)
-        for row in rows
-        if row.get(key) is not None and str(row["id"]) in before
-    ]
-    flips = [_flip(old, new, key) for old, new in both if bool(old[key]) != bool(new[key])]
-    return Pair(reference, quantized, comparison, _kinds(both, key), tuple(flips))
+    new, old = new.measured(key), old.measured(key)
+    common = shared_ids([new.ids, old.ids])
+    new, old = new.at(common), old.at(common)
+    return Pair(reference, quantized, comparison, _kinds(old, new, key), _flips(old, new, key))
 
 
-def _kinds(both: Sequence[tuple[Row, Row]], key: str) -> tuple[KindCount, ...]:
-    counts = Counter((_kind(old), bool(old[key]), bool(new[key])) for old, new in both)
+def _kinds(old: Predictions, new: Predictions, key: str) -> tuple[KindCount, ...]:
+    """Of the same questions in the same order."""
+    right_before, right_after = (map(bool, item.column(key)) for item in (old, new))
+    counts = Counter(zip(map(_kind, old.column("kind")), right_before, right_after, strict=True))
     return tuple(
         KindCount(
             kind,
@@ -163,10 +160,19 @@ def _kinds(both: Sequence[tuple[Row, Row]], key: str) -> tuple[KindCount, ...]:
     )
 
 
+def _flips(old: Predictions, new: Predictions, key: str) -> tuple[Flip, ...]:
+    before, after = old.column(key), new.column(key)
+    return tuple(
+        _flip(old.row(place), new.row(place), key)
+        for place, (one, other) in enumerate(zip(before, after, strict=True))
+        if bool(one) != bool(other)
+    )
+
+
 def _flip(old: Row, new: Row, key: str) -> Flip:
     return Flip(
         id=str(new["id"]),
-        kind=_kind(old),
+        kind=_kind(old.get("kind")),
         question=str(new.get("question", "")),
         gold=str(new.get("gold", "")),
         reference_answer=str(old.get("prediction", "")),
@@ -175,8 +181,8 @@ def _flip(old: Row, new: Row, key: str) -> Flip:
     )
 
 
-def _kind(row: Row) -> str:
-    return str(row.get("kind") or UNKNOWN_KIND)
+def _kind(value: Any) -> str:
+    return str(value or UNKNOWN_KIND)
 
 
 def _place(pair: Pair) -> tuple[bool, str, int]:

@@ -1,20 +1,20 @@
-"""Which knobs mattered: differences between a knob's levels, adjusted for the others.
+"""Which knobs mattered: differences between a knob's levels, adjusted for the other knobs.
 
-Every knob that varies is turned into levels: its values, or thirds (halves when trials are few)
-of a number with more than three values. A linear model of main effects over the trials gives
-each difference between two levels with the other knobs held equal. Intervals are t intervals on
-the wider of the pooled and the HC3 variance, which holds when the noise differs between trials
-and trials are few (MacKinnon and White 1985; Long and Ervin 2000), at 95% shared among a knob's
-pairs (Bonferroni). An interval that includes zero is 'no difference found'. With too few trials
-to hold the others equal, the means of the levels are compared as they are, and the effect says
-so. Interactions are not looked for.
+Each knob that varies is turned into levels: its values, or thirds (halves if there are few trials)
+of the range of a number with more than three values. A linear model of main effects over the trials
+gives each difference between two levels with the other knobs held equal. Intervals are t intervals
+on the wider of the pooled and the HC3 variance, which holds if the noise differs between trials and
+there are few trials (MacKinnon and White 1985; Long and Ervin 2000), at 95% shared among a knob's
+pairs (Bonferroni). An interval that includes zero is 'no difference found'. With too few trials to
+hold the other knobs equal, the unadjusted means of the levels are compared, and the effect says so.
+Interactions are not modelled.
 
 In simulated sweeps of 8 to 40 trials with seven knobs, none of which mattered, at most 5% of a
 knob's verdicts were 'matters' (tests/orchestrator/analysis/test_importance.py). A percentile
-bootstrap over trials was refused: resamples of a dozen trials often hold one level only.
+bootstrap over trials is no alternative: resamples of a dozen trials often hold one level only.
 
-Trials are compared at the same fraction of the budget only. At the first rung every trial still
-runs, so nothing is censored; at the end only those that the scheduler let through are seen.
+Trials are compared at the same fraction of the budget. At the first rung every trial still runs, so
+nothing is censored; at the end only the trials that the scheduler did not stop are seen.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from trainables.spec.knobs import KNOBS
 from trainables.spec.metric import MetricSpec
 
 FEWEST_TRIALS = 6
-FREEDOM_SHARE = 0.5  # of the trials must be left over for the noise, or adjusting costs too much
+FREEDOM_SHARE = 0.5  # of the trials that adjusting must leave as degrees of freedom
 FEWEST_PER_LEVEL = 2
 CONFIDENCE = 0.95
-SMALLEST = 1e-9  # half an interval: below it lies rounding
+SMALLEST = 1e-9  # half width of an interval; less is rounding
 NO_DIFFERENCE = "no difference found"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """`difference`: the mean at level `high_level` less that at `low_level`, and its interval."""
+    """The mean at `high_level` less the mean at `low_level` of a knob, with its interval."""
 
     knob: str
     low_level: str
@@ -46,8 +46,8 @@ class Effect:
     difference: float
     low: float
     high: float
-    trials: int  # in the two levels
-    adjusted: bool  # for the other knobs; else there were too few trials for that
+    trials: int  # at the two levels
+    adjusted: bool  # for the other knobs; False if there were too few trials
 
     @property
     def found(self) -> bool:
@@ -60,10 +60,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Importance:
-    """The effects at one fraction of the budget, on `trials` of `started` trials.
+    """The effects at one fraction of the budget, of `trials` of `started` trials.
 
-    `effects` has one or more per knob, the largest first; `note` says why a knob or all of them
-    could not be judged.
+    `effects` has one or more per knob, the largest first; `notes` say which knobs have none, and
+    why.
     """
 
     metric: MetricSpec
@@ -75,12 +75,12 @@ class Importance:
 
     @property
     def censored(self) -> bool:
-        """Trials that started are missing, so those seen were selected."""
+        """Whether some of the trials that started are missing."""
         return self.trials < self.started
 
 
 def importance(results: Sequence[TrialResult], *, metric: MetricSpec) -> list[Importance]:
-    """What mattered at the first rung that was reached, and at the full budget."""
+    """The effects at the first rung that was reached and at the full budget."""
     started = [item for item in results if item.is_trial and (item.history or item.metrics)]
     found = []
     for fraction in _fractions(started):
@@ -93,7 +93,7 @@ def importance(results: Sequence[TrialResult], *, metric: MetricSpec) -> list[Im
 
 
 def knob_verdicts(effects: Sequence[Effect]) -> Mapping[str, bool]:
-    """Per knob whether any of its differences was found."""
+    """For each knob whether any of its differences is significant."""
     return {
         knob: any(e.found for e in effects if e.knob == knob)
         for knob in dict.fromkeys(e.knob for e in effects)
@@ -108,7 +108,7 @@ def _fractions(results: Sequence[TrialResult]) -> list[float]:
 
 
 def _value(result: TrialResult, fraction: float, metric: str) -> float | None:
-    """At the full budget the final evaluation, which asks the whole selection split."""
+    """The metric at a fraction; at the full budget that of the final, complete evaluation."""
     if fraction == 1.0:
         return result.metrics.get(metric) if result.finished else None
     at = [event for event in result.history if event.kind == "rung" and event.fraction == fraction]
@@ -146,7 +146,7 @@ def _varying(results: Sequence[TrialResult]) -> list[str]:
 def _effects_of(
     knob: str, results: Sequence[TrialResult], targets: Sequence[float]
 ) -> list[Effect]:
-    """All pairs with the default if that is a level and a word; else the largest pair."""
+    """The pairs with the default level if that is a string, else the pair that differs most."""
     own = levels_of([item.knobs[knob] for item in results])
     columns = _design(knob, own, results)
     usable = [level for level in dict.fromkeys(own) if own.count(level) >= FEWEST_PER_LEVEL]
@@ -166,7 +166,7 @@ def _effects_of(
 
 
 def _design(knob: str, own: list[str], results: Sequence[TrialResult]) -> list[list[float]] | None:
-    """Indicator columns of the other knobs' levels; None if trials are too few for them."""
+    """Indicator columns of the other knobs' levels, or None if there are too few trials."""
     others: list[list[float]] = []
     for name in _varying(results):
         if name == knob or any(name not in item.knobs for item in results):
@@ -218,9 +218,9 @@ def _contrast(
     *,
     confidence: float,
 ) -> tuple[float, float, float]:
-    """Least squares: the contrast of the coefficients and its t interval on HC3 variances."""
+    """A contrast of least-squares coefficients and its t interval (see the module)."""
     import numpy
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes 0.4 s to import
 
     design, target = numpy.array(columns).T, numpy.array(targets)  # (trials, columns), (trials,)
     inverse = numpy.linalg.inv(design.T @ design)
@@ -232,5 +232,5 @@ def _contrast(
     freedom = len(targets) - len(columns)
     pooled = ((target - design @ coefficients) ** 2).sum() / freedom * (weights**2).sum()
     half = float(numpy.sqrt(max(pooled, ((weights * residuals) ** 2).sum())))
-    half = max(SMALLEST, half * float(t.ppf((1 + confidence) / 2, freedom)))
+    half = max(SMALLEST, half * float(stdtrit(freedom, (1 + confidence) / 2)))
     return difference, difference - half, difference + half

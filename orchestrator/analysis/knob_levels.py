@@ -1,4 +1,4 @@
-"""A knob's values as a few levels that can be compared. LIGHT."""
+"""A knob's values as a few levels that can be compared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-THIRDS_FROM = 18  # values; fewer are split in halves
+THIRDS_FROM = 18  # numbers; fewer are split into halves
 
 
 def levels_of(values: Sequence[Any]) -> list[str]:
-    """A level per value: itself, or the third of the numbers that it falls in.
+    """The level of each value: the value itself, or the third of the numbers that it falls into.
 
-    Only numbers with more than three distinct values are binned; halves, below 18 of them. A word
-    among numbers (`auto`) is a level of its own.
+    Numbers are binned if they have more than three distinct values, into halves if there are fewer
+    than THIRDS_FROM. A string among numbers (`auto`) is a level of its own.
     """
     numbers = [value for value in values if _is_number(value)]
     distinct = sorted(set(numbers))
@@ -25,14 +25,14 @@ def levels_of(values: Sequence[Any]) -> list[str]:
 
 
 def level_name(value: Any) -> str:
-    """How a knob's value is written."""
+    """A knob's value as text."""
     if isinstance(value, str):
         return value.rstrip("/")
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def natural_order(level: str) -> tuple[float, str]:
-    """Numbers in their order, then words."""
+    """A sort key: numbers by value, then strings."""
     try:
         return float(level.split("..", maxsplit=1)[0]), level
     except ValueError:
@@ -44,7 +44,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _binned(values: Sequence[float], distinct: Sequence[float], bins: int) -> list[str]:
-    """Equal values stay together; bins hold about as many trials each."""
+    """The bin of each value; equal values share one, and bins are of about equal size."""
     ordered = sorted(values)
     cuts = [ordered[round(len(ordered) * part / bins)] for part in range(1, bins)]
     places = [sum(value >= cut for cut in cuts) for value in values]

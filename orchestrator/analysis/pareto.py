@@ -1,4 +1,4 @@
-"""The Pareto front: the finished trials that no other beats in both the primary metric and cost."""
+"""The Pareto front: finished trials that no other dominates in primary metric and cost."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def candidates(results: Sequence[TrialResult], *, cost: str = COST) -> list[Tria
 def non_dominated(
     results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS
 ) -> list[TrialResult]:
-    """The finished trials that no other one beats: no worse in the primary metric at no more of any
-    cost, and better in one of them. A trial without one of these numbers is not beaten.
+    """The finished trials that no other dominates, with several costs.
+
+    A trial is dominated if another is no worse in the primary metric and in every cost, and better
+    in one of them. A trial that lacks one of these numbers is not dominated.
     """
     finished = [item for item in results if item.is_trial and item.finished]
     whole = [item for item in finished if item.gain is not None and {*costs} <= item.metrics.keys()]
@@ -54,7 +56,7 @@ def non_dominated(
 
 
 def _point(result: TrialResult, costs: Sequence[str]) -> tuple[float, ...]:
-    """Numbers of which more is better."""
+    """The metric and the costs as numbers of which more is better."""
     return (_gain(result), *(-float(result.metrics[cost]) for cost in costs))
 
 

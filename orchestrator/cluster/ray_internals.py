@@ -31,6 +31,17 @@ def keep_sigterm_handler() -> None:
     utils.set_sigterm_handler = lambda handler: None
 
 
+def has_started_ray() -> bool:
+    """Whether this process has started the Ray that it uses, rather than joined a cluster.
+
+    `ray.init` does not return it.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is not None and bool(node.head)
+
+
 def draining_nodes() -> set[str]:
     """The ids of the nodes that get no more work because they are about to be taken away.
 

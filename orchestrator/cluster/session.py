@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
 from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
 from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
 from orchestrator.cluster.nodes import autoscaler_node_groups, one_accelerator
-from orchestrator.cluster.ray_internals import keep_sigterm_handler
+from orchestrator.cluster.ray_internals import has_started_ray, keep_sigterm_handler
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
@@ -77,8 +78,8 @@ class RemainingHosts:
             shape = self._cluster.shape
             self._notify(
                 f"No host is up and {status.waiting} trials wait for one. Each host asks Ray for "
-                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs: they go on when one has started, as "
-                "soon as Ray has room or a node joins."
+                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs. Trials continue when one has "
+                "started, as soon as Ray has these resources or a node joins."
             )
 
 
@@ -131,11 +132,16 @@ def open_hosts(
     notify: Callable[[str], None],
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
+    python: Sequence[str] = (),
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Cluster:
     """Fetches the hub's `models` to the nodes, starts the hosts and waits for the first one.
 
     `notify` gets lines of progress. `check` is called while this waits, and may raise, for instance
-    after a signal. Raises InputError if no node has room for a host or a model cannot be fetched.
+    after a signal. `meanwhile` is called once, while the hosts start. `python` is a command of this
+    machine that replaces Python in the processes of hosts; it is used if this process has started
+    Ray, so that all hosts are on this machine. Raises InputError if no node has room for a host or
+    a model cannot be fetched.
     """
     import ray
 
@@ -155,8 +161,16 @@ def open_hosts(
     prefetch(model_files, on_gpus=shape.gpus > 0, notify=notify, check=check)
     name = f"host-scheduler-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)
-    host_scheduler = start_host_scheduler(name, shape, provenance=provenance, sharing=sharing)
-    device = _first_host(host_scheduler.open.remote(model_files), shape, notify, check)
+    host_scheduler = start_host_scheduler(
+        name,
+        shape,
+        provenance=provenance,
+        sharing=sharing,
+        python=shlex.join(python) if python and has_started_ray() else None,
+    )
+    description = host_scheduler.open.remote(model_files)
+    meanwhile()
+    device = _first_host(description, shape, notify, check)
     return Cluster(shape, host_scheduler, name, device, sharing, tuple(nodes))
 
 

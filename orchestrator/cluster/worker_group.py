@@ -98,7 +98,7 @@ class WorkerGroup:
             return self._finished
         if self._train_thread is None:
             return Failure("no trial is running here")
-        self._decisions.put("go on")
+        self._decisions.put("continue")
         event: Event | Failure | Interruption = self._next_message()
         return event
 

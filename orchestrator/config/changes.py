@@ -1,4 +1,4 @@
-"""Differences: what a command asks of a sweep that is not what the sweep was started with."""
+"""Settings in which a command differs from the sweep that it resumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.config.sections import SweepConfig
 from orchestrator.config.writer import to_mapping
 from orchestrator.space.tree import same
 
-_FREE = (  # may change from one start to the next
+_FREE = (  # may change between starts of one sweep
     "search.trials",
     "resources",
     "execution.checkpoint_minutes",
@@ -20,9 +20,9 @@ _UNSET = object()
 
 
 def differences(old: SweepConfig, new: SweepConfig) -> list[str]:
-    """One line per setting that differs, as `space.method.lora.rank: was [4, 8], now [4, 16]`.
+    """One line per changed setting, as `space.method.lora.rank: was [4, 8], now [4, 16]`.
 
-    How many trials there are and how they are run may change without being a difference.
+    Settings that may change between starts (trials, resources, limits) are left out.
     """
     before, after = _flat(to_mapping(old)), _flat(to_mapping(new))
     paths = [*before, *(path for path in after if path not in before)]
@@ -38,7 +38,8 @@ def _is_free(path: str) -> bool:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Leaves by dotted path; a list with branches is a leaf of their names, then each inside."""
+    """The leaves by dotted path. A list with branches gives a leaf of the options' names and the
+    leaves of each branch."""
     if isinstance(value, Mapping):
         leaves: dict[str, Any] = {} if value or not path else {path: {}}
         for key, inner in value.items():

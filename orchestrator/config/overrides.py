@@ -1,7 +1,8 @@
-"""Overrides: `--set a.b=c` on a sweep's file, before it is checked.
+"""Overrides: applies `--set a.b=c` to the content of a sweep's file, before it is checked.
 
-A path goes through mappings by key and through lists by branch: `space.method.lora.rank=[4]`
-reaches the `lora` of `method: [{lora: {...}}, {full: {...}}]`. The value is YAML.
+A path selects a mapping's value by key and a list's option by branch name:
+`space.method.lora.rank=[4]` sets the `lora` of `method: [{lora: {...}}, {full: {...}}]`. The value
+is YAML.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from trainables.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Override:
-    """One `--set`: its text and the path of what it put into the file."""
+    """One `--set`: its text and the path of the value that it set."""
 
     text: str
     path: str
 
     def made(self, message: str) -> bool:
-        """Whether an error message, which starts with a path, is about what it put there."""
+        """Whether an error message, which starts with a path, is about the value that it set."""
         return message == self.path or message.startswith((f"{self.path}:", f"{self.path}."))
 
 
 def apply_overrides(value: object, texts: Sequence[str]) -> tuple[Any, list[Override]]:
-    """A copy of the file's value with every override in it, later ones over earlier ones.
+    """A copy of the file's value with the overrides applied in order.
 
-    Raises InputError with every override that can't be read or whose path leads nowhere. A new
-    key is put in: whether it is known is for the check of the whole to say.
+    Raises InputError with every override that can't be parsed or whose path does not exist. A new
+    key is accepted here; the check of the whole file refuses unknown ones.
     """
     changed: Any = copy.deepcopy(value)
     applied: list[Override] = []
@@ -55,7 +56,7 @@ def _apply(root: Any, text: str) -> Override:
 
 
 def _put(place: Any, keys: list[str], value: object, *, done: list[str]) -> list[str]:
-    """Puts the value at `keys` below `place`; the path of what was made or replaced."""
+    """Sets the value at `keys` below `place`; returns the path of what was created or replaced."""
     if isinstance(place, list) and done[0] == "space":
         place = _branch(place, keys, ".".join(done))
     if not isinstance(place, dict):
@@ -71,7 +72,7 @@ def _put(place: Any, keys: list[str], value: object, *, done: list[str]) -> list
 
 
 def _key(place: Mapping[Any, Any], keys: list[str]) -> tuple[Any, int]:
-    """The key of `place` that the path goes on with, and how many parts of it: keys hold dots."""
+    """The key of `place` that the path selects, and how many of its parts: keys may have dots."""
     by_text = {str(key): key for key in place}
     for taken in range(len(keys), 0, -1):
         joined = ".".join(keys[:taken])
@@ -81,7 +82,7 @@ def _key(place: Mapping[Any, Any], keys: list[str]) -> tuple[Any, int]:
 
 
 def _branch(options: list[Any], keys: list[str], where: str) -> dict[Any, Any]:
-    """The branch of a choice that the path names; a plain option becomes a branch."""
+    """The branch of a choice that the path selects; a plain option is replaced by a branch."""
     names = {
         str(next(iter(option)) if isinstance(option, dict) and option else option): position
         for position, option in enumerate(options)

@@ -1,4 +1,4 @@
-"""SweepConfig: all that a sweep's file says, checked once and then trusted.
+"""Reads and checks a sweep's file; what a SweepConfig holds needs no further check.
 
 `load_config` reads the file with its `--set` overrides; `to_mapping` and `from_mapping` keep it
 in the run folder.
@@ -16,6 +16,7 @@ from orchestrator.config.objectives import objectives
 from orchestrator.config.overrides import Override, apply_overrides
 from orchestrator.config.sections import (
     ALGORITHMS,
+    SCHEDULER_SETTINGS,
     BudgetConfig,
     ExecutionConfig,
     LimitsConfig,
@@ -34,7 +35,6 @@ from orchestrator.config.settings import (
     read_settings,
     size,
 )
-from orchestrator.config.writer import _SCHEDULER_SETTINGS
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
 from orchestrator.space.grammar import parse_space
@@ -46,10 +46,10 @@ from trainables.tasks.registry import find_task, is_task, task_names
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """The sweep that a YAML file describes, with `a.b=c` overrides put in.
+    """The sweep of a YAML file, with the `a.b=c` overrides applied.
 
-    Raises InputError with all that is wrong with it, each message naming the file, or the
-    override that it comes from, and the place.
+    Raises InputError with all faults. Each message names the file, or the override that caused the
+    fault, and the path of the value.
     """
     value = read_yaml(path)
     _expect_mapping(value, str(path))
@@ -63,7 +63,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def from_mapping(value: object) -> SweepConfig:
-    """The sweep of YAML's value; raises InputError, each message starting with its path."""
+    """The sweep of a parsed file. Raises InputError; each message starts with a path."""
     sections = _expect_mapping(value, "sweep")
     faults = Faults()
     top = faults.catch(_read_top, sections)
@@ -121,7 +121,7 @@ def _task(value: Any) -> str | None:
 
 
 def _objective_setting(task: Any) -> Setting:
-    """Those of the task; whatever is given if the task is unknown, which is a fault of its own."""
+    """Accepts the task's objectives, and anything if the task is unknown, which is a fault too."""
     if not is_task(task):
         return Setting(lambda value: None, "")
     metrics = find_task(task).metrics
@@ -146,7 +146,7 @@ def _objectives(allowed: Sequence[str]) -> Check:
 
 
 def _no_stopping(scheduler: object) -> str:
-    """With several objectives there is no scheduler; raises InputError for another one."""
+    """Returns "none". Raises InputError for any other scheduler: there are several objectives."""
     if scheduler in (None, "none"):
         return "none"
     raise InputError(
@@ -192,14 +192,14 @@ def _list(value: Any) -> str | None:
 
 
 def _read_scheduler(value: object) -> SchedulerConfig:
-    """`none`, a scheduler's name, or `{NAME: {...}}`; nothing at all is asha with its defaults."""
+    """Reads `none`, a scheduler's name or `{NAME: {...}}`; the default is asha."""
     if value == "none":
         return SchedulerConfig(kind="none", within=())
     written = "asha" if value is None else value
     given = {written: None} if isinstance(written, str) else written
     named = list(given.items()) if isinstance(given, Mapping) else []
-    if len(named) != 1 or named[0][0] not in _SCHEDULER_SETTINGS:
-        kinds = ", ".join(f"{{{kind}: {{...}}}}" for kind in _SCHEDULER_SETTINGS)
+    if len(named) != 1 or named[0][0] not in SCHEDULER_SETTINGS:
+        kinds = ", ".join(f"{{{kind}: {{...}}}}" for kind in SCHEDULER_SETTINGS)
         raise InputError(f"scheduler: got {value!r}; needs none, a name or one of {kinds}.")
     return _checked_brackets(_read_scheduler_settings(*named[0]))
 
@@ -212,13 +212,13 @@ def _read_scheduler_settings(kind: Any, value: object) -> SchedulerConfig:
         "brackets": Setting(whole(1), SchedulerConfig.brackets),
         "within": Setting(names, list(SchedulerConfig.within)),
     }
-    table = {name: checks[name] for name in _SCHEDULER_SETTINGS[kind]}
+    table = {name: checks[name] for name in SCHEDULER_SETTINGS[kind]}
     settings = read_settings(value, f"scheduler.{kind}", table)
     return SchedulerConfig(kind=kind, **{**settings, "within": tuple(settings["within"])})
 
 
 def _checked_brackets(scheduler: SchedulerConfig) -> SchedulerConfig:
-    """A bracket whose first rung is the whole budget would stop nothing."""
+    """Raises InputError if the first rung of the last bracket is the whole budget."""
     last = scheduler.grace * scheduler.reduction ** (scheduler.brackets - 1)
     if scheduler.kind == "hyperband" and last >= 1 - 1e-9:
         raise InputError(
@@ -282,7 +282,7 @@ _KEYS = ("task", "data", "objective", *_READERS)
 
 
 def _check_together(faults: Faults, parts: Mapping[str, Any]) -> None:
-    """What only shows when two sections are read side by side."""
+    """Collects the faults that concern two sections."""
     space, rules, search, scheduler = (
         parts[name] for name in ("space", "exclude", "search", "scheduler")
     )

@@ -1,4 +1,4 @@
-"""SweepConfig and its sections, as values."""
+"""SweepConfig and its sections: a sweep's file as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.space.constraints import Rule
+from orchestrator.space.remainder import Rule
 from orchestrator.space.tree import Space
 
 ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")
@@ -14,16 +14,16 @@ ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """How much each trial trains and how often it is judged; unit: the task's (examples)."""
+    """How much each trial trains and is evaluated, in the task's unit (examples)."""
 
     train_examples: int
-    eval_examples: int  # questions of the selection split asked at a rung
+    eval_examples: int  # questions of the selection split that a rung evaluates
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Who suggests configurations, and how many distinct feasible ones are tried."""
+    """The search algorithm and the number of distinct feasible configurations to try."""
 
     algorithm: Literal["tpe", "random", "nsga2", "grid", "one_factor"]
     trials: int
@@ -34,32 +34,39 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Who stops trials early, at the rungs, among trials alike in the knobs of `within`."""
+    """The scheduler that stops trials at rungs; it compares trials with equal `within` knobs."""
 
     kind: Literal["asha", "median", "hyperband", "none"] = "asha"
     grace: float = 0.0625  # fraction of the budget at the first rung
-    reduction: float = 4.0  # the ratio between rungs; asha lets one in so many go on
+    reduction: float = 4.0  # ratio between rungs; asha continues one trial of so many
     within: tuple[str, ...] = ("model", "quantization")
-    min_trials: int = 3  # median: so many others must have come as far
-    brackets: int = 2  # hyperband: so many ASHAs, each with its first rung one later
+    min_trials: int = 3  # median: how many others must have reached the rung
+    brackets: int = 2  # hyperband: number of ASHAs, each with its first rung one later
+
+
+SCHEDULER_SETTINGS: Mapping[str, tuple[str, ...]] = {  # of each kind, in the file's order
+    "asha": ("grace", "reduction", "within"),
+    "median": ("grace", "reduction", "min_trials", "within"),
+    "hyperband": ("grace", "reduction", "brackets", "within"),
+}
 
 
 @dataclass(frozen=True)
 class LimitsConfig:
-    """When a trial or the whole sweep is ended whatever it has reached; None: never."""
+    """Limits that end a trial or the whole sweep; None: no limit."""
 
     sweep_hours: float | None = None  # wall time, all starts of the sweep together
-    trial_hours: float | None = None  # a trial's own seconds, all its attempts together
-    silent_minutes: float = 30.0  # neither a step nor a sign of life for so long
+    trial_hours: float | None = None  # time of one trial, all its attempts together
+    silent_minutes: float = 30.0  # without a step or a heartbeat of the trial's host
 
 
 @dataclass(frozen=True)
 class ResourcesConfig:
-    """What a trial is given, and what there is; None: decided from the cluster.
+    """The resources of a trial, and the hardware; None: decided from the cluster.
 
-    `gpus`, `gpu_memory` (bytes, of each) and `accelerator_type` (Ray's name for it) describe GPUs,
-    here or, for a plan, elsewhere. `memory`: bytes that a trial may take where there is no GPU.
-    `placement`: whether trials that are small enough share a device, or each has one alone.
+    `gpus`, `gpu_memory` (bytes of each) and `accelerator_type` (Ray's name) describe the GPUs, for
+    a dry run also those of other machines. `memory`: bytes that a trial may use without a GPU.
+    `placement`: whether small trials share a device or each trial has its own.
     """
 
     cpus_per_trial: float | None = None
@@ -79,16 +86,16 @@ class ExecutionConfig:
     checkpoint_minutes: float = 5.0
     eval_batch_size: int = 32
     max_new_tokens: int | None = None  # None: enough for the target
-    allow_bin_weights: bool = False  # read pickled weights of bases that have no others
+    allow_bin_weights: bool = False  # load pickled weights of bases without safetensors
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """One sweep. Paths in it stay as they were written."""
+    """One sweep. Paths are kept as written in the file."""
 
     task: str
     data: Mapping[str, Any]  # the task's options
-    objectives: tuple[str, ...]  # the first is what trials are ranked and stopped by
+    objectives: tuple[str, ...]  # the first ranks trials and decides which are stopped
     space: Space
     exclude: tuple[Rule, ...]
     budget: BudgetConfig
@@ -105,7 +112,7 @@ class SweepConfig:
 
 
 def rungs(scheduler: SchedulerConfig) -> tuple[float, ...]:
-    """Fractions of the budget at which a trial is judged, rising; the last is 1."""
+    """The fractions of the budget at which a trial is evaluated, ascending; the last is 1."""
     fractions = [] if scheduler.kind == "none" else [scheduler.grace]
     while fractions and fractions[-1] * scheduler.reduction < 1 - 1e-9:
         fractions.append(fractions[-1] * scheduler.reduction)

@@ -1,4 +1,4 @@
-"""Settings: one mapping of a sweep's file, read strictly against a table of what it may hold."""
+"""Settings: reads one mapping of a sweep's file strictly, by a table of checks and defaults."""
 
 from __future__ import annotations
 
@@ -12,24 +12,37 @@ from trainables.spec.checks import Check, is_finite
 
 REQUIRED = object()
 T = TypeVar("T")
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a setting accepts, and its value if it is not given."""
+    """The check of a setting's value, and the default if it is not given."""
 
     check: Check
     default: Any = REQUIRED
 
 
 class Faults:
-    """Collects the messages of one InputError after another."""
+    """Collects the messages of several InputErrors."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
 
     def catch(self, read: Callable[..., T], *arguments: Any) -> T | None:
-        """What `read` returns, or None after its messages were taken down."""
+        """The result of `read`; None if it raised InputError, whose messages are collected."""
         try:
             return read(*arguments)
         except InputError as error:
@@ -38,10 +51,10 @@ class Faults:
 
 
 def read_settings(value: object, where: str, table: Mapping[str, Setting]) -> dict[str, Any]:
-    """Every setting of the table with its value; raises InputError with all that is wrong.
+    """The value of every setting in the table. Raises InputError with all faults.
 
-    `where` is the mapping's own path, empty for the whole file.
-    Nothing at all (YAML's null) reads as an empty mapping, and a null setting as its default.
+    `where` is the path of the mapping, empty for the whole file. A null mapping is read as empty,
+    a null setting as its default.
     """
     given = {} if value is None else value
     prefix = f"{where}." if where else ""
@@ -67,34 +80,9 @@ def names(value: Any) -> str | None:
 
 
 def options(value: Any) -> str | None:
-    """Accepts a mapping with names as keys; what lies in it is for others to judge."""
+    """Accepts a mapping with names as keys, whatever its values are."""
     fits = isinstance(value, dict) and all(isinstance(key, str) for key in value)
     return None if fits else f"got {value!r}; needs a mapping."
-
-
-def _wrong(value: Any, setting: Setting) -> str | None:
-    if value is None:
-        return "missing; it has no default." if setting.default is REQUIRED else None
-    return setting.check(value)
-
-
-def _value(value: Any, setting: Setting) -> Any:
-    return setting.default if value is None else value
-
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def size(value: Any) -> str | None:
@@ -105,7 +93,7 @@ def size(value: Any) -> str | None:
 
 
 def accelerator_type(value: Any) -> str | None:
-    """Accepts names, as Ray has them: A100, H100, T4."""
+    """Accepts the names that Ray gives to GPUs: A100, H100, T4."""
     fits = isinstance(value, str) and value.strip() != ""
     return None if fits else f"got {value!r}; needs Ray's name of a GPU, as A100 or H100."
 
@@ -118,3 +106,13 @@ def parsed_size(value: Any) -> int | None:
     unit = _UNITS.get(match[2].upper()) if match else None
     found = None if match is None or unit is None else int(float(match[1]) * unit)
     return found or None
+
+
+def _wrong(value: Any, setting: Setting) -> str | None:
+    if value is None:
+        return "missing; it has no default." if setting.default is REQUIRED else None
+    return setting.check(value)
+
+
+def _value(value: Any, setting: Setting) -> Any:
+    return setting.default if value is None else value

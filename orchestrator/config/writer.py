@@ -1,4 +1,4 @@
-"""SweepConfig -> YAML mapping."""
+"""Writes a SweepConfig as the mapping of a YAML file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import copy
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.config.sections import ResourcesConfig, SchedulerConfig, SearchConfig, SweepConfig
+from orchestrator.config.sections import (
+    SCHEDULER_SETTINGS,
+    ResourcesConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SweepConfig,
+)
 from orchestrator.space.constraints import render_rules
 from orchestrator.space.grammar import render
 
 
 def to_mapping(config: SweepConfig) -> dict[str, Any]:
-    """YAML's value for a sweep, every default written out: from_mapping gives the sweep back."""
+    """The sweep as a YAML value, defaults included; `from_mapping` is the inverse."""
     return {
         "task": config.task,
         "data": copy.deepcopy(dict(config.data)),
@@ -29,7 +35,7 @@ def to_mapping(config: SweepConfig) -> dict[str, Any]:
 
 
 def _search_value(search: SearchConfig) -> dict[str, Any]:
-    """What is not given is left out, so that sweeps of before it could be given stay the same."""
+    """Leaves out optional settings that are empty, so that files of older versions are equal."""
     value = copy.deepcopy(asdict(search))
     given = {name: value.pop(name) for name in ("start_with", "reference")}
     if given["start_with"]:
@@ -40,7 +46,7 @@ def _search_value(search: SearchConfig) -> dict[str, Any]:
 
 
 def _resources_value(resources: ResourcesConfig) -> dict[str, Any]:
-    """What describes the hardware is left out where nothing does."""
+    """Leaves out the settings that describe hardware if they are not given."""
     value = asdict(resources)
     return {n: v for n, v in value.items() if v is not None or n not in _HARDWARE}
 
@@ -51,12 +57,5 @@ _HARDWARE = ("gpus", "gpu_memory", "memory", "accelerator_type")
 def _scheduler_value(scheduler: SchedulerConfig) -> Any:
     if scheduler.kind == "none":
         return "none"
-    settings = {name: getattr(scheduler, name) for name in _SCHEDULER_SETTINGS[scheduler.kind]}
+    settings = {name: getattr(scheduler, name) for name in SCHEDULER_SETTINGS[scheduler.kind]}
     return {scheduler.kind: {**settings, "within": list(scheduler.within)}}
-
-
-_SCHEDULER_SETTINGS = {
-    "asha": ("grace", "reduction", "within"),
-    "median": ("grace", "reduction", "min_trials", "within"),
-    "hyperband": ("grace", "reduction", "brackets", "within"),
-}

@@ -1,6 +1,6 @@
-"""YAML, read strictly: safe tags only, no duplicate keys, and every fault with its line.
+"""Reads YAML strictly: safe tags only, no duplicate keys, and errors with their line.
 
-Differs from YAML 1.1 in two places where it surprises: `1e-3` is a number, and a date is text.
+Differs from YAML 1.1 in two points: `1e-3` is a number, and a date is a string.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def read_yaml(path: Path) -> object:
-    """The value that the file holds; raises InputError if it can't be read or parsed."""
+    """The value of the file. Raises InputError if it can't be read or parsed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> object:
 
 
 def parse_yaml(text: str, where: str) -> object:
-    """The value of one YAML document; raises InputError that names `where` and the line."""
+    """The value of one YAML document. Raises InputError with `where` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -48,7 +48,7 @@ def parse_yaml(text: str, where: str) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and values that hold themselves."""
+    """A SafeLoader that refuses duplicate keys and values that contain themselves."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         del deep
@@ -81,7 +81,7 @@ def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
     return loader.construct_sequence(node, deep=True)
 
 
-# SafeLoader's own build in two steps, which lets a value hold itself.
+# SafeLoader's own constructors work in two steps, which lets a value contain itself.
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:seq", _sequence)
 

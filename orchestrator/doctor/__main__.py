@@ -1,6 +1,6 @@
 """python -m orchestrator.doctor: is this cluster, or this cluster file, fit for sweeps?
 
-Without --cluster it looks at a running cluster, or starts a local Ray where there is none.
+Without --cluster it checks the running cluster, or a local Ray that it starts if none runs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _check_cluster(options: argparse.Namespace) -> int:
         findings = []
         checks = dict(CHECKS) if options.no_sweep else {**CHECKS, "sweep": check_sweep}
         for place, (name, check) in enumerate(checks.items(), start=1):
-            notify = _printed(f"[{place}/{len(checks)}] {name}")
+            notify = _progress_printer(f"[{place}/{len(checks)}] {name}")
             notify("...")
             uri = _tracking_uri(options, storage)
             context = CheckContext(alive_nodes(), storage, uri, models, uses_deepspeed, notify)
@@ -79,13 +79,13 @@ def _check_cluster(options: argparse.Namespace) -> int:
     return DONE if fine else FAILED
 
 
-def _printed(name: str) -> Callable[[str], None]:
-    """One line per piece of news: it may go to a log as well as to a screen."""
-    return lambda news: print(f"{name} {news}", flush=True)
+def _progress_printer(prefix: str) -> Callable[[str], None]:
+    """Prints each text on a line of its own, which suits a log file as well as a terminal."""
+    return lambda text: print(f"{prefix} {text}", flush=True)
 
 
 def _needs(space: str) -> tuple[list[str], bool]:
-    """The models that the space names, in its order, and whether DeepSpeed shards any trial."""
+    """The models of the space, in its order, and whether any trial of it has a ZeRO stage."""
     from orchestrator.config.reader import load_config
     from orchestrator.space.constraints import cells, surviving
 
@@ -96,7 +96,7 @@ def _needs(space: str) -> tuple[list[str], bool]:
 
 
 def _tracking_uri(options: argparse.Namespace, storage: str) -> str:
-    """Where a sweep with these options would track."""
+    """The tracking URI of a sweep that is started with the same options."""
     own = f"sqlite:///{RunFolder.at(f'{storage}/any').tracking_database}"
     return str(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
 

@@ -1,4 +1,4 @@
-"""The doctor's checks of a running cluster: each looks at every node and returns a Finding."""
+"""Checks of a running cluster: each inspects all nodes and returns a Finding."""
 
 from __future__ import annotations
 
@@ -23,48 +23,51 @@ from orchestrator.tracking.sqlite_store import refuse_shared_sqlite, sqlite_file
 from trainables.errors import InputError
 from trainables.storage.object_store import is_url
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 _SAME = "Bring all nodes to one version: run `ray up` again with the cluster's file."
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What is looked at, for a space: its models, as it names them, and whether DeepSpeed shards
-    any of its trials."""
+    """What the checks inspect: nodes, storage, tracking store, and what one search space needs.
+
+    `models` are names as in the space; `uses_deepspeed`: a trial of it has a ZeRO stage.
+    """
 
     nodes: Sequence[Node]
     storage: str  # a folder or a URL
     tracking_uri: str
     models: Sequence[str]
     uses_deepspeed: bool = False
-    notify: Say = lambda line: None
+    notify: Notify = lambda line: None
 
     def ask(
         self, work: Callable[..., Any], *arguments: Any, seconds: float = 120
     ) -> list[NodeResult]:
+        """The result of `work(*arguments)` on each node, or why there is none."""
         return run_on_all_nodes(self.nodes, work, *arguments, seconds=seconds, notify=self.notify)
 
 
-def check_nodes(patient: CheckContext) -> Finding:
-    """How many there are, with what; those that died are named."""
+def check_nodes(context: CheckContext) -> Finding:
+    """Lists the nodes with their CPUs and GPUs, and those that have died."""
     import ray
 
-    lines = [f"{node.name} ({node.cpus:g} CPUs, {node.gpus:g} GPUs)" for node in patient.nodes]
+    lines = [f"{node.name} ({node.cpus:g} CPUs, {node.gpus:g} GPUs)" for node in context.nodes]
     dead = [node["NodeManagerAddress"] for node in ray.nodes() if not node["Alive"]]
     said = f"{len(lines)} up: {', '.join(lines)}"
     if dead:
         said += f"; gone since the cluster's start: {', '.join(sorted(set(dead)))}"
     may_come = autoscaler_node_groups()
     if may_come:
-        said += f"; the autoscaler may start {len(may_come)} more, which are not looked at now"
-    room = any(node.cpus >= 1 for node in patient.nodes) or bool(may_come)
+        said += f"; the autoscaler may start {len(may_come)} more, which are not checked now"
+    room = any(node.cpus >= 1 for node in context.nodes) or bool(may_come)
     fix = "No node has a CPU for trials now: see that workers join, or that an autoscaler runs."
     return Finding("nodes", room, said, fix)
 
 
-def check_gpus(patient: CheckContext) -> Finding:
-    """Whether Ray counts the GPUs that each node's system has."""
-    answers = patient.ask(node_devices)
+def check_gpus(context: CheckContext) -> Finding:
+    """Checks that Ray counts as many GPUs on each node as its operating system has."""
+    answers = context.ask(node_devices)
     wrong = [
         f"{each.node.name}: Ray counts {each.node.gpus:g}, its system has {each.value}"
         for each in answers
@@ -77,13 +80,13 @@ def check_gpus(patient: CheckContext) -> Finding:
     said = _silent_nodes(answers) or "; ".join(wrong)
     if said:
         return Finding("GPUs", False, said, fix)
-    have = [f"{node.name} {node.gpus:g}" for node in patient.nodes if node.gpus]
+    have = [f"{node.name} {node.gpus:g}" for node in context.nodes if node.gpus]
     return Finding("GPUs", True, ", ".join(have) or "none now: trials run on CPUs")
 
 
-def check_versions(patient: CheckContext) -> Finding:
-    """Equal versions of Python, of every package and of the project on all nodes."""
-    answers = patient.ask(node_versions)
+def check_versions(context: CheckContext) -> Finding:
+    """Checks that all nodes have equal versions of Python, the packages and the project."""
+    answers = context.ask(node_versions)
     said = _silent_nodes(answers) or "; ".join(differing(answers))
     if said:
         return Finding("versions", False, said, _SAME)
@@ -93,7 +96,7 @@ def check_versions(patient: CheckContext) -> Finding:
 
 
 def differing(answers: Sequence[NodeResult]) -> Iterator[str]:
-    """What most nodes do not have, by package and node."""
+    """One line per package for the nodes whose version is not the most common one."""
     for package in answers[0].value:
         versions = {each.node.name: each.value.get(package, "none") for each in answers}
         usual = Counter(versions.values()).most_common(1)[0][0]
@@ -102,11 +105,11 @@ def differing(answers: Sequence[NodeResult]) -> Iterator[str]:
             yield f"{package}: {', '.join(others)}, the others {usual}"
 
 
-def check_shared_storage(patient: CheckContext) -> Finding:
-    """Whether every node reads and writes the storage folder, and it is the same one."""
-    storage = patient.storage
+def check_shared_storage(context: CheckContext) -> Finding:
+    """Checks that all nodes read and write the storage, and that it is one and the same."""
+    storage = context.storage
     try:
-        views = inspect_storage(storage, patient.nodes)
+        views = inspect_storage(storage, context.nodes)
     except OSError as error:
         fix = "Give --storage a folder that you may write."
         return Finding("storage", False, f"{storage}: {error.strerror or error} here", fix)
@@ -119,18 +122,18 @@ def check_shared_storage(patient: CheckContext) -> Finding:
     return Finding("storage", True, f"{said}; {elsewhere} of {len(views)} are on other machines")
 
 
-def check_mlflow(patient: CheckContext) -> Finding:
-    """Whether the tracking store is to be had from here, and lies where SQLite may lie."""
-    uri = patient.tracking_uri
+def check_mlflow(context: CheckContext) -> Finding:
+    """Checks that this process reaches the tracking store, and that SQLite is on a local disk."""
+    uri = context.tracking_uri
     if uri.startswith(("http://", "https://")):
         why = node_reaches(f"{uri.rstrip('/')}/health")
         fix = "Start it on the head: bash clusters/serve_mlflow.sh STORAGE/mlflow-artifacts"
         return Finding("MLflow", not why, f"{uri}: {why or 'answers'}", fix)
     database = sqlite_file(uri)
     if database is None:
-        return Finding("MLflow", None, f"{uri.partition(':')[0]} store: not looked at")
-    is_folder = not is_url(patient.storage)
-    shared = Path(patient.storage) if is_folder and _is_on_several_machines(patient) else None
+        return Finding("MLflow", None, f"{uri.partition(':')[0]} store: not checked")
+    is_folder = not is_url(context.storage)
+    shared = Path(context.storage) if is_folder and _is_on_several_machines(context) else None
     try:
         refuse_shared_sqlite(uri, shared_folder=shared)
     except InputError as error:
@@ -141,11 +144,11 @@ def check_mlflow(patient: CheckContext) -> Finding:
     return Finding("MLflow", fine, f"{uri}: on this machine's disk", f"Let {folder} be written.")
 
 
-def check_models(patient: CheckContext) -> Finding:
-    """Whether every node has each model, from its own disk or from the hub, and the same one."""
-    if not patient.models:
+def check_models(context: CheckContext) -> Finding:
+    """Checks that all nodes find each model, on disk or at the hub, with equal content."""
+    if not context.models:
         return Finding("models", None, "the space names none")
-    answers = patient.ask(node_models, list(patient.models), seconds=240)
+    answers = context.ask(node_models, list(context.models), seconds=240)
     said = _silent_nodes(answers) or "; ".join(_absent(answers) or differing(answers))
     fix = (
         "For the hub: network, and a token for gated models (HF_TOKEN, or file_mounts of "
@@ -153,22 +156,22 @@ def check_models(patient: CheckContext) -> Finding:
     )
     if said:
         return Finding("models", False, said, fix)
-    names = ", ".join(Path(name).name if "/" not in name else name for name in patient.models)
+    names = ", ".join(Path(name).name if "/" not in name else name for name in context.models)
     return Finding("models", True, f"every node has {names}")
 
 
-def check_deepspeed(patient: CheckContext) -> Finding:
-    """Whether DeepSpeed's optimizers can be built where they are needed."""
-    answers = patient.ask(node_deepspeed, seconds=180)
-    mute = _silent_nodes(answers)
-    if mute:
-        return Finding("DeepSpeed", False, mute, "See that node's logs.")
+def check_deepspeed(context: CheckContext) -> Finding:
+    """Checks that DeepSpeed's optimizers can be built on every node, if the space needs them."""
+    answers = context.ask(node_deepspeed, seconds=180)
+    silent = _silent_nodes(answers)
+    if silent:
+        return Finding("DeepSpeed", False, silent, "See that node's logs.")
     if not any(each.value["version"] for each in answers):
-        passed = False if patient.uses_deepspeed else None
+        passed = False if context.uses_deepspeed else None
         said = "not installed; only trials with a zero_stage use it"
         return Finding("DeepSpeed", passed, said, "Install deepspeed on every node.")
     wrong = [fault for each in answers for fault in _kernel_faults(each)]
-    if wrong and not patient.uses_deepspeed:
+    if wrong and not context.uses_deepspeed:
         said = f"{'; '.join(wrong)}: this space does not need it"
         return Finding("DeepSpeed", None, said)
     fix = "Install g++ and ninja on that node, and on GPU nodes the CUDA toolkit (nvcc)."
@@ -198,12 +201,12 @@ def _absent(answers: Sequence[NodeResult]) -> list[str]:
 
 
 def _silent_nodes(answers: Sequence[NodeResult]) -> str:
-    """Nodes on which the check itself failed."""
+    """The nodes on which the check could not run, each with the reason."""
     return "; ".join(f"{each.node.name}: {each.error}" for each in answers if each.error)
 
 
-def _is_on_several_machines(patient: CheckContext) -> bool:
-    return len({node.name.partition("/")[0] for node in patient.nodes}) > 1
+def _is_on_several_machines(context: CheckContext) -> bool:
+    return len({node.name.partition("/")[0] for node in context.nodes}) > 1
 
 
 CHECKS: Mapping[str, Callable[[CheckContext], Finding]] = {

@@ -1,8 +1,8 @@
-"""What is wrong with a cluster file, found before `ray up` makes anything.
+"""Checks of a cluster file before `ray up` starts a machine.
 
-Ray's own schema and preparation have the last word; what they let through and what fails minutes
-later on a machine (a value not filled in, an unpinned package, a token that one node lacks) is
-looked for here. KubeRay's manifests: doctor_kuberay_file.py.
+Ray's own schema and preparation are applied first. The checks here find what Ray accepts and what
+fails minutes later on a machine: a value not filled in, an unpinned package, a missing token.
+KubeRay's manifests: `orchestrator.doctor.kuberay_manifest`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _TAKES_A_VALUE = ("-c", "--constraint", "-r", "--requirement", "--python", "--in
 def check_cluster_file(file: Path, resources: ResourcesConfig | None = None) -> None:
     """Raises InputError with all that is wrong with a file for `ray up` or KubeRay.
 
-    `resources` are what a space asks for a trial: some node type must have them. Relative paths of
-    the file are looked for in the working directory, as `ray up` does.
+    `resources` are what one trial of a space needs: some node type must have them. Relative paths
+    in the file are resolved against the working directory, as by `ray up`.
     """
     documents = _read(file)
     manifests = [each for each in documents if "apiVersion" in each]
@@ -63,7 +63,7 @@ def check_cluster_file(file: Path, resources: ResourcesConfig | None = None) -> 
 
 
 def fill_ins(value: Any) -> Iterator[str]:
-    """Values that are still to be filled in, each once however many places it has."""
+    """One fault for each distinct placeholder, with the first of its places."""
     places: dict[str, list[str]] = defaultdict(list)
     for where, text in _texts(value):
         for wanted in FILL_IN.findall(text):
@@ -86,7 +86,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every string with its path."""
+    """Every string in a nested value, with its path."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, Mapping):
@@ -100,7 +100,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 def _launcher_faults(config: Config, resources: ResourcesConfig) -> list[str]:
     found = list(_schema_faults(config))
     if found:
-        return found  # what follows trusts the schema
+        return found  # the other checks assume a file that satisfies the schema
     whole = _with_defaults(config)
     checks: tuple[Callable[[Config], Iterator[str]], ...] = (
         _preparation_faults,
@@ -117,7 +117,7 @@ def _launcher_faults(config: Config, resources: ResourcesConfig) -> list[str]:
 
 
 def _schema_faults(config: Config) -> Iterator[str]:
-    """All that Ray's own schema for cluster files refuses."""
+    """Violations of Ray's own schema for cluster files."""
     import jsonschema  # type: ignore[import-untyped]  # it comes with Ray
     import ray.autoscaler
 
@@ -131,7 +131,7 @@ def _schema_faults(config: Config) -> Iterator[str]:
 
 
 def _with_defaults(config: Config) -> dict[str, Any]:
-    """The file over Ray's defaults for its provider, as `ray up` reads it."""
+    """The file merged over Ray's defaults for its provider, as `ray up` reads it."""
     kind, allowed = config["provider"]["type"], cluster_file_providers()
     if kind not in allowed:
         raise InputError(f"provider.type: {kind!r}.{did_you_mean(kind, allowed)}")
@@ -139,7 +139,7 @@ def _with_defaults(config: Config) -> dict[str, Any]:
 
 
 def _preparation_faults(config: Config) -> Iterator[str]:
-    """What Ray itself says when it prepares the file."""
+    """The error of Ray's own preparation of the file, if there is one."""
     from click import ClickException
     from jsonschema import ValidationError
 
@@ -153,7 +153,7 @@ def _preparation_faults(config: Config) -> Iterator[str]:
 
 
 def _unpinned(config: Config) -> Iterator[str]:
-    """Packages that would be another version tomorrow, or on the node that comes later."""
+    """Packages without a fixed version: nodes that start later would get other versions."""
     for section in COMMANDS:
         for place, command in enumerate(config.get(section, [])):
             for install in _INSTALL.finditer(command):
@@ -169,7 +169,7 @@ def _unpinned(config: Config) -> Iterator[str]:
 
 
 def loose_packages(arguments: str) -> list[str]:
-    """Packages in the arguments of `pip install` that no constraint and no version holds."""
+    """Packages in the arguments of `pip install` without a version and without constraints."""
     words = arguments.replace("'", " ").replace('"', " ").split()
     if {"-c", "--constraint", "-r", "--requirement"} & set(words):
         return []
@@ -187,7 +187,7 @@ def _by_default(command: str) -> str:
 
 
 def _token_faults(config: Config) -> Iterator[str]:
-    """Without one token for all nodes, workers are refused while `ray up` ends well."""
+    """Faults of the token. If nodes have different ones, `ray up` succeeds and no worker joins."""
     given = config.get("file_mounts", {}).get(TOKEN)
     if any("RAY_AUTH_TOKEN=" in text for _, text in _texts(dict(config))):
         yield f"RAY_AUTH_TOKEN: a secret must not lie in this file. Mount {TOKEN} instead."
@@ -200,7 +200,7 @@ def _token_faults(config: Config) -> Iterator[str]:
 
 
 def _path_faults(config: Config) -> Iterator[str]:
-    """What `ray up` would miss on this machine after it has started the head."""
+    """Local files that `ray up` needs only after it has started the head, and that are missing."""
     for remote, local in config.get("file_mounts", {}).items():
         if remote != TOKEN and not FILL_IN.search(local) and not Path(local).expanduser().exists():
             yield f"file_mounts.{remote}: {local} is not here. Start from the project's folder."
@@ -229,7 +229,7 @@ def _start_faults(config: Config) -> Iterator[str]:
 
 
 def _library_faults(config: Config) -> Iterator[str]:
-    """Ray needs the cloud's library here for `ray up`, and on the head for its autoscaler."""
+    """Ray needs the cloud's library here for `ray up` and on the head for the autoscaler."""
     package, module = LIBRARIES.get(config["provider"]["type"], ("", ""))
     if not package:
         return

@@ -1,4 +1,4 @@
-"""Finding, what one check of the doctor found, and the table of them. LIGHT."""
+"""Finding: the result of one check of the doctor, and a table of findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _WORDS = {True: "pass", False: "FAIL", None: "-"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: passed, failed with its mend, or (None) nothing to check here."""
+    """The result of one check; `passed` is None if there was nothing to check.
+
+    `said` is what was found, `fix` how to repair a failure.
+    """
 
     check: str
     passed: bool | None
@@ -21,7 +24,7 @@ class Finding:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """A line or more per finding: check, result, what was found; below a failure its mend."""
+    """One or more lines per finding: check, result, what was found; below a failure its fix."""
     rows: list[str] = []
     indent = " " * 21
     for finding in findings:
@@ -33,6 +36,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def all_passed(findings: Sequence[Finding]) -> bool:
+    """True if no check has failed."""
     return all(finding.passed is not False for finding in findings)
 
 

@@ -1,7 +1,7 @@
-"""What is wrong with KubeRay's manifests (RayCluster, RayJob), as far as it shows in the file.
+"""Checks of KubeRay's manifests (RayCluster, RayJob) before they are applied.
 
-The operator checks them against its own schema when they are applied; what it lets through and
-what would fail a sweep later is looked for here.
+KubeRay's operator checks its own schema; the checks here find what it accepts and what fails a
+sweep later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GPU = "nvidia.com/gpu"
 
 
 def kuberay_faults(manifests: Sequence[Spec]) -> list[str]:
-    """All of them, each with its mend."""
+    """All faults of the manifests, each with its fix."""
     clusters = [found for each in manifests for found in [_cluster_of(each)] if found]
     if not clusters:
         return ["holds no RayCluster and no RayJob of ray.io/v1. Start from clusters/kuberay/."]
@@ -25,7 +25,7 @@ def kuberay_faults(manifests: Sequence[Spec]) -> list[str]:
 
 
 def _cluster_of(manifest: Spec) -> tuple[str, Spec] | None:
-    """Where the cluster's specification lies in a manifest, and what it is."""
+    """The path of the cluster's specification in a manifest and its value, or None."""
     if not str(manifest.get("apiVersion", "")).startswith("ray.io/"):
         return None
     spec = manifest.get("spec") or {}
@@ -85,7 +85,7 @@ def _claim_faults(claim: Spec) -> Iterator[str]:
 
 
 def _shared_mounts(head: Spec, groups: Sequence[Spec]) -> set[str]:
-    """Places that the first container of every pod mounts."""
+    """The mount paths that the first containers of all pods have in common."""
     places = [
         {mount["mountPath"] for mount in containers[0].get("volumeMounts") or []}
         for group in (head, *groups)

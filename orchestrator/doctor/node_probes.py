@@ -1,4 +1,4 @@
-"""What the doctor runs on a node: these functions only look, and return plain values. LIGHT."""
+"""What the doctor runs on a node: functions that change nothing and return plain values."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def node_versions() -> dict[str, str]:
-    """Python's and each package's version ("none" where it is not installed), and the project's
-    own, as a digest of its code."""
+    """The versions of Python and of each package ("none" if it is not installed), and the digest
+    of the project's code."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -45,12 +45,12 @@ def node_versions() -> dict[str, str]:
 
 
 def node_devices() -> int:
-    """How many NVIDIA devices the node's system has, whatever Ray was told."""
+    """The number of NVIDIA devices of the node's operating system, whatever Ray counts."""
     return len([*Path("/dev").glob("nvidia[0-9]*")])
 
 
 def node_reaches(url: str) -> str:
-    """Why an HTTP server is not to be had from the node; empty if it answers."""
+    """The reason why the node does not reach an HTTP server; empty if the server answers."""
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
@@ -64,7 +64,7 @@ def node_reaches(url: str) -> str:
 
 
 def node_models(names: list[str]) -> dict[str, str]:
-    """Each model's digest as the node finds it, a local folder or the hub's, or "!" and why not."""
+    """The digest of each model, a local folder or the hub's; "!" and the reason if not found."""
     from orchestrator.planning.sources import find_model
     from trainables.errors import InputError
 
@@ -78,7 +78,7 @@ def node_models(names: list[str]) -> dict[str, str]:
 
 
 def node_deepspeed() -> dict[str, Any]:
-    """DeepSpeed's version ("" without it) and its own report on each op: can it be built here?"""
+    """DeepSpeed's version ("" if not installed), which of its ops can be built, missing tools."""
     try:
         installed = version("deepspeed")
     except PackageNotFoundError:
@@ -96,7 +96,7 @@ def node_deepspeed() -> dict[str, Any]:
 
 
 def read_ops(report: str) -> dict[str, bool]:
-    """Each op of DeepSpeed's report, and whether it is built or can be.
+    """Whether each op in DeepSpeed's report is built or can be built.
 
     A line of it reads `cpu_adam ............... [NO] ....... [OKAY]`.
     """
@@ -109,5 +109,5 @@ def read_ops(report: str) -> dict[str, bool]:
 
 
 def _path() -> str:
-    """The programs of this Python's environment are found too, as ninja may be one."""
+    """PATH with the folder of this Python's programs, where ninja may be."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

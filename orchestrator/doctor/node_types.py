@@ -1,4 +1,4 @@
-"""Node types of a cluster file: what they promise and do not have, and whether a trial fits any."""
+"""Checks of a cluster file's node types: their resources, and whether a trial fits on any."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INSTANCES: Mapping[str, tuple[int, int, str]] = {  # vCPUs, GPUs, Ray's name of 
 
 
 def node_faults(config: Config) -> Iterator[str]:
-    """Node types that have not what they promise, or can't start."""
+    """Node types that declare resources which the instance lacks, or that can't start."""
     for name, kind in config.get("available_node_types", {}).items():
         where, node = f"available_node_types.{name}", kind.get("node_config", {})
         low, high = kind.get("min_workers", 0), kind.get("max_workers", config["max_workers"])
@@ -41,7 +41,7 @@ def node_faults(config: Config) -> Iterator[str]:
 
 
 def room_faults(config: Config, resources: ResourcesConfig) -> Iterator[str]:
-    """Whether a trial fits any node that may come; what own machines have shows only there."""
+    """A fault if a trial fits on no declared node type; own machines declare no resources."""
     types = config.get("available_node_types", {})
     nodes = [
         kind["resources"]

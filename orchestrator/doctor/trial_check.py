@@ -1,7 +1,7 @@
-"""A sweep of some seconds on every node: one real trial of a shipped model on a host there.
+"""The doctor's trial: one real trial of a shipped model, of some seconds, on every node.
 
-All that a trial needs is needed: imports, the base, data, steps, a checkpoint, an evaluation and
-the storage folder; on a node with a GPU it runs there.
+It needs all that a trial of a sweep needs: imports, base, data, optimizer steps, a checkpoint, an
+evaluation and the storage; on a node with a GPU it runs on the GPU.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ SPACE: Mapping[str, Any] = {
 }
 
 
-def check_sweep(patient: CheckContext) -> Finding:
-    """Trains one small trial to its end on every node that has room for one."""
+def check_sweep(context: CheckContext) -> Finding:
+    """Trains one small trial to its end on every node that has a CPU for it."""
     from ray.exceptions import RayError
 
-    able = [node for node in patient.nodes if node.cpus >= 1]
+    able = [node for node in context.nodes if node.cpus >= 1]
     if not able:
         return Finding("sweep", None, "no node has a CPU to spare for one")
-    place = f"{patient.storage}/doctor-{uuid.uuid4().hex[:12]}"
+    place = f"{context.storage}/doctor-{uuid.uuid4().hex[:12]}"
     try:
         hosts = {node.node_id: _start_host(node) for node in able}
         took, faults = [], []
@@ -64,7 +64,7 @@ def check_sweep(patient: CheckContext) -> Finding:
                 faults.append(f"{node.name}: {said[-1][:300]}")
             else:
                 took.append(f"{node.name} {seconds:.1f} s on {device}")
-            patient.notify(f"{len(took) + len(faults)} of {len(able)} nodes")
+            context.notify(f"{len(took) + len(faults)} of {len(able)} nodes")
     finally:
         _end(hosts.values())
         for node in able:
@@ -76,7 +76,7 @@ def check_sweep(patient: CheckContext) -> Finding:
 
 
 def _start_host(node: Node) -> Any:
-    """A host on that node and no other, with a GPU where there is one."""
+    """A host pinned to the node, with a GPU if the node has one."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from trainables.workers.host import Host
@@ -87,9 +87,9 @@ def _start_host(node: Node) -> Any:
 
 
 def _train(host: Any, run: RunFolder, node: Node) -> tuple[float, str]:
-    """Seconds of a trial from its start to its end, without the imports, and its device.
+    """The seconds of a trial from start to end, without imports, and its device.
 
-    Raises RuntimeError for a trial that fails or takes no GPU where there is one.
+    Raises RuntimeError if the trial fails, or does not use the GPU of a node that has one.
     """
     import ray
 
@@ -128,7 +128,7 @@ def _config() -> SweepConfig:
 
 
 def _configuration() -> dict[str, Any]:
-    """The space's only one, as a searcher gives it."""
+    """The only configuration of SPACE, as a searcher returns it."""
     return dict(SPACE["space"])
 
 

@@ -1,1 +1,1 @@
-"""A running sweep: driver, Tune loop, signals, limits, display."""
+"""A running sweep: driver, set-up, Tune loop, signals, limits, display, tracking."""

@@ -33,12 +33,12 @@ class _Running:
 
 
 class SweepDisplay:
-    """Shows a sweep's trials as events come in; every method may be called from any thread.
+    """Shows the trials of a sweep; every method may be called from any thread.
 
-    On a terminal: a table of the running trials and a line with done/total, ETA and the best value
-    of `metric`, the task's primary one. Elsewhere: one plain line for each rung, ended trial and
-    message, without escape codes. Only messages are shown before `start`; `stop` may be called
-    twice.
+    On a terminal it shows a table of the running trials and a line with done/total, ETA and the
+    best value of `metric`, the task's primary one; elsewhere one plain line for each rung, ended
+    trial and message, without escape codes. Before `start` it shows only messages. `stop` may be
+    called twice.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class SweepDisplay:
     def start(
         self, total: int | None, done: int = 0, *, best: tuple[float, str] | None = None
     ) -> None:
-        """`total` trials are wanted (None: not known), of which `done` were done before; `best` is
-        the metric's value and the label of the best of those."""
+        """Begins to show trials: `done` of the wanted `total` (None: unknown) were done before.
+
+        `best` is the metric's value and the label of the best of those.
+        """
         with self._lock:
             self._total, self._done_before, self._best = total, done, best
             self._ended = self._worked = 0
@@ -72,12 +74,12 @@ class SweepDisplay:
             self._start_live()
 
     def trial_started(self, trial_id: str, label: str) -> None:
-        """A trial has been handed out; it loads its base before it reports anything."""
+        """Shows a trial that starts; it loads its base before it reports anything."""
         with self._lock:
             self._running[trial_id] = _Running(label, self._clock())
 
     def trial_event(self, trial_id: str, label: str, event: Event) -> None:
-        """A running trial reported; its metrics add to those that it reported before."""
+        """Shows an event of a trial; its metrics are added to those of earlier events."""
         with self._lock:
             trial = self._running.setdefault(trial_id, _Running(label, self._clock()))
             trial.metrics.update(event.metrics)
@@ -100,7 +102,7 @@ class SweepDisplay:
         *,
         is_trial: bool = True,
     ) -> None:
-        """A trial is done; it counts towards the total unless it was infeasible or a baseline."""
+        """Shows the end of a trial; infeasible ones and baselines do not count as done."""
         with self._lock:
             self._running.pop(trial_id, None)
             self._ended += is_trial and state not in (INFEASIBLE, INTERRUPTED)
@@ -113,11 +115,11 @@ class SweepDisplay:
         self._write(line + (f", {values}" if values else "") + (f" ({reason})" if reason else ""))
 
     def message(self, text: str) -> None:
-        """A line that stays on the screen."""
+        """Prints a line that stays on the screen."""
         self._write(text)
 
     def stop(self) -> None:
-        """Takes the live table away; later calls print plain lines."""
+        """Removes the live table; later calls print plain lines."""
         with self._lock:
             live, self._live = self._live, None
         if live is not None:
@@ -171,7 +173,7 @@ class SweepDisplay:
         return self._metric.gain(best[0]), best[1]
 
     def _eta_seconds(self) -> float | None:
-        """The trials left, at the pace of those that finished or were stopped since `start`."""
+        """Returns the seconds for the trials left, at the pace of those ended since `start`."""
         if self._total is None or not self._worked:
             return None
         left = max(0, self._total - self._done_before - self._ended)
@@ -219,7 +221,7 @@ def _table(rows: list[tuple[str, ...]], metric: MetricSpec) -> RenderableType:
 
 
 def _foot(done: int, total: int | None, summary: str) -> RenderableType:
-    """The bar, where the total is known, and the summary beside it."""
+    """Returns the progress bar, if the total is known, with the summary beside it."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""SweepClock: the wall time of a sweep over all its starts, and when its hours are used up."""
+"""SweepClock: the wall time of a sweep over all its starts, and the limits of its trials."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from orchestrator.config.sections import LimitsConfig
 from orchestrator.runs.state import read_state, remember
 from trainables.storage.run_folder import RunFolder
 
-KEPT_EVERY_SECONDS = 10.0  # a driver that is killed forgets at most so much
+KEPT_EVERY_SECONDS = 10.0  # the most that a killed driver does not count
 
 
 class SweepClock:
-    """Runs from its making on; `tick` keeps it in sweep.json now and then, `keep` now."""
+    """Runs from when it is made; `update` saves it to sweep.json every few seconds, `save` now."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class SweepClock:
 
     @property
     def seconds(self) -> float:
-        """Of this start and of all before it."""
+        """The wall time of this start and of all before it."""
         return self._before + self._now() - self._began
 
     @property
     def used_up(self) -> bool:
-        """Whether the sweep's hours are over; never without a limit."""
+        """Whether the sweep's hours are used up; never without a limit."""
         return self._hours is not None and self.seconds >= 3600 * self._hours
 
     def update(self) -> None:
@@ -47,7 +47,7 @@ class SweepClock:
 
 
 def trial_limits(limits: LimitsConfig) -> dict[str, float | None]:
-    """What a trial's proxy watches over, in seconds; None: nothing."""
+    """Returns the limits of one trial in seconds (see `TuneTrial`); None is no limit."""
     hours = limits.trial_hours
     return {
         "trial_seconds": None if hours is None else 3600 * hours,
@@ -56,7 +56,7 @@ def trial_limits(limits: LimitsConfig) -> dict[str, float | None]:
 
 
 def out_of_hours(limits: LimitsConfig, *, resume_command: str) -> str:
-    """What a person is told when the sweep's hours are used up."""
+    """Returns the message that the sweep's hours are used up, with the command that resumes."""
     hours = limits.sweep_hours or 0.0
     return (
         f"limits.sweep_hours: the {hours:g} hours of this sweep are used up; what had not ended "

@@ -1,4 +1,4 @@
-"""Waiting for what a host answers: for as long as it gives signs of life, and no longer."""
+"""Waits for the answer of a host as long as the host gives signs of life."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from trainables.storage.trial_folder import TrialFolder
 
-LOOKS_EVERY_SECONDS = 1.0  # whether a host still lives and the sweep still goes on
-BUCKET_LOOKS_EVERY_SECONDS = 10.0  # each is a request
+LOOKS_EVERY_SECONDS = 1.0  # at the host's signs of life and at the sweep's end
+BUCKET_LOOKS_EVERY_SECONDS = 10.0  # each look is a request to the bucket
 
 
 class HostUnresponsiveError(RuntimeError):
@@ -21,7 +21,7 @@ class HostUnresponsiveError(RuntimeError):
 
 
 class CancelledWaitError(RuntimeError):
-    """Whoever waits has something better to do."""
+    """The caller of `wait_for` gave up."""
 
 
 def wait_for(
@@ -31,10 +31,11 @@ def wait_for(
     silent_seconds: float | None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Any:
-    """What the host answers to a call about the trial of this folder.
+    """Returns the answer of a host to a call about the trial of this folder.
 
-    Raises SilentError after `silent_seconds` (None: never) in which its host wrote nothing there,
-    NotWaitedForError once `give_up` is true, and what Ray raises for a host that died.
+    Raises HostUnresponsiveError after `silent_seconds` (None: never) in which the host wrote no
+    sign of life there, CancelledWaitError once `give_up` is true, and Ray's error for a host that
+    died.
     """
     import ray
 

@@ -1,4 +1,4 @@
-"""Watchers of a running sweep: the display on the terminal and the tracker."""
+"""Observers of a running sweep: the display on the terminal and the tracker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ class DisplayWatcher:
 
 
 class TrackerWatcher:
-    """Mirrors every trial; nothing here reads a file or waits for the tracker."""
+    """Mirrors every trial in the tracker; no call here reads a file or waits for the tracker.
+
+    A delayed tracker begins with the first event: MLflow's imports and its new store take 2 s of
+    CPU, which the first trials need to start.
+    """
 
     def __init__(self, tracker: BackgroundTracker) -> None:
         self._tracker = tracker
@@ -48,6 +52,9 @@ class TrackerWatcher:
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         self._tracker.log(record.trial_id, events)
+        if events:
+            self._tracker.begin()
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._tracker.do(partial(finish_trial, folder=record.folder))
+        self._tracker.begin()

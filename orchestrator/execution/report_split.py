@@ -19,8 +19,10 @@ from trainables.workers.outcomes import LOADING_FACTOR, Failure
 
 
 def worth_reporting(results: Sequence[TrialResult], metric: MetricSpec) -> list[str]:
-    """The best by the ranking metric and the members of the Pareto fronts: the only trained trials
-    that are scored on the report split."""
+    """Returns the ids of the best trial by the ranking metric and of the Pareto fronts' members.
+
+    No other trained trial is scored on the report split.
+    """
     from orchestrator.analysis.pareto import front
 
     fronts = [*front(results), *front(results, cost="train_flops")]
@@ -28,7 +30,7 @@ def worth_reporting(results: Sequence[TrialResult], metric: MetricSpec) -> list[
 
 
 def worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str]:
-    """Whose models may still be asked for, with any limits of memory and FLOPs."""
+    """Returns the ids of the trials that `ask` may choose under any limits of memory and FLOPs."""
     from orchestrator.analysis.pareto import non_dominated
 
     return {*due, *(item.trial_id for item in non_dominated(results))}
@@ -37,12 +39,12 @@ def worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str
 def score_reports(
     sweep: Sweep, records: Sequence[TrialRecord], *, notify: Callable[[str], None]
 ) -> list[TrialRecord]:
-    """Scores finished trials on the report split, once each; returns those that were scored.
+    """Scores finished trials on the report split, once each, and returns those that were scored.
 
-    One that fails is said to, and is tried again at the sweep's next start.
+    A failure is reported by `notify`; the next start of the sweep tries the trial again.
     """
     waiting = [record for record in records if record.folder.report_score() is None]
-    waiting.sort(key=lambda record: record.spec.base_key)  # hosts seldom change theirs then
+    waiting.sort(key=lambda record: record.spec.base_key)  # so that hosts seldom load another base
     ray.get(sweep.cluster.host_scheduler.reopen.remote())
     pool = ThreadPoolExecutor(max_workers=sweep.cluster.shape.count)
     try:
@@ -58,7 +60,7 @@ def score_reports(
 
 
 def _score_report(sweep: Sweep, record: TrialRecord) -> str:
-    """Scores one trial on any host; returns why it failed, or nothing."""
+    """Scores one trial on any host; returns the reason for a failure, else an empty string."""
     place, host_scheduler = f"{record.trial_id}/report", sweep.cluster.host_scheduler
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_FACTOR

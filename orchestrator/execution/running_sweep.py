@@ -1,4 +1,4 @@
-"""A sweep while it runs: its queue, its hosts, and who is told of what happens."""
+"""A sweep while it runs: its queue, its hosts and its observers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainables.spec.knobs import base_knobs
 
 
 class SweepObserver(Protocol):
-    """Whoever follows a sweep: told of each trial's start, events and end, in order."""
+    """Receives the start, the events and the end of each trial, in order."""
 
     def trial_started(self, record: TrialRecord) -> None: ...
 
@@ -31,7 +31,10 @@ class SweepObserver(Protocol):
 
 @dataclass
 class Sweep:
-    """All that a running sweep consists of."""
+    """All that a running sweep consists of.
+
+    `is_training` is set with the first event of a trial: from then on a host computes.
+    """
 
     config: SweepConfig
     trial_queue: TrialQueue
@@ -41,19 +44,20 @@ class Sweep:
     clock: SweepClock
     resume_command: str = ""
     notify: Callable[[str], None] = print
+    is_training: bool = False
 
 
 def look_ahead(sweep: Sweep) -> int:
-    """How many trials wait in line, so that a host that comes free finds one with its base.
+    """Returns how many trials wait for a host, so that a host that is free finds one of its base.
 
-    None where all trials share one base: then each suggestion is best made as late as it can be.
+    0 if all trials share one base: then each suggestion is best made as late as possible.
     """
     bases = surviving(sweep.config.space, sweep.config.exclude, ["model", *base_knobs()])
     return max(2, sweep.cluster.shape.count // 2) if len(list(islice(bases, 2))) > 1 else 0
 
 
 def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
-    """Which trials this one is compared with by the scheduler; None for a baseline."""
+    """Returns the group of trials that the scheduler compares this with; None for a baseline."""
     if not record.is_trial:
         return None
     return "/".join(str(record.spec.knobs.get(knob)) for knob in config.scheduler.within)
@@ -62,7 +66,7 @@ def stratum(config: SweepConfig, record: TrialRecord) -> str | None:
 def replay_events(
     scheduler: Any, config: SweepConfig, record: TrialRecord, history: Sequence[Event]
 ) -> None:
-    """Tells the scheduler of rungs that it has not seen; baselines are compared with nothing."""
+    """Passes the rungs of a trial's history to the scheduler; a baseline is compared with none."""
     compared_in = stratum(config, record)
     results = rung_results(history, objectives_of(config)[0])
     if compared_in is not None and results:

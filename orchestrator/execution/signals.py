@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM mean while trials run: first all ends in order, then at once."""
+"""DeferredSignals: the first Ctrl-C or SIGTERM ends a sweep in order, the second at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SecondInterrupt(KeyboardInterrupt):
-    """The user does not want to wait for checkpoints."""
+    """The user interrupted again, without waiting for checkpoints."""
 
 
 class DeferredSignals:
-    """Inside its `with`, a first Ctrl-C or SIGTERM breaks nothing off, whoever is at work: `asked`
-    says that it came. Each further one raises InterruptedAgain.
+    """Inside its `with`, the first SIGINT or SIGTERM only sets `asked`; each further one raises
+    SecondInterrupt.
 
-    What a handler raises in the middle of an import or of Ray's start may be lost there, or leave
-    a lock held for ever. In the main thread only; may be entered again.
+    An exception that a handler raises during an import or the start of Ray may be lost, or leave a
+    lock held. For the main thread only; may be entered again.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class DeferredSignals:
             signal.signal(number, handler)
 
     def take(self) -> None:
-        """Takes the signals again from who has taken them meanwhile."""
+        """Sets the handlers again, after a library has replaced them."""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if one has come."""
+        """Raises KeyboardInterrupt if a signal has come."""
         if self.asked:
             raise KeyboardInterrupt
 
@@ -50,5 +50,5 @@ class DeferredSignals:
 
 
 def terminate_like_ctrl_c() -> None:
-    """SIGTERM, a preemption notice, means from here on what Ctrl-C means."""
+    """From here on SIGTERM, as a preemption sends it, has the effect of Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))

@@ -1,4 +1,4 @@
-"""What follows each result that Tune is told of."""
+"""SweepCallback: applies each result of a trial to the ledger, the queue and the observers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainables.storage.errors import StorageError
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
-    """Takes each result into the ledger and passes it on to the agenda and the watchers."""
+    """Writes each result to the ledger and passes it on to the trial queue and the observers."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._hosts_left = RemainingHosts(sweep.cluster, sweep.notify)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # see AgendaSearcher
+        return {}  # see QueueSearcher
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Several times a second."""
+        """Calls `poll`; Tune calls this several times a second."""
         self.poll()
 
     def poll(self) -> None:
-        """Is it time to end?"""
+        """Ends the sweep if the user interrupted it or its hours are used up."""
         sweep = self._sweep
         sweep.clock.update()
         self._hosts_left.poll()
@@ -71,7 +71,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         if result.get("interrupted"):
             self._sweep.ledger.interrupted(record)
             return
-        if "history" in result:  # it comes alone, before any event
+        if "history" in result:  # the first result, without an event
             self._catch_up(record, [Event.from_json(event) for event in result["history"]])
             return
         self._take(record, [Event.from_json(result["event"])])
@@ -88,19 +88,19 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
-        self._sweep.cluster.host_scheduler.replace.remote(
-            record.trial_id
-        )  # it may still compute there
+        scheduler = self._sweep.cluster.host_scheduler
+        scheduler.replace.remote(record.trial_id)  # the trial may still run on its host
         self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
-        """A trial goes on from a checkpoint: what it had reported until then counts again."""
+        """Replays the events up to the checkpoint that the trial resumes from."""
         record.history = []
         replay_events(self._scheduler, self._sweep.config, record, history)
         self._take(record, history)
 
     def _take(self, record: TrialRecord, events: Sequence[Event]) -> None:
         record.history += events
+        self._sweep.is_training |= bool(events)
         for event in events:
             if event.kind == "rung":
                 self._sweep.trial_queue.rung(record, event)
@@ -111,7 +111,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def _fail(self, record: TrialRecord, failure: Mapping[str, Any]) -> None:
         ledger = self._sweep.ledger
-        if failure["storage"]:  # it would be every trial's fate, one after another
+        if failure["storage"]:  # every further trial would fail alike
             with suppress(StorageError):
                 ledger.interrupted(record)
             raise StorageError(failure["reason"])
@@ -129,14 +129,16 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
 
 def _free_host(trial: Any) -> None:
-    """Of a trial that the scheduler has stopped: Tune keeps its proxy for a next trial, which may
-    never come, while others wait for the host."""
-    proxy = trial.temporary_state.ray_actor
-    if proxy is not None:
-        proxy.leave.remote()
+    """Frees the host of a trial that the scheduler has stopped.
+
+    Tune keeps the trial's actor for a later trial, which may never come while others wait.
+    """
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        actor.leave.remote()
 
 
 def _has_written(result: Mapping[str, Any]) -> bool:
-    """Whether a host has written what the driver reads: a rung's answers, a summary, its log."""
+    """Whether the host has written files that the driver reads: predictions, a summary, a log."""
     kind = result["event"]["kind"] if "event" in result else ""
     return bool(result.get("failure") or result.get("interrupted")) or kind in ("rung", "finished")

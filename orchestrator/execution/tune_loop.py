@@ -1,7 +1,7 @@
-"""Runs a planned sweep through Ray Tune: trials, then the report split for those that earned it.
+"""Runs the trials of a sweep through Ray Tune.
 
-Tune schedules light proxies (proxy.py); the Agenda says what runs next, the Ledger keeps what came
-of it, and each event is passed on to whoever watches (display, tracker).
+Tune schedules light actors (TuneTrial). TrialQueue decides what runs next, Ledger keeps the
+results, and SweepCallback passes each event to the observers (display, tracker).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from typing import Any
 
+import ray.train.trainer  # noqa: F401  # Tuner imports it only when it is made
 from ray import tune
 
 from orchestrator.cluster.ray_internals import keep_environment_out_of_tune
@@ -25,10 +26,10 @@ from trainables.storage.errors import storage_error_in
 
 
 def run_trials(sweep: Sweep, *, signals: DeferredSignals) -> bool:
-    """Runs trials until the agenda is over; False if the user interrupted it, or has already.
+    """Runs trials until the queue is over; returns False if the user interrupted the sweep.
 
-    Interrupted (Ctrl-C), running trials save a checkpoint and end; interrupted once more, this
-    raises InterruptedAgain at once.
+    At an interrupt (Ctrl-C) the running trials save a checkpoint and end; a second one raises
+    SecondInterrupt at once.
     """
     _quiet_tune()
     scheduler = _scheduler(sweep)
@@ -63,7 +64,7 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
 
 
 def _scheduler(sweep: Sweep) -> Any:
-    """The space's scheduler, with what earlier runs of this sweep told it."""
+    """Returns the scheduler of the space, with the rungs of earlier starts replayed."""
     config = sweep.config
     scheduler = SCHEDULERS[config.scheduler.kind](config.scheduler, config.budget.train_examples)
     for record in sweep.ledger:
@@ -72,17 +73,17 @@ def _scheduler(sweep: Sweep) -> Any:
 
 
 def _next_to_no_resources() -> tune.PlacementGroupFactory:
-    """Proxies stay on the head node and leave every CPU and GPU to the hosts."""
+    """Returns resources that keep Tune's actors on the head node and all CPUs and GPUs free."""
     return tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
 
 
 def _quiet_tune() -> None:
-    """Our own display, files and checks of results stand in for Tune's."""
+    """Turns off Tune's display, files, signal handler and checks of results."""
     keep_environment_out_of_tune()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see interrupts.py
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see DeferredSignals
     os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = "30"
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""TrialProxy: the Tune trial. It imports no torch: a host computes, the proxy relays its events.
+"""TuneTrial: a trial as Ray Tune sees it. It imports no torch; it relays the events of a host.
 
-Tune sees an ordinary class Trainable whose `step` is the trial's next event, so that its
-schedulers mean what their documentation says; with `reuse_actors` one proxy serves many trials.
+Tune sees an ordinary class Trainable whose `step` returns the trial's next event, so its
+schedulers work as documented; with `reuse_actors` one actor serves many trials.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from trainables.workers.outcomes import LOADING_FACTOR, Failure, Interruption
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
-    """Runs the trial of `config["folder"]` on a host of the actor `config["host_scheduler"]`.
+    """Runs the trial of `config["folder"]` on a host of the scheduler `config["admission"]`.
 
-    The trial's folder is all it needs: the host reads the spec there. The first result holds
-    `history`, the events of the checkpoint that the trial goes on from; the others an `event`
-    (Event.to_json), or in its place `failure` (Failure) or `interrupted`: the sweep
-    ends, and the trial has left its host with a checkpoint. `stopped` says that the event is the
-    last because of a limit, and which. `units` is the time attribute; `objective` comes with the
-    rungs that a trial can be stopped at and with the last result, which is `done`.
+    The host reads the spec from the trial's folder. The first result holds `history`, the events
+    up to the checkpoint that the trial resumes from. Each further result holds an `event`
+    (Event.to_json), a `failure` (Failure) or `interrupted`: the sweep ends, and the trial has left
+    its host with a checkpoint. `stopped` names the limit that ended the trial after this event.
+    `units` is the time attribute; `objective` comes with the rungs at which a trial can be stopped
+    and with the last result, which is `done`.
 
-    `config["limits"]`: `trial_seconds`, of the trial's own time; `silent_seconds` without a sign
-    of life, after which its host is killed. Either may be None. `config["exclusive"]`: it gets a
-    device alone, else a share of one of the size that its prediction says. If that is not enough,
-    it is tried once more with a device alone before it counts as infeasible.
+    `config["limits"]` holds `trial_seconds`, the most of the trial's own time, and
+    `silent_seconds`, the time without a sign of life after which its host is killed; None is no
+    limit. With `config["exclusive"]` the trial gets a whole device, else a share of the predicted
+    size. A trial that outgrows its share runs once more with a whole device before it counts as
+    infeasible.
     """
 
     _host: Any = None
@@ -46,7 +47,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._open(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._close(discard=True)  # whoever gets here without its last event was stopped
+        self._close(discard=True)  # a trial without its last event was stopped
         self._open(new_config)
         return True
 
@@ -62,13 +63,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
                 return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the trial's checkpoints lie in its folder, and hosts write them."""
+        """Nothing: hosts write the trial's checkpoints to its folder."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """See `save_checkpoint`."""
+        """Nothing, as `save_checkpoint`."""
 
     def leave(self) -> None:
-        """Its trial was stopped: nothing of it is saved, and its host is free."""
+        """Frees the host of a trial that was stopped; nothing of the trial is saved."""
         self._close(discard=True)
 
     def cleanup(self) -> None:
@@ -92,7 +93,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         self._judged: dict[str, float] = {}
 
     def _next(self) -> dict[str, Any] | None:
-        """The trial's next result; None: it is to be asked for again, on another host."""
+        """Returns the trial's next result, or None if it has to be asked for on another host."""
         if self._host is None:
             started = self._start()
             if not isinstance(started, list):
@@ -117,7 +118,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         silent = self._limits["silent_seconds"]
         allowed = None if silent is None else silent * LOADING_FACTOR
         call = self._host.start.remote(config["folder"], silent)
-        try:  # not waited for when the sweep ends: it may be a long download
+        try:  # the end of the sweep is not delayed: the host may be loading for long
             started: list[Event] | Failure | Interruption = wait_for(
                 call, self._folder, silent_seconds=allowed, give_up=self._sweep_ends
             )
@@ -156,7 +157,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         return result
 
     def _over_its_time(self, event: Event) -> str | None:
-        """Why the trial is not to go on; one that has spent its budget is left to finish."""
+        """Returns the limit that ends the trial now, or None; a spent budget is always finished."""
         limit = self._limits["trial_seconds"]
         if limit is None or event.seconds < limit or event.fraction >= 1:
             return None
@@ -169,13 +170,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             self._close()
             return None
         if isinstance(told, Failure) and told.share_bytes and not self._outgrew_its_share:
-            self._outgrew_its_share = True  # it may still fit the device, alone
+            self._outgrew_its_share = True  # it may still fit a device of its own
             self._close()
             return None
         if isinstance(told, Failure):
             return self._failure(told)
         host, self._host = self._host, None
-        if not self._sweep_ends():  # its node is about to go: elsewhere, from the checkpoint
+        if not self._sweep_ends():  # its node is being removed: elsewhere, from the checkpoint
             ray.get(self._host_scheduler.replace.remote(self._trial_id))
             return None
         if host is not None:
@@ -183,9 +184,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         return {"interrupted": True, "units": self._units, "done": True}
 
     def _lost(self, error: Exception) -> dict[str, Any] | None:
-        """The host has died; a node that was taken away on notice does not count.
+        """Returns the result for a dead host, or None if the trial may run on another one.
 
-        One that Ray ended because its node ran out of memory would only be ended again.
+        The loss of a preempted node does not count. A host that Ray killed because its node ran
+        out of memory is not retried, as it would be killed again.
         """
         self._host = None
         ray.get(self._host_scheduler.replace.remote(self._trial_id))
@@ -226,31 +228,32 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             ray.get(self._host_scheduler.release.remote(self._trial_id, held_bytes))
 
 
-LOSSES_ALLOWED = 2  # without progress between them
+LOSSES_ALLOWED = 2  # of hosts, without progress between them
 
 
 @dataclass
 class RetryBudget:
-    """The losses of one trial since it last got further than it was when it was lost."""
+    """Counts the hosts that a trial has lost without getting past the step of the last loss."""
 
     count: int = 0
-    _step: int = 0  # the furthest that it was
+    _step: int = 0  # the last that it has reached
 
     def add(self, *, step: int) -> None:
-        """It was lost after this optimizer step."""
+        """Counts the loss of the host after this optimizer step."""
         self.count += 1
         self._step = max(self._step, step)
 
     def reached(self, step: int) -> None:
-        """It has told that this optimizer step is done; steps that it repeats are no progress."""
+        """Takes note that this optimizer step is done; a repeated step is no progress."""
         if step > self._step:
             self.count = 0
 
     @property
     def is_hopeless(self) -> bool:
+        """Whether more hosts were lost than are allowed."""
         return self.count > LOSSES_ALLOWED
 
     @property
     def may_go_on(self) -> bool:
-        """Whether one more would be allowed."""
+        """Whether one more loss is allowed."""
         return self.count < LOSSES_ALLOWED

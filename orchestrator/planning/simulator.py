@@ -21,7 +21,7 @@ from orchestrator.shipped_files import ROOT
 from trainables.resources.estimate import TrialEstimate
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # a dry run downloads no tokenizer
-_COMMAND = (sys.executable, "-m", "trainables.simulation.service")
+SERVICE = ("-m", "trainables.simulation.service")  # arguments of the command `python`
 _EXIT_SECONDS = 2.0
 ANSWER_SECONDS = 300.0  # trials wait for their forecasts, so a process that hangs is killed
 
@@ -40,7 +40,7 @@ class SimulatorClient:
         cache: Path | None,
         warn: Callable[[str], None],
         offline: bool = False,
-        command: tuple[str, ...] = _COMMAND,
+        command: tuple[str, ...] = (sys.executable, *SERVICE),
     ) -> None:
         self._command = [*command, *([] if cache is None else ["--cache", str(cache)])]
         self._environment = {"OMP_NUM_THREADS": "1", **(_OFFLINE if offline else {})}

@@ -1,5 +1,4 @@
-"""python -m orchestrator.predict TRIAL_OR_MODEL: what base, LoRA and full models answer, side by
-side."""
+"""python -m orchestrator.predict TRIAL_OR_MODEL: answers of base, LoRA and full models."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from orchestrator.predict.questions import (
     task_of,
 )
 from orchestrator.predict.worker_process import AnsweringFailedError, ask
-from orchestrator.runs.results import read_predictions
+from orchestrator.runs.predictions import read_predictions
 from orchestrator.runs.trial_result import Split
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError
@@ -78,7 +77,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _compared(options: argparse.Namespace, notify: Callable[[str], None]) -> Comparison:
-    """Raises InputError with all that is wrong, before any model is loaded."""
+    """Asks the models. Raises InputError with all faults of the options before it loads one."""
     models, spec = _models(options)
     task = task_of(spec)
     examples = task.load(options.split)
@@ -93,7 +92,7 @@ def _compared(options: argparse.Namespace, notify: Callable[[str], None]) -> Com
 
 
 def _models(options: argparse.Namespace) -> tuple[list[ModelUnderTest], TrialSpec]:
-    """The models, and the spec that says which questions they are asked."""
+    """The models, and the spec whose task and data give the questions."""
     split, task = options.split, options.task
     faults = option_faults(split=split, samples=options.sample, limit=options.limit, task=task)
     wrong = one_of(*QUANTIZATIONS)(options.quantization)
@@ -134,7 +133,7 @@ def _plain_spec(options: argparse.Namespace) -> TrialSpec:
 
 
 def _noted(model: ModelUnderTest, split: str) -> dict[str, dict[str, object]]:
-    """What the sweep has noted of a trial's or a baseline's answers; nothing on the train split."""
+    """The rows of a trial's predictions by question id; empty for the train split."""
     kept: tuple[Split, ...] = ("selection", "report")
     for name in kept:
         if name == split and model.folder is not None:
@@ -144,7 +143,7 @@ def _noted(model: ModelUnderTest, split: str) -> dict[str, dict[str, object]]:
 
 
 def _progress() -> Callable[[str], None]:
-    """One line on stderr that changes on a terminal; elsewhere a line for each new thing."""
+    """Prints progress to stderr: one line that is overwritten on a terminal, else a line each."""
     is_terminal = sys.stderr.isatty()
     last = [""]
 

@@ -1,4 +1,4 @@
-"""The answers of several models beside each other, for a terminal and as JSON."""
+"""Comparison: the answers of several models side by side, as a report and as JSON."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from trainables.spec.metric import MetricSpec
 from trainables.tasks.task import Example, Task
 
 RIGHT, WRONG = "right", "wrong"
-HEAD_LINES, TAIL_LINES = 6, 8  # of a prompt that is shortened
-LONGEST_LINE, LINE_END = (
-    240,
-    60,
-)  # characters of a shortened line, and how many of them from its end
+HEAD_LINES, TAIL_LINES = 6, 8  # of a shortened prompt
+LONGEST_LINE, LINE_END = 240, 60  # characters of a shortened line; those from its end
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One model and what it answered; `noted`: a trial's own predictions by question id."""
+    """One model with its answers; `noted`: the rows of the trial's predictions by question id."""
 
     model: ModelUnderTest
     answers: ModelAnswers
     noted: Mapping[str, Mapping[str, Any]]
 
     def differs(self, at: int) -> bool:
-        """Whether question `at` was answered otherwise than the sweep has noted."""
+        """Whether the answer to question `at` differs from the one that the sweep recorded."""
         row = self.answers.rows[at]
         noted = self.noted.get(str(row["id"]))
         return noted is not None and noted.get("prediction") != row["prediction"]
@@ -39,7 +36,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some questions of a split, and what several models answered to them."""
+    """Questions of a split with the answers of several models."""
 
     task: Task
     split: str
@@ -48,7 +45,7 @@ class Comparison:
 
 
 def json_lines(found: Comparison) -> Iterator[dict[str, Any]]:
-    """An object for each question, then one with each model's measures over all of them."""
+    """One object per question, then one with the metrics of each model over all questions."""
     for at, (place, example) in enumerate(found.questions):
         yield {
             "id": example.id,
@@ -71,7 +68,7 @@ def json_lines(found: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def report(found: Comparison, *, whole_prompt: bool = False) -> Report:
-    """The picture: a section for each question, then the measures over all of them."""
+    """One section per question, then one with the metrics over all questions."""
     sections = [
         Section(_heading(found, at), _question(found, at, whole_prompt))
         for at in range(len(found.questions))
@@ -81,7 +78,7 @@ def report(found: Comparison, *, whole_prompt: bool = False) -> Report:
 
 
 def shortened(prompt: str) -> str:
-    """A prompt's first and last lines, long ones without their middle; says what is left out."""
+    """The first and last lines of a prompt and a note in between; long lines are shortened."""
     lines = [_short_line(line) for line in prompt.splitlines()]
     left_out = len(lines) - HEAD_LINES - TAIL_LINES
     if left_out <= 1:

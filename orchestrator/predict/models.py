@@ -1,7 +1,7 @@
-"""The models that are asked together: from trial folders, runs and models that a user names.
+"""Models to compare: finds the trials, runs and plain models that a user names.
 
-With every trial the untrained base from which it was made is asked. A plain model is asked as the
-base of the first trial is: with the same task, data and prompt.
+Each trial brings its untrained base. A plain model is asked as the base of the first trial is:
+with the same task, data and prompt.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
 
-MODEL = "model"  # the kind of a plain one; a trial's is the title of its method
-_SHOWN = 4  # trials of a run, in a message
+MODEL = "model"  # the kind of a plain model; a trial's kind is the title of its method
+_SHOWN = 4  # trials of a run that a message names
 
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """One model: `spec` says its base, task, data and prompt.
+    """One model; `spec` has its base, task, data and prompt.
 
-    `folder`: the trial that trained it, or for an untrained base the baseline that judged it, if
-    either is there; `is_plain`: the user named a model and no trial.
+    `folder`: the trial that trained it, or the baseline trial of an untrained base, if it exists.
+    `is_plain`: the user named a model and not a trial.
     """
 
     spec: TrialSpec
@@ -48,7 +48,7 @@ class ModelUnderTest:
 
     @property
     def name(self) -> str:
-        """What the user finds it by: a trial's id, or the model's name."""
+        """The id of its trial, or the name of the model."""
         if not self.is_trained:
             return model_name({"model": self.spec.model_source or self.spec.knobs["model"]})
         return "" if self.folder is None else self.folder.trial_id
@@ -67,32 +67,31 @@ class ModelUnderTest:
 
     @property
     def trained(self) -> Path | None:
-        """Where what was trained lies; None for a model as it is."""
+        """The folder of the trained adapter or model; None if nothing was trained."""
         if self.folder is None or not self.is_trained:
             return None
         return self.folder.trained_folder(self.spec)
 
     @property
     def threads(self) -> int | None:
-        """With how many threads the trial was computed on a CPU; None where that isn't known."""
+        """The number of CPU threads of its trial, or None if it is not recorded."""
         summary = (self.folder.summary() if self.folder else None) or {}
         count = (summary.get("provenance") or {}).get("cpu_threads")
         return int(str(count)) if str(count).isdigit() else None
 
     def eval_batch(self, split: str) -> int | None:
-        """How many questions at once its sweep ended with on a split; None: as its spec says.
+        """The evaluation batch size that the sweep used on a split, or None for the spec's.
 
-        A summary from before that was noted says nothing: a trial's evaluation then began on the
-        selection split with as many as its prediction foretold, which may not have fitted.
+        Summaries written before it was recorded fall back to the predicted batch size.
         """
         if self.folder is None:
             return None
         noted = self.folder.summary() if split == "selection" else self.folder.report_score()
-        told = _whole(((noted or {}).get("facts") or {}).get("executed_eval_batch"))
-        if told or split != "selection" or self.spec.role == BASELINE:
-            return told
-        foretold = _whole((self.folder.estimate() or {}).get("eval_batch"))
-        return min(foretold, self.spec.execution.eval_batch_size) if foretold else None
+        executed = _count(((noted or {}).get("facts") or {}).get("executed_eval_batch"))
+        if executed or split != "selection" or self.spec.role == BASELINE:
+            return executed
+        predicted = _count((self.folder.estimate() or {}).get("eval_batch"))
+        return min(predicted, self.spec.execution.eval_batch_size) if predicted else None
 
 
 def asked_models(
@@ -102,10 +101,10 @@ def asked_models(
     plain_spec: TrialSpec | None = None,
     with_bases: bool = True,
 ) -> list[ModelUnderTest]:
-    """Every model that is named, once, in order; before a trial its base.
+    """The named models, each once and in order; a trial is preceded by its base.
 
-    `plain_spec` says how a plain model is asked where no trial is named. Raises InputError with
-    all that keeps any of them from being asked, or from being compared with the first.
+    `plain_spec` is how a plain model is asked if no trial is named. Raises InputError with every
+    reason why a model can't be loaded or can't be compared with the first.
     """
     faults: list[str] = []
     found: list[ModelUnderTest | None] = []
@@ -132,20 +131,20 @@ def asked_models(
 
 
 def is_trial_reference(name: str) -> bool:
-    """Whether a name is a trial's folder or a run's, and not a model."""
+    """Whether a name is that of a trial's or a run's folder, and not a model's."""
     path = Path(name)
     if is_url(name):
         return True
     return (path / "spec.json").exists() or _is_run(path) or _is_among_trials(path)
 
 
-def _whole(value: object) -> int | None:
-    """A count of one or more, or None."""
+def _count(value: object) -> int | None:
+    """The value if it is a positive integer, or None."""
     return value if isinstance(value, int) and value >= 1 else None
 
 
 def _is_among_trials(path: Path) -> bool:
-    """Other folders, and organizations of the hub, may be called trials too."""
+    """Whether the parent is a run's folder of trials; a hub organization may be called trials."""
     return path.parent.name == "trials" and (path.parent.parent / "sweep.yaml").is_file()
 
 
@@ -154,7 +153,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _trial(name: str) -> ModelUnderTest | None:
-    """A finished trial that can be asked; None: the name is a plain model's."""
+    """The finished trial of that name; None if it is the name of a plain model."""
     if not is_trial_reference(name):
         return None
     if is_url(name):
@@ -168,7 +167,7 @@ def _trial(name: str) -> ModelUnderTest | None:
 
 
 def _in_bucket(name: str) -> ModelUnderTest:
-    """A trial's URL has a run's before it; a storage folder of runs may be called trials too."""
+    """The trial of RUN_URL/trials/ID, else the best of a run, whose storage may end in trials."""
     run_url, _, trial_id = name.rstrip("/").rpartition("/trials/")
     if is_url(run_url) and "/" not in trial_id and _holds_a_run(run_url):
         return _checked(open_run(run_url).trial(trial_id), name)
@@ -176,7 +175,7 @@ def _in_bucket(name: str) -> ModelUnderTest:
 
 
 def _holds_a_run(url: str) -> bool:
-    """Asks for one object: a whole storage folder must not be fetched to know that it's no run."""
+    """Reads one object only: fetching a storage folder that is not a run would copy all of it."""
     try:
         return open_store(url).get("sweep.yaml") is not None
     except StorageError as error:
@@ -206,7 +205,7 @@ def _best(run: RunFolder, name: str) -> ModelUnderTest:
 
 
 def _absolute(folder: TrialFolder) -> TrialFolder:
-    """Who loads it works elsewhere; a bucket's working copy is absolute."""
+    """With an absolute path, for a process in another folder; a bucket's copy has one already."""
     return folder if folder.mirror is not None else TrialFolder(folder.path.resolve())
 
 
@@ -218,7 +217,7 @@ def _spec(folder: TrialFolder, name: str) -> TrialSpec:
 
 
 def _not_loadable(folder: TrialFolder, spec: TrialSpec) -> str | None:
-    """Why a trial can't be asked, and what to do; or None."""
+    """The reason why a trial can't be asked and what to do, or None."""
     summary = folder.summary()
     if summary is None:
         if folder.summary_file.exists():
@@ -232,7 +231,7 @@ def _not_loadable(folder: TrialFolder, spec: TrialSpec) -> str | None:
 
 
 def _missing(folder: TrialFolder, spec: TrialSpec) -> str | None:
-    """Why there is nothing to load of a trial that has finished; or None."""
+    """The reason why a finished trial has nothing to load, or None."""
     if folder.model_was_removed:
         return f"its model was removed: {_why_removed(folder)}"
     try:
@@ -259,7 +258,7 @@ def _trials_there(run: RunFolder) -> str:
 
 
 def _not_alike(trials: Sequence[ModelUnderTest]) -> Iterator[str]:
-    """Questions are those of the first; another task or other data has others."""
+    """Faults of trials whose task or data differ from the first, so that questions differ."""
     for each in trials[1:]:
         first, other = trials[0], each.spec
         assert each.folder is not None and first.folder is not None
@@ -288,14 +287,14 @@ def _base_of(trial: ModelUnderTest) -> ModelUnderTest:
 
 
 def untrained(spec: TrialSpec, **knobs: Any) -> TrialSpec:
-    """The baseline on the same task and prompt, with as much context as the trial had."""
+    """The untrained baseline with the trial's task, prompt and sequence length."""
     budget = Budget(0, spec.budget.eval_examples, (1.0,))
     given = untrained_knobs({**spec.knobs, **knobs})
     return replace(spec, role="baseline", knobs=given, budget=budget)
 
 
 def _plain(name: str, template: TrialSpec | None, quantization: str) -> ModelUnderTest:
-    assert template is not None  # where no trial is named the caller has made one
+    assert template is not None  # the caller passes plain_spec if no trial is named
     source = find_model(name, allow_bin=template.execution.allow_bin_weights)
     knobs: Mapping[str, Any] = {"model": name, "quantization": quantization}
     spec = untrained(template, **knobs)
@@ -304,7 +303,7 @@ def _plain(name: str, template: TrialSpec | None, quantization: str) -> ModelUnd
 
 
 def _once(models: Iterable[ModelUnderTest]) -> Iterator[ModelUnderTest]:
-    """Two trials on one base share it."""
+    """Leaves out repeated models: trials may have the same base."""
     seen: set[tuple[str, Any]] = set()
     for each in models:
         key = (each.spec.trial_id, each.spec.knobs["sequence_length"])

@@ -1,4 +1,4 @@
-"""Which questions of which task are asked: a split, and the samples that a user names."""
+"""The task and the questions that are asked, from a command's options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plain_spec(
     overrides: Sequence[str] = (),
     quantization: str = "none",
 ) -> TrialSpec:
-    """How `model` is asked where no trial is named: as the untrained baseline of a sweep.
+    """The spec of a plain model if no trial is named: an untrained baseline.
 
     Task, data, execution and, at the top of its space, prompt, target and sequence_length are
     those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
@@ -53,7 +53,7 @@ def plain_spec(
 
 
 def task_of(spec: TrialSpec) -> Task:
-    """The spec's task, with its prompt and its data."""
+    """The task of a spec, with its prompt and data."""
     knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
     return make_task(spec.task, {**knobs, **spec.task_options})
 
@@ -61,8 +61,8 @@ def task_of(spec: TrialSpec) -> Task:
 def chosen_questions(
     examples: Sequence[Example], samples: Sequence[str], limit: int | None, *, split: str
 ) -> list[int]:
-    """Indices of the questions that are asked: `samples` (ids, or indices from 0), or the first
-    `limit`; the first one where neither is given. Raises InputError with all that are not there."""
+    """The indices of the questions to ask: those of `samples` (ids, or indices from 0), or the
+    first `limit`, by default one. Raises InputError with the samples that don't exist."""
     if not samples:
         return list(range(min(1 if limit is None else limit, len(examples))))
     places = {example.id: at for at, example in enumerate(examples)}
@@ -81,7 +81,7 @@ def chosen_questions(
 def option_faults(
     *, split: str, samples: Sequence[str], limit: int | None, task: str | None
 ) -> list[str]:
-    """What is wrong in options, whatever the data."""
+    """The faults of options that can be found without the data."""
     faults = []
     if split not in SPLITS:
         faults.append(f"--split: got {split!r}.{did_you_mean(split, SPLITS)}")
@@ -102,7 +102,7 @@ def _downloaded(task: str) -> dict[str, Any]:
 
 
 def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:
-    """A sweep that asks one model, with what the file says of the asking."""
+    """The mapping of a sweep with one model, which keeps the file's task, data and prompt."""
     given = value if isinstance(value, dict) else {}
     space = given.get("space")
     own = space if isinstance(space, dict) else {}

@@ -1,5 +1,4 @@
-"""Asks `python -m trainables.evaluation.answering`, a process beside this one that imports torch.
-LIGHT."""
+"""The process that loads models and answers: `python -m trainables.evaluation.answering`."""
 
 from __future__ import annotations
 
@@ -22,13 +21,15 @@ _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")
 
 
 class AnsweringFailedError(RuntimeError):
-    """The models could not be asked, through no fault in what the user gave."""
+    """The process failed, although the user's options are valid."""
 
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """What one model read (`prompts`, and whether they were `cut`) and its rows, one a question,
-    as in a trial's predictions."""
+    """The prompts that one model read, whether each was cut, and one row per question.
+
+    A row is that of a trial's predictions.jsonl.
+    """
 
     prompts: Sequence[str]
     cut: Sequence[bool]
@@ -43,9 +44,9 @@ def ask(
     notify: Callable[[str], None],
     command: Sequence[str] = _COMMAND,
 ) -> list[ModelAnswers]:
-    """Every model's answers, in the models' order; `notify` is told how far it is.
+    """The answers of every model, in the order of `models`; `notify` receives the progress.
 
-    Raises InputError (what the process found wrong) and AnsweringFailedError.
+    Raises InputError for faults that the process finds in the input, and AnsweringFailedError.
     """
     request = {
         "models": [_request(each, split) for each in models],
@@ -59,14 +60,15 @@ def ask(
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         for line in process.stdout:
-            told = json.loads(line)
-            _raise_fault(told)
-            if "say" in told:
-                notify(told["say"])
+            message = json.loads(line)
+            _raise_fault(message)
+            if "say" in message:
+                notify(message["say"])
             else:
-                found[told["model"]] = ModelAnswers(told["prompts"], told["cut"], told["rows"])
+                answers = ModelAnswers(message["prompts"], message["cut"], message["rows"])
+                found[message["model"]] = answers
         if process.wait() != 0 or len(found) < len(models):
-            raise AnsweringFailedError(_end(process.returncode, errors))
+            raise AnsweringFailedError(_failure(process.returncode, errors))
     return [found[at] for at in range(len(models))]
 
 
@@ -80,7 +82,7 @@ def _process(command: Sequence[str], errors: IO[str]) -> Any:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        start_new_session=True,  # Ctrl-C is ours to answer: the process is ended below
+        start_new_session=True,  # Ctrl-C reaches this process only, which ends the other below
     )
     try:
         yield process
@@ -104,14 +106,14 @@ def _request(model: ModelUnderTest, split: str) -> dict[str, Any]:
     }
 
 
-def _raise_fault(told: Mapping[str, Any]) -> None:
-    if "errors" in told:
-        raise InputError(told["errors"])
-    if "failed" in told:
-        raise AnsweringFailedError(told["failed"])
+def _raise_fault(message: Mapping[str, Any]) -> None:
+    if "errors" in message:
+        raise InputError(message["errors"])
+    if "failed" in message:
+        raise AnsweringFailedError(message["failed"])
 
 
-def _end(code: int, errors: IO[str]) -> str:
+def _failure(code: int, errors: IO[str]) -> str:
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

@@ -1,4 +1,4 @@
-"""Builds a run's report and writes its files."""
+"""Builds the report of a run and writes its files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS
+from orchestrator.analysis.flips import Pair, pairs
 from orchestrator.analysis.pareto import candidates
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.reporting.sections import costs, findings, flips, methods, tables
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
     is_over,
     progress_text,
@@ -34,13 +36,15 @@ def build_report(
     *,
     is_driven: bool | None = None,
 ) -> Report:
-    """The report of the run as it is on disk now, finished or not.
+    """The report of a run as it is on disk now, finished or not. Writes nothing.
 
-    `trivial` has the values of the task's trivial baselines on the report split by their names;
-    None: those that the sweep remembered. `is_driven` is as for `results.read_trials`. Reads only;
-    raises nothing for what a sweep left incomplete.
+    `trivial` has the values of the task's trivial baselines on the report split by name, by default
+    those in sweep.json. `is_driven` is as for `results.read_trials`. Missing and damaged files are
+    no error.
     """
-    return _report_of(run, read_trials(run, is_driven=is_driven), trivial)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
+    return _report_of(run, results, predictions, quantized, trivial)
 
 
 def write_report(
@@ -54,18 +58,23 @@ def write_report(
     from orchestrator.reporting.plots.flops import plot_flops
     from orchestrator.reporting.plots.pareto import plot
 
-    results, metrics = read_trials(run, is_driven=is_driven), read_metrics(run)
+    results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
+    quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
     write_results(run, results)
-    flips.write_flips(run, flips.find_pairs(results, metric=metrics.task.verdict))
+    flips.write_flips(run, quantized)
     plot(run, results)
     plot_flops(run, results)
-    report = _report_of(run, results, trivial)
+    report = _report_of(run, results, predictions, quantized, trivial)
     run.write_text(run.report_file, report.markdown())
     return report
 
 
 def _report_of(
-    run: RunFolder, results: Sequence[TrialResult], trivial: Mapping[str, float] | None
+    run: RunFolder,
+    results: Sequence[TrialResult],
+    predictions: PredictionReader,
+    quantized: Sequence[Pair],
+    trivial: Mapping[str, float] | None,
 ) -> Report:
     (config, warnings), metrics = read_config(run), read_metrics(run)
     primary, verdict = metrics.primary, metrics.task.verdict
@@ -75,18 +84,22 @@ def _report_of(
     sections = [
         _progress(run, results, config),
         headline(
-            best, results, metrics=metrics, trivial=trivial or remembered(run).get("guesses", {})
+            best,
+            results,
+            predictions,
+            metrics=metrics,
+            trivial=trivial or remembered(run).get("guesses", {}),
         ),
-        findings.differences(results, metric=metrics.judged),
+        findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
-        *methods.methods(results, metrics=metrics),
+        *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),
         costs.spent(results, metrics=metrics),
         *batch_sizes(results),
         tables.cells(results, metrics=metrics),
         tables.baselines(results, metrics=metrics),
-        flips.flips(flips.find_pairs(results, metric=verdict), run.flips_file, metric=verdict),
+        flips.flips(quantized, run.flips_file, metric=verdict),
         findings.what_mattered(results, metrics=metrics),
         findings.not_finished(results),
         costs.prediction_error(results),
@@ -126,7 +139,7 @@ def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
 
 
 def _published(run: RunFolder, path: Path) -> str:
-    """Where a reader finds it: in the bucket, if that is the truth; MLflow's database is here."""
+    """The path or URL of a file; MLflow's database is on this disk also for a run in a bucket."""
     if run.mirror is None or not path.is_relative_to(run.path):
         return str(path)
     return f"{run.place}/{path.relative_to(run.path).as_posix()}"

@@ -1,4 +1,4 @@
-"""Models of full fine-tuning take gigabytes each: those of beaten trials go when a sweep ends."""
+"""Deletes the models of full fine-tuning that are dominated when a sweep ends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from orchestrator.formatting import format_bytes
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
 
-BEATEN = "beaten: neither the best nor on the Pareto front when the sweep ended"
+DOMINATED = "dominated: neither the best nor on the Pareto front when the sweep ended"
 
 
 def discard_dominated_models(run: RunFolder, *, keep: Collection[str]) -> str | None:
-    """Removes the models of finished trials but those in `keep`; what it did, in words, if
-    anything. Their results, predictions and curves stay; adapters, which are small, do too.
+    """Deletes the models, gigabytes each, of all finished trials that are not in `keep`.
+
+    Results, predictions, curves and adapters, which are small, stay. Returns a message for the
+    user, or None if there was nothing to delete.
     """
     dominated = [
         folder
@@ -22,10 +24,10 @@ def discard_dominated_models(run: RunFolder, *, keep: Collection[str]) -> str | 
     ]
     if not dominated:
         return None
-    freed = sum(folder.discard_model(BEATEN) for folder in dominated)
+    freed = sum(folder.discard_model(DOMINATED) for folder in dominated)
     return f"Removed the models of {len(dominated)} beaten trials ({format_bytes(freed)})."
 
 
 def _has_model(folder: TrialFolder) -> bool:
-    """Here, or in the bucket alone."""
+    """Whether it has a model, on this disk or in the bucket only."""
     return folder.model_folder.is_dir() or folder.model_bytes > 0

@@ -1,4 +1,4 @@
-"""Columns and metrics that follow from a trial's measurements and its prediction. LIGHT."""
+"""Columns and metrics that are derived from a trial's measurements and its prediction."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ PREDICTED = {  # a column of results.csv, a metric in MLflow: a number in predic
 
 
 def estimated_metrics(prediction: Mapping[str, Any] | None) -> dict[str, float]:
-    """A prediction's numbers under the names of PREDICTED; those that it lacks are not there."""
-    given = prediction or {}
+    """The numbers of a prediction under the names of PREDICTED, without those that it lacks."""
+    numbers = prediction or {}
     return {
-        column: float(given[name])
+        column: float(numbers[name])
         for column, name in PREDICTED.items()
-        if isinstance(given.get(name), int | float)
+        if isinstance(numbers.get(name), int | float)
     }
 
 
 def peak_memory_bytes(metrics: Mapping[str, float]) -> float | None:
-    """What tensors took at most, in training or in evaluation; None if neither was measured."""
+    """The peak of the tensors' memory in training and evaluation, or None if not measured."""
     names = ("train_peak_memory_bytes", "eval_peak_memory_bytes")
     return max((metrics[name] for name in names if name in metrics), default=None)
 
 
 def gpu_memory_bytes(metrics: Mapping[str, float]) -> float | None:
-    """What a GPU must have for the trial: its tensors, and what CUDA takes beside them.
+    """The GPU memory that the trial needs: its tensors and CUDA's overhead.
 
-    The latter is what was seen where the trial had a GPU alone, else GPU_OVERHEAD_BYTES. None if
+    The overhead is the measured one if the trial had a GPU alone, else GPU_OVERHEAD_BYTES. None if
     no peak was measured.
     """
     peak = peak_memory_bytes(metrics)
     if peak is None:
         return None
-    beside: float = GPU_OVERHEAD_BYTES
+    overhead: float = GPU_OVERHEAD_BYTES
     if has_gpu_alone(metrics):
-        beside = metrics["device_peak_memory_bytes"] - metrics["reserved_peak_memory_bytes"]
-    return max(peak, metrics.get("allocated_peak_memory_bytes", 0.0)) + max(0.0, beside)
+        overhead = metrics["device_peak_memory_bytes"] - metrics["reserved_peak_memory_bytes"]
+    return max(peak, metrics.get("allocated_peak_memory_bytes", 0.0)) + max(0.0, overhead)
 
 
 def has_gpu_alone(metrics: Mapping[str, float]) -> bool:
-    """Whether a trial was measured on a GPU that nobody else used, as far as it was told."""
-    seen = {"device_peak_memory_bytes", "reserved_peak_memory_bytes"} <= metrics.keys()
-    return seen and metrics.get("device_shared") == 0
+    """Whether a trial was measured on a GPU that no other process used, as far as recorded."""
+    has_peaks = {"device_peak_memory_bytes", "reserved_peak_memory_bytes"} <= metrics.keys()
+    return has_peaks and metrics.get("device_shared") == 0
 
 
 def memory_byte_seconds(metrics: Mapping[str, float]) -> float | None:
-    """That peak times the seconds that devices were held: what renting just so much would be."""
+    """The peak of the tensors' memory times the seconds that the trial held its devices."""
     peak, seconds = peak_memory_bytes(metrics), metrics.get("device_seconds")
     return None if peak is None or seconds is None else peak * seconds
 
@@ -65,7 +65,7 @@ def memory_byte_seconds(metrics: Mapping[str, float]) -> float | None:
 def cost_metrics(
     metrics: Mapping[str, float], prediction: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """What follows from a trial's measurements and its prediction: columns and metrics."""
+    """The derived columns and metrics of a trial."""
     product = memory_byte_seconds(metrics)
     known = {} if product is None else {"memory_byte_seconds": product}
     return {**estimated_metrics(prediction), **known}

@@ -1,4 +1,4 @@
-"""Who holds a sweep's lease, and whether that process is alive."""
+"""The holder of a sweep's lease: what the lease says of it, and whether its process is alive."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NUMBERS = ("pid", "taken", "heartbeat", "monotonic")
 
 
 def read_lease(file: Path) -> dict[str, Any] | None:
-    """What the lease says, or None if there is none (or it is half written or damaged)."""
-    return parsed(_content(file))
+    """The content of a lease, or None if there is none, or it is incomplete or damaged."""
+    return parsed(lease_content(file))
 
 
 def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:
-    """What the lease of this process says now."""
+    """The content of this process's lease, with a heartbeat of now."""
     return {
         **this_place(),
         "pid": os.getpid(),
@@ -32,20 +32,21 @@ def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the driver that wrote the lease seems to be at work: for who only wants to look.
+    """Whether the driver that wrote the lease seems to be alive, without waiting for a heartbeat.
 
-    A driver on another host is judged by its clock and ours, which may differ.
+    For a driver on another host the clocks of both hosts are compared, which may differ.
     """
     known = is_alive_here(holder)
     return _is_fresh(time.time() - float(holder.get("heartbeat", 0))) if known is None else known
 
 
 def this_place() -> dict[str, str]:
-    """What two processes share that see each other by their ids and read one monotonic clock."""
+    """Identifies the processes that see each other's ids and share one monotonic clock."""
     return {"host": socket.gethostname(), "boot": _boot_id(), "pids": _pid_namespace()}
 
 
-def _content(file: Path) -> bytes | None:
+def lease_content(file: Path) -> bytes | None:
+    """The bytes of a lease's file; None if there is none."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
@@ -53,7 +54,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def parsed(content: bytes | None) -> dict[str, Any] | None:
-    """What a lease of this content says; None if it says nothing (half written, damaged)."""
+    """The value of a lease's content, or None if it is incomplete or damaged."""
     try:
         value = json.loads(content) if content else None
     except (ValueError, RecursionError):
@@ -64,20 +65,22 @@ def parsed(content: bytes | None) -> dict[str, Any] | None:
 
 
 def _is_moment(value: Any) -> bool:
-    """What a damaged file says must not stop whoever reads it."""
+    """Whether a value is a plausible time or process id; a damaged file may hold any."""
     return isinstance(value, int | float) and 0 <= value < 2**40
 
 
 def is_alive_here(holder: dict[str, Any] | None) -> bool | None:
-    """Whether this machine shows that the driver is at work. None: it is elsewhere, or has not
-    said who it is, and must be watched."""
+    """Whether the driver is alive, as far as this machine can tell.
+
+    None if it runs elsewhere or the lease does not identify it: then its heartbeat must be watched.
+    """
     if holder is None or any(holder.get(name) != value for name, value in this_place().items()):
         return None
     if not _process_exists(int(holder.get("pid", -1))):
         return False
     if "monotonic" not in holder:
         return None
-    return _is_fresh(time.monotonic() - float(holder["monotonic"]))  # a clock that nobody sets
+    return _is_fresh(time.monotonic() - float(holder["monotonic"]))  # a clock that can't be set
 
 
 def _is_fresh(age_seconds: float) -> bool:
@@ -111,7 +114,7 @@ def _process_exists(pid: int) -> bool:
 
 
 def held_by(place: str, holder: dict[str, Any] | None) -> str:
-    """Why a second driver of the sweep at `place` is refused."""
+    """The message to a second driver of the sweep at `place`."""
     return (
         f"{place}: {holder_text(holder)} is running this sweep{_since(holder)}. "
         f"Watch it with: python -m orchestrator.status {place}  "
@@ -120,7 +123,7 @@ def held_by(place: str, holder: dict[str, Any] | None) -> str:
 
 
 def holder_text(holder: dict[str, Any] | None) -> str:
-    """Who holds a lease, in words."""
+    """The holder of a lease as text."""
     holder = holder or {}
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
 

@@ -1,7 +1,7 @@
-"""Ledger: what is known of every trial of a sweep, read from the trial directories at each start.
+"""Ledger: the state of every trial of a sweep, read from the trial folders at each start.
 
-The directories are the truth; the ledger is the driver's copy of it and writes back what only the
-driver decides: that a trial was stopped early, failed, or can't be run at all.
+The folders are authoritative. The ledger is the driver's copy; it writes back what only the driver
+decides: that a trial was stopped early, failed, or is infeasible.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 16_384
 
 @dataclass
 class TrialRecord:
-    """One trial: its spec, where it stands, and all that it has reported."""
+    """One trial: its spec, its state and all events that it has reported."""
 
     spec: TrialSpec
     folder: TrialFolder
@@ -46,7 +46,7 @@ class TrialRecord:
 
     @property
     def rungs(self) -> list[Event]:
-        """The events at which the trial was judged, in order."""
+        """The events of its evaluations, in order."""
         return [event for event in self.history if event.kind == "rung"]
 
     @property
@@ -61,21 +61,21 @@ class TrialRecord:
 class Ledger:
     """All trials of one run folder by id, in the order in which they were first suggested.
 
-    What is damaged there counts for nothing: a trial without a sound spec is none, one without a
-    sound result runs again from its last sound checkpoint; `warnings` says so of each. Raises
-    InputError where a file can't be read, or where a symbolic link leads out of the folder.
+    Damaged files are ignored, with a line in `warnings`: a trial without a valid spec is none, and
+    one without a valid result runs again from its last valid checkpoint. Raises InputError if a
+    file can't be read, or for a symbolic link.
     """
 
     def __init__(self, run: RunFolder) -> None:
         _refuse_links(run)
         self.run = run
-        self.provenance: dict[str, str] = {}  # of this start, for what the driver writes
+        self.provenance: dict[str, str] = {}  # of this start, for the summaries it writes
         self.warnings: list[str] = []
         self.records: dict[str, TrialRecord] = {}
         for folder in list(run.trials()):
             self._read(folder)
         for place in run.without_spec():
-            self._say(place, "its spec is gone, so it is no trial any more")
+            self._warn(place, "its spec is gone, so it is no trial any more")
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.records.values())
@@ -90,7 +90,7 @@ class Ledger:
         return [record for record in self if record.state in states]
 
     def add(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> TrialRecord:
-        """Writes the spec of a new trial: from here on it is part of the sweep."""
+        """Writes the spec of a new trial, which makes it part of the sweep."""
         folder = self.run.trial(spec.trial_id)
         folder.write_spec(spec, suggestion)
         record = TrialRecord(spec, folder, INTERRUPTED, suggestion=dict(suggestion))
@@ -98,24 +98,24 @@ class Ledger:
         return record
 
     def finished(self, record: TrialRecord) -> None:
-        """The worker has written the summary; nothing is left to write."""
+        """Marks a trial finished; its worker has already written the summary."""
         record.state = FINISHED
 
     def stopped(self, record: TrialRecord, reason: str = "") -> None:
-        """Ended before its budget was spent, by the scheduler unless there is another reason."""
+        """Ends a trial before its budget is spent, by default because the scheduler says so."""
         last = record.rungs[-1] if record.rungs else None
         at = f"at {last.fraction:.0%} of its budget" if last else "before its first rung"
         self._end(record, STOPPED, reason or f"stopped early {at}")
         record.folder.discard_checkpoints()
 
     def interrupted(self, record: TrialRecord) -> None:
-        """Nothing is lost: the trial goes on from its checkpoint at the sweep's next start."""
+        """Marks a trial that continues from its checkpoint at the sweep's next start."""
         record.state = INTERRUPTED
         known = record.folder.progress() or {}
         record.folder.write_progress({**known, "state": INTERRUPTED, "updated": time.time()})
 
     def discard_leftovers(self) -> None:
-        """Checkpoints that a host wrote after its trial had been stopped."""
+        """Deletes checkpoints that hosts wrote after their trials had been stopped."""
         for record in self.with_state(STOPPED):
             record.folder.discard_checkpoints()
 
@@ -123,17 +123,18 @@ class Ledger:
         self._end(record, FAILED, reason)
 
     def infeasible(self, record: TrialRecord, reason: str) -> None:
-        """On other hardware it begins anew; a failed trial keeps a checkpoint to go on from."""
+        """Ends a trial that can't run here. Unlike a failed one it keeps no checkpoint: on other
+        hardware it starts anew."""
         self._end(record, INFEASIBLE, reason)
         record.folder.discard_checkpoints()
 
     def run_again(self, record: TrialRecord) -> None:
-        """A failed or infeasible trial gets another chance, from its last checkpoint."""
+        """Lets a failed or infeasible trial run again, from its last checkpoint."""
         record.folder.discard_result()
         record.state, record.reason, record.history = INTERRUPTED, "", []
 
     def _read(self, folder: TrialFolder) -> None:
-        """A trial whose spec is damaged is set aside: it is suggested again if it is wanted."""
+        """Reads a trial; a damaged spec is set aside, and the search may suggest it again."""
         try:
             spec, suggestion = folder.spec_and_suggestion()
         except DamagedError as error:
@@ -148,7 +149,7 @@ class Ledger:
     def _read_result(self, record: TrialRecord) -> None:
         folder = record.folder
         try:
-            _take_summary(record, folder.read(folder.summary_file))
+            _read_summary(record, folder.read(folder.summary_file))
             damaged = folder.damaged_files()
         except FileNotFoundError:
             return
@@ -157,13 +158,13 @@ class Ledger:
             return
         except OSError as error:
             raise InputError(_unreadable(folder, error)) from error
-        self._doubt(record, damaged)
+        self._discard_damaged(record, damaged)
 
-    def _doubt(self, record: TrialRecord, damaged: Sequence[Path]) -> None:
-        """A finished trial must have its predictions, and a report score those that it counts."""
+    def _discard_damaged(self, record: TrialRecord, damaged: Sequence[Path]) -> None:
+        """Discards a finished result, or a report score, whose predictions are damaged."""
         folder = record.folder
         if record.state == FINISHED and folder.predictions_file() in damaged:
-            self._say(folder.predictions_file(), "damaged or gone; the trial runs again")
+            self._warn(folder.predictions_file(), "damaged or gone; the trial runs again")
             self.run_again(record)
         elif folder.report_score_file.exists():
             whole = folder.report_score() and folder.predictions_file("report") not in damaged
@@ -173,9 +174,9 @@ class Ledger:
 
     def _set_aside(self, folder: TrialFolder, file: Path, why: str) -> None:
         folder.set_aside(file)
-        self._say(file, f"{why}. It is set aside as {file.name}.damaged")
+        self._warn(file, f"{why}. It is set aside as {file.name}.damaged")
 
-    def _say(self, file: Path, what: str) -> None:
+    def _warn(self, file: Path, what: str) -> None:
         self.warnings.append(f"{file}: {what}.")
 
     def _end(self, record: TrialRecord, state: str, reason: str) -> None:
@@ -203,7 +204,7 @@ class Ledger:
 
 
 def _log_tail(log: Path) -> list[str]:
-    """The last lines of a worker's log; none if there is none."""
+    """The last lines of a worker's log, if it exists."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
@@ -214,12 +215,12 @@ def _log_tail(log: Path) -> list[str]:
 
 
 def _facts(spec: TrialSpec) -> dict[str, Any]:
-    """What every result must say of its data, also one that its worker did not write."""
+    """The facts about its data that every result states, also one written by the driver."""
     return {name: spec.task_identity.get(name, "") for name in ("context", "evidence")}
 
 
-def _take_summary(record: TrialRecord, summary: Json) -> None:
-    """Raises DamagedError for one that does not say how a trial ended."""
+def _read_summary(record: TrialRecord, summary: Json) -> None:
+    """Copies the state from a summary; raises DamagedError if it has no valid one."""
     try:
         history = [Event.from_json(event) for event in summary.get("history", [])]
         state, reason = str(summary["state"]), str(summary.get("reason", ""))

@@ -1,4 +1,4 @@
-"""How far a sweep has come, and the command that goes on with it. LIGHT."""
+"""The progress of a sweep, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from trainables.storage.run_folder import RunFolder
 
 
 def resume_line(run: RunFolder) -> str:
-    """The command that goes on with the run: the one it was last started with."""
-    given = remembered(run).get("resume_command")
-    if given:
-        return str(given)
+    """The command that resumes the run: the one that started it last."""
+    remembered_command = remembered(run).get("resume_command")
+    if remembered_command:
+        return str(remembered_command)
     command = ["python", "-m", "orchestrator.sweep", str(run.sweep_file), "--name", run_name(run)]
     return shlex.join([*command, "--storage", str(run.path.parent)])
 
 
 def run_name(run: RunFolder) -> str:
-    """The sweep's name: its folder's."""
+    """The sweep's name, which is that of its folder."""
     return run.path.resolve().name
 
 
 def wanted_trials(config: Mapping[str, Any]) -> int | None:
-    """How many trials the sweep asks for, or None if its configuration does not say."""
+    """The number of trials in the sweep's configuration, or None if it has none."""
     search = config.get("search")
     trials = search.get("trials") if isinstance(search, Mapping) else None
     return trials if isinstance(trials, int) else None
 
 
 def is_over(run: RunFolder, results: Sequence[TrialResult], wanted: int | None) -> bool:
-    """Whether a driver would find nothing left to run: none to go on with, none to start."""
+    """Whether a driver would find no trial to resume and none to start."""
     if any(item.state in (RUNNING, INTERRUPTED) for item in results):
         return False
     if wanted is None:
@@ -44,12 +44,12 @@ def is_over(run: RunFolder, results: Sequence[TrialResult], wanted: int | None) 
 
 
 def is_exhausted(run: RunFolder) -> bool:
-    """Whether the sweep has ended because its space has no more configurations."""
+    """Whether the sweep ended because its space has no more configurations."""
     return bool(remembered(run).get("exhausted"))
 
 
 def remembered(run: RunFolder) -> Mapping[str, Any]:
-    """What drivers have noted of the sweep; nothing where that can't be read."""
+    """The content of sweep.json; empty if it can't be read."""
     try:
         return run.state() or {}
     except (OSError, ValueError):
@@ -57,25 +57,25 @@ def remembered(run: RunFolder) -> Mapping[str, Any]:
 
 
 def progress_text(run: RunFolder, results: Sequence[TrialResult], wanted: int | None) -> str:
-    """'7 of 8 trials are done: 6 finished, 1 stopped.', and whether there can be more."""
+    """'7 of 8 trials are done: 6 finished, 1 stopped.', and whether the space is exhausted."""
     of = f" of {wanted}" if wanted is not None else ""
     text = f"{done_trials(results)}{of} trials are done: {counts_text(results)}."
     return f"{text} The space is exhausted: it has no more." if is_exhausted(run) else text
 
 
 def done_trials(results: Sequence[TrialResult]) -> int:
-    """Trials that count towards the number asked for: done, and not infeasible."""
+    """The number of trials that count towards the wanted number: ended, and not infeasible."""
     ended = (FINISHED, STOPPED, FAILED)
     return sum(item.is_trial and item.state in ended for item in results)
 
 
-ORDER = (FAILED, INFEASIBLE, STOPPED, INTERRUPTED, RUNNING)
+_STATE_ORDER = (FAILED, INFEASIBLE, STOPPED, INTERRUPTED, RUNNING)
 _NUMBER = re.compile(r"-?\d[\d.,]*(?:e[+-]?\d+)?%?")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one state whose reasons differ in their numbers only; `reason` is the first's."""
+    """Trials of one state whose reasons differ in numbers only; `reason` is that of the first."""
 
     state: str
     reason: str
@@ -87,7 +87,7 @@ class Group:
 
 
 def unfinished(results: Sequence[TrialResult]) -> list[Group]:
-    """Groups of trials and baselines that did not finish: failed ones first, then by size."""
+    """Groups of trials and baselines that did not finish, by state, then by size."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         if not item.finished:
@@ -97,20 +97,20 @@ def unfinished(results: Sequence[TrialResult]) -> list[Group]:
         Group(state, items[0].reason, tuple(item.trial_id for item in items))
         for (state, _), items in groups.items()
     ]
-    return sorted(found, key=lambda group: (_place(group.state), -group.count, group.reason))
+    return sorted(found, key=lambda group: (_state_place(group.state), -group.count, group.reason))
 
 
 def counts(results: Sequence[TrialResult]) -> dict[str, int]:
-    """How many trials (without baselines) are in each state, in a fixed order, zeros left out."""
+    """The number of trials, without baselines, in each state that occurs, in a fixed order."""
     states = [item.state for item in results if item.is_trial]
     order = dict.fromkeys(["finished", STOPPED, FAILED, INFEASIBLE, INTERRUPTED, RUNNING, *states])
     return {state: states.count(state) for state in order if state in states}
 
 
 def counts_text(results: Sequence[TrialResult]) -> str:
-    """'14 finished, 4 stopped'; 'no trials' when there are none."""
+    """'14 finished, 4 stopped', or 'no trials'."""
     return ", ".join(f"{n} {state}" for state, n in counts(results).items()) or "no trials"
 
 
-def _place(state: str) -> int:
-    return ORDER.index(state) if state in ORDER else len(ORDER)
+def _state_place(state: str) -> int:
+    return _STATE_ORDER.index(state) if state in _STATE_ORDER else len(_STATE_ORDER)

@@ -1,4 +1,4 @@
-"""A run folder as values: its configuration, metrics, trials and predictions.
+"""A run folder as values: its configuration, metrics and trials.
 
 Missing and damaged files and an unknown task give warnings, never an exception: a report must be
 possible during a sweep and after a crash.
@@ -6,15 +6,15 @@ possible during a sweep and after a crash.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.lease_holder import is_alive, read_lease
+from orchestrator.runs.predictions import not_scored
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
-from orchestrator.runs.trial_result import RUNNING, Split, TrialResult
+from orchestrator.runs.trial_result import RUNNING, TrialResult
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
 from trainables.spec.metric import TaskMetrics
@@ -25,13 +25,11 @@ from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
 
-Row = Mapping[str, Any]
-
 
 def open_run(path: str | Path) -> RunFolder:
-    """The run folder at `path`, or at a URL, of which a copy is fetched.
+    """The run folder at `path`; of a URL a copy is fetched.
 
-    Raises InputError, with near misses, if it is not one, and StorageError.
+    Raises InputError, with similar names, if it is no run folder, and StorageError.
     """
     if is_url(str(path)):
         return _open_in_bucket(str(path))
@@ -50,8 +48,8 @@ def open_run(path: str | Path) -> RunFolder:
 def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialResult]:
     """Every trial and baseline of the run, in the order in which they were planned.
 
-    One that has not ended is running while a driver drives the run, else interrupted; without
-    `is_driven` a driver that holds the run is taken to do so.
+    A trial that has not ended is running if a driver works on the run, else interrupted.
+    `is_driven` says whether one does; None: whether one holds the lease.
     """
     if is_driven is None:
         holder = read_lease(run.lock_file)
@@ -61,8 +59,8 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
 
 
 def damage(run: RunFolder) -> list[str]:
-    """What earlier starts found damaged and set aside, adapters that are not as they were written,
-    and what is no part of the run. Reads every adapter.
+    """Warnings about damaged files: those set aside at earlier starts, adapters that are not as
+    they were written, trials without a spec, symbolic links. Reads every adapter.
     """
     aside = sorted(run.trials_folder.glob("*/*.damaged"))
     return [
@@ -82,13 +80,13 @@ def read_metrics(run: RunFolder) -> SweepMetrics:
     config, _ = read_config(run)
     tasks = (_mapping(folder, folder.spec_file, []).get("task") for folder in run.trials())
     task = config.get("task") or next((name for name in tasks if name), None)
-    return sweep_metrics({**config, "task": task})
+    return sweep_metrics({**config, "task": task} if task else {**config})
 
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
-    """The sweep's configuration and warnings; an empty one if it can't be read.
+    """The sweep's configuration, empty if it can't be read, and warnings.
 
-    That its task is unknown is a warning.
+    An unknown task is a warning.
     """
     from orchestrator.config.yaml_loader import read_yaml
 
@@ -98,40 +96,9 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
         return {}, list(error.messages)
     if not isinstance(value, Mapping):
         return {}, [f"{run.sweep_file}: holds no mapping"]
-    fault = task_fault(value)
-    return value, [f"{run.sweep_file}: {fault}"] if fault else []
-
-
-def read_predictions(
-    folder: TrialFolder, split: Split = "selection"
-) -> tuple[list[Row], list[str]]:
-    """The split's predictions, one row per question id, and warnings; none if there is no file.
-
-    None either, and a warning, if the file is not the one that the trial's scores are of.
-    """
-    file = folder.predictions_file(split)
-    if split == "report" and folder.report_score() is None:
-        return [], []  # nothing says that the answers are whole
-    if file in folder.damaged_files():
-        return [], [_not_scored(file)]
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        return [], [] if missing else [f"{file}: {error}"]
-    rows: dict[str, Row] = {}
-    warnings = []
-    for number, line in enumerate(lines, start=1):
-        row = _prediction(line)
-        if row is None:
-            warnings.append(f"{file}:{number}: not a prediction; left out")
-        else:
-            rows[str(row["id"])] = row
-    return list(rows.values()), warnings
-
-
-def _not_scored(file: Path) -> str:
-    return f"{file}: damaged or gone: not the answers that were scored; left out"
+    fault = task_fault(value) if "task" in value else None
+    instead = "Trials are ranked and compared by eval loss instead of its metrics."
+    return value, [f"{run.sweep_file}: {fault} {instead}"] if fault else []
 
 
 def _open_in_bucket(url: str) -> RunFolder:
@@ -161,7 +128,7 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
     prediction = _mapping(folder, folder.estimate_file, warnings)
-    warnings += [_not_scored(file) for file in folder.damaged_files()]
+    warnings += [not_scored(file) for file in folder.damaged_files()]
     source = summary or progress
     return TrialResult(
         folder=folder,
@@ -225,11 +192,3 @@ def _history(value: Any, folder: TrialFolder, warnings: list[str]) -> tuple[Even
         else:
             events.append(event)
     return tuple(events)
-
-
-def _prediction(line: str) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, Mapping) and "id" in row else None

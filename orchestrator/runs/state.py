@@ -1,7 +1,7 @@
-"""What a run folder remembers between starts (sweep.yaml, sweep.json), and what it refuses.
+"""What a run folder keeps between starts (sweep.yaml, sweep.json), and what it refuses.
 
-A run belongs to one space and to one content of its models, data and prompts: whoever changes
-them under the same name is told what changed.
+A run belongs to one space and to one content of its models, data and prompts. Starting a sweep of
+the same name with other ones is an error that lists the changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def make_folder(run: RunFolder) -> None:
 
 
 def _probe_bucket(place: str, mirror: Mirror) -> None:
-    """An object of its own is written, read, listed and deleted."""
+    """Writes, reads, lists and deletes an object; raises InputError if one of these fails."""
     key = f"probe-{uuid.uuid4().hex}"
     try:
         mirror.store.put(key, b"\n")
@@ -62,7 +62,10 @@ def _make_working_copy(run: RunFolder) -> None:
 
 
 def read_state(run: RunFolder) -> dict[str, Any]:
-    """sweep.json; empty for a new run. Raises InputError if it is damaged or can't be read."""
+    """The content of sweep.json, empty for a new run.
+
+    Raises InputError if it is damaged or can't be read.
+    """
     try:
         return run.read_state()
     except (FileNotFoundError, NotADirectoryError):
@@ -84,10 +87,10 @@ def remember(run: RunFolder, **facts: Any) -> None:
 
 
 def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> str:
-    """The sweep's id, made if the run is new; the folder belongs to this space from here on.
+    """Binds the run folder to a space and to `contents`; returns the sweep's id, new for a new run.
 
-    `contents` names what models, data and prompts are by digest (`Planner.contents`). For the
-    holder of the lease only. Raises InputError if space or contents are others than before.
+    `contents` holds the digests of models, data and prompts (`Planner.contents`). Only the holder
+    of the lease may call it. Raises InputError if the run has another space or other contents.
     """
     import yaml
 
@@ -101,7 +104,7 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
 
 
 def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
-    """Raises InputError, naming each change, if another space ran under this name."""
+    """Raises InputError, with each change, if the run was started with another space."""
     if not run.sweep_file.is_file():
         return
     changes = differences(from_mapping(read_yaml(run.sweep_file)), config)
@@ -111,7 +114,7 @@ def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
 
 
 def pinned_revisions(run: RunFolder) -> dict[str, str]:
-    """The revision of each hub model that this run was started with, by the model's name."""
+    """The revisions of the hub models that this run was started with, by model name."""
     digests = read_state(run).get("contents", {})
     models = {key.removeprefix(MODEL): str(digest) for key, digest in digests.items()}
     return {
@@ -122,9 +125,9 @@ def pinned_revisions(run: RunFolder) -> dict[str, str]:
 
 
 def has_ended(run: RunFolder, config: SweepConfig) -> bool:
-    """Whether the sweep has done all that this configuration asks for, and all of it is sound.
+    """Whether all trials that this configuration asks for are done and undamaged.
 
-    Or whether it was ended, with its report, because the hours that it asks for were used up.
+    Also true if the sweep ended, with its report, because its hours were used up.
     """
     state = read_state(run)
     if hours_are_over(state, config.limits):
@@ -136,7 +139,7 @@ def has_ended(run: RunFolder, config: SweepConfig) -> bool:
 
 
 def hours_are_over(state: Mapping[str, Any], limits: LimitsConfig) -> bool:
-    """Whether a sweep ended, with its report, because these hours were used up."""
+    """Whether the sweep ended, with its report, because these hours were used up."""
     hours = limits.sweep_hours
     if hours is None or not state.get("out_of_hours"):
         return False
@@ -144,7 +147,7 @@ def hours_are_over(state: Mapping[str, Any], limits: LimitsConfig) -> bool:
 
 
 def _sound_trials(run: RunFolder) -> int:
-    """Trials done, as `trials_done` counts them; -2 if one is there that is damaged or undone."""
+    """The number of trials done, as `trials_done` counts them; -2 if any is damaged or undone."""
     found = 0
     for folder in run.trials():
         summary = folder.summary()
@@ -165,4 +168,4 @@ def _refuse_other_contents(
         raise InputError([title, *lines, _HOW_TO_GO_ON])
 
 
-MODEL = "model "  # begins the names of models in `Planner.contents`
+MODEL = "model "  # prefix of the names of models in `Planner.contents`

@@ -9,7 +9,7 @@ from trainables.spec.knobs import KNOBS, method_of
 
 
 def trial_label(knobs: Mapping[str, Any], *, with_method: bool = True) -> str:
-    """What tells one trial from another in a line: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
+    """A short description of a trial: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
 
     Model, quantization, method (none for the default method), and the labels of KNOBS. Knobs that
     the configuration does not have are left out; an untrained baseline reads 'small nf4

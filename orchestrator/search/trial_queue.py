@@ -75,12 +75,18 @@ class TrialQueue:
         nothing_waits = not self._unfinished and not self._baselines
         return nothing_waits and self._complete() and not self._ledger.with_state(RUNNING)
 
-    def next(self) -> TrialRecord | None:
-        """Returns the next trial, marked as running, or None if none can start now."""
+    def next(self, *, host_is_idle: bool = False) -> TrialRecord | None:
+        """Returns the next trial, marked as running, or None if none can start now.
+
+        `host_is_idle`: fewer trials run than there are hosts. A baseline then comes only if there
+        is no other trial to start. Else it comes first: it waits for a host that has its base.
+        """
+        self._waits = False
         if self._ended_because is not None:
             return None
-        self._waits = False
-        record = self._next_unfinished() or self._next_baseline()
+        record = self._next_unfinished()
+        if record is None and not host_is_idle:
+            record = self._next_baseline()
         if record is None and not self._waits and not self._enough():
             record = self._suggest()
         if record is None and not self._waits and self._enough():
@@ -89,6 +95,11 @@ class TrialQueue:
         if record is not None:
             record.state = RUNNING
         return record
+
+    @property
+    def waits_for_forecast(self) -> bool:
+        """Whether the last call of `next` returned None because a forecast is being made."""
+        return self._waits
 
     def end(self, reason: str) -> None:
         """Starts no further trial: the queue is over once nothing runs."""

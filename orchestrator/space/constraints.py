@@ -11,13 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.space.tree import Branch, Choice, Question, Space, combinations, questions, same
+from orchestrator.space.remainder import Remainder, Rule, matches, values_of
+from orchestrator.space.tree import (
+    Branch,
+    Choice,
+    Question,
+    Space,
+    combinations,
+    questions,
+    resolve,
+)
 from trainables.errors import InputError
 from trainables.spec import knobs
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 
-Rule = Mapping[str, tuple[Any, ...]]
 _CELL = ("model", "quantization", "method")
 
 
@@ -59,28 +67,29 @@ def render_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
 
 def excluded(configuration: Mapping[str, Any], rules: Iterable[Rule]) -> bool:
     """Whether a rule matches; a knob that the configuration lacks matches nothing."""
-    return any(_matches(configuration, rule) for rule in rules)
+    return any(matches(configuration, rule) for rule in rules)
 
 
 def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
     """How many configurations the rules leave; None if one has a continuous range."""
     total = 0
-    for configuration, left in combinations(space, _deciding(rules)):
-        if not excluded(configuration, rules):
-            if any(question.answers is None for question in left):
-                return None
-            total += _weight(left)
+    for configuration, left in combinations(space, _deciding()):
+        remainder = Remainder(configuration, left, rules)
+        if remainder.count and any(question.answers is None for question in left):
+            return None
+        total += remainder.count
     return total
 
 
 def cells(space: Space, rules: Sequence[Rule] = ()) -> list[Cell]:
     """Every model, quantization and method of the space, in its order."""
     totals: dict[tuple[str, str, str], list[int]] = {}
-    for configuration, left in combinations(space, _deciding(rules)):
+    for configuration, left in combinations(space, _deciding()):
         model, quantization, method = (_value(configuration, name) for name in _CELL)
+        remainder = Remainder(configuration, left, rules)
         total = totals.setdefault((model, quantization, method), [0, 0])
-        total[0] += _weight(left)
-        total[1] += _weight(left) * excluded(configuration, rules)
+        total[0] += remainder.total
+        total[1] += remainder.total - remainder.count
     return [Cell(*key, total, out) for key, (total, out) in totals.items()]
 
 
@@ -89,20 +98,23 @@ def surviving(
 ) -> Iterator[dict[str, Any]]:
     """One configuration that the rules leave for each combination of the knobs `names`.
 
-    Other knobs have their first value, and continuous ranges are left out.
+    Other knobs have their first value, if the rules leave it, and continuous ranges are left out.
+    Configurations are in the order of a grid.
     """
-    seen = []
-    for configuration, _ in combinations(space, _deciding(rules, names)):
-        key = [configuration.get(name) for name in names]
-        if key not in seen and not excluded(configuration, rules):
-            seen.append(key)
-            yield configuration
+    firsts: dict[tuple[Any, ...], tuple[list[int], dict[str, Any]]] = {}
+    for configuration, left in combinations(space, _deciding(names)):
+        found = Remainder(configuration, left, rules).first()
+        if found is not None:
+            key, place = tuple(_hashable(found.get(name)) for name in names), _place(space, found)
+            if key not in firsts or place < firsts[key][0]:
+                firsts[key] = place, found
+    yield from (found for _, found in sorted(firsts.values(), key=lambda item: item[0]))
 
 
 def leaves_nothing(space: Space, rules: Sequence[Rule]) -> bool:
     """Whether every configuration is excluded."""
-    found = combinations(space, _deciding(rules))
-    return all(excluded(configuration, rules) for configuration, _ in found)
+    found = combinations(space, _deciding())
+    return not any(Remainder(configuration, left, rules).count for configuration, left in found)
 
 
 def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
@@ -111,11 +123,12 @@ def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
     Not an error: `--set` narrows a space without touching its rules.
     """
     open_ = {question.knob for question in questions(space) if question.answers is None}
+    parts = [*combinations(space, _deciding())]
     lines = []
     for place, rule in enumerate(rules):
         varied = {name: values for name, values in rule.items() if name not in open_}
-        found = combinations(space, _deciding([rule]))
-        if not any(_matches(configuration, varied) for configuration, _ in found):
+        remainders = (Remainder(configuration, left, [varied]) for configuration, left in parts)
+        if all(remainder.count == remainder.total for remainder in remainders):
             lines.append(f"exclude[{place}]: matches no configuration of this space.")
     return lines
 
@@ -137,30 +150,40 @@ def _listed(given: Any) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
-def _matches(configuration: Mapping[str, Any], rule: Rule) -> bool:
-    return all(
-        name in configuration and any(same(configuration[name], value) for value in values)
-        for name, values in rule.items()
-    )
-
-
 def _value(configuration: Mapping[str, Any], name: str) -> Any:
     return configuration.get(name, KNOBS[name].default)
 
 
-def _deciding(rules: Sequence[Rule], names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
-    """The questions to spread out: they tell the cell, a rule, or which knobs there are."""
-    named = {*_CELL, *names}.union(*rules)
+def _deciding(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
+    """The questions that tell the cell, one of `names`, or which knobs there are."""
+    named = {*_CELL, *names}
 
-    def spread(question: Question) -> bool:
+    def decides(question: Question) -> bool:
         options = question.options if isinstance(question, Choice) else ()
-        decides = any(isinstance(option, Branch) for option in options) or (
-            question.knob == "batch_size" and any(option.value == AUTO for option in options)
+        return (
+            question.knob in named
+            or any(isinstance(option, Branch) for option in options)
+            or (question.knob == "batch_size" and any(option.value == AUTO for option in options))
         )
-        return question.knob in named or decides
 
-    return spread
+    return decides
 
 
-def _weight(left: Iterable[Question]) -> int:
-    return math.prod(len(question.answers or (None,)) for question in left)
+def _place(space: Space, configuration: Mapping[str, Any]) -> list[int]:
+    """Where a grid has the configuration: the position of each answer, in the order of asking."""
+    positions: list[int] = []
+
+    def choose(question: Question) -> Any:
+        answers = question.answers
+        if answers is None:
+            return math.nan
+        values = values_of(question)
+        positions.append(values.index(configuration[question.knob]))
+        return answers[positions[-1]]
+
+    resolve(space, choose)
+    return positions
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

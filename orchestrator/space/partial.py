@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.space.constraints import Rule, excluded
+from orchestrator.space.constraints import excluded
 from orchestrator.space.enumeration import Sample, every
+from orchestrator.space.remainder import Rule
 from orchestrator.space.tree import Branch, Choice, Constant, Node, Question, Space, questions, same
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import KNOBS

@@ -1,7 +1,7 @@
-"""Tracker, where a sweep is mirrored to while it runs, and BackgroundTracker, which never waits.
+"""BackgroundTracker: calls another tracker in a thread, so that the sweep never waits for it.
 
-The trial's directory is the truth. A tracker only mirrors it, so whatever it lacks at the end is
-filled in at the next start (`orchestrator.tracking.sync`), and no sweep fails because of one.
+Trial folders are authoritative and a tracker only mirrors them. What it lacks at the end of a sweep
+is completed at the next start (`orchestrator.tracking.sync`); no sweep fails because of a tracker.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from trainables.spec.events import Event
 
 FIRST_PAUSE_SECONDS = 5.0  # each further pause is twice as long
 LONGEST_PAUSE_SECONDS = 300.0
-TRIES = 3  # of one call, each on a tracker that could be opened
+ATTEMPTS = 3  # of one call, each on a tracker that could be opened
 
 
 class BackgroundTracker:
-    """Makes the calls of another tracker in one thread, in order; no call here waits or raises.
+    """Makes the calls of another tracker in one thread, in order; no call waits or raises.
 
-    At a TrackingError `warn` is called once, in that thread. The tracker is opened again after
-    growing pauses, at the latest in `close`, and `warn` told when nothing stays missing. Starts
-    and ends wait for that; points don't, as a trial's end brings them all. `log` calls that wait
-    are merged. `close` waits `close_seconds` at most.
+    After a TrackingError `warn` is called once, in that thread. The tracker is opened again after
+    growing pauses, at the latest in `close`, and `warn` is called again once nothing is missing.
+    Until then starts and ends are queued; points are dropped, as the end of a trial holds them all.
+    Queued `log` calls are merged. `close` waits at most `close_seconds`. A `delayed` tracker makes
+    no call before `begin` or `close`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BackgroundTracker:
         warn: Callable[[str], None],
         close_seconds: float = 30.0,
         pause_seconds: float = FIRST_PAUSE_SECONDS,
+        delayed: bool = False,
     ) -> None:
         self._tracker = _Reopenable(tracker)
         self._warn = warn
@@ -50,16 +52,24 @@ class BackgroundTracker:
         self._pause_seconds = pause_seconds
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()  # re-entrant
-        self._broken = False  # to be opened again before the next call
+        self._broken = False  # it must be opened again before the next call
         self._incomplete = self._dropped = False
         self._closing = self._over = False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+        self._begun = False
+        if not delayed:
+            self.begin()
 
     @property
     def incomplete(self) -> bool:
-        """Whether something is missing there; once closed, the next start has to complete it."""
+        """Whether the tracker lacks something; after `close` the next start completes it."""
         return self._incomplete
+
+    def begin(self) -> None:
+        """Starts to make the queued calls; has no effect if they are made already."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
 
     def open(self, sweep: SweepIdentity) -> None:
         self._add(_Call(partial(self._tracker.open, sweep)))
@@ -79,12 +89,13 @@ class BackgroundTracker:
         self._add(_Call(partial(self._tracker.finish, end)))
 
     def do(self, work: Callable[[Tracker], object]) -> None:
-        """`work` is given the tracker in the thread, in its turn: for what takes time before the
-        tracker can be called, as reading files. It is called again after a TrackingError."""
+        """Calls `work` with the tracker, in the thread and in order; for work that takes time, as
+        reading files. It is called again after a TrackingError."""
         self._add(_Call(partial(work, self._tracker)))
 
     def close(self, end: SweepEnd) -> None:
         self._add(_Call(partial(self._tracker.close, end)), last=True)
+        self.begin()
         self._thread.join(self._close_seconds)
         if self._thread.is_alive():
             self._give_up(f"tracking is not done after {self._close_seconds:g} s")
@@ -103,13 +114,15 @@ class BackgroundTracker:
                 self._make(call)
             done = True
         finally:
-            # a fault of the program ends this thread; the driver has to hear of it
+            # a programming error ends this thread: the driver must be warned
             if not done:
                 self._give_up("tracking ended by a fault of the program")
 
     def _next(self) -> _Call | None:
-        """Waits for the next call, or where the tracker is broken, until it is to be tried again;
-        None: there is nothing left to do."""
+        """Waits for the next call, or for the next attempt to reopen a broken tracker.
+
+        Returns None when there is nothing left to do.
+        """
         with self._changed:
             if self._broken and not self._over:
                 self._changed.wait_for(lambda: self._closing, self._pause_seconds)
@@ -131,29 +144,29 @@ class BackgroundTracker:
             else:
                 self._failed(call, str(error))
         else:
-            self._made()
+            self._succeeded()
 
     def _failed(self, call: _Call, why: str) -> None:
-        """The call is made again first thing, unless it is the call that can't be made."""
+        """Queues the call to be made first again, unless it has failed ATTEMPTS times."""
         with self._changed:
             if self._over:
                 return
             call.failures += not self._broken
             self._broken = True
             first, self._incomplete = not self._incomplete, True
-            again = [call] if call.failures < TRIES else []
-            self._dropped = self._dropped or not again
-            waiting = [*again, *self._waiting]
+            retried = [call] if call.failures < ATTEMPTS else []
+            self._dropped = self._dropped or not retried
+            waiting = [*retried, *self._waiting]
             self._waiting = deque(item for item in waiting if not isinstance(item, _Logs))
         if first:
-            self._warn(f"{why}. {_GOES_ON}")
+            self._warn(f"{why}. {_IS_COMPLETED_LATER}")
 
-    def _made(self) -> None:
+    def _succeeded(self) -> None:
         with self._changed:
-            lacking = self._waiting or self._dropped or self._over
-            whole = self._incomplete and not lacking
-            self._incomplete = self._incomplete and not whole
-        if whole:
+            lacks_something = self._waiting or self._dropped or self._over
+            is_complete_again = self._incomplete and not lacks_something
+            self._incomplete = self._incomplete and not is_complete_again
+        if is_complete_again:
             self._warn("Tracking works again, and nothing is missing there.")
 
     def _give_up(self, why: str) -> None:
@@ -162,20 +175,22 @@ class BackgroundTracker:
             self._over = True
             self._waiting.clear()
         if first:
-            self._warn(f"{why}. {_GOES_ON}")
+            self._warn(f"{why}. {_IS_COMPLETED_LATER}")
 
 
-_GOES_ON = "The sweep goes on; what is missing there is completed later or by the next start."
+_IS_COMPLETED_LATER = (
+    "The sweep goes on; what is missing there is completed later or by the next start."
+)
 
 
 class _Reopenable:
-    """A tracker, and what it takes to open it again: its sweep and the trials that go on."""
+    """A tracker that can be opened again: it keeps the sweep and the trials that still run."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._sweep: SweepIdentity | None = None
         self._starts: dict[str, RunStart] = {}
-        self._going_on: set[str] = set()
+        self._running: set[str] = set()
 
     def open(self, sweep: SweepIdentity) -> None:
         self._sweep = sweep
@@ -184,21 +199,21 @@ class _Reopenable:
     def reopen(self) -> None:
         if self._sweep is not None:
             self._tracker.open(self._sweep)
-        for trial_id in sorted(self._going_on):
+        for trial_id in sorted(self._running):
             self._tracker.start(self._starts[trial_id])
 
     def start(self, start: RunStart) -> None:
         self._tracker.start(start)
         self._starts[start.trial_id] = start
-        self._going_on.add(start.trial_id)
+        self._running.add(start.trial_id)
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
-        if trial_id in self._going_on:
+        if trial_id in self._running:
             self._tracker.log(trial_id, events)
 
     def finish(self, end: RunEnd) -> None:
         self._tracker.finish(end)
-        self._going_on.discard(end.trial_id)
+        self._running.discard(end.trial_id)
 
     def close(self, end: SweepEnd) -> None:
         self._tracker.close(end)
@@ -211,7 +226,7 @@ class _Call:
 
 
 class _Logs(_Call):
-    """`log` calls, merged per trial; without any it does nothing."""
+    """Merged `log` calls, by trial; without any it does nothing."""
 
     def __init__(self, tracker: _Reopenable) -> None:
         super().__init__(self._log)

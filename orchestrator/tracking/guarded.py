@@ -1,4 +1,4 @@
-"""HeldTracker: a tracker that only the driver that holds the sweep may write to. LIGHT."""
+"""LeaseGuardedTracker: a tracker that only the driver that holds the lease may write to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.storage.atomic_files import Guard
 
 
 class LeaseGuardedTracker:
-    """Asks `guard` before each call, and raises TrackingError where it raises LeaseLostError."""
+    """Calls `guard` before each call, and raises TrackingError if it raises LeaseLostError."""
 
     def __init__(self, tracker: Tracker, *, guard: Guard) -> None:
         self._tracker = tracker

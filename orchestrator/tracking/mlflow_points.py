@@ -1,4 +1,4 @@
-"""StoredRun: what an MLflow run holds, so that nothing is written twice. LIGHT."""
+"""StoredRun: the points that an MLflow run holds, so that none is written twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from trainables.spec.events import Event
 
-SYSTEM = "system/"  # what MLflow's pages show under "System metrics" begins with it
+SYSTEM = "system/"  # prefix of the metrics that MLflow shows under "System metrics"
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Point:
 
 @dataclass
 class StoredRun:
-    """One run, all points it holds, and which of new ones it lacks.
+    """One run and the points that it holds.
 
-    `take` and `take_final` count the points that they return as stored. Points are known only
-    once `remember` was told of them; `metrics` names those that a run found there has.
+    `take` and `take_final` return the points of a trial that it lacks and count them as stored.
+    Points of a run that was found there are known only after `remember`; `metrics` has their names.
     """
 
     run_id: str
@@ -38,10 +38,10 @@ class StoredRun:
     values: dict[str, dict[int, float]] = field(default_factory=dict)  # name -> step -> value
     last_step: int = 0
     last_time: int = 0
-    held: dict[str, float] = field(default_factory=dict)  # until the trial's final metrics
+    held: dict[str, float] = field(default_factory=dict)  # by `take`, for `take_final`
 
     def take(self, events: Sequence[Event]) -> list[Point]:
-        """The points that are not there yet."""
+        """The points of these events that the run lacks; those of the last rung are held back."""
         points = []
         for event in events:
             self.last_step = max(self.last_step, event.units)
@@ -54,8 +54,8 @@ class StoredRun:
         return points
 
     def take_final(self, metrics: Mapping[str, float]) -> list[Point]:
-        """The held metrics and those given, at the last step; a value that only repeats what was
-        logged before is no measurement and adds no point."""
+        """The held and the given metrics as points at the last step. A given value that equals the
+        latest one adds no point."""
         changed = {name: value for name, value in metrics.items() if value != self._latest(name)}
         seconds = (self.last_time - self.started) / 1000
         return self._new({**self.held, **changed}, self.last_step, seconds)
@@ -86,5 +86,5 @@ def _system(event: Event) -> dict[str, float]:
 
 
 def milliseconds(seconds: float) -> int:
-    """What MLflow counts time in."""
+    """MLflow's unit of time."""
     return round(seconds * 1000)

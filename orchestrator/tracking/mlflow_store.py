@@ -1,4 +1,4 @@
-"""MLflow's store: connection, experiments, runs and their tags."""
+"""Access to an MLflow store: connection, experiments, runs, their tags, errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from orchestrator.tracking.sqlite_store import sqlite_file
 from orchestrator.tracking.tracker import RunEnd, SweepIdentity, TrackingError, redact
 from trainables.storage.run_folder import RunFolder
 
-MIRRORED = "mirrored"  # the tag with the digest of all that an ended trial's run was given
+MIRRORED = "mirrored"  # tag: the digest of all that was written to an ended trial's run
 RUNS_PER_PAGE = 1000
 LONGEST_VALUE = 5000  # characters of a parameter or tag; MLflow takes 6000 and 8000
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not GenAI
 ENVIRONMENT = {  # unless the user has set them
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds until a silent server is given up
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a repeated "create run" would make two
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -36,12 +36,12 @@ ENVIRONMENT = {  # unless the user has set them
 
 
 def default_uri(run: RunFolder) -> str:
-    """The store beside the sweeps of a storage folder."""
+    """The URI of the SQLite store in the storage folder."""
     return f"sqlite:///{run.tracking_database.resolve()}"
 
 
 def tracking_command(uri: str) -> str:
-    """The command line that shows the store in a browser; a server is shown by its address."""
+    """The command that shows the store in a browser; for a server, the one that opens its URL."""
     if uri.startswith(("http://", "https://")):
         return f"open {redact(uri)}"
     program = Path(sys.executable).with_name("mlflow")
@@ -49,23 +49,25 @@ def tracking_command(uri: str) -> str:
     return shlex.join([*command, redact(uri)])
 
 
-def _quieten() -> None:
-    """Before mlflow is imported, which reads its settings then."""
+def silence_mlflow() -> None:
+    """Sets MLflow's environment variables and log levels; must precede the import of mlflow."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for noisy in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
-def _connect(uri: str) -> Any:
+def connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _experiment(client: Any, *, uri: str, name: str) -> str:
-    """The id of the sweep's experiment, created or restored; a local store keeps its artifacts
-    beside its database, and not in the folder that the program was started in."""
+def find_or_create_experiment(client: Any, *, uri: str, name: str) -> str:
+    """The id of the sweep's experiment, which is created or restored if necessary.
+
+    The artifacts of a SQLite store lie beside its database, not in the working directory.
+    """
     database = sqlite_file(uri)
     location = str(database.resolve().parent / "artifacts" / name) if database else None
     found = client.get_experiment_by_name(name)
@@ -77,8 +79,8 @@ def _experiment(client: Any, *, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _search(client: Any, experiment: str, sweep: SweepIdentity) -> Iterator[Any]:
-    """All runs of the sweep, a page of them per request."""
+def search_runs(client: Any, experiment: str, sweep: SweepIdentity) -> Iterator[Any]:
+    """All runs of the sweep, one page per request."""
     page = None
     while True:
         found = client.search_runs(
@@ -93,7 +95,7 @@ def _search(client: Any, experiment: str, sweep: SweepIdentity) -> Iterator[Any]
             return
 
 
-def _stored(found: Any) -> StoredRun:
+def stored_run(found: Any) -> StoredRun:
     return StoredRun(
         found.info.run_id,
         found.info.start_time,
@@ -105,33 +107,33 @@ def _stored(found: Any) -> StoredRun:
     )
 
 
-def _preference(run: StoredRun) -> tuple[Any, ...]:
-    """Of two runs of one trial: the one that holds more, then the older."""
+def preference(run: StoredRun) -> tuple[Any, ...]:
+    """A sort key: of two runs of a trial the one with more content is first, then the older."""
     return not run.tags.get(MIRRORED), -len(run.metrics), run.started, run.run_id
 
 
-def _remember_points(client: Any, run: StoredRun) -> None:
+def remember_points(client: Any, run: StoredRun) -> None:
     run.last_time = run.started
     for name in run.metrics:
         for metric in client.get_metric_history(run.run_id, name):
             run.remember(Point(name, metric.step, metric.value, metric.timestamp))
 
 
-def _digest_of_end(end: RunEnd) -> str:
-    """Of all that a run is given in the end, by content."""
-    told = {
+def digest_of_end(end: RunEnd) -> str:
+    """The digest of all that is written to a run when its trial ends."""
+    content = {
         "state": end.state,
         "reason": end.reason,
         "history": [event.to_json() for event in end.history],
         "metrics": dict(end.metrics),
         "tags": dict(end.tags),
         "tables": {name: table_text(rows) for name, rows in end.tables.items()},
-        "artifacts": _digest_of_files(end.artifacts),
+        "artifacts": digest_of_files(end.artifacts),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest_of_files(files: Iterable[Path]) -> str:
+def digest_of_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         content = file.read_bytes()
@@ -139,17 +141,17 @@ def _digest_of_files(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value)[:LONGEST_VALUE] for key, value in values.items()}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return (value if isinstance(value, str) else json.dumps(value))[:LONGEST_VALUE]
 
 
 @contextmanager
-def _reported(uri: str) -> Iterator[None]:
-    """Turns what a store that is away, broken or no MLflow raises into TrackingError."""
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turns errors of a store that is unreachable, broken or not MLflow into TrackingError."""
     try:
         yield
     except _outside_errors() as error:
@@ -167,7 +169,7 @@ def _outside_errors() -> tuple[type[Exception], ...]:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The system's own error, which is short, where a network or a disk is behind it."""
+    """The operating system's error at the root of the chain, which is short; else the error."""
     deepest = error
     while (inner := deepest.__cause__ or deepest.__context__) is not None:
         deepest = inner

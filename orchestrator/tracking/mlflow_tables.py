@@ -1,7 +1,7 @@
-"""Rows as a table of MLflow: the file that its pages show as one, and the tag that says so. LIGHT.
+"""Rows as a table of MLflow: the JSON file, and the tag by which MLflow shows it as a table.
 
-The same as MlflowClient.log_table writes, but that one adds to what is there: a table that is sent
-again would be there twice.
+The result is as from MlflowClient.log_table, which however appends to an existing table: a table
+that is sent twice would have its rows twice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """JSON {columns, data}: the columns in the order in which the rows first name them, a list
-    per row, null for what a row lacks and for what is not finite."""
+    """JSON {columns, data}: the columns in the order of their first appearance, a list per row,
+    null for a missing value and for a number that is not finite."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     data = [[_cell(row.get(name)) for name in columns] for row in rows]
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False)

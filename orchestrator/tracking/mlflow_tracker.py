@@ -1,9 +1,8 @@
 """MLflowTracker: a sweep as one parent run with one nested run per trial, in any MLflow store.
 
-MLflow chooses its own run ids, so a run is found by its tags `sweep_id` and `trial_id`; a resumed
-sweep finds the runs it made. Nothing is written twice: what a run holds is read once when its
-trial starts, and the tag `mirrored` says by a digest that all of an ended trial is there. Only this
-file imports mlflow.
+MLflow chooses its own run ids, so runs are found by their tags `sweep_id` and `trial_id`, also by a
+resumed sweep. Nothing is written twice: the points of a run are read once when its trial starts,
+and the tag `mirrored` holds the digest of a complete, ended trial.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from pathlib import Path
 from orchestrator.tracking.mlflow_points import Point, StoredRun, milliseconds
 from orchestrator.tracking.mlflow_store import (
     MIRRORED,
-    _connect,
-    _digest_of_end,
-    _digest_of_files,
-    _experiment,
-    _preference,
-    _quieten,
-    _remember_points,
-    _reported,
-    _search,
-    _stored,
-    _text,
-    _texts,
+    connect,
+    digest_of_end,
+    digest_of_files,
+    find_or_create_experiment,
+    preference,
+    remember_points,
+    search_runs,
+    silence_mlflow,
+    stored_run,
+    text_of,
+    texts_of,
+    tracking_errors,
 )
 from orchestrator.tracking.mlflow_tables import TABLES_TAG, table_text, tables_tag
-from orchestrator.tracking.sqlite_store import alone
+from orchestrator.tracking.sqlite_store import exclusive_access
 from orchestrator.tracking.tracker import RunEnd, RunStart, SweepEnd, SweepIdentity
 from trainables.spec.events import Event
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
@@ -48,24 +47,26 @@ ADAPTER = "adapter"  # the artifact folder of a trial's adapter, and the tag wit
 class MLflowTracker:
     """Mirrors one sweep to an MLflow store (`orchestrator.tracking.tracker.Tracker`).
 
-    A metric's first value at a step stays. The events that end a trial (its last rung, whose
-    questions are asked again in full, and `finished`) wait for `finish`, which knows the final
-    values. Timestamps are the run's start plus the seconds that the trial has worked, so they
-    are equal however often a point is logged. NaN and infinity are left out. All that one call
-    has to say of a run's metrics, tags and parameters is one request.
+    The first value of a metric at a step is kept. The metrics of the events that end a trial (its
+    last rung, which is evaluated again in full, and `finished`) are held back until `finish`, which
+    has the final values. Timestamps are the run's start plus the seconds that the trial has worked,
+    so a point that is logged again has the same one. NaN and infinity are left out. Each call
+    writes metrics, tags and parameters of a run in one request.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._runs: dict[str, StoredRun] = {}  # all that the sweep has there, by trial
-        self._begun: set[str] = set()  # those whose points are known
+        self._runs: dict[str, StoredRun] = {}  # all runs of the sweep, by trial
+        self._begun: set[str] = set()  # the trials whose points are known
 
     def open(self, sweep: SweepIdentity) -> None:
-        with _reported(self._uri):
-            _quieten()
-            with alone(self._uri):
-                self._client = _connect(self._uri)
-                self._experiment = _experiment(self._client, uri=self._uri, name=sweep.name)
+        with tracking_errors(self._uri):
+            silence_mlflow()
+            with exclusive_access(self._uri):
+                self._client = connect(self._uri)
+                self._experiment = find_or_create_experiment(
+                    self._client, uri=self._uri, name=sweep.name
+                )
             self._sweep = sweep
             self._begun.clear()
             self._runs.clear()
@@ -74,19 +75,19 @@ class MLflowTracker:
             self._begin(RunStart(SWEEP, sweep.name, sweep.started, params=sweep.params, tags=tags))
 
     def start(self, start: RunStart) -> None:
-        with _reported(self._uri):
+        with tracking_errors(self._uri):
             self._begin(self._nested(start))
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
-        with _reported(self._uri):
+        with tracking_errors(self._uri):
             self._send(self._runs[trial_id], points=self._runs[trial_id].take(events))
 
     def finish(self, end: RunEnd) -> None:
-        """A state that may still go on (failed, infeasible, interrupted) logs no final metrics: the
-        first value at a step stays, and the trial's end will have others."""
-        with _reported(self._uri):
+        """Logs no final metrics for a trial that may still continue (failed, infeasible,
+        interrupted): its end will have others, and the first value at a step is kept."""
+        with tracking_errors(self._uri):
             found, status = self._runs.get(end.trial_id), STATUSES.get(end.state, "FAILED")
-            digest = _digest_of_end(end)
+            digest = digest_of_end(end)
             if found and (found.status, found.tags.get(MIRRORED)) == (status, digest):
                 return
             if end.trial_id not in self._begun:
@@ -105,10 +106,10 @@ class MLflowTracker:
             self._send(run, tags={MIRRORED: digest})
 
     def close(self, end: SweepEnd) -> None:
-        with _reported(self._uri):
+        with tracking_errors(self._uri):
             self._runs = {**self._found_runs(), **self._runs}
             run = self._runs[SWEEP]
-            # a resumed sweep may have better bests: the step is the number of trials so far
+            # a resumed sweep may have a better best trial: the step is the number of trials
             run.last_step = max(len(self._runs) - 1, run.last_step + 1)
             run.last_time = max(self._runs.values(), key=lambda item: item.last_time).last_time
             self._send(run, points=run.take_final(end.metrics), tags={"state": end.state})
@@ -122,37 +123,41 @@ class MLflowTracker:
         return replace(start, tags={**start.tags, "mlflow.parentRunId": parent})
 
     def _names(self, start: RunStart) -> dict[str, str]:
-        """What a run is found by: nothing that a summary says may stand in its place."""
+        """The tags by which a run is found; no tag of a summary may replace them."""
         return {"sweep_id": self._sweep.sweep_id, "trial_id": start.trial_id}
 
     def _begin(self, start: RunStart) -> None:
-        """The run as one that goes on, made where there is none; its points are known then."""
-        tags = _texts({**start.tags, **self._names(start), "state": "running"})
+        """Creates or reopens a run and reads its points."""
+        tags = texts_of({**start.tags, **self._names(start), "state": "running"})
         run = self._runs.get(start.trial_id)
         if run is None:
             begun = milliseconds(start.started)
             made = self._client.create_run(
                 self._experiment, start_time=begun, tags=tags, run_name=start.name
             )
-            run = self._runs[start.trial_id] = _stored(made)
+            run = self._runs[start.trial_id] = stored_run(made)
         elif run.tags.get(MIRRORED):
-            tags[MIRRORED] = ""  # from here on it is not
-        new = {name: _text(value) for name, value in start.params.items() if name not in run.params}
+            tags[MIRRORED] = ""
+        new = {
+            name: text_of(value) for name, value in start.params.items() if name not in run.params
+        }
         self._send(run, params=new, tags=tags)
         if run.status != "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING", name=start.name)
             run.status = "RUNNING"
         if start.trial_id not in self._begun:
-            _remember_points(self._client, run)
+            remember_points(self._client, run)
         self._begun.add(start.trial_id)
 
     def _found_runs(self) -> dict[str, StoredRun]:
-        """The sweep's runs by trial. A second one of a trial, left by a "create run" whose answer
-        was lost, is deleted: whatever it holds lies in the trial's folder."""
+        """The sweep's runs by trial. A second run of a trial, left by a "create run" whose answer
+        was lost, is deleted: the trial's folder has all that it holds."""
         ours = {run.run_id for run in self._runs.values()}
         runs: dict[str, StoredRun] = {}
-        found = [_stored(run) for run in _search(self._client, self._experiment, self._sweep)]
-        for run in sorted(found, key=lambda run: (run.run_id not in ours, *_preference(run))):
+        found = [
+            stored_run(run) for run in search_runs(self._client, self._experiment, self._sweep)
+        ]
+        for run in sorted(found, key=lambda run: (run.run_id not in ours, *preference(run))):
             trial_id = run.tags["trial_id"]
             if trial_id in runs:
                 self._client.delete_run(run.run_id)
@@ -168,10 +173,10 @@ class MLflowTracker:
         params: Mapping[str, str] = {},
         tags: Mapping[str, str] = {},
     ) -> None:
-        """What the run lacks of it, in one request (MLflow's client splits what is too much)."""
+        """Writes what the run lacks in one request (MLflow's client splits a large one)."""
         from mlflow.entities import Metric, Param, RunTag
 
-        new = {key: value for key, value in _texts(tags).items() if run.tags.get(key) != value}
+        new = {key: value for key, value in texts_of(tags).items() if run.tags.get(key) != value}
         self._client.log_batch(
             run.run_id,
             metrics=[Metric(point.name, point.value, point.time, point.step) for point in points],
@@ -186,12 +191,12 @@ class MLflowTracker:
         run.status = status
 
     def _keep(self, run: StoredRun, *, files: Sequence[Path]) -> None:
-        """Sends files that are there; one that was sent before is written over."""
+        """Uploads files; an earlier version is overwritten."""
         for file in files:
             self._client.log_artifact(run.run_id, str(file))
 
     def _keep_adapter(self, run: StoredRun, folder: Path) -> None:
-        digest = _digest_of_files(sorted(file for file in folder.rglob("*") if file.is_file()))
+        digest = digest_of_files(sorted(file for file in folder.rglob("*") if file.is_file()))
         if run.tags.get(ADAPTER) != digest:
             self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
             self._send(run, tags={ADAPTER: digest})

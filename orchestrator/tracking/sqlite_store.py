@@ -1,7 +1,7 @@
-"""A sqlite store of MLflow as a file: where it lies, and that one process makes it. LIGHT.
+"""The SQLite store of MLflow: its file, a lock for its creation, refusal of network storage.
 
-MLflow makes a database's tables step by step and without a lock: two processes that start on one
-fresh file break each other's steps.
+MLflow creates the tables of a database step by step without a lock, so two processes that start on
+a new file break each other's steps.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import IO
 
 from trainables.errors import InputError
 
-WAIT_SECONDS = 120.0  # making a store takes seconds, on a busy machine many
+WAIT_SECONDS = 120.0  # creating a store takes seconds, on a busy machine many
 POLL_SECONDS = 0.1
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The database's file, or None for another kind of store."""
+    """The file of a SQLite store, or None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def is_lost(uri: str) -> bool:
-    """Whether the store is a database's file that is not there, as on a new machine."""
+    """Whether the store is a SQLite file that does not exist, as on a new machine."""
     database = sqlite_file(uri)
     return database is not None and not database.exists()
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Keeps other processes out of here for the same sqlite store; no other store is held up.
+def exclusive_access(uri: str) -> Iterator[None]:
+    """Excludes other processes that use the same SQLite store; no effect on other stores.
 
-    The lock is the file `<database>.lock`, which stays. Raises OSError or sqlite3.Error if the
-    store can't be written, and TimeoutError after WAIT_SECONDS.
+    The lock is the file `<database>.lock`, which is never deleted. Raises OSError or sqlite3.Error
+    if the store can't be written, and TimeoutError after WAIT_SECONDS.
     """
     database = sqlite_file(uri)
     if database is None:
@@ -64,7 +64,7 @@ def _wait_for(lock: IO[str]) -> None:
 
 
 def _check_writable(database: Path) -> None:
-    """Says at once what MLflow would retry for minutes."""
+    """Fails at once where MLflow would retry for minutes."""
     with closing(sqlite3.connect(database, timeout=5)) as connection:
         connection.execute("begin immediate")
 
@@ -78,10 +78,10 @@ NETWORK_FILESYSTEMS = (
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str:
-    """The kind of network storage that a path lies on, as "nfs4"; empty for a disk.
+    """The network file system that a path is on, as "nfs4"; empty for a disk.
 
-    `mounts` are the lines of /proc/mounts (by default this process's own; elsewhere than on Linux
-    none are known, and every path counts as a disk's).
+    `mounts` has the lines of /proc/mounts, by default this process's own. On other systems than
+    Linux there are none, and every path counts as on a disk.
     """
     if mounts is None:
         mounts = MOUNTS.read_text() if MOUNTS.exists() else ""
@@ -102,8 +102,8 @@ def refuse_shared_sqlite(
 ) -> None:
     """Raises InputError for a SQLite store on network storage or below `shared_folder`.
 
-    `shared_folder`: the storage, where `check_storage` has found that other machines see it. Any
-    other kind of store is left alone.
+    `shared_folder` is the storage, if `check_storage` has found that other machines see it. Other
+    kinds of store are not refused.
     """
     database = sqlite_file(uri)
     if database is None:

@@ -1,7 +1,7 @@
-"""Gives a tracker what the run folder holds, as often as one likes.
+"""Writes the content of a run folder to a tracker; may be repeated.
 
-What a person reads of a sweep in a tracker (names of runs, parameters, tags, tables) is made here
-from the files alone, in the same way for a running sweep and for one that is rebuilt.
+Names of runs, parameters, tags and tables are made here from the files alone, in the same way for a
+running sweep and for one that is mirrored anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, Literal
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
-from orchestrator.runs.results import read_config, read_metrics, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import read_config, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import sweep_metrics
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
@@ -57,7 +58,7 @@ OF_THE_BEST = (  # whatever the task, after the metrics of its headline
 
 
 def sweep_identity(run: RunFolder) -> SweepIdentity:
-    """What the parent run shows; raises InputError if the folder does not say which sweep it is."""
+    """The identity of the run's sweep; raises InputError if the folder has no sweep id."""
     sweep_id = (run.state() or {}).get("sweep_id")
     if not isinstance(sweep_id, str) or not sweep_id.isalnum():
         raise InputError(
@@ -71,25 +72,25 @@ def sweep_identity(run: RunFolder) -> SweepIdentity:
 
 
 def mirror(run: RunFolder, tracker: Tracker, *, is_driven: bool) -> None:
-    """Gives an opened tracker every trial of the run, as far as its files can be read.
+    """Writes every trial of the run whose files are undamaged to an opened tracker.
 
-    A trial that has not ended is running there if a driver drives the sweep, else interrupted.
-    Raises TrackingError.
+    A trial that has not ended is running if a driver works on the sweep (`is_driven`), else
+    interrupted. Raises TrackingError.
     """
     for folder in run.trials():
         mirror_trial(tracker, folder, is_driven=is_driven)
 
 
 def mirror_later(run: RunFolder, tracker: BackgroundTracker, *, is_driven: bool) -> None:
-    """As `mirror`, with all that takes time in the tracker's thread."""
+    """As `mirror`, in the thread of the tracker."""
     for folder in run.trials():
         tracker.do(partial(mirror_trial, folder=folder, is_driven=is_driven))
 
 
 def mirror_trial(tracker: Tracker, folder: TrialFolder, *, is_driven: bool) -> bool:
-    """One trial for `mirror`; False: its files are damaged, and it is left out."""
+    """Writes one trial for `mirror`; returns False, and writes nothing, if it is damaged."""
     if not folder.is_sound():
-        return False  # the report names its files
+        return False  # the report lists its files
     if is_driven and not folder.done:
         start_trial(tracker, folder)
     else:
@@ -98,7 +99,7 @@ def mirror_trial(tracker: Tracker, folder: TrialFolder, *, is_driven: bool) -> b
 
 
 def start_trial(tracker: Tracker, folder: TrialFolder) -> None:
-    """Creates or reopens the run of a trial whose spec is written."""
+    """Creates or reopens the run of a trial that has a spec."""
     if folder.is_sound():
         with _readable(folder):
             start = _start(folder)
@@ -106,9 +107,9 @@ def start_trial(tracker: Tracker, folder: TrialFolder) -> None:
 
 
 def finish_trial(tracker: Tracker, folder: TrialFolder) -> None:
-    """Ends a trial's run as its summary says, with its report score if there is one.
+    """Ends a trial's run with its summary and, if there is one, its report score.
 
-    May be called again when the report score comes later.
+    May be called again after the report split was scored.
     """
     if folder.is_sound():
         with _readable(folder):
@@ -119,8 +120,8 @@ def finish_trial(tracker: Tracker, folder: TrialFolder) -> None:
 def end_sweep(
     run: RunFolder, tracker: Tracker, *, state: Literal["finished", "interrupted"]
 ) -> None:
-    """Ends the parent run with the best trial's metrics and the report; the adapters of the
-    Pareto fronts go to their trials' runs."""
+    """Ends the parent run with the best trial's metrics and the report, and adds the adapters of
+    the Pareto fronts to the runs of their trials."""
     results, metrics = read_trials(run, is_driven=False), read_metrics(run)
     best = next(iter(ranked(results, metrics.ranking)), None)
     files = (
@@ -147,24 +148,24 @@ def _of_the_best(measured: Mapping[str, float], metrics: TaskMetrics) -> dict[st
 
 
 def trial_name(spec: TrialSpec) -> str:
-    """What a person calls the trial: 'small nf4 r8 a16 lr1.3e-03 b8x2 · 3f9c2a'."""
+    """The name of a trial's run: 'small nf4 r8 a16 lr1.3e-03 b8x2 · 3f9c2a'."""
     return f"{trial_label(spec.knobs)} · {spec.trial_id[:6]}"
 
 
 def trial_params(spec: TrialSpec) -> dict[str, Any]:
-    """Every knob, named as the space names it, and trial_id."""
+    """Every knob under its name in the space, and the trial id."""
     return {**spec.knobs, "trial_id": spec.trial_id}
 
 
 def trial_tags(spec: TrialSpec) -> dict[str, str]:
-    """What identifies the trial beside its knobs."""
+    """The tags that identify a trial beside its knobs."""
     tags = {"role": spec.role, "task": spec.task, "model_digest": spec.model_digest}
     return {**tags, **({"revision": spec.revision} if spec.revision else {})}
 
 
 @contextmanager
 def _readable(folder: TrialFolder) -> Iterator[None]:
-    """A disk that fails is an end to tracking no more than a server that does."""
+    """Turns errors of the disk into TrackingError."""
     try:
         yield
     except OSError as error:
@@ -172,7 +173,7 @@ def _readable(folder: TrialFolder) -> Iterator[None]:
 
 
 def _started(run: RunFolder) -> float:
-    """When the first trial's spec was written; for a new sweep now."""
+    """The time at which the first trial's spec was written; now for a new sweep."""
     first = next(run.trials(), None)
     return first.spec_file.stat().st_mtime if first else time.time()
 
@@ -212,7 +213,7 @@ def _event(written: Mapping[str, Any]) -> Event:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """What a file names as null was not finite, and is no point of a curve."""
+    """The finite numbers; files have null for others."""
     return {
         name: value
         for name, value in values.items()
@@ -244,7 +245,7 @@ def _artifacts(folder: TrialFolder) -> tuple[Path, ...]:
 
 
 def _tables(folder: TrialFolder) -> dict[str, list[Row]]:
-    """The answers of each split that the trial was asked on."""
+    """The predictions on each split, by file name."""
     verdict = sweep_metrics({"task": folder.spec().task}).task.verdict
     rows = {name: read_predictions(folder, split)[0] for name, split in TABLES.items()}
     return {
@@ -253,11 +254,11 @@ def _tables(folder: TrialFolder) -> dict[str, list[Row]]:
 
 
 def _table_row(row: Row, verdict: MetricSpec | None) -> Row:
-    """The row with the columns that a person looks for first; `correct` by the task's verdict."""
+    """The row with FIRST_COLUMNS first; `correct` is by the task's verdict."""
     is_correct = {"correct": bool(row.get(verdict.per_question_key))} if verdict else {}
-    told = {**row, **is_correct}
-    first = [name for name in FIRST_COLUMNS if name in told]
-    return {name: told[name] for name in (*first, *(name for name in row if name not in first))}
+    values = {**row, **is_correct}
+    first = [name for name in FIRST_COLUMNS if name in values]
+    return {name: values[name] for name in (*first, *(name for name in row if name not in first))}
 
 
 def _adapters(results: Sequence[TrialResult]) -> dict[str, Path]:

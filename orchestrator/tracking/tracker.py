@@ -1,4 +1,4 @@
-"""Tracker: what a tracker is told, and its errors."""
+"""Tracker: the protocol of trackers, the values that they are given, their error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Row = Mapping[str, Any]
 
 
 class TrackingError(RuntimeError):
-    """The tracker can't be used now; its message holds no password."""
+    """The tracker can't be used now; the message holds no password."""
 
 
 @dataclass(frozen=True)
 class SweepIdentity:
-    """What the parent run of a sweep shows; `name` is also the experiment's name.
+    """The parent run of a sweep; `name` is also the name of the experiment.
 
-    `sweep_id` is equal for equal sweeps only: it joins a resumed sweep to what is there already.
-    `started` is as in RunStart.
+    A resumed sweep finds its runs by `sweep_id`, which no other sweep has. `started` is as in
+    RunStart.
     """
 
     sweep_id: str
@@ -34,8 +34,8 @@ class SweepIdentity:
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a trial's run begins with; `started`, in seconds since the epoch, counts for a run that
-    is not there yet."""
+    """The start of a trial's run; `started`, in seconds since the epoch, is used only if the run is
+    created."""
 
     trial_id: str
     name: str
@@ -46,9 +46,9 @@ class RunStart:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What a trial's run is in the end: `history` holds all its events, those logged before too.
+    """The end of a trial's run; `history` has all its events, also those that were logged before.
 
-    `tables` are rows by the name of the file that a tracker keeps them in.
+    `tables` has rows by the name of the file in which a tracker keeps them.
     """
 
     start: RunStart
@@ -67,7 +67,7 @@ class RunEnd:
 
 @dataclass(frozen=True)
 class SweepEnd:
-    """What the parent run ends with; `adapters`, folders by trial id, are kept with the trials."""
+    """The end of the parent run; `adapters` has folders by trial id, to be kept with the trials."""
 
     state: str  # 'finished' or 'interrupted'
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -76,26 +76,25 @@ class SweepEnd:
 
 
 class Tracker(Protocol):
-    """Follows one sweep. Every call may be repeated: nothing is ever there twice.
+    """Records one sweep. Every call may be repeated; nothing is recorded twice.
 
-    All methods raise TrackingError and nothing else for what lies outside the program. After one,
+    All methods raise TrackingError, and nothing else, for errors outside the program. After one,
     `open` and then `start` for each trial that has not ended make the tracker usable again.
     """
 
     def open(self, sweep: SweepIdentity) -> None:
-        """Creates the sweep's parent run or reopens it; the first call."""
+        """Creates or reopens the sweep's parent run; the first call."""
 
     def start(self, start: RunStart) -> None:
-        """Creates the trial's run or reopens it as running; before `log`."""
+        """Creates the trial's run, or reopens it as running; must precede `log`."""
 
     def log(self, trial_id: str, events: Sequence[Event]) -> None:
-        """Adds the events' metrics at step = event.units, each metric and step once; what the
-        machine did, by the names `system/...`."""
+        """Adds the events' metrics at step = event.units, each metric and step once; system metrics
+        have names `system/...`."""
 
     def finish(self, end: RunEnd) -> None:
-        """Ends the trial's run, which is made if it is not there, with what of its history is
-        missing there and its final metrics; may follow an earlier `finish`. Costs next to
-        nothing where all of it is there."""
+        """Ends the trial's run, which is created if necessary: adds the missing part of its history
+        and its final metrics. May follow an earlier `finish`; cheap if nothing is missing."""
 
     def close(self, end: SweepEnd) -> None:
         """Ends the parent run; the last call."""

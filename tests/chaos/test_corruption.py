@@ -20,7 +20,8 @@ import torch
 
 from orchestrator.reporting.builder import build_report
 from orchestrator.runs.ledger import Ledger, TrialRecord
-from orchestrator.runs.results import damage, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import damage, read_trials
 from orchestrator.runs.state import has_ended, read_state
 from orchestrator.runs.trial_result import Split, TrialResult
 from orchestrator.status import read_status, status_report

@@ -21,7 +21,8 @@ import yaml
 from orchestrator.report import main as report
 from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.runs.ledger import Ledger
-from orchestrator.runs.results import open_run, read_predictions, read_trials
+from orchestrator.runs.predictions import read_predictions
+from orchestrator.runs.results import open_run, read_trials
 from orchestrator.runs.state import refuse_another_space
 from orchestrator.sweep import main as sweep
 from tests.orchestrator import tiny_sweep

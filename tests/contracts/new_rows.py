@@ -153,6 +153,6 @@ NEW_KNOBS: Mapping[str, Knob] = {
 
 
 def add_rows() -> None:
-    """Adds all of them to this process's tables."""
+    """Adds the methods and knobs to METHODS and KNOBS of this process."""
     METHODS.update({**NEW_METHODS, "lora": ShallowLoRA})
     KNOBS.update({**METHOD_KNOBS, **NEW_KNOBS})

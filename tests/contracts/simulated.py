@@ -1,4 +1,4 @@
-"""Estimates by the simulation itself, in this process, where a driver would ask another one."""
+"""A forecaster whose estimates are simulated in this process, not in the simulator's process."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from trainables.spec.trial_spec import TrialSpec
 
 
 class InProcess:
-    """What `orchestrator.planning.simulator.SimulatorClient` answers."""
+    """Answers requests like `orchestrator.planning.simulator.SimulatorClient`, in this process."""
 
     def __init__(self) -> None:
         self._lengths = TokenLengths(None)
 
     def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
-        given = json.loads(json.dumps(request))  # as it goes through a pipe
+        given = json.loads(json.dumps(request))  # as the simulator's process gets it by a pipe
         spec = TrialSpec.from_json(given.pop("trial"))
         return predict_trial(spec, lengths=self._lengths, **given)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Does nothing: there is no process to end."""
 
 
 def simulating_forecaster(available: int | None, *, devices: int = 1) -> Forecaster:
-    """Forecasts for devices without a GPU and with so many bytes; None: nobody knows how many."""
+    """A forecaster for CPU devices with `available` bytes; None: unknown capacity."""
     capacity = None if available is None else Capacity(available, CPU, "a test's", devices)
     return Forecaster(InProcess(), capacity=capacity, device=CPU)
 

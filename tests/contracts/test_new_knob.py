@@ -50,7 +50,7 @@ LAYERS, STABLE = NEW_KNOBS
 
 @pytest.fixture(scope="module")
 def ids_before() -> list[str]:
-    """Ids of trials from before the rows were there."""
+    """The ids of trials before the rows were added."""
     assert LAYERS not in KNOBS
     return _ids()
 

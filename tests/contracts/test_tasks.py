@@ -8,19 +8,29 @@ from typing import Any
 
 import pytest
 
+from tests.contracts.letters_task import Letters, LettersByError
 from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
-from trainables.tasks.registry import TASKS, make_task
+from trainables.tasks.registry import TASKS, find_task, make_task
 from trainables.tasks.task import SPLITS, Task
 
 GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}
 OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "finqa": lambda folder: {"generated": GENERATED},
     "tatqa": tatqa_file.options,
+    Letters.name: lambda folder: {},
+    LettersByError.name: lambda folder: {},
 }
+NAMES = [*TASKS, Letters.name, LettersByError.name]  # those of another package keep the same
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(autouse=True)
+def tasks_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, Letters.name, lambda: Letters)
+    monkeypatch.setitem(TASKS, LettersByError.name, lambda: LettersByError)
+
+
+@pytest.fixture(params=NAMES)
 def task(request: pytest.FixtureRequest, tmp_path: Path) -> Task:
     return make_task(request.param, OPTIONS[request.param](tmp_path))
 
@@ -35,16 +45,83 @@ def test_ids_are_unique_and_groups_belong_to_one_split(task: Task) -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_target_of_every_question_is_right(task: Task, split: str) -> None:
+    """By every metric: no answer is better than the one that a model learns."""
     examples = task.load(split)
-    scores = [task.score(example, task.target(example)) for example in examples]
-    metrics = task.aggregate(scores)
-    assert metrics["em_acc"] == metrics["em_acc_strict"] == 1.0
+    measured = task.aggregate([task.score(example, task.target(example)) for example in examples])
+    for metric in task.metrics.specs:
+        if metric.name in measured:
+            is_share = metric.is_share_of_questions or metric.is_percentage
+            best = 1.0 if is_share and metric.direction == "maximize" else 0.0
+            assert measured[metric.name] == best
 
 
 def test_an_empty_answer_is_wrong(task: Task) -> None:
+    verdicts = [metric for metric in task.metrics.specs if metric.tells_right_from_wrong]
+    assert verdicts or task.metrics.verdict is None
     for example in task.load("train"):
-        flags = task.score(example, "")
-        assert not flags["em_acc"] and not flags["em_acc_strict"]
+        scores = task.score(example, "")
+        assert not any(scores[metric.per_question_key] for metric in verdicts)
+
+
+def test_the_metrics_are_what_is_measured(task: Task) -> None:
+    """Values of a question are where the declaration says, and their mean is the metric."""
+    scores = [task.score(example, task.target(example)) for example in task.load("train")]
+    measured = task.aggregate(scores)
+    names = [metric.name for metric in task.metrics.specs]
+    assert len(set(names)) == len(names) and task.metrics.of_trivial_baselines.name in names
+    for metric in task.metrics.specs:
+        values = [
+            score[metric.per_question_key]
+            for score in scores
+            if not metric.among or score[metric.among]
+        ]
+        assert values and measured[metric.name] == pytest.approx(sum(values) / len(values))
+        if metric.is_share_of_questions:
+            assert {bool(value) for value in values} == set(values)
+        format(1.0, metric.format)
+
+
+def test_the_gold_is_right_as_a_prediction_from_elsewhere(task: Task) -> None:
+    examples = task.load("selection")
+    texts = [f"It is clear.\nAnswer: {task.gold_text(example)}" for example in examples]
+    scores = [
+        task.score_prediction(example, text, marker_required=True)
+        for example, text in zip(examples, texts, strict=True)
+    ]
+    primary = task.metrics.primary
+    of_targets = [task.score(example, task.target(example)) for example in examples]
+    assert task.aggregate(scores)[primary.name] == task.aggregate(of_targets)[primary.name]
+    nothing = [task.score_prediction(each, None, marker_required=False) for each in examples]
+    worse = primary.gain(task.aggregate(nothing)[primary.name])
+    assert worse < primary.gain(task.aggregate(scores)[primary.name])
+    assert task.rule_version and task.max_new_tokens > 0
+
+
+def test_trivial_baselines_are_values_of_their_metric(task: Task) -> None:
+    metric = task.metrics.of_trivial_baselines
+    for value in task.trivial_baselines(task.load("report")).values():
+        assert value >= 0
+        if metric.is_share_of_questions:
+            assert value <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_prompt_can_be_used(name: str, tmp_path: Path) -> None:
+    options = OPTIONS[name](tmp_path)
+    kind = find_task(name)
+    assert "default" in kind.prompts or not kind.prompts
+    for prompt in kind.prompts:
+        assert kind.canonical_prompt(prompt, "answer") in kind.prompts
+        asked = make_task(name, {**options, "prompt": prompt})
+        assert asked.prompt(asked.load("train")[0]).text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_to_download_is_named_for_each_split(name: str) -> None:
+    source = find_task(name).source
+    if source is not None:
+        assert set(source.splits) == set(SPLITS)
+        assert set(source.splits.values()) <= source.blobs.keys()
 
 
 def test_a_reason_says_something_of_every_answer(task: Task) -> None:
@@ -79,7 +156,7 @@ def test_metrics_of_no_question_are_refused(task: Task) -> None:
         task.aggregate([])
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_options_that_it_does_not_have_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown option"):
         make_task(name, {**OPTIONS[name](tmp_path), "nonsense": 1})

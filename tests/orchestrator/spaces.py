@@ -73,3 +73,23 @@ rules = st.lists(
     ),
     max_size=3,
 )
+overlapping_rules = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": _some(["small", "large"]),
+            "method": st.just("lora"),
+            "quantization": _some(["none", "nf4"]),
+            "double_quantization": st.just(True),
+            "rank": _some([4, 8, 16, 64]),
+            "alpha": _some([8.0, 16.5]),
+            "batch_size": _some([1, 2, "auto"]),
+            "effective_batch_size": _some([8, 16]),
+            "optimizer": _some(["adamw", "sgd"]),
+            "gradient_accumulation": _some([1, 4, 7]),
+            "warmup": _some([0.0, 0.15]),
+            "learning_rate": st.just(1e-4),
+        },
+    ).filter(bool),
+    max_size=6,
+)

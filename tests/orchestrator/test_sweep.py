@@ -204,14 +204,14 @@ class _InterruptedImport:
     """Ctrl-C while a module is imported."""
 
     def find_spec(self, name: str, *more: object) -> None:
-        if name == "orchestrator.execution.driver":
+        if name == "orchestrator.planning.planner":
             raise KeyboardInterrupt
 
 
 def test_ctrl_c_while_the_program_loads_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "orchestrator.execution.driver", raising=False)
+    monkeypatch.delitem(sys.modules, "orchestrator.planning.planner", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_InterruptedImport(), *sys.meta_path])
     assert main(["x.yaml"]) == 130
     assert "Resume with: python -m orchestrator.sweep x.yaml" in capsys.readouterr().err

@@ -11,24 +11,24 @@ import torch
 
 from trainables.data.encoding import Encoded
 
-IGNORED = -100  # the label of a token that has no loss, as in torch's cross entropy
+IGNORED = -100  # the label of a token without a loss, the default of torch's cross entropy
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, all (batch, length); `labels` are IGNORED but for completions."""
+    """Rows padded on the right, each (batch, length); `labels` are IGNORED outside completions."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
 
     def silent(self) -> Batch:
-        """The same input with nothing to be learnt from it: its summed loss is 0."""
+        """The same input with all labels IGNORED: its summed loss is 0."""
         return Batch(self.input_ids, self.attention_mask, torch.full_like(self.labels, IGNORED))
 
 
 def collate(encoded: Encoded, indices: Sequence[int], *, pad_token: int) -> Batch:
-    """Prompts with their completions, padded on the right, on the CPU."""
+    """The batch of prompts with their completions, on the CPU."""
     rows = [encoded.prompts[i] + encoded.completions[i] for i in indices]
     length = max(map(len, rows))
     ids = [row + (pad_token,) * (length - len(row)) for row in rows]
@@ -43,32 +43,38 @@ def collate(encoded: Encoded, indices: Sequence[int], *, pad_token: int) -> Batc
 
 
 def training_order(count: int, *, seed: int, start: int, stop: int) -> list[int]:
-    """Which of `count` examples are seen as the `start`-th to the `stop`-th of a training.
+    """The indices, of `count` examples, at the positions `start` to `stop` of a training.
 
-    Every epoch is a permutation of its own, from the seed and the epoch alone: how the examples
-    are batched does not change their order.
+    Each epoch has its own permutation, which depends on the seed and the epoch only. Batching does
+    not change the order.
     """
     return [_permutation(count, seed, at // count)[at % count] for at in range(start, stop)]
 
 
 def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
-    """The same `size` of `count` indices for every trial of one seed, in ascending order."""
+    """`size` of `count` indices in ascending order, equal for all trials of one seed."""
     drawn = random.Random(f"subset/{seed}/{count}").sample(range(count), min(size, count))
     return sorted(drawn)
 
 
 def micro_batches(indices: Sequence[int], rows: int) -> list[list[int]]:
-    """The indices in order, at most `rows` at a time."""
+    """The indices in order, in lists of at most `rows`."""
     return [list(indices[at : at + rows]) for at in range(0, len(indices), rows)]
 
 
 def longest_micro_batch(
     encoded: Encoded, order: Sequence[int], *, step_examples: int, rows: int
 ) -> list[int]:
-    """The micro-batch of the whole training with the most tokens, padding included."""
+    """The micro-batch of a training with the most tokens, padding included."""
     steps = micro_batches(order, step_examples)
     batches = [batch for chosen in steps for batch in micro_batches(chosen, rows)]
     return max(batches, key=lambda batch: len(batch) * max(map(encoded.length, batch)))
+
+
+def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """The indices in batches by descending length; equal lengths keep their order."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,9 +82,3 @@ def _permutation(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     order = list(range(count))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
     return tuple(order)
-
-
-def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """Indices in batches, the longest first; of equal lengths the first comes first."""
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

@@ -1,7 +1,7 @@
-"""A question in a model's chat template, which reads the same on any day.
+"""Writes a question in a model's chat template, independently of today's date.
 
-Templates may ask for today's date (Llama 3.2's does): it would make a prompt, its length and so a
-trial's result depend on the day. They are told a fixed one, that of Llama's own templates.
+Templates may insert the current date (Llama 3.2's does), which would make a prompt, its length and
+a trial's result depend on the day. They get a fixed date, the default of Llama's templates.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 
 _TODAY = datetime(2024, 7, 26)
-_CODES = "aAbBdHIjmMpSyY"  # of strftime
+_CODES = "aAbBdHIjmMpSyY"  # format codes of strftime
 
 
 def chat_prompt(tokenizer: Any, message: str) -> str:
-    """The user's message up to where the model's answer begins."""
+    """The prompt of a user's message, up to the position where the answer begins."""
     text: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": message}],
         chat_template=_on_a_fixed_day(tokenizer.get_chat_template()),
@@ -26,9 +26,9 @@ def chat_prompt(tokenizer: Any, message: str) -> str:
 
 
 def _on_a_fixed_day(template: str) -> str:
-    """A macro of the template's own stands in the way of transformers' `strftime_now`."""
+    """The template with a macro that hides transformers' `strftime_now`, if it calls that."""
     if "strftime_now" not in template:
         return template
     replaced = "".join(f"|replace('%{code}', '{_TODAY.strftime('%' + code)}')" for code in _CODES)
     macro = f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}"
-    return f"{macro}\n{template}"  # a newline after a block is trimmed
+    return f"{macro}\n{template}"  # templates trim the newline after a block

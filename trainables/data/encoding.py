@@ -1,6 +1,6 @@
-"""Examples as token ids: prompts, completions, loss masks, batches and the order of training.
+"""Encodes examples: prompts and completions as token ids.
 
-A prompt is tokenized as generation sees it; a completion is what follows it, so the loss falls on
+A prompt is tokenized as for generation, and a completion as its continuation. The loss is that of
 completion tokens only.
 """
 
@@ -14,13 +14,13 @@ from trainables.data.chat_template import chat_prompt
 from trainables.errors import InputError
 from trainables.tasks.task import Cut, Example, Prompt, Task
 
-_SLACK_TOKENS = 8  # a cut that leaves so few tokens unused is not refined
+_SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples of one split, tokenized; entry i of each field is example i's."""
+    """The tokenized examples of one split; entry i of each field belongs to example i."""
 
     examples: tuple[Example, ...]
     prompts: tuple[Tokens, ...]
@@ -32,7 +32,7 @@ class Encoded:
 
     @property
     def prompts_cut(self) -> int:
-        """How many prompts had to be shortened."""
+        """The number of prompts that were shortened."""
         return sum(self.cut)
 
     def length(self, index: int) -> int:
@@ -50,9 +50,9 @@ class Encoded:
 def encode(
     task: Task, examples: Sequence[Example], tokenizer: Any, *, sequence_length: int
 ) -> Encoded:
-    """Tokenizes examples; a prompt that is too long loses context, never question or answer.
+    """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
-    Raises InputError if one does not fit even without its context.
+    Raises InputError if an example does not fit without its context.
     """
     writer = _Writer(tokenizer, sequence_length)
     prompts = [task.prompt(example) for example in examples]
@@ -73,7 +73,7 @@ def encode(
 
 
 class _Writer:
-    """One tokenizer's way to write prompts and completions."""
+    """Writes prompts and completions with one tokenizer."""
 
     def __init__(self, tokenizer: Any, sequence_length: int) -> None:
         self._tokenizer = tokenizer
@@ -86,14 +86,14 @@ class _Writer:
         return chat_prompt(self._tokenizer, message) + prompt.reply
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of prompts, with the beginning token once where the tokenizer has one."""
+        """The token ids of prompts, with one beginning token if the tokenizer has one."""
         bos = self._tokenizer.bos_token
         begun = bos is not None and texts != [] and texts[0].startswith(bos)
         rows = self._tokenizer(list(texts), add_special_tokens=not begun)["input_ids"]
         return [self._open(tuple(row)) for row in rows]
 
     def completions(self, targets: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
-        """' target' and a newline as they are tokenized after the reply, and the end token last."""
+        """The tokens of ' target' and a newline after the reply, followed by the end token."""
         replies = [prompt.reply for prompt in prompts]
         texts = [f"{reply} {target}\n" for reply, target in zip(replies, targets, strict=True)]
         if not texts:
@@ -110,7 +110,7 @@ class _Writer:
         ]
 
     def fit(self, example: Example, prompt: Prompt, tokens: Tokens, limit: int) -> Tokens:
-        """`tokens`, or those of the prompt with as much context as `limit` leaves."""
+        """`tokens`, or the tokens of the prompt with as much context as fits into `limit`."""
         if len(tokens) <= limit:
             return tokens
         pieces = list(prompt.pieces)
@@ -125,7 +125,7 @@ class _Writer:
         )
 
     def _shorten(self, prompt: Prompt, pieces: list[str], cut: Cut, limit: int) -> Tokens:
-        """Removes as few characters of one piece as needed, in place; by interpolation."""
+        """Removes as few characters of a piece as needed, in place; searches by interpolation."""
         whole = pieces[cut.piece]
 
         def attempt(removed: int) -> Tokens:
@@ -157,7 +157,7 @@ class _Writer:
         return [tuple(row) for row in rows]
 
     def _open(self, row: Tokens) -> Tokens:
-        """Some tokenizers end every text; a prompt goes on."""
+        """The row without the end token that some tokenizers append to every text."""
         ended = row[-1:] == (self._tokenizer.eos_token_id,)
         return row[:-1] if ended else row
 

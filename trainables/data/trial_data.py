@@ -1,4 +1,4 @@
-"""TrialData: a trial's examples as token ids, kept between trials."""
+"""TrialData: the encoded examples of a trial, cached between trials."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainables.tasks.identity import check_task
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import Task
 
-DATA_KEPT = 4  # of a cache; a token takes about 40 bytes, 6,251 full pages of FinQA 0.3 GB
+DATA_KEPT = 4  # entries of a cache; a token takes 40 bytes, 6,251 full pages of FinQA 0.3 GB
 DataCache = MutableMapping[Any, Any]
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """A task's splits as a trial reads them; each is loaded and tokenized when first asked for."""
+    """The splits of a task, each loaded and tokenized at its first use."""
 
     task: Task
     sequence_limit: int  # tokens of a prompt with its completion
@@ -29,31 +29,30 @@ class TrialData:
     splits: dict[str, Encoded] = field(default_factory=dict)
 
     def split(self, name: str) -> Encoded:
-        """One of "train", "selection", "report". Raises InputError for bad or empty data."""
+        """The split "train", "selection" or "report". Raises InputError for bad or empty data."""
         if name not in self.splits:
             self.splits[name] = self.encode_split(name)
         return self.splits[name]
 
 
 def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
-    """The spec's data as `base`'s tokenizer writes it, from `cache` where they are there already.
+    """The spec's data, encoded by the tokenizer of `base`; from `cache` if it has them.
 
-    The cache belongs to the caller; what is equal in tokenizer, data, prompt, target and length
-    is loaded and tokenized once. It keeps the DATA_KEPT used last and no base alive. Raises
-    InputError if the data, the prompt or the task's rule are not those that the spec was planned
-    on.
+    The caller owns the cache. Data with equal tokenizer, files, prompt, target and length are
+    loaded and tokenized once. The cache keeps the DATA_KEPT entries used last, and no base alive.
+    Raises InputError if the data, the prompt or the task's rule have changed since planning.
     """
     limit = sequence_limit(spec, base)
     key = (base.tokenizer_digest, limit, _data_key(spec))
     data: TrialData = cache.pop(key) if key in cache else _new_data(spec, base, limit)
-    cache[key] = data  # the last one is the one used last
+    cache[key] = data  # the cache is in the order of last use
     for unused in list(cache)[:-DATA_KEPT]:
         del cache[unused]
     return data
 
 
 def sequence_limit(spec: TrialSpec, base: Base) -> int:
-    """Tokens of a prompt with its completion: the knob, or the model's positions if fewer."""
+    """The limit of prompt and completion: sequence_length, or the model's positions if fewer."""
     asked = int(spec.knobs["sequence_length"])
     return min(asked, base.longest_sequence or asked)
 
@@ -66,7 +65,7 @@ def _data_key(spec: TrialSpec) -> str:
 
 def _task_options(spec: TrialSpec) -> dict[str, Any]:
     knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
-    return {**knobs, **spec.task_options}  # a prompt's file has its whole path in the options
+    return {**knobs, **spec.task_options}  # the options have the absolute path of a prompt's file
 
 
 def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:

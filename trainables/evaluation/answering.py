@@ -1,7 +1,7 @@
-"""Answers of several models to some questions of a split, as a sweep would have asked them.
+"""Answers of several models to some questions of a split, generated as in a sweep's evaluation.
 
-`python -m trainables.evaluation.answering` answers one request, a JSON object on its standard
-input, for a driver that imports no torch.
+`python -m trainables.evaluation.answering` answers one request, a JSON object on standard input,
+for a driver that does not import torch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from trainables.models.model_folder import check_model
 from trainables.resources.out_of_memory import free_memory
 from trainables.spec.trial_spec import Execution, TrialSpec
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A model that is asked: its base and its prompt by `spec`, and what was trained on the base.
+    """A requested model: its base and prompt are those of `spec`.
 
-    `trained`: the folder of an adapter or a whole model, None: the base itself. `threads`: how
-    many it computes with on a CPU, None: as many as torch takes. `label` is for progress.
-    `is_of_a_sweep`: a sweep has judged it, so that it should answer as it did there, with so many
-    questions at once (`eval_batch`, None: as its spec says).
+    `trained` is the folder of an adapter or a whole model, or None for the base itself. `threads`
+    is the number of CPU threads, None for torch's default. `label` names it in progress messages.
+    `is_of_a_sweep` says that a sweep has evaluated it, so that it should answer as it did there, in
+    batches of `eval_batch` questions (None: as in its spec).
     """
 
     spec: TrialSpec
@@ -58,10 +58,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model was asked and answered; entry i of each field is question i's.
+    """The prompts and answers of one model; entry i of each field belongs to question i.
 
-    `prompts` is what the model read, its template's marks included; `cut`: it had to be shortened.
-    `rows` are as in a trial's predictions.
+    `prompts` include the marks of the chat template; `cut` says which were shortened. `rows` are as
+    in a trial's predictions.
     """
 
     prompts: tuple[str, ...]
@@ -77,25 +77,25 @@ class _Questions:
 
 
 def answers(
-    models: Sequence[Asked], *, split: str, questions: Sequence[int], notify: Say = print
+    models: Sequence[Asked], *, split: str, questions: Sequence[int], notify: Notify = print
 ) -> Iterator[tuple[int, Answers]]:
-    """The index of each model with its answers; those on one base follow each other.
+    """Yields the index and the answers of each model, grouped by base.
 
-    A base is loaded once, whatever was trained on it. Where a sweep has judged one, the questions
-    are asked in the batches of a sweep's evaluation, else by themselves.
+    Each base is loaded once. If a sweep has evaluated any of the models, the questions are asked in
+    the batches of a sweep's evaluation, else by themselves.
 
-    Raises InputError where a model, its data or its prompt are not as its spec says, and what
-    torch does where one doesn't fit the device.
+    Raises InputError if a model, its data or its prompt differ from its spec, and torch's error if
+    one does not fit the device.
     """
     device = default_device()
     resolved = [replace(each, spec=_resolved(each.spec, device)) for each in models]
     asked = _Questions(split, tuple(questions), any(each.is_of_a_sweep for each in models))
     cache: dict[Any, Any] = {}
     for key in dict.fromkeys(each.spec.base_key for each in resolved):
-        on_it = [at for at, each in enumerate(resolved) if each.spec.base_key == key]
-        notify(f"loading {_base_name(resolved[on_it[0]].spec)}")
-        base = _load(resolved[on_it[0]].spec, device)
-        for at in on_it:
+        indices = [at for at, each in enumerate(resolved) if each.spec.base_key == key]
+        notify(f"loading {_base_name(resolved[indices[0]].spec)}")
+        base = _load(resolved[indices[0]].spec, device)
+        for at in indices:
             notify(f"asking {resolved[at].label}")
             data = load_data(resolved[at].spec, base, cache)
             yield at, _answers(resolved[at], base, data, asked, notify=notify)
@@ -104,11 +104,11 @@ def answers(
 
 
 def main() -> int:
-    """Reads a line {"models": [{the fields of Asked}], "split", "questions"}.
+    """Reads one line {"models": [{the fields of Asked}], "split", "questions"}.
 
-    Writes a JSON object a line: {"say"} as it goes on, {"model", "prompts", "cut", "rows"} for
-    each model, and {"errors"} (what the user can mend) or {"failed"} if it ends before. Ends with
-    its standard input, and so with who asks.
+    Writes one JSON object per line: {"say"} for progress, {"model", "prompts", "cut", "rows"} for
+    each model, and {"errors"} (which the user can fix) or {"failed"} if it ends early. It ends when
+    its standard input is closed, thus with the process that asks.
     """
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
@@ -121,48 +121,44 @@ def main() -> int:
 
 
 def _end_with_input() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin's own: its lock would outlive us
+    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.read, which holds a lock at exit
         pass
     os._exit(1)
 
 
 def _lines(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+    failure: list[dict[str, Any]] = []
     try:
         found = answers(
             [_asked(each) for each in request["models"]],
             split=request["split"],
             questions=request["questions"],
-            notify=_teller(),
+            notify=_print_progress,
         )
-        for at, given in found:
-            yield {"model": at, "prompts": given.prompts, "cut": given.cut, "rows": given.rows}
+        for at, of_model in found:
+            prompts, cut, rows = of_model.prompts, of_model.cut, of_model.rows
+            yield {"model": at, "prompts": prompts, "cut": cut, "rows": rows}
     except InputError as error:
-        told.append({"errors": list(error.messages)})
-    except Exception as error:  # noqa: BLE001  # a boundary: the driver says what it was
-        told.append({"failed": first_line(error)})
-    yield from told
+        failure.append({"errors": list(error.messages)})
+    except Exception as error:  # noqa: BLE001  # a boundary: the driver reports it
+        failure.append({"failed": first_line(error)})
+    yield from failure
 
 
-def _teller() -> Say:
-    """Progress goes out at once, past the answers that are still to come."""
-    out = sys.__stdout__
-
-    def notify(text: str) -> None:
-        print(json.dumps({"say": text}), file=out, flush=True)
-
-    return notify
+def _print_progress(text: str) -> None:
+    """Writes a message at once, while sys.stdout is redirected."""
+    print(json.dumps({"say": text}), file=sys.__stdout__, flush=True)
 
 
-def _asked(given: Mapping[str, Any]) -> Asked:
-    trained = given["trained"]
+def _asked(fields: Mapping[str, Any]) -> Asked:
+    trained = fields["trained"]
     return Asked(
-        spec=TrialSpec.from_json(given["spec"]),
+        spec=TrialSpec.from_json(fields["spec"]),
         trained=None if trained is None else Path(trained),
-        label=given["label"],
-        threads=given["threads"],
-        is_of_a_sweep=given["is_of_a_sweep"],
-        eval_batch=given["eval_batch"],
+        label=fields["label"],
+        threads=fields["threads"],
+        is_of_a_sweep=fields["is_of_a_sweep"],
+        eval_batch=fields["eval_batch"],
     )
 
 
@@ -176,14 +172,14 @@ def _load(spec: TrialSpec, device: str) -> Base:
     check_model(spec)
     try:
         return load_base(spec, device=device)
-    except OSError as error:  # transformers says so of what it can't find
+    except OSError as error:  # transformers raises it for a missing file
         raise InputError(
             f"model: {spec.model_source} can't be loaded: {first_line(error)}"
         ) from error
 
 
 def _answers(
-    asked: Asked, base: Base, data: TrialData, questions: _Questions, *, notify: Say
+    asked: Asked, base: Base, data: TrialData, questions: _Questions, *, notify: Notify
 ) -> Answers:
     encoded, places = _encoded(data, base, questions)
     method = make_method(asked.spec.knobs)
@@ -208,8 +204,7 @@ def _answers(
 
 
 def _encoded(data: TrialData, base: Base, questions: _Questions) -> tuple[Encoded, Sequence[int]]:
-    """The questions, and where they are in it; alone they need the rest of the split not be read
-    by the tokenizer."""
+    """The encoded questions, and their indices in it; without a sweep only they are tokenized."""
     if questions.as_a_sweep:
         return data.split(questions.split), questions.places
     examples = data.task.load(questions.split)
@@ -221,7 +216,7 @@ def _encoded(data: TrialData, base: Base, questions: _Questions) -> tuple[Encode
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """A sum over other threads may round otherwise."""
+    """Sets the number of CPU threads, on which the rounding of sums depends."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -230,7 +225,7 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _counter(notify: Say, label: str) -> Callable[[], None]:
+def _counter(notify: Notify, label: str) -> Callable[[], None]:
     counts = itertools.count(1)
 
     def after_batch() -> None:

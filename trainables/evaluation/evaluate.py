@@ -1,8 +1,8 @@
 """Evaluation: the loss on completions, and answers by batched greedy generation.
 
-Batches are sorted by length, the longest first, and predictions come back in the data's order.
-On a CPU an unquantized or 4-bit model's answers do not depend on the batch size; int8 takes its
-outlier columns over the whole batch there, so its answers may.
+Batches are sorted by length, the longest first; predictions are in the order of the data. On a CPU
+the answers of an unquantized or 4-bit model do not depend on the batch size; those of an int8 model
+may, because its outlier columns are those of the whole batch.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def evaluate(
     after_batch: Callable[[], None] = lambda: None,
     may_shrink: bool = True,
 ) -> Evaluation:
-    """Judges `model`, an adapted `base`, on `encoded`; leaves its mode as it was.
+    """Evaluates `model`, an adapted `base`, on `encoded`; restores its mode afterwards.
 
-    Draws nothing from random generators. `peak` is raised to what the longest batches took.
-    `after_batch` is called after every batch, of the loss and of the answers. Where batches of
-    `execution.eval_batch_size` do not fit and they `may_shrink`, it begins anew with half as many
-    rows: of several workers one would then do more than the others, who wait for it.
+    Does not advance random generators. `peak` records the memory of the longest batches.
+    `after_batch` is called after every batch of the loss and of the answers. If batches of
+    `execution.eval_batch_size` do not fit and `may_shrink`, it starts again with half as many
+    questions per batch. One of several workers must not: the others would wait for it.
     """
     one_batch = functools.partial(_one_batch, peak, after_batch)
     answers = _ANSWERING[task.answering]
@@ -94,20 +94,19 @@ def answer(
     execution: Execution,
     after_batch: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """The rows of `Evaluation.predictions` for some of the questions, by index, in that order.
+    """The rows of `Evaluation.predictions` for the questions with these indices, in that order.
 
-    They are asked in the very batches in which `evaluate` asks them all, if `execution` has the
-    batch size that it ended with, so that a model answers as it does there whatever an answer owes
-    to the batch. Other promises are those of `evaluate`.
+    The batches are those of `evaluate`, if `execution` has the batch size with which it ended, so
+    that the answers are the same even if they depend on the batch. Else as `evaluate`.
     """
 
     answers = _ANSWERING[task.answering]
 
     def attempt(rows: int) -> list[str]:
         fitting = replace(execution, eval_batch_size=rows)
-        heard = functools.partial(_heard_batch, after_batch)
+        one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            return answers(model, base, encoded, fitting, heard, wanted=frozenset(asked))[0]
+            return answers(model, base, encoded, fitting, one_batch, wanted=frozenset(asked))[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
     return [_flat(_row(task, encoded.examples[index], texts[index])) for index in asked]
@@ -130,7 +129,7 @@ def _one_batch(
 
 
 @contextmanager
-def _heard_batch(after_batch: Callable[[], None], *, representative: bool) -> Iterator[None]:
+def _unmeasured_batch(after_batch: Callable[[], None], *, representative: bool) -> Iterator[None]:
     del representative
     yield
     after_batch()
@@ -172,7 +171,7 @@ def _completions(
     *,
     wanted: Set[int] | None = None,
 ) -> tuple[list[str], list[Generation]]:
-    """`wanted`: only the batches that hold one of these are run; None: all are."""
+    """The answers, by index; `wanted` restricts the batches to those with one of its indices."""
     texts = [""] * len(encoded)
     work = []
     batches = generation_batches(base, encoded, execution)

@@ -15,9 +15,9 @@ from trainables.spec.trial_spec import Execution
 
 
 class EndOfLine:
-    """Ends a row at its first newline after something to read; passed to transformers' generate.
+    """A stopping criterion of transformers: ends a row at its first newline after visible text.
 
-    Looks at one new token per row and step, so rows must be given from the first step on.
+    It looks at one new token per row and step, so it must be called from the first step on.
     """
 
     def __init__(self, base: Base) -> None:
@@ -35,7 +35,8 @@ class EndOfLine:
 
 
 def generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
-    """A prompt near the model's last position is asked alone: it would cut its neighbours short."""
+    """The batches of prompts, by index; one near the model's longest sequence is a batch alone,
+    because it leaves less room for the answers in its batch."""
     rooms = [room_for_answer(base, prompt, execution) for prompt in encoded.prompts]
     wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
     lengths = [len(encoded.prompts[index]) for index in wide]
@@ -45,15 +46,16 @@ def generation_batches(base: Base, encoded: Encoded, execution: Execution) -> li
 
 
 def room_for_answer(base: Base, prompt: Sequence[int], execution: Execution) -> int:
-    """How many tokens may be written after a prompt; at least one."""
-    asked = execution.max_new_tokens
-    left = asked if base.longest_sequence is None else base.longest_sequence - len(prompt)
-    return max(1, min(asked, left))
+    """The number of tokens that may be generated after a prompt, at least one."""
+    wanted = execution.max_new_tokens
+    left = wanted if base.longest_sequence is None else base.longest_sequence - len(prompt)
+    return max(1, min(wanted, left))
 
 
 def generate(
     model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> tuple[list[str], Generation]:
+    """Answers prompts in one batch, padded on the left; also returns the work that this was."""
     length = max(map(len, prompts))
     ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -69,5 +71,5 @@ def generate(
 
 
 def _first_line(text: str) -> str:
-    """What follows a row's end is padding, which may be a token that reads as text."""
+    """The first line: after it there is padding, which may decode to text."""
     return text.strip().partition("\n")[0].rstrip()

@@ -1,4 +1,4 @@
-"""The summed loss of completions."""
+"""The loss on completions, summed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trainables.models.base import Base
 
 
 def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
-    """Cross entropy summed over a batch's completion tokens, in float32.
+    """The cross entropy summed over a batch's completion tokens, in float32.
 
-    Logits are computed only where some row has a completion token to predict.
+    Logits are computed only at positions where any row has a completion token to predict.
     """
     labels = batch.labels[:, 1:].to(base.device)
     positions = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1).to(base.device)
@@ -24,8 +24,8 @@ def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
     ):
         logits = _logits(model, batch, base, positions)
     kept = labels[:, positions]
-    asked = kept != IGNORED
-    return functional.cross_entropy(logits[asked].float(), kept[asked], reduction="sum")
+    counted = kept != IGNORED
+    return functional.cross_entropy(logits[counted].float(), kept[counted], reduction="sum")
 
 
 def _logits(model: Any, batch: Batch, base: Base, positions: torch.Tensor) -> torch.Tensor:

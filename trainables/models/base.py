@@ -1,7 +1,7 @@
-"""Base models: a frozen, possibly quantized causal language model with its tokenizer.
+"""Base: a frozen, possibly quantized causal language model with its tokenizer.
 
-Weights are read from safetensors, or, where the space allows it, from a pickle's tensors; no code
-that comes with a model is run.
+Weights are loaded from safetensors or, if the space allows it, from the tensors of a pickle. Code
+that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trainables.errors import InputError
 from trainables.models.device import default_device
 from trainables.models.hub import HubModel, fetched
+from trainables.models.imports import without_compiler
 from trainables.models.model_folder import check_model_folder
 from trainables.models.quantized import DTYPES, keep_weights_unpacked, quantization_config
 from trainables.models.tensors import tensor_bytes
@@ -29,11 +30,11 @@ from trainables.spec.trial_spec import TrialSpec
 
 @dataclass(frozen=True)
 class Base:
-    """One loaded base, frozen and in evaluation mode; trials borrow it one after another.
+    """One loaded base, frozen and in evaluation mode; trials use it one after another.
 
-    `line_ends` and `blanks`, (vocabulary,) booleans on the model's device: which tokens hold a
-    newline, which hold nothing but white space. `weight_bytes` counts what the quantization
-    stores too (scales, codebooks).
+    `line_ends` and `blanks` are booleans (vocabulary,) on the model's device: the tokens that
+    contain a newline, and those of white space only. `weight_bytes` includes the quantization's
+    scales and codebooks.
     """
 
     model: Any
@@ -51,34 +52,35 @@ class Base:
 
     @property
     def longest_sequence(self) -> int | None:
-        """How many positions the model knows, where its configuration says so."""
+        """The number of positions of the model, or None if its configuration has no limit."""
         limit = getattr(self.model.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
 
 def warm_imports() -> None:
-    """Imports what the first trial would wait for, and quiets what writes no news.
+    """Imports what the first trial would wait for, and silences what prints no news.
 
-    Takes about 15 s on a machine with idle cores.
+    Takes about 3 s of CPU.
     """
-    import bitsandbytes  # noqa: F401
-    import peft  # noqa: F401
+    with without_compiler():
+        import bitsandbytes  # noqa: F401
+        import peft  # noqa: F401
 
     quiet()
 
 
 def quiet() -> None:
-    """Progress bars off, and off what bitsandbytes says at every int8 matmul on a CPU."""
+    """Disables progress bars, and bitsandbytes' message at every int8 matmul on a CPU."""
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def load_base(spec: TrialSpec, *, device: str = "") -> Base:
-    """The spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
+    """Loads the spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
 
-    `spec.model_source` is an absolute folder or a hub id. Raises InputError if the folder holds no
-    base model or its tokenizer can't pad.
+    `spec.model_source` is an absolute folder or a hub id. Raises InputError if the folder is not
+    that of a base model, or its tokenizer has no token to pad with.
     """
     started = time.perf_counter()
     quiet()
@@ -91,7 +93,7 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     dtype = DTYPES[spec.knobs["compute_dtype"]]
     model = _load_model(spec, name=name, revision=revision, device=device)
     end_tokens = _end_tokens(model, tokenizer)
-    model.generation_config = GenerationConfig(  # a sampling one of the model's own must not count
+    model.generation_config = GenerationConfig(  # replaces the model's own, which may sample
         do_sample=False, eos_token_id=list(end_tokens) or None, pad_token_id=pad_token
     )
     line_ends, blanks = _line_tokens(tokenizer, size=_vocabulary_size(model))
@@ -112,10 +114,9 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
 
 
 def _source(spec: TrialSpec) -> tuple[str, str | None]:
-    """An absolute folder, or a hub id with its revision: whoever planned the trial chose.
+    """The spec's absolute folder, or its hub id and revision, whose files are on this node now.
 
-    The files of a hub's model are on this node then, as they seldom are not yet
-    (`trainables.models.hub`).
+    They are fetched if they are not (`trainables.models.hub`).
     """
     model = spec.model_source or str(spec.knobs["model"])
     if Path(model).is_absolute():
@@ -136,9 +137,9 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
         name,
         revision=revision,
         local_files_only=True,  # see `_source`
-        adapter_kwargs={"local_files_only": True},  # else the hub is asked for an adapter
+        adapter_kwargs={"local_files_only": True},  # or transformers looks for one at the hub
         use_safetensors=None if spec.execution.allow_bin_weights else True,
-        weights_only=True,  # of a pickle, where those are allowed
+        weights_only=True,  # applies to pickles
         trust_remote_code=False,
         dtype=DTYPES[spec.knobs["compute_dtype"]],
         device_map={"": device},
@@ -162,7 +163,7 @@ def _pad_token(tokenizer: Any, name: str) -> int:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's end token and those that the model's authors generate with."""
+    """The end tokens of the tokenizer and of the model's generation configuration."""
     named = model.generation_config.eos_token_id
     given = named if isinstance(named, list) else [named]
     return tuple(sorted({int(t) for t in (*given, tokenizer.eos_token_id) if t is not None}))

@@ -1,4 +1,4 @@
-"""Devices and compute dtypes: what there is, and how it is described."""
+"""Devices and compute dtypes: the device of this process, its description, its dtype."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 def default_device() -> str:
-    """ "cuda" where there is a GPU, else "cpu"."""
+    """Returns "cuda" if there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def describe_device() -> dict[str, str | int | bool]:
-    """The accelerator (or the CPU) and the versions that a result depends on."""
+    """The device and the package versions on which a result depends."""
     facts: dict[str, str | int | bool] = {"cpu_threads": torch.get_num_threads()}
     facts |= _describe_cuda() if torch.cuda.is_available() else _describe_cpu()
     return facts | {f"{package}_version": found for package, found in package_versions().items()}
 
 
 def package_versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """The versions of the packages on which a result depends."""
     from importlib.metadata import version
 
     return {package: version(package) for package in _PACKAGES}
 
 
 def resolve_compute_dtype(compute_dtype: str, device: str) -> str:
-    """What "auto" means on `device`; any other dtype is returned as it is.
+    """The dtype that "auto" stands for on `device`; any other dtype is returned unchanged.
 
-    bfloat16 where the GPU has it (compute capability 8 and up), float16 on older GPUs, float32
-    on a CPU.
+    bfloat16 on GPUs of compute capability 8 and above, float16 on older GPUs, float32 on a CPU.
     """
     if compute_dtype != "auto":
         return compute_dtype
@@ -47,7 +46,7 @@ def _describe_cpu() -> dict[str, str | int | bool]:
         "device": _cpu_name(),
         "device_type": "cpu",
         "device_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "bfloat16": False,  # computes it, but no faster than float32 on most CPUs
+        "bfloat16": False,  # most CPUs compute it, but no faster than float32
     }
 
 

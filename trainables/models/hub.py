@@ -1,8 +1,8 @@
-"""Models of the hub on this node: their files are fetched once, whoever asks for them. LIGHT.
+"""The hub's models on this node: fetches the files of each once, for all processes.
 
-One process at a time fetches on a node, under a lock beside the hub's cache; the others wait and
-find what it has brought. The hub's list of the commit's files, which huggingface_hub keeps in the
-cache, says when all are there. Afterwards nothing is asked of the hub any more.
+One process of a node fetches at a time, under a lock in the hub's cache; the others wait and then
+find the files. The list of a commit's files, which huggingface_hub keeps in the cache, tells when
+all are there. From then on the hub is not asked.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from trainables.errors import InputError, first_line
-from trainables.models.model_folder import _CONFIG, check_model_folder
+from trainables.models.model_folder import CONFIG, check_model_folder
 
 _LOCK = "sweep-download.lock"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 _PICKLES = "pytorch_model*.bin"
-_NOT_WANTED = ("*/*", "consolidated*.safetensors")  # other formats of the same weights
+_NOT_WANTED = ("*/*", "consolidated*.safetensors")  # the same weights in other formats
 _INDEX = "model.safetensors.index.json"
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads HF_HUB_OFFLINE
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub at a commit."""
+    """A model of the hub at one commit."""
 
     name: str
     revision: str
-    allow_bin: bool = False  # pickled weights, where it has no others
+    allow_bin: bool = False  # fetch pickled weights if it has no others
 
 
 @dataclass(frozen=True)
 class HubAccess:
-    """How the hub is reached, from the driver's environment; the token stays out of any text.
+    """The driver's settings for the hub; `repr` leaves out the token.
 
-    It travels as the argument of a call, which Ray keeps in memory only: a runtime environment,
-    an actor's constructor or a Ray Train configuration can be read in Ray's dashboard or store.
+    They are passed as arguments of calls, which Ray keeps in memory only: a runtime environment, an
+    actor's constructor and a Ray Train configuration can be read in Ray's dashboard or store.
     """
 
     endpoint: str = ""
@@ -58,9 +58,9 @@ class HubAccess:
         )
 
     def use(self) -> None:
-        """This process reaches the hub so; before it imports huggingface_hub.
+        """Sets the environment of this process; call it before huggingface_hub is imported.
 
-        Where the driver says nothing, and for HF_HOME, a node's own environment counts.
+        Settings that the driver does not have, and HF_HOME, keep the node's own values.
         """
         own = {
             "HF_ENDPOINT": self.endpoint,
@@ -73,9 +73,9 @@ class HubAccess:
 
 
 def fetch_all(models: Sequence[HubModel], access: HubAccess) -> list[str]:
-    """Brings models to this node, one after another; where each lies.
+    """Fetches the models to this node, one after another; returns their folders.
 
-    Raises InputError with all that can't be had.
+    Raises InputError with all models that can't be fetched.
     """
     access.use()
     places: list[str] = []
@@ -91,13 +91,12 @@ def fetch_all(models: Sequence[HubModel], access: HubAccess) -> list[str]:
 
 
 def fetched(model: HubModel) -> Path:
-    """The folder of a model's files on this node, which are fetched if they aren't all there.
+    """The folder of a model's files on this node; fetches those that are missing.
 
-    Waits while another process of the node fetches. Nothing is asked of the hub for a model that
-    is known to be there. One that something else has put into the cache, without the hub's list
-    of its files, is completed by that list; offline, or where the cache can't be written, it is
-    taken as it lies if it can be loaded. Raises InputError where a model isn't there, and can't be
-    fetched or the hub is not to be asked.
+    Waits while another process of the node fetches. The hub is not asked if the cached list shows
+    that all files are there. A model in the cache without that list, as other programs leave it,
+    is completed by the hub's list; offline, or if the cache is read-only, it is used as it is if
+    it can be loaded. Raises InputError if the model is missing and can't be fetched.
     """
     from filelock import FileLock
     from huggingface_hub import constants
@@ -125,16 +124,16 @@ def fetched(model: HubModel) -> Path:
 
 
 def cached(model: HubModel) -> Path | None:
-    """The folder of a model's files, if all that the hub lists are on this node; asks nobody.
+    """The folder of a model's files if all that the hub lists are on this node, else None.
 
-    None as well where the list isn't here: what an optional file would have said can't be told.
+    Also None if the list is not cached. The hub is not asked.
     """
     names = _listed(model)
     return None if names is None else _found(model, _wanted(model, names))
 
 
 def cached_bytes(models: Sequence[HubModel], access: HubAccess) -> int:
-    """How much of the models lies on this node, half-fetched files among it."""
+    """The bytes of the models on this node, including partly fetched files."""
     access.use()
     from huggingface_hub import constants
 
@@ -143,8 +142,38 @@ def cached_bytes(models: Sequence[HubModel], access: HubAccess) -> int:
     return sum(_size(file) for place in places for file in place.glob("*"))
 
 
+def resolve_revision(model: str, revision: str = "main") -> str:
+    """The commit of `revision` at the hub, or the one in the cache if the hub can't be reached.
+
+    It is recorded in the cache for later starts without the hub. Raises InputError if the hub
+    can't be reached and no commit is recorded.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        commit = str(HfApi().model_info(model, revision=revision, timeout=10).sha)
+        _note_commit(model, revision)
+        return commit
+    except HFValidationError as error:
+        raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
+    except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
+        reason = first_line(error)
+    try:
+        snapshot = snapshot_download(
+            model, revision=revision, allow_patterns=[CONFIG], local_files_only=True
+        )
+        return Path(snapshot).name
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
+            "and no snapshot of it is cached. Give a local folder, or log in and be online."
+        ) from error
+
+
 def _listed(model: HubModel) -> list[str] | None:
-    """The names of a commit's files, where the hub has been asked for them before."""
+    """The names of a commit's files if the hub's list is cached, else None."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -156,14 +185,14 @@ def _listed(model: HubModel) -> list[str] | None:
 
 
 def _wanted(model: HubModel, names: Sequence[str]) -> tuple[str, ...]:
-    """Patterns of the files that are needed of `names`."""
+    """The patterns of the files to fetch, for a commit with the files `names`."""
     weights = [name for name in names if fnmatch(name, "*.safetensors")]
     loaded = [name for name in weights if not any(fnmatch(name, each) for each in _NOT_WANTED)]
     return (*_WANTED, _PICKLES) if model.allow_bin and not loaded else _WANTED
 
 
 def _found(model: HubModel, wanted: Sequence[str]) -> Path | None:
-    """Where the files lie; None where one is missing that the hub is known to list."""
+    """The folder of the files, or None if one of the hub's list is missing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -183,7 +212,7 @@ def _found(model: HubModel, wanted: Sequence[str]) -> Path | None:
 
 
 def _unlisted(model: HubModel) -> Path | None:
-    """The folder of a model of which nobody knows what belongs to it, if it can be loaded."""
+    """The folder of a model without a cached list of its files, if it can be loaded."""
     return _found(model, _WANTED) if _listed(model) is None else None
 
 
@@ -234,44 +263,14 @@ def _download(model: HubModel, wanted: Sequence[str]) -> Path:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # it is moved to its place just now
+    except OSError:  # another process has just moved it to its place
         return 0
 
 
-def resolve_revision(model: str, revision: str = "main") -> str:
-    """The commit that `revision` of a hub's model is now, or was when it was last asked for here.
-
-    It is noted in the hub's cache, so that it is known without the hub later. Raises InputError
-    where the hub can't be reached and nothing is noted.
-    """
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        commit = str(HfApi().model_info(model, revision=revision, timeout=10).sha)
-        _note_commit(model, revision)
-        return commit
-    except HFValidationError as error:
-        raise InputError(f"model: {model!r} is neither a folder nor a hub id: {error}") from error
-    except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
-        reason = first_line(error)
-    try:
-        snapshot = snapshot_download(
-            model, revision=revision, allow_patterns=[_CONFIG], local_files_only=True
-        )
-        return Path(snapshot).name
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"model: {model} (revision {revision}) is not to be had from the hub ({reason}) "
-            "and no snapshot of it is cached. Give a local folder, or log in and be online."
-        ) from error
-
-
 def _note_commit(model: str, revision: str) -> None:
-    """huggingface_hub notes it when a file is asked for by the revision's name."""
+    """Records the commit: huggingface_hub does so when a file is requested by revision."""
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
-    with contextlib.suppress(HTTPError, OSError):  # a model without a configuration is told later
-        hf_hub_download(model, _CONFIG, revision=revision)
+    with contextlib.suppress(HTTPError, OSError):  # a missing configuration is reported later
+        hf_hub_download(model, CONFIG, revision=revision)

@@ -1,4 +1,4 @@
-"""A base model as files: is it one, which content has it, which revision of a hub. LIGHT."""
+"""The folder of a base model: whether it is complete and safe, and the digest of its content."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from trainables.errors import CHANGED, InputError
 from trainables.spec.trial_spec import TrialSpec
 
+CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
-_CONFIG = "config.json"
 
 
 def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
-    """Raises InputError with all that keeps `folder` from being a base model's.
+    """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
-    Pickled weights are none unless `allow_bin`, and code of the model's own is never run.
+    Pickled weights are refused unless `allow_bin`; a model that needs code of its own is refused.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
@@ -32,19 +32,31 @@ def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
 
 
 def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
-    """A sha256 over the names and contents of the configuration, tokenizer and weights.
+    """The sha256 over names and contents of the configuration, the tokenizer and the weights.
 
-    Equal for equal content wherever it lies; a README or a training log does not count. What this
-    process has read is read again only where a file's size or time of change is another.
+    It does not depend on the folder's path, on a README or on a training log. A process reads a
+    file again only if its size or modification time has changed.
     """
     place = Path(folder).expanduser()
     check_model_folder(place, allow_bin=allow_bin)
     return _digest(place, tuple(map(_stamp, _files(place))))
 
 
+def check_model(spec: TrialSpec) -> None:
+    """Raises InputError if the content of the spec's model folder has changed since planning.
+
+    Not checked: a model of the hub, which is bound to its revision, and a spec without a digest.
+    """
+    place = spec.model_source
+    if not spec.model_digest or not Path(place).is_absolute():
+        return
+    if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
+        raise InputError(f"model: the model folder {place} {CHANGED}")
+
+
 @functools.lru_cache(maxsize=64)
 def _digest(place: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    del stamps  # they say whether what was read is what is there
+    del stamps  # a part of the cache's key: changed files are read again
     total = hashlib.sha256()
     for file in _files(place):
         total.update(f"{file.name}\0{_sha256(file)}\n".encode())
@@ -57,7 +69,7 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 
 def _files(place: Path) -> list[Path]:
-    """Pickled weights count where they are all there is."""
+    """The files that decide the digest; pickled weights only if there are no safetensors."""
     files = sorted(file for file in place.iterdir() if _counts(file))
     has_weights = any(file.suffix == ".safetensors" for file in files)
     return files if has_weights else sorted([*files, *place.glob(_PICKLES)])
@@ -66,9 +78,9 @@ def _files(place: Path) -> list[Path]:
 def _faults(place: Path, *, allow_bin: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
-    if "config.json" not in names:
+    if CONFIG not in names:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
-    elif not _is_json_object(place / "config.json"):
+    elif not _is_json_object(place / CONFIG):
         faults.append("has a config.json that is not a JSON object.")
     if "adapter_config.json" in names:
         faults.append(
@@ -95,8 +107,8 @@ def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> li
 
 
 def _with_own_code(place: Path) -> list[Path]:
-    """The configurations that name a model's own Python code."""
-    files = [place / name for name in ("config.json", "tokenizer_config.json")]
+    """The configurations that refer to Python code of the model."""
+    files = [place / name for name in (CONFIG, "tokenizer_config.json")]
     return [file for file in files if "auto_map" in (_json_object(file) or {})]
 
 
@@ -120,7 +132,7 @@ def _json_object(file: Path) -> dict[str, Any] | None:
 
 
 def _counts(file: Path) -> bool:
-    """Only what decides the model: no README, no log of the training that made it."""
+    """Whether a file is part of the model; a README and a training log are not."""
     is_log = file.suffix == ".txt" and file.name not in {"merges.txt", "vocab.txt"}
     return file.is_file() and file.name.endswith(_ENDINGS_THAT_COUNT) and not is_log
 
@@ -128,15 +140,3 @@ def _counts(file: Path) -> bool:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def check_model(spec: TrialSpec) -> None:
-    """Raises InputError if the spec's model folder holds another model than when it was planned.
-
-    A hub's model is bound to its revision instead. A spec without a digest is not checked.
-    """
-    place = spec.model_source
-    if not spec.model_digest or not Path(place).is_absolute():
-        return
-    if model_digest(place, allow_bin=spec.execution.allow_bin_weights) != spec.model_digest:
-        raise InputError(f"model: the model folder {place} {CHANGED}")

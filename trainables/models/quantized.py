@@ -1,4 +1,4 @@
-"""How transformers is told to quantize a base, and what is put right after loading."""
+"""Quantized loading: the configuration for transformers, and a correction after loading."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def quantization_config(spec: TrialSpec) -> Any:
+    """The BitsAndBytesConfig of the spec's quantization, or None without one."""
     from transformers import BitsAndBytesConfig
 
     row = QUANTIZATIONS[spec.knobs["quantization"]]
@@ -26,8 +27,8 @@ def quantization_config(spec: TrialSpec) -> Any:
 
 
 def keep_weights_unpacked(model: Any) -> None:
-    """Else, on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights in place at the
-    first evaluation, and training after it runs a kernel that has no gradient."""
+    """Keeps bitsandbytes 0.50 from repacking 4-bit weights in place at the first evaluation on a
+    CPU with AVX512-BF16: training after it would run a kernel without a gradient."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():

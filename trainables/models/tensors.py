@@ -9,8 +9,10 @@ import torch
 
 
 def stored_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor a model keeps: parameters, buffers and the quantization's state; of a parameter
-    that ZeRO has split, this worker's part."""
+    """All tensors of a model by name: parameters, buffers and the quantization's state.
+
+    A parameter that ZeRO has partitioned is given by this worker's part.
+    """
     for name, parameter in model.named_parameters():
         yield name, getattr(parameter, "ds_tensor", parameter)
     yield from model.named_buffers()
@@ -20,7 +22,7 @@ def stored_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def tensor_bytes(model: Any) -> int:
-    """Bytes of a model's tensors; one that has two names counts once."""
+    """The bytes of a model's tensors; a tensor with two names counts once."""
     storages = (tensor.untyped_storage() for _, tensor in stored_tensors(model))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -28,7 +28,7 @@ class StepRecording:
         self.resume()
 
     def resume(self) -> None:
-        """Starts or goes on recording, until `end_step`; does nothing after the last step."""
+        """Starts or resumes recording, until `end_step`; does nothing after the last step."""
         if self._open is None and self._steps < self.STEPS:
             self._open = ExitStack()
             self._events = self._open.enter_context(allocator_events())

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from bitsandbytes import MatmulLtState
 from torch import nn
 
 from trainables.methods.registry import make_method
+from trainables.models.imports import without_compiler
 from trainables.models.quantized import DTYPES
 from trainables.spec.quantization import QUANTIZATIONS
+
+with without_compiler():
+    from bitsandbytes import MatmulLtState
 
 Knobs = Mapping[str, Any]
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bitsandbytes  # noqa: F401  # registers its operations
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from trainables.models.imports import without_compiler
+
+with without_compiler():
+    import bitsandbytes  # noqa: F401  # registers its operations
 
 Kernel = Callable[..., Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from trainables.resources.estimate import Estimate, TrialEstimate, Workload
 from trainables.simulation.estimate import predict, predict_trial
 from trainables.simulation.token_lengths import TokenLengths
 from trainables.spec.trial_spec import TrialSpec
+
+NICENESS = 15  # Ray's for the workers that train; a process above them would take a core from them
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, help="folder of predictions to read and write")
     cache = parser.parse_args(arguments).cache
     warm_imports()
+    os.nice(NICENESS)
     for answer in answers(sys.stdin, cache=cache):
         print(answer, flush=True)
 

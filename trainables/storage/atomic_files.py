@@ -1,4 +1,4 @@
-"""Atomic files: JSON and bytes that are whole or not there, and the temporary files beside them."""
+"""Atomic files: JSON and bytes that are complete or absent, and their temporary files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from trainables.storage.errors import storage_errors
 
 
 def temporary_path(place: Path) -> Path:
-    """Where what will be moved to `place` is written (see `run_folder.remove_temporary_files`); no
-    two writers get one name, on whichever nodes they are."""
+    """A path beside `place`, unique over all nodes, for a file that will be moved there.
+
+    `remove_temporary_files` deletes it if its writer is killed.
+    """
     return place.with_name(f".{place.name}.{uuid.uuid4().hex}.part")
 
 
@@ -27,7 +29,7 @@ Guard = Callable[[], None]
 
 
 def unguarded() -> None:
-    """The guard of a folder that anybody may write."""
+    """The guard of a folder without an owner."""
 
 
 def digest(file: Path) -> str | None:
@@ -40,13 +42,13 @@ def digest(file: Path) -> str | None:
 
 
 def write_json(file: Path, value: Mapping[str, Any], *, guard: Guard = unguarded) -> None:
-    """Writes beside and moves into place; NaN and infinity are written as null."""
+    """As `write_bytes`, a value as JSON; NaN and infinity become null."""
     text = json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
     write_bytes(file, text.encode(), guard=guard)
 
 
 def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None:
-    """Writes beside and moves into place, durable once it returns; raises StorageError."""
+    """Replaces a file atomically; it is durable once this returns. Raises StorageError."""
     temporary = temporary_path(file)
     with storage_errors(file):
         try:
@@ -63,7 +65,7 @@ def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None
 
 
 def sync(path: Path) -> None:
-    """What a file or a folder holds is on the disk once this returns."""
+    """Flushes a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -72,22 +74,23 @@ def sync(path: Path) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes what killed processes have left at any depth; one that still lives and is about to
-    move its own into place can't any more.
+    """Deletes temporary files at any depth, which killed processes have left.
+
+    A process that still runs can't move its own temporary file into place any more.
     """
     for part in [*folder.rglob(".*.part")]:
         gone = part.with_name(f".{uuid.uuid4().hex}.gone")
         try:
-            part.replace(gone)  # at once: no half of a folder can be moved into place
+            part.replace(gone)  # atomic: no part of a folder can be moved into place
         except FileNotFoundError:
-            continue  # it is in its place now
+            continue  # it was moved into place
         _discard(gone)
-    for gone in [*folder.rglob(".*.gone")]:  # of who was killed right here
+    for gone in [*folder.rglob(".*.gone")]:  # of a process that was killed here
         _discard(gone)
 
 
 def _discard(gone: Path) -> None:
-    """A living process may still write into what was its folder, or remove it too."""
+    """Deletes a file or folder; another process may write to it, or delete it, at the same time."""
     if gone.is_dir() and not gone.is_symlink():
         shutil.rmtree(gone, ignore_errors=True)
     else:
@@ -95,12 +98,13 @@ def _discard(gone: Path) -> None:
 
 
 def _remove(temporary: Path) -> None:
-    """What was half written takes room that the disk may lack."""
+    """Deletes an incomplete file: the disk may lack room."""
     with contextlib.suppress(OSError):
         temporary.unlink()
 
 
 def finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, as JSON can hold it."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -14,7 +14,6 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError, storage_errors
-from trainables.storage.folder_store import FolderStore
 from trainables.storage.object_store import (
     LONG_TIMEOUTS,
     Listed,
@@ -22,42 +21,38 @@ from trainables.storage.object_store import (
     Stored,
     Tag,
     Timeouts,
-    _set_written,
     checked_url,
-    is_url,
     plain_key,
 )
 
-CHUNK_BYTES = 64 * 2**20  # of a large object in one request
+CHUNK_BYTES = 64 * 2**20  # of a large object, per request
 _LEAST_PART_BYTES, _MOST_PARTS = 8 * 2**20, 8000  # S3 takes 10,000 parts of an upload
 _WRITTEN = "written-ns"  # an object's metadata: when its file was written, in nanoseconds
 _CODE = re.compile(r"<Code>([0-9A-Za-z.]{1,60})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
-def open_store(place: str) -> ObjectStore:
-    """The store at a URL, or a folder; nothing is asked of it yet. Raises InputError."""
-    if not is_url(place):
-        return FolderStore(Path(place))
-    return _opened(checked_url(place), os.environ.get("AWS_ENDPOINT_URL", ""), LONG_TIMEOUTS)
+def open_store(url: str) -> ObjectStore:
+    """The store at a URL, to which no request is made yet. Raises InputError."""
+    return _opened(checked_url(url), os.environ.get("AWS_ENDPOINT_URL", ""), LONG_TIMEOUTS)
 
 
 @functools.lru_cache(maxsize=64)
-def _opened(url: str, endpoint: str, patience: Timeouts) -> BucketStore:
-    """One for each place, whose connections all its users share."""
+def _opened(url: str, endpoint: str, timeouts: Timeouts) -> BucketStore:
+    """The store of a place, one per process, so that its users share connections."""
     from obstore.store import GCSStore, S3Store
 
     scheme, _, rest = url.partition("://")
     bucket, _, folder = rest.partition("/")
     options: Any = {
-        "timeout": timedelta(seconds=patience.request_seconds),
+        "timeout": timedelta(seconds=timeouts.request_seconds),
         "connect_timeout": timedelta(seconds=10),
         "allow_http": endpoint.startswith("http://"),
     }
     waits = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
     retries: Any = {
-        "retry_timeout": timedelta(seconds=patience.retry_seconds),
-        "max_retries": 10_000,  # the time decides: ten of them are over within seconds
+        "retry_timeout": timedelta(seconds=timeouts.retry_seconds),
+        "max_retries": 10_000,  # the timeout limits them: the default, ten, takes only seconds
         "backoff": {**waits, "base": 2},
     }
     again = functools.partial(_opened, url, endpoint)
@@ -73,8 +68,10 @@ def _opened(url: str, endpoint: str, patience: Timeouts) -> BucketStore:
 
 
 def _profile() -> Any | None:
-    """Credentials of AWS's own files, which boto3 reads; None where the environment has some, or
-    the machine's role is to be used."""
+    """The provider of credentials from AWS's files, which boto3 reads.
+
+    None if the environment holds credentials, or if the machine's role is to be used.
+    """
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return None
     file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
@@ -91,7 +88,10 @@ def _profile() -> Any | None:
 
 
 class BucketStore:
-    """An ObjectStore of obstore: S3, Google Cloud, or memory in a test, which is never away."""
+    """An ObjectStore of obstore: S3, Google Cloud or, in tests, memory.
+
+    `again` opens the same store with other timeouts; memory has none.
+    """
 
     def __init__(
         self, place: str, store: Any, *, again: Callable[[Timeouts], ObjectStore] | None = None
@@ -100,8 +100,8 @@ class BucketStore:
         self._store = store
         self._again = again
 
-    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
-        return self if self._again is None else self._again(patience)
+    def with_timeouts(self, timeouts: Timeouts) -> ObjectStore:
+        return self if self._again is None else self._again(timeouts)
 
     @property
     def place(self) -> str:
@@ -111,7 +111,7 @@ class BucketStore:
         import obstore
 
         attributes = {_WRITTEN: str(written_ns)} if written_ns else None
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "written"):
             part = _part_bytes(content)
             found = obstore.put(self._store, key, content, attributes=attributes, chunk_size=part)
@@ -128,7 +128,7 @@ class BucketStore:
     def get(self, key: str) -> Stored | None:
         import obstore
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -139,7 +139,7 @@ class BucketStore:
     def download(self, key: str, file: Path) -> bool:
         import obstore
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "read"):
             try:
                 found = obstore.get(self._store, key)
@@ -170,8 +170,7 @@ class BucketStore:
                     obstore.delete(self._store, wanted)
 
     def _chunks(self, key: str, found: Any) -> Iterator[bytes]:
-        """One request may not last for ever: a large object is read piece by piece, and all of one
-        version."""
+        """The content of an object; of a large one in several requests, all of one version."""
         import obstore
 
         size, tag = found.meta["size"], found.meta["e_tag"]
@@ -186,17 +185,17 @@ class BucketStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        self._refuse_odd(key)
+        self._refuse_unlisted(key)
         with self._errors(key, "written"):
             try:
                 return _tag(obstore.put(self._store, key, content, mode=mode))
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 pass
-        found = self.get(key)  # a repeated request is refused because of what the first one wrote
+        found = self.get(key)  # a repeated request fails because of the first one's success
         return found.tag if found is not None and found.content == content else None
 
-    def _refuse_odd(self, key: str) -> None:
-        """No listing tells of it: it would never be fetched, nor removed."""
+    def _refuse_unlisted(self, key: str) -> None:
+        """Raises StorageError for a key that no listing has: it would never be fetched."""
         if not plain_key(key):
             raise StorageError(f"{self._place}/{key}: is no plain name, so it can't be stored.")
 
@@ -223,22 +222,25 @@ def _tag(found: Any) -> Tag:
 
 
 def _written_ns(attributes: Any) -> int:
-    """What anybody may have written there is a number or nothing."""
-    reported_steps = str(attributes.get(_WRITTEN, ""))
-    return int(reported_steps) if reported_steps.isdigit() and len(reported_steps) < 20 else 0
+    """The time in an object's metadata; 0 if there is none, or something else than a number."""
+    text = str(attributes.get(_WRITTEN, ""))
+    return int(text) if text.isdigit() and len(text) < 20 else 0
+
+
+def _set_written(file: Path, written_ns: int) -> None:
+    if written_ns:
+        os.utime(file, ns=(written_ns, written_ns))
 
 
 def _reason(error: Exception) -> str:
-    """Why, and what to do. Never what a server says of credentials: only its code."""
+    """Why a request failed, and what to do. Of a server's answer only its codes are shown: it may
+    hold credentials."""
     text = str(error)
     code = next(iter(_CODE.findall(text)), "")
     status = next(iter(_STATUS.findall(text)), "")
-    reported_steps = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
-    first = text.strip().splitlines() or [""]
-    reported_steps = (
-        reported_steps or first[0].partition("<?xml")[0][:200].strip() or type(error).__name__
-    )
-    return f"{reported_steps}). {_hint(code, status)}"
+    codes = " ".join(part for part in (f"HTTP {status}" if status else "", code) if part)
+    first_line = (text.strip().splitlines() or [""])[0].partition("<?xml")[0][:200].strip()
+    return f"{codes or first_line or type(error).__name__}). {_hint(code, status)}"
 
 
 def _hint(code: str, status: str) -> str:

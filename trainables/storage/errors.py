@@ -1,4 +1,4 @@
-"""StorageError: a disk that is full, read-only or gone; and where half-written files lie. LIGHT."""
+"""StorageError: a disk or bucket that is full, read-only or gone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class StorageError(OSError):
-    """Something could not be written; the message names where, why and what is free there."""
+    """A read or write failed; the message says where, why and how much room is left there."""
 
 
 @contextmanager
 def storage_errors(place: Path, *others: type[Exception]) -> Iterator[None]:
-    """Failed writes of what lies at `place` become StorageError.
+    """Turns errors of writing to `place` into StorageError.
 
-    `others` are the exceptions, beside OSError, by which a library says that it could not write.
+    `others` are exceptions beside OSError that a library raises if it can't write.
     """
     kinds: tuple[type[Exception], ...] = (OSError, *others)
     try:
@@ -29,7 +29,7 @@ def storage_errors(place: Path, *others: type[Exception]) -> Iterator[None]:
 
 
 def storage_error_in(error: BaseException | None) -> StorageError | None:
-    """The StorageError among an error and those that led to it, if there is one."""
+    """The first StorageError in the chain of an error and its causes, or None."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         if isinstance(error, StorageError):

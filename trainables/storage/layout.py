@@ -43,7 +43,7 @@ class RunFiles:
 
     @property
     def predictions_folder(self) -> Path:
-        """What simulations found out, by shape: a cache that may be removed."""
+        """Results of simulations, by shape: a cache that may be deleted."""
         return self.path / "predictions"
 
     @property
@@ -95,7 +95,7 @@ class TrialFiles:
 
     @property
     def owner_file(self) -> Path:
-        """Who trains the trial, see `trainables.storage.ownership`."""
+        """The process that trains the trial, see `trainables.storage.ownership`."""
         return self.path / "owner.json"
 
     @property
@@ -113,7 +113,7 @@ class TrialFiles:
 
     @property
     def removed_model_file(self) -> Path:
-        """Says that the model was removed on purpose (see `discard_model`)."""
+        """Records that the model was deleted on purpose (see `discard_model`)."""
         return self.path / "model_removed.json"
 
     @property
@@ -130,5 +130,5 @@ class TrialFiles:
 
     @property
     def reported_steps_file(self) -> Path:
-        """The steps that the trial has told of, one a line."""
+        """The steps that the trial has reported, one per line."""
         return self.checkpoints_folder / "told"

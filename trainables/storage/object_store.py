@@ -1,19 +1,17 @@
-"""Objects under keys in one place: a bucket of S3 or Google Cloud, or a folder. LIGHT.
+"""ObjectStore: the protocol of buckets, as of S3 and Google Cloud, and the URLs of their places.
 
     open_store("s3://bucket/sweeps/NAME").put("trials/3f9c2a/summary.json", b"...")
 
-One protocol for all of them, one suite of tests over all of them (tests/contracts). An object is
-whole or not there, and a reader sees the old one or the new one. Of several that create an object
-if it is absent, or replace one version of it, one wins: S3 and Google Cloud decide that themselves
-(If-None-Match, If-Match; generations).
+One contract test covers all stores (tests/contracts). An object is complete or absent, and a reader
+sees the old or the new version. Of several writers that create an absent object, or replace one
+version, one succeeds: S3 and Google Cloud guarantee that (If-None-Match, If-Match; generations).
 
-Credentials are taken from where AWS's and Google's own tools look for them, by obstore; none are
-kept, passed on or written here, nor is what a server answers about them.
+obstore takes credentials from where AWS's and Google's own tools look for them. None are kept,
+passed on or written here, nor a server's answers about them.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,8 +27,7 @@ _URL = re.compile(r"([0-9A-Za-z]+)://(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Timeouts:
-    """For how long a service may be away: requests are repeated for so long, and one of them may
-    take so long."""
+    """How long requests are repeated if a service does not answer, and how long one may take."""
 
     retry_seconds: float
     request_seconds: float
@@ -41,7 +38,7 @@ LONG_TIMEOUTS = Timeouts(120.0, 120.0)
 
 @dataclass(frozen=True)
 class Tag:
-    """One version of an object: another content has another tag."""
+    """The version of an object; other content has another tag."""
 
     e_tag: str | None
     version: str | None = None
@@ -49,7 +46,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Listed:
-    """An object as a listing names it."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -58,7 +55,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it was read; `written_ns`: when its file was written, 0 where nobody said."""
+    """The content of an object; `written_ns` is the time at which its file was written, or 0."""
 
     content: bytes
     tag: Tag
@@ -66,49 +63,52 @@ class Stored:
 
 
 class ObjectStore(Protocol):
-    """Objects of one place. Keys are plain (`plain_key`); every method may raise StorageError."""
+    """The objects of one place. Keys are plain (`plain_key`); methods may raise StorageError."""
 
     @property
     def place(self) -> str:
-        """The URL or path that it was opened with."""
+        """The URL with which it was opened."""
 
     def put(self, key: str, content: bytes | Path, *, written_ns: int = 0) -> Tag:
-        """Creates or replaces an object; whole, and there for every reader once this returns."""
+        """Creates or replaces an object; every reader sees it once this returns."""
 
     def put_if_absent(self, key: str, content: bytes) -> Tag | None:
-        """None, and nothing changes, if there is one. `content` must be the writer's own (hold a
-        nonce): by it a writer whose answer was lost knows that it was the one."""
+        """Creates an object; returns None, and changes nothing, if it exists.
+
+        `content` must be unique to the writer (hold a nonce): a writer whose response was lost
+        recognizes by it that it succeeded.
+        """
 
     def replace(self, key: str, content: bytes, *, tag: Tag) -> Tag | None:
-        """None, and nothing changes, if it is another version than `tag` or gone. `content`: as
-        for `put_if_absent`."""
+        """Replaces the version `tag` of an object; returns None, and changes nothing, if the object
+        has another version or is gone. `content` is as for `put_if_absent`."""
 
     def get(self, key: str) -> Stored | None:
-        """None if there is none."""
+        """The object, or None."""
 
     def download(self, key: str, file: Path) -> bool:
-        """Writes an object into a new file, with the time it was written; False: there is none."""
+        """Writes an object to a new file, with its time of writing; returns whether it exists."""
 
-    def with_timeouts(self, patience: Timeouts) -> ObjectStore:
-        """The same store, asked as `patience` says; a disk is as patient as its system."""
+    def with_timeouts(self, timeouts: Timeouts) -> ObjectStore:
+        """The same store with other timeouts."""
 
     def list(self, prefix: str = "") -> Iterator[Listed]:
         """All objects whose key begins with `prefix`, which is empty or ends with a slash.
 
-        What has a key that is not plain is none of ours, and left out.
+        Objects with a key that is not plain are left out.
         """
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Those that are not there are gone already."""
+        """Deletes objects; missing ones are no error."""
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is given by its scheme, as s3://bucket/sweeps; else it is a path."""
+    """Whether a place is a URL, as s3://bucket/sweeps, and not a path."""
     return _URL.fullmatch(place) is not None
 
 
 def checked_url(place: str) -> str:
-    """The URL without a slash at its end; raises InputError if it names no place for objects."""
+    """The URL without a trailing slash; raises InputError if it is not one of a bucket."""
     match = _URL.fullmatch(place)
     scheme, rest = match.groups() if match else ("", place)
     if scheme not in SCHEMES:
@@ -123,10 +123,5 @@ def checked_url(place: str) -> str:
 
 
 def plain_key(key: str) -> bool:
-    """Whether a key is names between slashes: none hidden, none that leads upwards."""
+    """Whether a key is names separated by slashes, none of them hidden or `..`."""
     return all(_PART.fullmatch(part) for part in key.split("/"))
-
-
-def _set_written(file: Path, written_ns: int) -> None:
-    if written_ns:
-        os.utime(file, ns=(written_ns, written_ns))

@@ -1,10 +1,10 @@
-"""Fence: of several processes that train one trial, only the last to begin writes there. LIGHT.
+"""Ownership: of several processes that train one trial, only the last one may write its files.
 
-A killed driver's hosts compute on for seconds, and those of a paused one or of a node that was cut
-off for as long as they like; meanwhile the sweep's next driver goes on with the same trials.
+Hosts continue to compute for seconds after their driver was killed, and for an unlimited time if it
+is paused or their node is cut off; meanwhile the next driver resumes the same trials.
 
-Where a bucket is the truth, owner.json lies in the working copy and in the bucket: the first keeps
-out this machine's other processes, the second those of other machines.
+For a run in a bucket, owner.json is in the working copy and in the bucket: the first excludes other
+processes of this machine, the second those of other machines.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ if TYPE_CHECKING:
 
 
 class OwnershipLostError(RuntimeError):
-    """Another process trains this trial by now."""
+    """Another process has acquired the ownership of this trial."""
 
 
 def acquire_ownership(folder: TrialFolder) -> TrialFolder:
-    """The folder to write in. Whoever took it over before gets TakenOverError from here on.
+    """Returns the folder with a guard; previous owners get OwnershipLostError from now on.
 
-    No file or checkpoint of the others' comes into its place after this returns: they ask
-    (`TrialFolder.guard`) when all is written beside, and what lies beside is removed here. What
-    they remove or add to (old checkpoints, the log) is asked for before only: one who had asked
-    right before this may still do so a moment later.
+    After this returns no previous owner can commit a file or checkpoint: every commit calls
+    `TrialFolder.guard` after it has written a temporary file, and temporary files are deleted here.
+    Deletions (of old checkpoints) and appends (to the log) call the guard only beforehand: an owner
+    that called it just before may still complete one.
 
-    A bucket moves nothing into place, so there too it is asked for before only: right before each
-    object, or before the last of a checkpoint's (its manifest) if it is one of many. Who had asked
-    right before this returns may still put that one object: a file of the same trial at the same
-    seed, which its seal or manifest tells from what it does not belong to. The working copy is what
-    the bucket holds when this returns, checkpoints included.
+    A bucket has no rename, so the guard is called before each object, or before the last one of
+    several (the manifest of a checkpoint). An owner that called it just before may still put that
+    object: a file of the same trial and seed, whose checksum or manifest shows where it belongs.
+    When this returns, the working copy holds what the bucket does, checkpoints included.
 
-    Raises StorageError where the trial's spec is not there: see `refuse_another_folder`.
+    Raises StorageError if the trial has no spec here, see `refuse_another_folder`.
     """
     refuse_another_folder(folder)
     token = uuid.uuid4().hex
@@ -51,13 +50,14 @@ def acquire_ownership(folder: TrialFolder) -> TrialFolder:
     owner = folder.owner_file
     write_json(owner, {"token": token, **who})
     remove_temporary_files(folder.path)
-    taken = replace(folder, guard=lambda: _check(owner, token))
-    return taken if folder.mirror is None else _taken_over_there(taken, folder.mirror, token)
+    owned = replace(folder, guard=lambda: _check(owner, token))
+    return owned if folder.mirror is None else _acquired_in_bucket(owned, folder.mirror, token)
 
 
 def refuse_another_folder(folder: TrialFolder) -> None:
-    """Raises StorageError on a node that sees another folder at the trial's place, or none: there
-    every trial would fail, one after another. A node may join long after the sweep's start.
+    """Raises StorageError on a node that does not share the storage, where every trial would fail.
+
+    A node may join long after the sweep's start.
     """
     if folder.mirror is None and not folder.spec_file.exists():
         raise StorageError(
@@ -66,24 +66,26 @@ def refuse_another_folder(folder: TrialFolder) -> None:
         )
 
 
-def _taken_over_there(folder: TrialFolder, mirror: Mirror, token: str) -> TrialFolder:
+def _acquired_in_bucket(folder: TrialFolder, mirror: Mirror, token: str) -> TrialFolder:
     from trainables.storage.working_copy import not_trained
 
     key = f"{mirror.prefix}{folder.owner_file.name}"
     mirror.store.put(key, folder.owner_file.read_bytes())
     mirror.pull(not_trained, prune=True)
-    return replace(folder, mirror=replace(mirror, fence=lambda: _check_there(mirror, key, token)))
+    return replace(
+        folder, mirror=replace(mirror, fence=lambda: _check_in_bucket(mirror, key, token))
+    )
 
 
-def _check_there(mirror: Mirror, key: str, token: str) -> None:
-    """As `_check`, of the bucket; StorageError while it can't be asked."""
+def _check_in_bucket(mirror: Mirror, key: str, token: str) -> None:
+    """As `_check`, for the bucket; raises StorageError while it is unreachable."""
     owner = mirror.store.get(key)
     if owner is None or token.encode() not in owner.content:
         raise OwnershipLostError(f"{mirror.url}: another process has taken this trial over")
 
 
 def _check(owner: Path, token: str) -> None:
-    """A disk that can't be read for a moment says nothing of who the owner is: OSError."""
+    """Raises OwnershipLostError, or OSError if the disk can't be read at the moment."""
     try:
         is_ours = token in owner.read_text()
     except (FileNotFoundError, UnicodeDecodeError):

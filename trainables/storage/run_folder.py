@@ -1,16 +1,16 @@
-"""RunFolder: the files of one sweep; with TrialFolder the only place that writes them.
+"""RunFolder: the files of one sweep, which only it and TrialFolder write.
 
-A file is written beside its place and moved there, so a reader sees the old one or the new one.
-`summary.json` is a trial's last file: where it can be read, the trial is done. Every JSON file is
-sealed (`trainables.storage.sealed_json`) and a summary names the digests of what it sums up, so
-that what was torn, altered or swapped is seen as damaged and is as good as not there.
+A file is written to a temporary file and moved into place, so a reader sees the old or the new one.
+`summary.json` is a trial's last file: if it can be read, the trial is done. Every JSON file has a
+checksum (`trainables.storage.sealed_json`), and a summary has the digests of the files that belong
+to it, so incomplete, altered and swapped files are recognized as damaged and then ignored.
 
-A folder's `guard` is asked right before a file is moved to its place. It raises if the writer has
-lost the right to write there: a host to a later one (`trainables.storage.ownership`), a driver to
-the one that has taken the sweep over (`orchestrator.runs.lease`).
+A folder's `guard` is called right before a file is moved into place. It raises if the writer has
+lost the right to write: a host to a later one (`trainables.storage.ownership`), a driver to the one
+that has taken the sweep over (`orchestrator.runs.lease`).
 
-A folder of a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
-what is written there is published before the write returns (`trainables.storage.mirror`).
+A folder in a bucket (s3://, gs://) has a `mirror`: its path is this machine's working copy, and
+each write publishes its file before it returns (`trainables.storage.mirror`).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class RunFolder(RunFiles):
 
     @classmethod
     def at(cls, place: str | Path) -> RunFolder:
-        """The folder at a path, or the working copy of the one at a URL, as it lies here now (see
-        `pull`). Raises InputError for a URL that names no place for runs."""
+        """The folder at a path, or the working copy of a URL, as it is on this disk now (see
+        `pull`). Raises InputError for a URL that is not one of a bucket."""
         if not is_url(str(place)):
             return cls(Path(place))
         from trainables.storage.mirror import Mirror
@@ -56,45 +56,48 @@ class RunFolder(RunFiles):
 
     @property
     def place(self) -> str:
-        """What `at` is given for this folder: its path or URL."""
+        """The path or URL by which `at` finds this folder."""
         return str(self.path) if self.mirror is None else self.mirror.url
 
     @property
     def storage(self) -> str:
-        """The folder or URL below which this run and others lie."""
+        """The folder or URL that holds this run and others."""
         return self.place.rpartition("/")[0]
 
     def pull(self, *, prune: bool = False) -> None:
-        """Makes the working copy what its bucket holds, but for checkpoints and what trials have
-        trained. `prune`: what was never published goes. Raises StorageError."""
+        """Fetches the bucket's files, except checkpoints, adapters and models, to the working copy.
+
+        `prune` deletes files that were never published. Raises StorageError.
+        """
         if self.mirror is not None:
             self.mirror.pull_run(prune=prune)
 
     def discard(self) -> None:
-        """Removes the whole run, from its bucket too."""
+        """Deletes the whole run, also in its bucket."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self.mirror is not None:
             self.mirror.store.delete(item.key for item in self.mirror.store.list())
 
     def write_state(self, state: Mapping[str, Any]) -> None:
-        """`sweep_id`, `resume_command`, and once it has ended `trials_done` and `exhausted`."""
+        """Writes sweep.json: `sweep_id`, `resume_command`, and at the end `trials_done` and
+        `exhausted`."""
         content = with_checksum(finite(state), place=self.state_file.name)
         write_json(self.state_file, content, guard=self.guard)
         self._publish(self.state_file)
 
     def state(self) -> Json | None:
-        """None where it is not there or damaged."""
+        """The content of sweep.json, or None if it is missing or damaged."""
         try:
             return self.read_state()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, DamagedError):
             return None
 
     def read_state(self) -> Json:
-        """Raises FileNotFoundError, or DamagedError."""
+        """The content of sweep.json; raises FileNotFoundError, or DamagedError."""
         return verified(self.state_file.read_bytes(), place=self.state_file.name)
 
     def trial(self, trial_id: str) -> TrialFolder:
-        """Raises InputError for an id that is no plain name: it would lead elsewhere."""
+        """The folder of a trial; raises InputError for an id that is not a plain name."""
         if not _PLAIN_NAME.fullmatch(trial_id):
             raise InputError(
                 f"trial {trial_id!r}: no trial has such an id; needs letters, digits, - and _."
@@ -102,9 +105,9 @@ class RunFolder(RunFiles):
         return self._trial(self.trials_folder / trial_id)
 
     def trials(self) -> Iterator[TrialFolder]:
-        """Every trial that has a spec, in order of the time its spec was written.
+        """Every trial that has a spec, in the order in which the specs were written.
 
-        What a symbolic link leads to is none (see `links`).
+        Symbolic links are not followed (see `links`).
         """
         specs = [] if self.trials_folder.is_symlink() else self.trials_folder.glob("*/spec.json")
         plain = [spec for spec in specs if not spec.parent.is_symlink() and not spec.is_symlink()]
@@ -113,7 +116,7 @@ class RunFolder(RunFiles):
                 yield self._trial(spec.parent)
 
     def links(self) -> list[Path]:
-        """The symbolic links among the trials' files: through one a trial would write elsewhere."""
+        """The symbolic links among the trials' files, by which a trial could write elsewhere."""
         if self.trials_folder.is_symlink():
             return [self.trials_folder]
         below = os.walk(self.trials_folder, followlinks=False)
@@ -123,7 +126,7 @@ class RunFolder(RunFiles):
         return sorted(entry for entry in entries if entry.is_symlink())
 
     def without_spec(self) -> list[Path]:
-        """Folders of trials whose spec is gone, and was not set aside."""
+        """Folders of trials without a spec that was not set aside as damaged."""
         folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
         gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))
         return sorted(gone)
@@ -145,7 +148,7 @@ class RunFolder(RunFiles):
 
 
 def trial_at(place: str) -> TrialFolder:
-    """The folder that `place` of another process's names, on whichever machine this is."""
+    """The folder whose `place` another process, perhaps on another machine, has named."""
     if not is_url(place):
         return TrialFolder(Path(place))
     run, _, trial_id = place.rpartition("/trials/")

@@ -1,8 +1,7 @@
-"""Sealed JSON: an object that carries a sha256 of its content and of its place. LIGHT.
+"""Sealed JSON: an object with a sha256 of its content and of its place.
 
-A file that was torn, altered in a digit or swapped with another trial's does not match its seal,
-so that nothing is trusted that was not written here and so. It guards against accidents, not
-against whoever can compute a digest too.
+A file that is incomplete, altered or swapped with another trial's does not match its checksum, so
+only what was written by this program is trusted. This guards against accidents, not attacks.
 """
 
 from __future__ import annotations
@@ -16,23 +15,25 @@ SEAL = "sha256"
 
 
 class DamagedError(ValueError):
-    """A file is not as it was written; the message says how."""
+    """A file is not as it was written; the message says why."""
 
 
 def with_checksum(value: Mapping[str, Any], *, place: str) -> dict[str, Any]:
-    """`value`, as JSON gives it back, with its seal for `place`."""
+    """`value`, as it is after a round trip through JSON, with its checksum for `place`."""
     rest = json.loads(json.dumps({name: item for name, item in value.items() if name != SEAL}))
     return {SEAL: _digest(rest, place), **rest}
 
 
 def verified(text: str | bytes, *, place: str) -> dict[str, Any]:
-    """What was sealed for `place`, without its seal; raises DamagedError if it is not that."""
+    """The value of a text from `with_checksum`; raises DamagedError if it was not for `place`."""
     try:
         value = json.loads(text)
         if not isinstance(value, dict):
             raise DamagedError("damaged: holds no mapping")
         seal = value.pop(SEAL, None)
-        is_whole = seal == _digest(value, place)  # what can be read may be too deep to be written
+        is_whole = seal == _digest(
+            value, place
+        )  # nesting that can be read may be too deep to be written
     except DamagedError:
         raise
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""TrialFolder: writes the files of one trial, and publishes them where a bucket is the truth."""
+"""TrialFolder: writes the files of one trial, and publishes them if the run is in a bucket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import (
@@ -24,9 +24,6 @@ from trainables.storage.errors import storage_errors
 from trainables.storage.sealed_json import with_checksum
 from trainables.storage.trial_reader import FILES, TrialReader
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class TrialFolder(TrialReader):
@@ -34,75 +31,75 @@ class TrialFolder(TrialReader):
 
     @property
     def place(self) -> str:
-        """What `trial_at` is given for this folder: its path or URL."""
+        """The path or URL by which `trial_at` finds this folder."""
         return str(self.path) if self.mirror is None else self.mirror.url
 
     def pull(self) -> None:
-        """Fetches what another machine has published; not checkpoints, nor what was trained.
+        """Fetches what other machines have published, except checkpoints, adapters and models.
 
-        Nothing is asked of a folder on a disk. Raises StorageError.
+        Does nothing for a folder on a disk. Raises StorageError.
         """
-        if self.mirror is not None and not self._was_taken_over_here():
+        if self.mirror is not None and not self._is_owned_here():
             self.mirror.pull()
 
     def pull_all(self) -> None:
-        """The working copy is what lies in the bucket, checkpoints included: for whoever is about
-        to train it, and has to tell from where before it takes the folder over."""
+        """Makes the working copy equal to the bucket, checkpoints included.
+
+        A host calls it before it acquires the ownership, to know at which step the trial resumes.
+        """
         if self.mirror is not None:
             from trainables.storage.working_copy import not_trained
 
             self.mirror.pull(not_trained, prune=True)
 
     def pull_trained(self, *, model: bool = True) -> None:
-        """Fetches the adapter, and the model if there is one and it is asked for, which then lie in
-        their folders. Raises StorageError."""
+        """Fetches the adapter and, if `model`, the model. Raises StorageError."""
         if self.mirror is not None:
             folders = ("adapter/", "model/") if model else ("adapter/",)
             self.mirror.pull(lambda name: name.startswith(folders))
 
     def write_spec(self, spec: TrialSpec, suggestion: Mapping[str, Any]) -> None:
-        """The spec, with the sampler's parameters that led to it (see
-        `orchestrator.search.searcher`)."""
+        """Writes the spec and the sampler's parameters for it (`orchestrator.search.searcher`)."""
         self._write(self.spec_file, {**spec.to_json(), "suggestion": dict(suggestion)})
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Also notes the digests of the predictions and the adapter or model that lie there now."""
+        """Writes the summary with the digests of the current predictions and adapter or model."""
         self._write(self.summary_file, {**summary, FILES: self._digests("selection")})
 
     def write_estimate(self, prediction: Mapping[str, Any]) -> None:
-        """What the driver's simulation says of the trial, before it is launched."""
+        """Writes the result of the trial's simulation, before it is launched."""
         self._write(self.estimate_file, prediction)
 
     def write_progress(self, progress: Mapping[str, Any]) -> None:
-        """What a trial that is not done has reached, for `orchestrator.status`."""
+        """Writes the progress of a trial that is not done, for `orchestrator.status`."""
         self._write_here(self.progress_file, progress)
         self._sign(self.progress_file)
 
     def write_report_score(self, score: Mapping[str, Any]) -> None:
-        """Also notes the digest of the report split's predictions that lie there now."""
+        """Writes the score with the digest of the current predictions on the report split."""
         self._write(self.report_score_file, {**score, FILES: self._digests("report")})
 
     def write_predictions(self, rows: Iterable[Mapping[str, Any]], split: str = "selection") -> str:
-        """Returns the sha256 of what it has written."""
+        """Writes the predictions on a split; returns the sha256 of the file."""
         lines = prediction_lines(rows)
         write_bytes(self.predictions_file(split), lines, guard=self.guard)
         self._publish(self.predictions_file(split))
         return hashlib.sha256(lines).hexdigest()
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
-        """`save` writes the adapter into the folder that it is given; whole or not there.
+        """Replaces the adapter atomically; `save` writes it to the folder that it is given.
 
-        Durable once it returns; raises StorageError.
+        It is durable once this returns. Raises StorageError.
         """
         self._write_folder(self.adapter_folder, save)
 
     def write_model(self, save: Callable[[Path], None]) -> None:
-        """As `write_adapter`, of a whole model."""
+        """As `write_adapter`, for a whole model."""
         self._write_folder(self.model_folder, save)
         self._remove(self.removed_model_file)
 
     def discard_model(self, reason: str) -> int:
-        """Removes the model that full fine-tuning made, and notes why; returns its bytes."""
+        """Deletes the model and records the reason; returns its size in bytes."""
         self.guard()
         size = self.model_bytes
         self._write(self.removed_model_file, {"reason": reason, "bytes": size})
@@ -118,17 +115,17 @@ class TrialFolder(TrialReader):
         self._sign(self.log_file)
 
     def publish_signs(self) -> None:
-        """Publishes the end of the log and the progress, where a bucket is the truth."""
+        """Publishes log and progress of a run in a bucket."""
         if self.mirror is not None:
             self.mirror.flush()
 
     def append_reported_step(self, step: int) -> None:
-        """The trial tells of this step now; forgotten with its checkpoints."""
+        """Records that this step was reported; the record is deleted with the checkpoints."""
         self._append(self.reported_steps_file, str(step))
         self._sign(self.reported_steps_file)
 
     def set_aside(self, file: Path) -> None:
-        """A damaged file is kept for a person to look at, under a name that nothing reads."""
+        """Renames a damaged file, for a person to look at, so that no program reads it."""
         self.guard()
         aside = file.with_name(f"{file.name}.damaged")
         with storage_errors(file):
@@ -138,7 +135,7 @@ class TrialFolder(TrialReader):
             self.mirror.retract_files(file)
 
     def discard_result(self) -> None:
-        """Forgets how the trial ended, so that it runs again from its last checkpoint."""
+        """Deletes the trial's result, so that it runs again from its last checkpoint."""
         self.guard()
         self._remove(self.summary_file, self.report_score_file, self.removed_model_file)
 
@@ -179,8 +176,8 @@ class TrialFolder(TrialReader):
         if self.mirror is not None:
             self.mirror.sign(file)
 
-    def _was_taken_over_here(self) -> bool:
-        """Whether the last host to take the trial over writes to this very working copy."""
+    def _is_owned_here(self) -> bool:
+        """Whether the host that owns the trial writes to this working copy."""
         assert self.mirror is not None
         owner = self.mirror.store.get(f"{self.mirror.prefix}{self.owner_file.name}")
         try:
@@ -210,5 +207,5 @@ class TrialFolder(TrialReader):
 
 
 def prediction_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """What a file of predictions holds."""
+    """The content of a file of predictions."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

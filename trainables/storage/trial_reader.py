@@ -1,4 +1,4 @@
-"""TrialReader: what the files of a trial say, and whether they are as they were written."""
+"""TrialReader: reads the files of a trial, and checks whether they are as they were written."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trainables.storage.sealed_json import DamagedError, verified
 if TYPE_CHECKING:
     from trainables.storage.mirror import Mirror
 
-FILES = "files"  # in a summary or a score: the digests of the files it was made with
+FILES = "files"  # in a summary or score: the digests of the files that belong to it
 
 
 @dataclass(frozen=True)
 class TrialReader(TrialFiles):
-    """Reads a trial's folder; `guard` and `mirror` are those of `trainables.storage.run_folder`."""
+    """Reads a trial's folder; `guard` and `mirror` are as in `trainables.storage.run_folder`."""
 
     guard: Guard = field(default=unguarded, compare=False, repr=False)
     mirror: Mirror | None = field(default=None, compare=False, repr=False)
@@ -35,7 +35,7 @@ class TrialReader(TrialFiles):
         return self.spec_and_suggestion()[0]
 
     def spec_and_suggestion(self) -> tuple[TrialSpec, Json]:
-        """As `spec`, with what `write_spec` was given beside it."""
+        """As `spec`, with the sampler's parameters that `write_spec` was given."""
         written = self.read(self.spec_file)
         try:
             spec, suggestion = TrialSpec.from_json(written), dict(written["suggestion"])
@@ -46,14 +46,14 @@ class TrialReader(TrialFiles):
         return spec, suggestion
 
     def trained_folder(self, spec: TrialSpec) -> Path:
-        """What the method of the trial, whose spec this is, saves: an adapter or a whole model."""
+        """The folder of what the trial's method saves: an adapter or a whole model."""
         return self.model_folder if spec.method.saves_model else self.adapter_folder
 
     def summary(self) -> Json | None:
         return self._read_or_none(self.summary_file)
 
     def estimate(self) -> Json | None:
-        """None where nothing was predicted, or where the file is damaged."""
+        """The result of the simulation, or None if there is none or the file is damaged."""
         return self._read_or_none(self.estimate_file)
 
     def progress(self) -> Json | None:
@@ -63,40 +63,38 @@ class TrialReader(TrialFiles):
         return self._read_or_none(self.report_score_file)
 
     def reported_steps(self, *, after: int) -> frozenset[int]:
-        """The steps later than `after` that the trial has told of: more than its last checkpoint
-        knows if it broke off."""
+        """The steps after `after` that the trial has reported; they may be later than its last
+        checkpoint."""
         try:
-            lines = self.reported_steps_file.read_bytes().split(b"\n")[
-                :-1
-            ]  # without a torn last one
+            *lines, _torn = self.reported_steps_file.read_bytes().split(b"\n")
         except OSError:
             return frozenset()
         steps = (int(line) for line in lines if line.isdigit() and len(line) < 16)
         return frozenset(step for step in steps if step > after)
 
     def sign_of_life(self, *, every: float) -> object:
-        """Changes whenever a host writes that the trial still runs; no clocks are compared.
+        """A value that changes whenever a host writes that the trial runs; no clocks are compared.
 
-        A bucket is asked no more often than `every` seconds; that it can't be says nothing.
+        A bucket is asked at most every `every` seconds; if it is unreachable the value stays.
         """
-        there = None
+        version = None
         if self.mirror is not None:
             with contextlib.suppress(OSError):
-                there = self.mirror.look(self.progress_file, every=every)
+                version = self.mirror.look(self.progress_file, every=every)
         try:
             found = self.progress_file.stat()
         except OSError:
-            return there
-        return found.st_mtime_ns, found.st_ino, there
+            return version
+        return found.st_mtime_ns, found.st_ino, version
 
     def read(self, file: Path) -> Json:
-        """One of the trial's JSON files; raises FileNotFoundError, or DamagedError."""
+        """Reads a JSON file of the trial; raises FileNotFoundError, or DamagedError."""
         return verified(file.read_bytes(), place=self._place(file))
 
     def damaged_files(self, names: Iterable[str] | None = None) -> list[Path]:
-        """The files that are not as the trial's summary or report score says they were.
+        """The files that do not match the digests in the trial's summary or report score.
 
-        `names` are relative to the trial's folder; None: its predictions on either split.
+        `names` are relative to the trial's folder, by default its predictions on both splits.
         """
         noted = {**self._noted(self.summary_file), **self._noted(self.report_score_file)}
         predictions = [self.predictions_file(split).name for split in ("selection", "report")]
@@ -109,7 +107,7 @@ class TrialReader(TrialFiles):
         ]
 
     def is_sound(self) -> bool:
-        """Whether its spec, and its summary, score and predictions if there, are as written."""
+        """Whether spec, summary, score and predictions are undamaged; only the spec must exist."""
         try:
             self.spec()
             for file in (self.summary_file, self.report_score_file):
@@ -120,7 +118,7 @@ class TrialReader(TrialFiles):
         return not self.damaged_files()
 
     def damaged_adapter(self) -> list[Path]:
-        """As `damaged_files`, of the adapter or model; a model that was removed is not damaged."""
+        """As `damaged_files`, for the adapter or model; a deleted model is not damaged."""
         folders = ("adapter/",) if self.model_was_removed else ("adapter/", "model/")
         noted = self._noted(self.summary_file)
         return self.damaged_files(name for name in noted if name.startswith(folders))
@@ -131,13 +129,13 @@ class TrialReader(TrialFiles):
 
     @property
     def model_bytes(self) -> int:
-        """What the model takes that full fine-tuning made, here or in the bucket; 0 without one."""
+        """The size of the trained model, on this disk or in the bucket; 0 without one."""
         files = [file for file in self.model_folder.rglob("*") if file.is_file()]
         elsewhere = self.mirror.elsewhere_bytes("model") if self.mirror is not None else 0
         return sum(file.stat().st_size for file in files) + elsewhere
 
     def _is_kept_elsewhere(self, name: str) -> bool:
-        """Not fetched, as it is large: whoever uses it fetches it and looks then."""
+        """Whether the file is in the bucket only; it is checked when it is fetched."""
         if self.mirror is None or (self.path / name).exists():
             return False
         return self.mirror.is_kept_elsewhere(name)
@@ -146,7 +144,7 @@ class TrialReader(TrialFiles):
         return f"{self.trial_id}/{file.name}"
 
     def _read_or_none(self, file: Path) -> Json | None:
-        """None for a file that is not there or damaged; without the digests in it."""
+        """The content of a file without its digests; None if it is missing or damaged."""
         try:
             value = self.read(file)
         except (FileNotFoundError, IsADirectoryError, DamagedError):

@@ -1,4 +1,4 @@
-"""Working copies: the local folders in which what lies in a bucket is worked on."""
+"""Working copies: the local folders of runs whose files lie in a bucket."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 
 from trainables.storage.object_store import checked_url
 
-CACHE = "SWEEP_CACHE"  # the variable that names the folder of working copies
+CACHE = "SWEEP_CACHE"  # environment variable: the folder of working copies
 TRIALS = "trials"
-_LARGE = ("adapter/", "model/", "checkpoints/")  # fetched only where they are asked for
+_LARGE = ("adapter/", "model/", "checkpoints/")  # fetched on request only
 
 
 def small(name: str) -> bool:
-    """Whether a file of a trial is one that a driver and a reader need."""
+    """Whether a driver and a reader need this file of a trial."""
     return not name.startswith(_LARGE)
 
 
 def not_trained(name: str) -> bool:
-    """What a host needs to go on with a trial: all but what the trial has ended with."""
+    """Whether a host needs this file to resume a trial: all but the trained adapter or model."""
     return not name.startswith(("adapter/", "model/"))
 
 
 def working_copy(url: str) -> Path:
-    """Where this machine keeps its copy of a run: in a folder for the runs beside it.
+    """The folder of this machine's copy of a run, beside the copies of runs of the same storage.
 
-    `SWEEP_CACHE`, or `sweeps` in the user's cache folder. Raises InputError for a bad URL.
+    It is in `SWEEP_CACHE`, or in `sweeps` of the user's cache folder. Raises InputError for a bad
+    URL.
     """
     storage, _, name = checked_url(url).rpartition("/")
-    given = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/sweeps"
+    cache = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/sweeps"
     words = storage.replace("://", "-").replace("/", "-")
     key = hashlib.sha256(storage.encode()).hexdigest()[:8]
-    return Path(given).expanduser().absolute() / f"{words[-80:]}-{key}" / name
+    return Path(cache).expanduser().absolute() / f"{words[-80:]}-{key}" / name

@@ -161,7 +161,8 @@ class Task(Protocol):
 
     def gold_text(self, example: Example) -> str:
         """The gold as an answer would be written."""
-        return str(self.gold(example))
+        gold = self.gold(example)
+        return gold if isinstance(gold, str) else f"{gold:g}"
 
     def score(self, example: Example, completion: str) -> Mapping[str, float]:
         """The values of one question: flags, shares and numbers by name."""

@@ -20,8 +20,8 @@ from trainables.training.progress import resumed_history
 from trainables.workers.heartbeat import Watchdog
 from trainables.workers.outcomes import LOADING_FACTOR, Failure, failure_of
 
-Decision = Literal["go on", "close", "discard"]
-DECISIONS: tuple[Decision, ...] = ("go on", "close", "discard")
+Decision = Literal["continue", "close", "discard"]
+DECISIONS: tuple[Decision, ...] = ("continue", "close", "discard")
 _NO_TIMEOUT = timedelta(days=30)  # the driver may be busy
 
 
@@ -108,13 +108,13 @@ class _Member:
         )
         event = self._next(events, factor=LOADING_FACTOR)  # loads everything
         decision = self._broadcast(self._coordinator.on_start(history) if self.leads else None)
-        while decision == "go on":
+        while decision == "continue":
             if event.kind == "finished":
                 if self.leads:
                     self._coordinator.on_finish(event)
                 return
             decision = self._broadcast(self._coordinator.on_event(event) if self.leads else None)
-            if decision == "go on":
+            if decision == "continue":
                 event = self._next(events)
         self._leave(events, discard=decision == "discard")
 

@@ -26,6 +26,7 @@ class HostActors:
     shape: HostShape
     sharing: SharingPolicy
     provenance: Mapping[str, str]
+    python: str | None = None  # the command that replaces Python in the process of a host
     description: dict[str, Any] | None = None  # of the device of the first host that is up
     model_files: ModelFiles = field(default_factory=ModelFiles)
     _nodes: dict[str, Device] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class HostActors:
                 num_cpus=self.shape.cpus,
                 num_gpus=self.shape.gpus,
                 accelerator_type=self.sharing.accelerator_type if self.shape.gpus else None,
+                runtime_env=self._runtime_env(),
             )
             return options.remote(dict(self.provenance))
         inside = PlacementGroupSchedulingStrategy(device.reserved, placement_group_bundle_index=0)
@@ -164,6 +166,12 @@ class HostActors:
         cpus = math.floor(self.shape.cpus * part * 10_000) / 10_000  # Ray's precision
         options = Host.options(num_cpus=cpus, num_gpus=part, scheduling_strategy=inside)
         return options.remote(dict(self.provenance))
+
+    def _runtime_env(self) -> dict[str, str] | None:
+        """Hosts with a GPU are never forks, as no GPU context survives one."""
+        if self.python is None or self.shape.gpus:
+            return None
+        return {"py_executable": self.python}
 
     def _reserve(self) -> Device:
         from ray.util.placement_group import placement_group

@@ -47,6 +47,7 @@ class HostScheduler:
     shape: HostShape
     provenance: dict[str, str]
     sharing: SharingPolicy = field(default_factory=SharingPolicy)
+    python: str | None = None  # see `HostActors`
     _line: list[QueueEntry] = field(default_factory=list)
     _expecting: list[QueueEntry] = field(default_factory=list)  # a host is being started for each
     _problems: list[str] = field(default_factory=list)
@@ -147,7 +148,7 @@ class HostScheduler:
         return HostStatus(*self.counts(), problems=problems)
 
     def _host_actors(self) -> HostActors:
-        return HostActors(self.shape, self.sharing, self.provenance)
+        return HostActors(self.shape, self.sharing, self.provenance, self.python)
 
     def _up(self) -> list[Slot]:
         return [*self._pool.up(), *self._groups.groups]
@@ -212,8 +213,8 @@ class HostScheduler:
         for need in [entry.need for entry in self._line]:
             if availability.is_short(self._pool.devices, need):
                 self._report(
-                    f"A trial of {need.workers} workers waits: of the {self.shape.count} hosts of "
-                    "this sweep too few are up; trials that need fewer go on."
+                    f"A trial of {need.workers} workers waits: too few of the sweep's "
+                    f"{self.shape.count} hosts are up. Trials that need fewer are still started."
                 )
 
     def _is_full(self) -> bool:
@@ -279,8 +280,8 @@ class HostScheduler:
                 self._groups.leave_dead_nodes()
             else:
                 self._report(
-                    "Whether nodes are about to be taken away can't be seen now "
-                    f"({first_line(error)}); trials on such a node go back to their checkpoint."
+                    "Ray did not say which nodes are about to be taken away "
+                    f"({first_line(error)}); trials there resume from their last checkpoint."
                 )
             await asyncio.sleep(NODE_POLL_SECONDS)
 
@@ -296,7 +297,12 @@ def _nodes_to_leave() -> tuple[set[str], set[str]]:
 
 
 def start_host_scheduler(
-    name: str, shape: HostShape, *, provenance: dict[str, str], sharing: SharingPolicy | None = None
+    name: str,
+    shape: HostShape,
+    *,
+    provenance: dict[str, str],
+    sharing: SharingPolicy | None = None,
+    python: str | None = None,
 ) -> Any:
     """Starts the scheduler as a Ray actor of this name, which takes no CPU.
 
@@ -307,4 +313,4 @@ def start_host_scheduler(
     actor = ray.remote(HostScheduler).options(
         name=name, num_cpus=0, max_concurrency=1000, resources={"node:__internal_head__": 0.001}
     )
-    return actor.remote(shape, provenance, sharing or SharingPolicy())
+    return actor.remote(shape, provenance, sharing or SharingPolicy(), python)

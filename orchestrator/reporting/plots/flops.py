@@ -36,8 +36,8 @@ GREY = "#666666"
 
 
 def plot_flops(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path | None:
-    """Draws and writes flops.png; None, and nothing written, if no finished trial has both the
-    primary metric and train FLOPs."""
+    """Writes flops.png; returns None, and writes nothing, if no finished trial has both the primary
+    metric and train FLOPs."""
     results = read_trials(run) if results is None else results
     if not candidates(results, cost=TRAIN_FLOPS):
         return None
@@ -55,7 +55,8 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
     axes, _ = new_axes(figure, finished[0].primary, strip=False)
     axes.set_xscale("log")
     drawn = [item for item in results if item.is_trial and learning_curve(item)]
-    drawn += [item for item in finished if item not in drawn]
+    seen = {item.trial_id for item in drawn}
+    drawn += [item for item in finished if item.trial_id not in seen]
     style, members = style_of(drawn), front(results, cost=TRAIN_FLOPS)
     for item in drawn:
         _draw_curve(axes, item, style=style)
@@ -72,7 +73,7 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 
 
 def _draw_curve(axes: Any, item: TrialResult, *, style: Style) -> None:
-    """Its rungs, and where it ended: a marker if it finished, else a cross."""
+    """Draws a trial's rungs and its end: a marker if it finished, else a cross."""
     rungs = learning_curve(item)
     scale = item.primary.scale
     points = [(rung.flops, scale * rung.value) for rung in rungs if rung.flops > 0]
@@ -103,10 +104,11 @@ def _words(
 
 
 def caption(results: Sequence[TrialResult]) -> str:
-    """What is drawn and what is not, in numbers."""
+    """The numbers of trials that are drawn and that are not."""
     trials = [item for item in results if item.is_trial]
     finished = candidates(results, cost=TRAIN_FLOPS)
-    others = sum(bool(learning_curve(item)) for item in trials if item not in finished)
+    unmarked = {item.trial_id for item in trials} - {item.trial_id for item in finished}
+    others = sum(bool(learning_curve(item)) for item in trials if item.trial_id in unmarked)
     missing = len(trials) - len(finished) - others
     left = f" {missing} without a rung that has both numbers." if missing else ""
     return (

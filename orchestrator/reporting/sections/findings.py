@@ -1,4 +1,4 @@
-"""What the report concludes: are the trials different at all, what mattered, what did not end."""
+"""The sections of conclusions: whether trials differ, what mattered, which did not finish."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from orchestrator.analysis.importance import (
     importance,
     knob_verdicts,
 )
-from orchestrator.analysis.significance import MCNEMAR, PAIRED_T, any_difference, compare
+from orchestrator.analysis.significance import (
+    MCNEMAR,
+    PAIRED_T,
+    Comparison,
+    any_difference,
+    compare_with_best,
+)
 from orchestrator.formatting import difference_unit, format_p_value, format_signed
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import (
@@ -22,8 +28,8 @@ from orchestrator.reporting.sections.headline import (
     value_text,
 )
 from orchestrator.reporting.sections.tables import loss_order
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
-from orchestrator.runs.results import read_predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
@@ -32,7 +38,9 @@ SIGNIFICANT = 0.05
 TIES_NAMED = 8
 
 
-def differences(results: Sequence[TrialResult], *, metric: MetricSpec) -> Section:
+def differences(
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metric: MetricSpec
+) -> Section:
     """Whether the finished trials differ in the metric on the selection split.
 
     If not, it says 'no difference in ... found' and gives their order by eval loss.
@@ -42,8 +50,8 @@ def differences(results: Sequence[TrialResult], *, metric: MetricSpec) -> Sectio
     if len(order) < 2:
         text = "Fewer than two trials have finished: there is nothing to compare."
         return Section(heading, [Paragraph(text)])
-    rows = [read_predictions(item.folder)[0] for item in order]
-    p_value = any_difference(rows, metric=metric)
+    answers = [predictions(item) for item in order]
+    p_value = any_difference(answers, metric=metric)
     if p_value is None:
         why = no_common_values(metric)
         text = f"{why[0].upper()}{why[1:]}: not to be compared."
@@ -56,11 +64,11 @@ def differences(results: Sequence[TrialResult], *, metric: MetricSpec) -> Sectio
         found = Paragraph(f"no difference in {metric.title} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])
     blocks: list[Block] = [Paragraph(f"Yes: {metric.title} differs among them {tail}.")]
-    names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
-    text = comparison_text(compare(rows[0], rows[1], metric=metric), metric)
-    blocks.append(Paragraph(f"{names}: {text}."))
-    blocks += _ties_named(_ties(order, rows, metric), others=len(order) - 1)
-    return Section(heading, blocks)
+    compared = compare_with_best(answers[0], answers[1:], metric=metric)
+    if compared[0] is not None:
+        names = f"`{order[0].trial_id}` against the next, `{order[1].trial_id}`"
+        blocks.append(Paragraph(f"{names}: {comparison_text(compared[0], metric)}."))
+    return Section(heading, [*blocks, *_ties(order[1:], compared)])
 
 
 def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
@@ -81,7 +89,7 @@ def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> S
 
 
 def not_finished(results: Sequence[TrialResult]) -> Section:
-    """What was stopped, failed, infeasible or is not done, and why."""
+    """The trials that were stopped, failed, infeasible or are not done, by reason."""
     groups = unfinished(results)
     heading = "Stopped, failed, infeasible"
     if not groups:
@@ -94,35 +102,26 @@ def not_finished(results: Sequence[TrialResult]) -> Section:
 
 
 def facts(results: Sequence[TrialResult]) -> Section:
-    """What the trials were given: context, evidence, cut prompts."""
+    """The facts about the prompts of all trials: context, evidence, cut prompts."""
     return Section("What was asked", [_values([item.facts for item in results])])
 
 
 def provenance(results: Sequence[TrialResult]) -> Section:
-    """What the numbers were made with; values that differ between trials are all listed."""
+    """The software and hardware of all trials, with every value that occurs."""
     return Section("Provenance", [_values([item.provenance for item in results])])
 
 
-def _ties(
-    order: Sequence[TrialResult], rows: Sequence[Sequence[Mapping[str, Any]]], metric: MetricSpec
-) -> list[TrialResult]:
+def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) -> list[Block]:
     """The trials than which the best is not significantly better."""
-    ties = []
-    for item, other in zip(order[1:], rows[1:], strict=True):
-        try:
-            verdict = compare(rows[0], other, metric=metric).verdict
-        except ValueError:  # no question in common: neither a tie nor a difference
-            continue
-        ties += [item] if verdict == "tie" else []
-    return ties
-
-
-def _ties_named(ties: Sequence[TrialResult], *, others: int) -> list[Block]:
+    found = zip(others, compared, strict=True)
+    ties = [(item, each) for item, each in found if each is not None and each.verdict == "tie"]
     if not ties:
         return []
-    names = ", ".join(f"`{item.trial_id}` ({item.label})" for item in ties[:TIES_NAMED])
+    _, one = ties[0]
+    test = "p >= 0.05" if one.comparisons == 1 else f"{one.test} with each, Holm, p >= 0.05"
+    names = ", ".join(f"`{item.trial_id}` ({item.label})" for item, _ in ties[:TIES_NAMED])
     more = f" and {len(ties) - TIES_NAMED} more" if len(ties) > TIES_NAMED else ""
-    text = f"{len(ties)} of the {others} others can't be told from the best (p >= 0.05)"
+    text = f"{len(ties)} of the {len(others)} others can't be told from the best ({test})"
     return [Paragraph(f"{text}: {names}{more}.")]
 
 

@@ -1,4 +1,4 @@
-"""The report's flip table: what quantization changed, question by question; flips.csv has all."""
+"""The section on flips, what quantization changed question by question, and flips.csv."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from orchestrator.analysis.flips import Direction, Flip, Pair, pairs
+from orchestrator.analysis.flips import Direction, Flip, Pair
 from orchestrator.formatting import format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.runs.results import read_predictions
 from orchestrator.runs.trial_label import trial_label
-from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
@@ -43,19 +41,8 @@ _NONE = (
 )
 
 
-def find_pairs(results: Sequence[TrialResult], *, metric: MetricSpec | None) -> list[Pair]:
-    """The pairs of a run, with the predictions in its folder.
-
-    None for a `metric` (`TaskMetrics.verdict`) is a task whose answers are not right or wrong: it
-    has no pairs.
-    """
-    if metric is None:
-        return []
-    return pairs(results, lambda item: read_predictions(item.folder)[0], metric=metric)
-
-
 def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Section:
-    """For each reference the counts and the tests, then some questions; `file` has every flip."""
+    """Counts and tests for each reference, then some questions; `file` has every flip."""
     if metric is None:
         return Section(HEADING, [Paragraph(_NO_VERDICT)])
     if not found:
@@ -75,11 +62,11 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
 
 
 def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
-    """Writes flips.csv: a row per pair and flip, the columns always the same."""
+    """Writes flips.csv: a row per pair and flip, always with the same columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_csv_row(pair, flip) for pair in found for flip in pair.flips)
+    writer.writerows(row for pair in found for row in _csv_rows(pair))
     run.write_text(run.flips_file, text.getvalue())
     return run.flips_file
 
@@ -152,18 +139,24 @@ def _questions(pair: Pair, shown: Sequence[Flip], caption: str, on_terminal: int
     return Table(headers, rows, words=5, caption=caption, on_terminal=on_terminal)
 
 
-def _csv_row(pair: Pair, flip: Flip) -> list[str]:
-    return [
+def _csv_rows(pair: Pair) -> list[tuple[str, ...]]:
+    of_pair = (
         trial_label(pair.reference.knobs),
         "yes" if pair.is_baseline else "no",
         pair.reference.trial_id,
         pair.quantized.trial_id,
         pair.quantization,
-        flip.direction,
-        flip.id,
-        flip.kind,
-        flip.question,
-        flip.gold,
-        flip.reference_answer,
-        flip.answer,
+    )
+    return [
+        (
+            *of_pair,
+            flip.direction,
+            flip.id,
+            flip.kind,
+            flip.question,
+            flip.gold,
+            flip.reference_answer,
+            flip.answer,
+        )
+        for flip in pair.flips
     ]

@@ -1,4 +1,4 @@
-"""The report's first section: the best trial, and whether it is better than doing nothing."""
+"""The section on the best trial: its scores, its untrained base, the trivial baselines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.formatting import (
     format_signed,
 )
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.runs.results import Row, read_predictions
+from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
@@ -27,6 +27,7 @@ BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
 def headline(
     best: TrialResult | None,
     results: Sequence[TrialResult],
+    predictions: PredictionReader,
     *,
     metrics: SweepMetrics,
     trivial: Mapping[str, float],
@@ -35,10 +36,12 @@ def headline(
     if best is None:
         return Section("Best trial", [Paragraph("No trial has finished, so there is no best one.")])
     split: Split = "report" if metrics.ranking.name in best.report_metrics else "selection"
+    headers = ["metric", "split", "value", "95% interval", "questions"]
+    base = base_of(best, results)
     blocks: list[Block] = [
         Paragraph(f"`{best.trial_id}`: {best.label}", strong=True),
-        Table(["metric", "split", "value", "95% interval", "questions"], _scores(best, metrics), 2),
-        Paragraph(_against_base(best, base_of(best, results), split=split, metrics=metrics)),
+        Table(headers, _scores(best, predictions, metrics=metrics), words=2),
+        Paragraph(_against_base(best, base, predictions, split=split, metrics=metrics)),
     ]
     blocks += [Paragraph(text) for text in _against_trivial(best, trivial)]
     if split == "selection":
@@ -50,11 +53,14 @@ def headline(
 
 
 def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
-    """The finished baseline that is this trial untrained: the same model, quantization, compute
-    dtype, target, data and prompt, the contents compared and not the names. Its prompts may be
-    longer: a space that varies the length has one baseline, at its longest."""
-    judged = (item for item in results if item.is_baseline and item.finished)
-    return next((item for item in judged if _is_base_of(trial, item)), None)
+    """The finished baseline that is this trial untrained.
+
+    It has the same model, quantization, compute dtype, target, data and prompt, by content and not
+    by name. Its prompts may be longer: a space that varies their length has one baseline, at the
+    longest.
+    """
+    finished = (item for item in results if item.is_baseline and item.finished)
+    return next((item for item in finished if _is_base_of(trial, item)), None)
 
 
 def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
@@ -92,61 +98,80 @@ def interval_text(metric: MetricSpec, value: float, count: int) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A knob's or a fact's value as YAML would have it."""
+    """The value of a knob or a fact, as in YAML."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def comparison_text(comparison: Comparison, metric: MetricSpec) -> str:
     """'+12.3 points (8.1 to 16.4, exact McNemar p < 0.0001, 400 questions): better'."""
     low, high = (format_signed(metric, bound) for bound in (comparison.low, comparison.high))
+    several = comparison.comparisons
+    test = comparison.test if several == 1 else f"{comparison.test}, Holm of {several} comparisons,"
     return (
         f"{format_difference(metric, comparison.difference)} (95% {low} to {high}, "
-        f"{comparison.test} {format_p_value(comparison.p_value)}, {comparison.count} questions): "
+        f"{test} {format_p_value(comparison.p_value)}, {comparison.count} questions): "
         f"{comparison.verdict}"
     )
 
 
-def _scores(best: TrialResult, metrics: SweepMetrics) -> list[tuple[str, ...]]:
+def _scores(
+    best: TrialResult, predictions: PredictionReader, *, metrics: SweepMetrics
+) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     splits: tuple[Split, ...] = ("selection", "report")
     for split in splits:
         measured = best.report_metrics if split == "report" else best.metrics
         for metric in dict.fromkeys([metrics.ranking, *metrics.task.headline]):
             if metric.name in measured:
-                rows.append(_score(best, split, metric, measured[metric.name]))
+                flags = predictions(best, split).column(metric.among) if metric.among else None
+                count = best.count(split) if flags is None else sum(map(_has_flag, flags))
+                rows.append(_score(metric, measured[metric.name], split=split, count=count))
     return rows
 
 
-def _score(best: TrialResult, split: Split, metric: MetricSpec, value: float) -> tuple[str, ...]:
-    count = best.count(split)
-    if metric.among:
-        count = len(_among(_predictions(best, split), metric.among))
+def _score(metric: MetricSpec, value: float, *, split: Split, count: int) -> tuple[str, ...]:
     text = format_number(value, 4) if metric == EVAL_LOSS else format_metric(metric, value)
     return metric.title, split, text, interval_text(metric, value, count), str(count or "")
 
 
-def _among(rows: Sequence[Row], flag: str) -> list[Row]:
-    """The questions that have the flag; one that lacks it counts."""
-    return [row for row in rows if row.get(flag, True)]
-
-
 def _against_base(
-    best: TrialResult, base: TrialResult | None, *, split: Split, metrics: SweepMetrics
+    best: TrialResult,
+    base: TrialResult | None,
+    predictions: PredictionReader,
+    *,
+    split: Split,
+    metrics: SweepMetrics,
 ) -> str:
     if base is None:
         return "Its untrained base has not been judged, so there is nothing to compare it with."
-    own, bases = _predictions(best, split), _predictions(base, split)
+    both = predictions(best, split), predictions(base, split)
     name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
-    metric = metrics.judged
+    return f"{name}: {_compared(*both, metrics=metrics)}."
+
+
+def _compared(best: Predictions, base: Predictions, *, metrics: SweepMetrics) -> str:
+    """Compares over all questions, then over those with each flag that only some of them have."""
+    metric = metrics.per_question
     flags = dict.fromkeys(each.among for each in metrics.task.headline if each.among)
     try:
-        texts = [f"{name}: {comparison_text(compare(own, bases, metric=metric), metric)}."]
-        for flag in (flag for flag in flags if 0 < len(_among(own, flag)) < len(own)):
-            found = compare(_among(own, flag), _among(bases, flag), metric=metric)
-            texts.append(f"{flag.capitalize()} questions only: {comparison_text(found, metric)}.")
+        texts = [comparison_text(compare(best, base, metric=metric), metric)]
+        for flag in flags:
+            own, others = _among(best, flag), _among(base, flag)
+            if 0 < len(own.ids) < len(best.ids):
+                found = comparison_text(compare(own, others, metric=metric), metric)
+                texts.append(f"{flag.capitalize()} questions only: {found}")
     except ValueError:
-        return f"{name}: not to be compared, {no_common_values(metric)}."
-    return " ".join(texts)
+        return f"not to be compared, {no_common_values(metric)}"
+    return ". ".join(texts)
+
+
+def _among(predictions: Predictions, flag: str) -> Predictions:
+    return predictions.only([_has_flag(value) for value in predictions.column(flag)])
+
+
+def _has_flag(value: Any) -> bool:
+    """Whether a question has a flag; one without a value has it."""
+    return value is None or bool(value)
 
 
 def no_common_values(metric: MetricSpec) -> str:
@@ -154,10 +179,6 @@ def no_common_values(metric: MetricSpec) -> str:
     if not metric.per_question_key:
         return f"{metric.title} is not kept for each question"
     return "they share no predictions"
-
-
-def _predictions(trial: TrialResult, split: Split) -> list[Row]:
-    return read_predictions(trial.folder, split)[0]
 
 
 def _against_trivial(best: TrialResult, trivial: Mapping[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the report says of methods: the best trial of each, and whether they differ."""
+"""The section on methods: the best trial of each, and whether they differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.reporting.sections.headline import (
     primary_text,
     score_header,
 )
-from orchestrator.runs.results import read_predictions
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import method_name, model_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
@@ -34,9 +34,11 @@ SHARED = (
 CHOSEN = "The best of each was chosen on the selection split, so its {} there flatters it."
 
 
-def methods(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> list[Section]:
-    """The best trial of each model and method (on so many workers, under such a ZeRO stage) beside
-    the others, and paired comparisons; nothing where all trials are of one method."""
+def methods(
+    results: Sequence[TrialResult], predictions: PredictionReader, *, metrics: SweepMetrics
+) -> list[Section]:
+    """The best trial of each model and method (with its workers and ZeRO stage), and paired
+    comparisons; no section if all trials have one method."""
     groups = _groups(results)
     if len({method for _, method in groups}) < 2:
         return []
@@ -50,11 +52,11 @@ def methods(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> list[Se
     blocks: list[Block] = [Table(headers, rows, words=5), Paragraph(HOW)]
     if not all(map(has_device_alone, found)):
         blocks.append(Paragraph(SHARED))
-    return [Section(HEADING, [*blocks, *_comparisons(best, metrics)])]
+    return [Section(HEADING, [*blocks, *_comparisons(best, predictions, metrics=metrics)])]
 
 
 def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialResult]]:
-    """The trials by model and method, in order."""
+    """The trials by model and method."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         if item.is_trial:
@@ -85,9 +87,12 @@ def _row(
 
 
 def _comparisons(
-    best: Mapping[tuple[str, str], TrialResult | None], metrics: SweepMetrics
+    best: Mapping[tuple[str, str], TrialResult | None],
+    predictions: PredictionReader,
+    *,
+    metrics: SweepMetrics,
 ) -> list[Paragraph]:
-    """Of each model its best trial against the best of each other method."""
+    """The best trial of each model against the best one of each other method."""
     texts: list[str] = []
     for model, items in groupby(best.items(), key=lambda item: item[0][0]):
         found = {trial.trial_id: method for (_, method), trial in items if trial is not None}
@@ -97,20 +102,22 @@ def _comparisons(
         )
         texts += [
             f"{model}, {found[order[0].trial_id]} against {found[other.trial_id]} "
-            f"{_against(order[0], other, metrics)}."
+            f"{_against(order[0], other, predictions, metrics)}."
             for other in order[1:]
         ]
     chosen = CHOSEN.format(metrics.primary.title)
     return [Paragraph(text) for text in [*texts, chosen]] if texts else []
 
 
-def _against(one: TrialResult, other: TrialResult, metrics: SweepMetrics) -> str:
-    """On the same questions, of the report split if both were scored on it."""
+def _against(
+    one: TrialResult, other: TrialResult, predictions: PredictionReader, metrics: SweepMetrics
+) -> str:
+    """Compares two trials, on the report split if both were scored on it."""
     both = one.report_metrics and other.report_metrics
     split: Split = "report" if both else "selection"
-    rows = [read_predictions(item.folder, split)[0] for item in (one, other)]
+    own, others = predictions(one, split), predictions(other, split)
     try:
-        found = compare(*rows, metric=metrics.judged)
+        found = compare(own, others, metric=metrics.per_question)
     except ValueError:
-        return f"is not to be compared, {no_common_values(metrics.judged)}"
-    return f"on the {split} split: {comparison_text(found, metrics.judged)}"
+        return f"is not to be compared, {no_common_values(metrics.per_question)}"
+    return f"on the {split} split: {comparison_text(found, metrics.per_question)}"

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.analysis.flips import Pair, quantization_knobs
+from orchestrator.analysis.flips import Pair, pairs, quantization_knobs
 from orchestrator.reporting.builder import build_report, write_report
-from orchestrator.reporting.sections.flips import COLUMNS, find_pairs
+from orchestrator.reporting.sections.flips import COLUMNS
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.reporting.test_builder import section
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, outcomes
@@ -29,7 +30,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def found(run: RunFolder) -> list[Pair]:
-    return find_pairs(read_trials(run), metric=EM_ACC)
+    return pairs(read_trials(run), PredictionReader(), metric=EM_ACC)
 
 
 def shown(run: RunFolder) -> str:

@@ -156,10 +156,40 @@ def test_a_trial_that_goes_on_from_a_checkpoint_has_each_event_once(running: Run
 
 
 def test_nothing_is_suggested_while_all_are_running(running: Running) -> None:
+    running.event(rung(0.5, units=8, fraction=0.25))
     searcher = QueueSearcher(running.sweep)
     given = [searcher.suggest(str(number)) for number in range(9)]
     assert sum(isinstance(each, dict) for each in given) == 5  # three trials and two baselines
     assert given[-1] is None
+
+
+def test_each_host_gets_one_trial_and_no_baseline_before_the_first_of_them_trains(
+    running: Running,
+) -> None:
+    searcher = QueueSearcher(running.sweep)
+    assert running.sweep.cluster.shape.count == 2
+    second, third = searcher.suggest("2"), searcher.suggest("3")
+    assert isinstance(second, dict)
+    assert running.ledger.records[second["trial_id"]].is_trial
+    assert third is None
+    running.event(rung(0.5, units=8, fraction=0.25))
+    waiting = searcher.suggest("4")
+    assert isinstance(waiting, dict)
+    assert not running.ledger.records[waiting["trial_id"]].is_trial
+
+
+def test_a_forecast_that_is_being_made_is_waited_for_while_nothing_runs(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune would sleep for a second before it asks again."""
+    running.event(Event("finished", 8, 32, {"em_acc": 0.5}, 1.0, 2.0))
+    running.complete()
+    queue, answers = running.sweep.trial_queue, [None, None, running.record]
+    monkeypatch.setattr(queue, "next", lambda host_is_idle: answers.pop(0))
+    monkeypatch.setattr(queue, "_waits", True)
+    config = QueueSearcher(running.sweep).suggest("2")
+    assert isinstance(config, dict)
+    assert config["trial_id"] == running.record.trial_id
 
 
 def test_a_sweep_that_is_over_says_so(tmp_path: Path) -> None:

@@ -62,9 +62,8 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **li
     folder.write_spec(spec, {})
     given = {"trial_id": spec.trial_id, "folder": str(folder.path), "base_key": spec.base_key}
     watched = {"trial_seconds": None, "silent_seconds": None, **limits}
-    return TuneTrial(
-        {**given, "host_scheduler": "scheduler", "objective": "em_acc", "limits": watched}
-    )
+    asked = {"task": settings.task, "objective": settings.objective}
+    return TuneTrial({**given, **asked, "host_scheduler": "scheduler", "limits": watched})
 
 
 def next_event(proxy: Any) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from orchestrator.report import main
 from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.reporting.sections.headline import base_of
 from orchestrator.runs.lease import Lease
+from orchestrator.runs.predictions import read_predictions
 from orchestrator.runs.progress import unfinished
-from orchestrator.runs.results import read_predictions, read_trials
+from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
 from trainables.storage.run_folder import RunFolder
 
@@ -80,7 +81,9 @@ def test_ties_with_the_best_are_named(run: RunFolder) -> None:
     tied = add_trial(run, right=outcomes(69), rank=4, quantization="nf4")
     worse = add_trial(run, right=outcomes(12), rank=1)
     text = section(markdown(run), "Do the finished trials differ?")
-    assert f"1 of the 2 others can't be told from the best (p >= 0.05): `{tied.trial_id}`" in text
+    test = "exact McNemar with each, Holm, p >= 0.05"
+    assert f"1 of the 2 others can't be told from the best ({test}): `{tied.trial_id}`" in text
+    assert "exact McNemar, Holm of 2 comparisons, p = 1, 100 questions): tie" in text
     assert worse.trial_id not in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.runs.lease import Lease
-from orchestrator.runs.results import damage, open_run, read_config, read_predictions, read_trials
+from orchestrator.runs.results import damage, open_run, read_config, read_trials
 from orchestrator.runs.trial_result import TrialResult, ranked
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
 from trainables.errors import InputError
@@ -70,26 +70,6 @@ def test_torn_files_give_warnings_and_no_crash(run: RunFolder, torn: str) -> Non
     (trial,) = read_trials(run)
     assert trial.metrics == {} and trial.warnings
     write_results(run)
-
-
-def test_a_prediction_that_cannot_be_read_is_left_out_and_said(run: RunFolder) -> None:
-    folder = add_trial(run, right=[1, 0])
-    folder.discard_result()  # it runs again, and nothing is said of its predictions yet
-    with folder.predictions_file().open("a") as file:
-        file.write('{"id": "q2", "em_')
-    rows, warnings = read_predictions(folder)
-    assert [row["id"] for row in rows] == ["q0", "q1"]
-    assert len(warnings) == 1 and ":3:" in warnings[0]
-
-
-def test_predictions_that_are_not_those_that_were_scored_are_none(run: RunFolder) -> None:
-    folder = add_trial(run, right=[1, 0])
-    rows, _ = read_predictions(folder)
-    folder.write_predictions([{**rows[0], "em_acc": 0}, rows[1]])
-    assert read_predictions(folder)[0] == []
-    (trial,) = read_trials(run)
-    assert trial.metrics["em_acc"] == 0.5  # the summary is sound
-    assert len(trial.warnings) == 1 and "predictions.jsonl: damaged" in trial.warnings[0]
 
 
 def test_an_adapter_that_is_not_the_one_that_was_scored_is_warned_of(run: RunFolder) -> None:

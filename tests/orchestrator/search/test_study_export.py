@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from orchestrator.execution.driver import Driver
+from orchestrator.execution.sweep_setup import SweepSetup
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.searcher import Search
 from orchestrator.search.trial_queue import TrialQueue
@@ -97,7 +98,7 @@ def test_a_driver_writes_it_at_its_end_if_it_has_come_to_search(run: RunFolder) 
     driver = Driver(run, settings, tiny_sweep.planner(settings), None, None, "again")
     driver._export_study()
     assert not run.study_file.exists()
-    driver._search = Search(settings)
+    driver._setup = SweepSetup(run, driver.planner, (), print, search=Search(settings))
     driver._export_study()
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{run.study_file}")
     assert study.trials == []

@@ -50,6 +50,26 @@ def test_every_base_gets_its_baseline_even_if_no_trial_of_it_was_suggested(run: 
     assert {record.spec.knobs["quantization"] for record in baselines} == {"none", "nf4"}
 
 
+def test_baselines_come_last_for_idle_hosts_and_first_for_those_that_wait(run: RunFolder) -> None:
+    trial_queue, ledger, _ = tiny_sweep.trial_queue(run, config(trials=3))
+    idle = [trial_queue.next(host_is_idle=True) for _ in range(2)]
+    waiting = trial_queue.next(host_is_idle=False)
+    assert [record is not None and record.is_trial for record in (*idle, waiting)] == [
+        True,
+        True,
+        False,
+    ]
+    for record in (*idle, waiting):
+        assert record is not None
+        finish(trial_queue, ledger, record)
+    rest = []
+    while (record := trial_queue.next(host_is_idle=True)) is not None:
+        rest.append(record.is_trial)
+        finish(trial_queue, ledger, record)
+    assert rest == [True, False]
+    assert trial_queue.over
+
+
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "nsga2", "grid"])
 def test_a_space_that_has_no_more_is_exhausted(run: RunFolder, algorithm: str) -> None:
     trial_queue, ledger, _ = tiny_sweep.trial_queue(run, config(trials=40, algorithm=algorithm))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +23,7 @@ from orchestrator.space.constraints import (
     surviving,
 )
 from orchestrator.space.grammar import parse_space
-from orchestrator.space.tree import grid
+from orchestrator.space.tree import combinations, grid, questions
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 
@@ -63,6 +67,41 @@ def test_count_cells_and_what_survives_agree_with_the_grid(
     )
 
 
+@given(spaces.varied, spaces.overlapping_rules)
+@settings(max_examples=120, deadline=None)
+def test_all_answers_are_those_of_trying_each_configuration(
+    value: dict[str, Any], given_rules: list[dict[str, Any]]
+) -> None:
+    """By brute force: every combination, continuous ranges left out, against each rule."""
+    space, rules = parse_space(value), parse_rules(given_rules)
+    everything = [*combinations(space, lambda question: True)]
+    left = [(found, ranges) for found, ranges in everything if not excluded(found, rules)]
+    is_endless = any(ranges for _, ranges in left)
+    assert count(space, rules) == (None if is_endless else len(left))
+    assert leaves_nothing(space, rules) == (not left)
+    assert cells(space, rules) == cells_of(everything, left)
+    for names in (("model", "optimizer"), ("rank", "target_modules"), ("warmup",), ()):
+        firsts: dict[str, dict[str, Any]] = {}
+        for found, _ in left:
+            firsts.setdefault(repr([found.get(name) for name in names]), found)
+        assert [*surviving(space, rules, names)] == [*firsts.values()]
+    ranges = {question.knob for question in questions(space) if question.answers is None}
+    for place, rule in enumerate(rules):
+        varied = {name: values for name, values in rule.items() if name not in ranges}
+        is_idle = not any(excluded(found, [varied]) for found, _ in everything)
+        assert is_idle == any(f"exclude[{place}]" in line for line in idle_rules(space, rules))
+
+
+def cells_of(everything: Sequence[tuple[Any, Any]], left: Sequence[tuple[Any, Any]]) -> list[Cell]:
+    def counts(items: Sequence[tuple[Any, Any]]) -> Counter[tuple[str, str, str]]:
+        defaults = {"quantization": "none", "method": "lora"}
+        completed = [{**defaults, **found} for found, _ in items]
+        return Counter((one["model"], one["quantization"], one["method"]) for one in completed)
+
+    kept = counts(left)
+    return [Cell(*key, total, total - kept[key]) for key, total in counts(everything).items()]
+
+
 def test_a_cell_with_all_excluded_is_still_listed() -> None:
     space = parse_space({"model": "m", "quantization": ["none", "nf4"], "rank": [4, 8, 16]})
     rules = parse_rules([{"quantization": "nf4", "rank": [4, 8, 16]}])
@@ -80,6 +119,53 @@ def test_a_large_space_is_counted_at_once() -> None:
     many = list(range(1, 401))
     space = parse_space({"model": "m", "rank": many, "batch_size": many, "seed": many})
     assert count(space, parse_rules([{"rank": 1}])) == 399 * 400 * 400
+
+
+WIDE = {name: {"integers": [1, 100]} for name in ("rank", "batch_size", "seed")}
+LOW = [*range(1, 51)]
+
+
+def test_a_million_configurations_are_counted_under_rules_over_integer_ranges() -> None:
+    space = parse_space({"model": ["m", "n"], **WIDE})
+    rules = parse_rules(
+        [
+            {"rank": LOW, "batch_size": LOW},
+            {"batch_size": LOW, "seed": 1},
+            {"model": "n", "seed": LOW},
+        ]
+    )
+    per_seed_m = 100 * 100 - 50 * 50, 100 * 50  # rank x batch_size; those of seed 1
+    of_m = 99 * per_seed_m[0] + per_seed_m[1]
+    of_n = 50 * per_seed_m[0]  # seed 1 is out
+    began = time.process_time()
+    assert count(space, rules) == of_m + of_n
+    assert [(cell.configurations, cell.excluded) for cell in cells(space, rules)] == [
+        (1_000_000, 1_000_000 - of_m),
+        (1_000_000, 1_000_000 - of_n),
+    ]
+    assert idle_rules(space, rules) == [] and not leaves_nothing(space, rules)
+    (first, other) = surviving(space, rules, ["model"])
+    assert (first["rank"], first["batch_size"], first["seed"]) == (1, 51, 1)
+    assert (other["rank"], other["batch_size"], other["seed"]) == (1, 51, 51)
+    assert time.process_time() - began < 1.0
+
+
+def test_twelve_knobs_of_six_values_with_a_rule_each_are_counted_at_once() -> None:
+    many = ("rank", "alpha", "learning_rate", "gradient_accumulation", "weight_decay", "batch_size",
+            "max_gradient_norm", "seed", "workers")  # fmt: skip
+    shares = [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    values: dict[str, list[Any]] = {name: [1, 2, 3, 4, 5, 6] for name in many}
+    values |= {"warmup": shares, "dropout": shares, "sequence_length": [*range(16, 22)]}
+    space = parse_space({"model": "m", **values})
+    rules = parse_rules(
+        [{one: values[one][0], two: values[two][0]} for one, two in itertools.pairwise(values)]
+    )
+    with_first, without = 1, 5  # of the knobs so far: the last has its first value, or another
+    for _ in range(11):
+        with_first, without = without, 5 * (with_first + without)
+    began = time.process_time()
+    assert count(space, rules) == with_first + without
+    assert time.process_time() - began < 1.0
 
 
 def test_rules_that_match_nothing_are_named_and_allowed() -> None:

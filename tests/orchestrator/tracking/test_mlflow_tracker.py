@@ -383,6 +383,24 @@ class TestBackground:
         assert recorder.calls[-3:] == [("finish", "a"), ("log", "b"), ("close", "finished")]
         assert not tracker.incomplete
 
+    @pytest.mark.parametrize("begins", [True, False])
+    def test_a_delayed_one_calls_nothing_before_it_begins_or_is_closed(
+        self, sweep: SweepIdentity, begins: bool
+    ) -> None:
+        recorder = _Recorder(ready=True)
+        tracker = BackgroundTracker(recorder, warn=pytest.fail, delayed=True)
+        tracker.open(sweep)
+        tracker.start(RunStart("a", "a", STARTED))
+        time.sleep(0.05)
+        assert recorder.calls == []
+        if begins:
+            tracker.begin()
+            tracker.begin()
+            _until(lambda: ("start", "a") in recorder.calls)
+        tracker.close(SweepEnd("finished"))
+        assert recorder.calls[-2:] == [("start", "a"), ("close", "finished")]
+        assert not tracker.incomplete
+
     def test_an_error_is_one_warning_and_the_tracker_is_whole_once_it_answers_again(
         self, sweep: SweepIdentity
     ) -> None:

@@ -1,0 +1,154 @@
+"""The predictions of trials, each file read once, as columns with an entry per question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.runs.trial_result import Split, TrialResult
+from trainables.storage.trial_folder import TrialFolder
+
+Row = dict[str, Any]
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a trial answered to each question of a split, in the order of its file.
+
+    A row that lacks the key of a column has None there.
+    """
+
+    ids: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row]) -> Predictions:
+        """`rows` have ids that differ from one another."""
+        columns = _columns(rows)
+        ids = columns.pop("id", ())
+        return cls(tuple(map(str, ids)), columns)
+
+    def column(self, name: str) -> tuple[Any, ...]:
+        return self.columns.get(name, (None,) * len(self.ids))
+
+    def row(self, place: int) -> Row:
+        """The answer at a place, by the names of the columns."""
+        values = {name: column[place] for name, column in self.columns.items()}
+        return {"id": self.ids[place], **values}
+
+    def measured(self, metric: str) -> Predictions:
+        """The answers for which `metric` is known."""
+        values = self.column(metric)
+        return self.only([value is not None for value in values]) if None in values else self
+
+    def only(self, keep: Sequence[bool]) -> Predictions:
+        """The answers at whose places `keep` is true."""
+        columns = {name: tuple(compress(values, keep)) for name, values in self.columns.items()}
+        return Predictions(tuple(compress(self.ids, keep)), columns)
+
+    def at(self, ids: tuple[str, ...]) -> Predictions:
+        """The answers to these questions, in their order; every one of them must be here."""
+        if ids == self.ids:
+            return self
+        places = places_of(ids, self.ids)
+        columns = {
+            name: tuple([values[place] for place in places])
+            for name, values in self.columns.items()
+        }
+        return Predictions(ids, columns)
+
+
+class PredictionReader:
+    """Reads the predictions of a run's trials, and keeps what it has read.
+
+    Columns that are equal in several trials, as the questions are, are kept once.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, Split], Predictions] = {}
+        self._columns: dict[tuple[str, Split], tuple[Any, ...]] = {}
+
+    def __call__(self, trial: TrialResult, split: Split = "selection") -> Predictions:
+        """The trial's predictions on a split; none where `read_predictions` finds none."""
+        key = (trial.trial_id, split)
+        if key not in self._read:
+            found = Predictions.of_rows(read_predictions(trial.folder, split)[0])
+            columns = {
+                name: self._shared(name, split, values) for name, values in found.columns.items()
+            }
+            self._read[key] = Predictions(self._shared("id", split, found.ids), columns)
+        return self._read[key]
+
+    def _shared(self, name: str, split: Split, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The column of the trial read before if it has the same values, else `values`."""
+        if self._columns.get((name, split)) != values:
+            self._columns[name, split] = values
+        return self._columns[name, split]
+
+
+def shared_ids(ids: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The ids that all sequences hold, in the order of the first."""
+    if not ids or all(each == ids[0] for each in ids):
+        return ids[0] if ids else ()
+    shared = set(ids[0]).intersection(*ids[1:])
+    return tuple([each for each in ids[0] if each in shared])
+
+
+def places_of(ids: Sequence[str], among: Sequence[str]) -> list[int]:
+    """The place in `among` of each id; raises KeyError for one that is not there."""
+    places = {each: place for place, each in enumerate(among)}
+    return [places[each] for each in ids]
+
+
+def read_predictions(
+    folder: TrialFolder, split: Split = "selection"
+) -> tuple[list[Row], list[str]]:
+    """The split's predictions, one row per question id, and warnings; none if there is no file.
+
+    None either, and a warning, if the file is not the one that the trial's scores are of.
+    """
+    file = folder.predictions_file(split)
+    if split == "report" and folder.report_score() is None:
+        return [], []  # nothing says that the answers are whole
+    if file in folder.damaged_files([file.name]):
+        return [], [not_scored(file)]
+    try:
+        lines = file.read_text().removesuffix("\n").split("\n")  # answers hold other line ends
+    except (OSError, UnicodeDecodeError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        return [], [] if missing else [f"{file}: {error}"]
+    rows: dict[str, Row] = {}
+    warnings = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is None:
+            warnings.append(f"{file}:{number}: not a prediction; left out")
+        else:
+            rows[str(row["id"])] = row
+    return list(rows.values()), warnings
+
+
+def not_scored(file: Path) -> str:
+    """The warning that a file of predictions does not match the digest noted with its scores."""
+    return f"{file}: damaged or gone: not the answers that were scored; left out"
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row, end = _DECODER.raw_decode(line)  # json.loads takes twice as long
+        row = row if end == len(line) else json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and "id" in row else None
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, tuple[Any, ...]]:
+    if len({*map(tuple, rows)}) == 1:  # as a rule: the same keys in the same order
+        return dict(zip(rows[0], zip(*map(dict.values, rows), strict=True), strict=True))
+    names = dict.fromkeys(chain.from_iterable(rows))
+    return {name: tuple([row.get(name) for row in rows]) for name in names}
