@@ -13,10 +13,12 @@ from orchestrator.cli import add_run_argument
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import answer_lines, answer_report
 from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from orchestrator.runs.sweep_metrics import task_fault
 from trainables.command_line import BAD_INPUT, DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.resources.gpu_overhead import GPU_OVERHEAD_BYTES
 from trainables.spec.metric import MetricSpec
+from trainables.storage.run_folder import RunFolder
 
 _ALIAS, _ALIAS_METRIC = "--min-em-acc", "em_acc"  # an older name of --reach, for this metric only
 _DESCRIPTION = """\
@@ -48,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ask(options: argparse.Namespace) -> int:
     run = open_run(options.run_dir)
-    metric = read_metrics(run).primary
+    metric = _metric(run)
     question = _question(options, metric)
-    for warning in read_config(run)[1]:
-        print(f"warning: {warning}", file=sys.stderr)
     results = read_trials(run)
     found = best_within(results, question, metric=metric)
     if options.json:
@@ -60,6 +60,15 @@ def _ask(options: argparse.Namespace) -> int:
         answer_report(run, results, found).print()
         print("\n".join(["", *answer_lines(found.best)]) if found.best else "")
     return DONE if found.best else FAILED
+
+
+def _metric(run: RunFolder) -> MetricSpec:
+    """The primary metric of the run's task. Raises InputError for an unknown task, of which nobody
+    knows which trials are better."""
+    config, _ = read_config(run)
+    if "task" in config and (fault := task_fault(config)):
+        raise InputError(f"{run.sweep_file}: {fault}")
+    return read_metrics(run).primary
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -179,7 +179,7 @@ def _table(result: Mapping[str, Any]) -> str:
     metrics = find_task(result["task"]).metrics
     counts = {"count", *(f"count_{metric.among}" for metric in metrics.specs)}
     lines = [
-        f"{name:<20}{_value_text(metrics.find(name), value):>8}"
+        f"{name:<20}{_value_text(metrics.find(name) or MetricSpec(name, name), value):>8}"
         for name, value in result.items()
         if name not in {*counts, _HALF_WIDTH, "task", "rule_version"}
     ]

@@ -36,7 +36,7 @@ SHOWN = 8  # ties
 
 
 def answer_report(run: RunFolder, results: Sequence[TrialResult], found: Recommendation) -> Report:
-    """The answer for a terminal, up to the heading of the lines that load it."""
+    """The answer for a terminal; the lines that load the model follow its last heading."""
     question = _question_text(found)
     title = f"Sweep {run_name(run)}"
     state = progress_text(run, results, wanted_trials(read_config(run)[0]))
@@ -94,7 +94,7 @@ def _numbers(item: TrialResult) -> list[tuple[str, str]]:
 
 
 def _memory_text(item: TrialResult) -> str:
-    """Both parts of it."""
+    """The GPU memory and its two parts."""
     whole, peak = gpu_memory_bytes(item.metrics), peak_memory_bytes(item.metrics)
     if whole is None or peak is None:
         return "not measured"

@@ -1,4 +1,4 @@
-"""Builds a run's report and writes its files."""
+"""Builds the report of a run and writes its files."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def build_report(
     *,
     is_driven: bool | None = None,
 ) -> Report:
-    """The report of the run as it is on disk now, finished or not.
+    """The report of a run as it is on disk now, finished or not. Writes nothing.
 
-    `trivial` has the values of the task's trivial baselines on the report split by their names;
-    None: those that the sweep remembered. `is_driven` is as for `results.read_trials`. Reads only;
-    raises nothing for what a sweep left incomplete.
+    `trivial` has the values of the task's trivial baselines on the report split by name, by default
+    those in sweep.json. `is_driven` is as for `results.read_trials`. Missing and damaged files are
+    no error.
     """
     results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
     quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
@@ -90,7 +90,7 @@ def _report_of(
             metrics=metrics,
             trivial=trivial or remembered(run).get("guesses", {}),
         ),
-        findings.differences(results, predictions, metric=metrics.judged),
+        findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
@@ -139,7 +139,7 @@ def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
 
 
 def _published(run: RunFolder, path: Path) -> str:
-    """Where a reader finds it: in the bucket, if that is the truth; MLflow's database is here."""
+    """The path or URL of a file; MLflow's database is on this disk also for a run in a bucket."""
     if run.mirror is None or not path.is_relative_to(run.path):
         return str(path)
     return f"{run.place}/{path.relative_to(run.path).as_posix()}"

@@ -1,4 +1,4 @@
-"""A report as a value: sections of paragraphs and tables, for Markdown and terminal alike."""
+"""A report as a value: sections of paragraphs and tables, rendered as Markdown and with rich."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-WIDTH = 140  # columns where there is no terminal to ask
-LONGEST_UNBROKEN = 14  # characters of a word that a narrow terminal does not break
+WIDTH = 140  # columns of an output that is not a terminal
+LONGEST_UNBROKEN = 14  # characters of a word that is not broken in a narrow terminal
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Prose; a `strong` one is what the reader must not miss."""
+    """Prose; a `strong` paragraph is emphasized."""
 
     text: str
     strong: bool = False
@@ -24,14 +24,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Code:
-    """A command line, to be copied whole."""
+    """A command line."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture beside report.md; the terminal shows where it lies."""
+    """A picture beside report.md; the terminal shows its path."""
 
     file: str
     path: str
@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, one per header; the first `words` columns hold words, the others numbers.
+    """Rows of cells, one per header; the first `words` columns hold text, the others numbers.
 
-    The terminal shows the first `on_terminal` rows where that is given, and how many are left out;
-    with 0 it shows nothing of the table, nor its `caption`.
+    If `on_terminal` is given, the terminal shows so many rows and the number of the others; with 0
+    it shows neither table nor `caption`.
     """
 
     headers: Sequence[str]
@@ -58,7 +58,7 @@ Block = Paragraph | Code | Picture | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and its blocks."""
 
     heading: str
     blocks: Sequence[Block]
@@ -66,7 +66,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The one content that report.md and the terminal show."""
+    """The content of both report.md and the output on the terminal."""
 
     title: str
     sections: Sequence[Section]
@@ -79,7 +79,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def print(self, file: IO[str] | None = None, *, width: int | None = None) -> None:
-        """Writes to the terminal (or `file`) with rich; no colours where it is not a terminal."""
+        """Writes to the terminal, or to `file`, with rich; without colours unless on a terminal."""
         from rich.console import Console
 
         console = Console(file=file, width=width, highlight=False)
@@ -112,13 +112,13 @@ def _escaped(cell: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without Markdown's backquotes."""
+    """The text without Markdown's backquotes."""
     return _harmless(text).replace("`", "")
 
 
 def _harmless(text: str) -> str:
-    """Without control characters: an answer or a question could steer the terminal by them."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else " " for mark in text)
+    """The text without control characters, by which an answer could control the terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)
 
 
 def _print(console: Console, block: Block) -> None:
@@ -135,7 +135,7 @@ def _print(console: Console, block: Block) -> None:
 
 
 def _print_table(console: Console, block: Table) -> None:
-    """No cell loses a character; a number is broken only where the terminal has no room at all."""
+    """Prints all of every cell; numbers are broken only if the terminal is too narrow for them."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -160,7 +160,7 @@ def _print_table(console: Console, block: Table) -> None:
 
 
 def _fitted(natural: Sequence[int], least: Sequence[int], *, room: int) -> list[int]:
-    """Widths that fill `room` at most: the widest column gives way, below `least` if all must."""
+    """Widths that sum up to `room` at most; the widest shrink, below `least` only if all must."""
     widths = list(natural)
     while sum(widths) > room and max(widths) > 1:
         above = [at for at, width in enumerate(widths) if width > least[at]]
@@ -170,6 +170,6 @@ def _fitted(natural: Sequence[int], least: Sequence[int], *, room: int) -> list[
 
 
 def _longest_word(column: Sequence[str], *, words: bool) -> int:
-    """What a column needs so that no number in it is broken; a path or a message may be."""
+    """The width at which no number of a column is broken; long words of text may be."""
     longest = max((len(word) for cell in column for word in cell.split()), default=1)
     return min(longest, LONGEST_UNBROKEN) if words else longest

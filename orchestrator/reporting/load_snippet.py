@@ -1,4 +1,4 @@
-"""Lines of Python that load what a trial has trained, without this project."""
+"""Lines of Python that load a trained model without this project."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.storage.trial_folder import TrialFolder
 
 
 def loading_lines(folder: TrialFolder) -> list[str]:
-    """Code that makes `model` and `tokenizer` of a finished trial, to be run anywhere.
+    """Code that loads `model` and `tokenizer` of a finished trial, for any Python program.
 
     Raises FileNotFoundError, or DamagedError, if the trial's spec can't be read.
     """
@@ -54,11 +54,11 @@ def _names(knobs: Mapping[str, Any]) -> list[str]:
 
 def _model_lines(spec: TrialSpec, source: str, *, revision: str | None) -> list[str]:
     dtype = f"torch.{spec.knobs['compute_dtype']}"
-    given = [_quoted(source), *([f"revision={_quoted(revision)}"] if revision else [])]
-    given += [f"dtype={dtype}", *_quantization(spec.knobs, dtype), 'device_map="auto"']
+    arguments = [_quoted(source), *([f"revision={_quoted(revision)}"] if revision else [])]
+    arguments += [f"dtype={dtype}", *_quantization(spec.knobs, dtype), 'device_map="auto"']
     return [
         "model = AutoModelForCausalLM.from_pretrained(",
-        *(f"    {item}," for item in given),
+        *(f"    {item}," for item in arguments),
         ")",
     ]
 
@@ -67,11 +67,11 @@ def _quantization(knobs: Mapping[str, Any], dtype: str) -> list[str]:
     loader = QUANTIZATIONS[knobs["quantization"]].loader
     if not loader:
         return []
-    given = [f"{name}={_quoted(value)}" for name, value in loader.items()]
+    arguments = [f"{name}={_quoted(value)}" for name, value in loader.items()]
     if "load_in_4bit" in loader:
         double = bool(knobs.get("double_quantization", False))
-        given += [f"bnb_4bit_use_double_quant={double}", f"bnb_4bit_compute_dtype={dtype}"]
-    lines = "".join(f"        {item},\n" for item in given)
+        arguments += [f"bnb_4bit_use_double_quant={double}", f"bnb_4bit_compute_dtype={dtype}"]
+    lines = "".join(f"        {item},\n" for item in arguments)
     return [f"quantization_config=BitsAndBytesConfig(\n{lines}    )"]
 
 
@@ -82,5 +82,5 @@ def _tokenizer_line(spec: TrialSpec) -> str:
 
 
 def _quoted(value: object) -> str:
-    """As Python writes it: names and paths come from files, and are never more than text here."""
+    """A literal of Python: names and paths from files must not become code."""
     return repr(value)

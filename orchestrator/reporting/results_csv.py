@@ -76,12 +76,12 @@ def _flat(result: TrialResult) -> dict[str, Any]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], metrics: TaskMetrics) -> list[str]:
-    """Of each task always the same ones first, in the same order, for readers to rely on."""
+    """The columns; those of the task are always first and in the same order."""
     own = [*(spec.name for spec in metrics.specs), *metrics.other_columns]
     asked = ["trial_id", "role", "state", "reason", "context", "evidence", *KNOBS]
     before = [*dict.fromkeys([*asked, *own, metrics.count_key, *MEASURED])]
-    judged = dict.fromkeys([*own, EVAL_LOSS.name])
-    report = [*(f"report_{name}" for name in judged), "report_questions"]
+    scored = dict.fromkeys([*own, EVAL_LOSS.name])
+    report = [*(f"report_{name}" for name in scored), "report_questions"]
     seconds = [f"seconds_{name}" for name in SECONDS]
     after = [*report, "step", "units", "fraction", *seconds, "attempts"]
     seen = {name for row in rows for name in row}

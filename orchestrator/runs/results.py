@@ -80,7 +80,7 @@ def read_metrics(run: RunFolder) -> SweepMetrics:
     config, _ = read_config(run)
     tasks = (_mapping(folder, folder.spec_file, []).get("task") for folder in run.trials())
     task = config.get("task") or next((name for name in tasks if name), None)
-    return sweep_metrics({**config, "task": task})
+    return sweep_metrics({**config, "task": task} if task else {**config})
 
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
@@ -96,8 +96,9 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
         return {}, list(error.messages)
     if not isinstance(value, Mapping):
         return {}, [f"{run.sweep_file}: holds no mapping"]
-    fault = task_fault(value)
-    return value, [f"{run.sweep_file}: {fault}"] if fault else []
+    fault = task_fault(value) if "task" in value else None
+    instead = "Trials are ranked and compared by eval loss instead of its metrics."
+    return value, [f"{run.sweep_file}: {fault} {instead}"] if fault else []
 
 
 def _open_in_bucket(url: str) -> RunFolder:

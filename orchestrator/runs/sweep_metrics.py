@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.spec.metric import EVAL_LOSS, MetricSpec, TaskMetrics, plain_metric
+from trainables.spec.metric import EVAL_LOSS, MetricSpec, TaskMetrics
 from trainables.tasks.registry import find_task
 
 
@@ -23,7 +23,7 @@ class SweepMetrics:
         return self.task.primary
 
     @property
-    def judged(self) -> MetricSpec:
+    def per_question(self) -> MetricSpec:
         """The metric by which trials are compared question by question: the ranking metric if it
         has a value per question, else the task's primary one."""
         return self.ranking if self.ranking.per_question_key else self.primary
@@ -32,29 +32,28 @@ class SweepMetrics:
 def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
     """The metrics of a configuration as in sweep.yaml.
 
-    If its task is unknown here, its first objective is the only metric, as a plain number.
+    Of a task that is unknown here nobody knows which values are better: eval_loss is then its only
+    metric. An objective that is unknown does not rank.
     """
+    task = _UNKNOWN if task_fault(config) else find_task(str(config["task"])).metrics
     objective = _first_objective(config)
-    try:
-        task = find_task(str(config.get("task"))).metrics
-    except InputError:  # `task_fault` says so
-        task = TaskMetrics((plain_metric(objective or EVAL_LOSS.name),))
-    return SweepMetrics(task, task.find(objective) if objective else task.primary)
+    return SweepMetrics(task, task.find(objective) or task.primary)
 
 
 def task_fault(config: Mapping[str, Any]) -> str | None:
     """Why the metrics of the configured task are unknown here, or None."""
-    task = config.get("task")
-    if task is None:
-        return None
+    if "task" not in config:
+        return "task: missing."
     try:
-        find_task(str(task))
+        find_task(str(config["task"]))
     except InputError as error:
-        return f"{error} Its metrics are shown as plain numbers, and no questions are compared."
+        return f"{error} Install the package that has it."
     return None
 
 
-def _first_objective(config: Mapping[str, Any]) -> str | None:
+def _first_objective(config: Mapping[str, Any]) -> str:
     named = config.get("objective")
-    first = named[0] if isinstance(named, list) and named else named
-    return first if isinstance(first, str) and first else None
+    return str(named[0] if isinstance(named, list) and named else named)
+
+
+_UNKNOWN = TaskMetrics((EVAL_LOSS,))

@@ -312,15 +312,16 @@ def test_without_the_task_its_run_is_read_with_a_warning(
 ) -> None:
     """As by somebody who has not installed its package."""
     monkeypatch.delitem(TASKS, trained.task.name)
-    for command in (report, status, ask):
+    for command in (report, status):
         assert command.main([str(trained.run.path)]) == 0
-        printed = capsys.readouterr()
-        told = " ".join((printed.out + printed.err).split())
+        told = " ".join(capsys.readouterr().out.split())
         assert f"task: no task named '{trained.task.name}'" in told
-        assert "shown as plain numbers" in told
+        assert "Install the package that has it. Trials are ranked and compared by eval" in told
+    assert ask.main([str(trained.run.path), "--reach", "1"]) == 2
+    assert "Install the package that has it." in capsys.readouterr().err
     told_later: Any = Told()
     end_sweep(trained.run, told_later, state="finished")
-    assert f"best_{trained.metric.name}" in told_later.sweep.metrics
+    assert "best_eval_loss" in told_later.sweep.metrics
     finish_trial(told_later, trained.run.trial(trained.specs[1].trial_id))
     assert "correct" not in told_later.ends[0].tables["predictions.json"][0]
     with pytest.raises(InputError, match="no task named"):

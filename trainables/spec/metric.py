@@ -86,17 +86,12 @@ class TaskMetrics:
 
     @property
     def of_trivial_baselines(self) -> MetricSpec:
-        return self.find(self.trivial) if self.trivial else self.primary
+        return self.find(self.trivial) or self.primary
 
-    def find(self, name: str) -> MetricSpec:
-        """The metric of this name: the task's, one of every task, or else a plain number."""
+    def find(self, name: str) -> MetricSpec | None:
+        """The metric of this name, of the task or of every task; None if there is none."""
         known = {spec.name: spec for spec in (*COMMON_METRICS, *self.specs)}
-        return known.get(name) or plain_metric(name)
-
-
-def plain_metric(name: str) -> MetricSpec:
-    """What is taken for a metric of which nothing but the name is known."""
-    return MetricSpec(name, name.replace("_", " "))
+        return known.get(name)
 
 
 EVAL_LOSS = MetricSpec("eval_loss", "eval loss", direction="minimize")

@@ -1,4 +1,4 @@
-"""Cadence: when a trial is judged, when it tells of its progress, and when it saves."""
+"""Cadence: when a trial is evaluated, when it reports its progress, and when it saves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from trainables.training.process_group import ProcessGroup
 
 
 class Cadence:
-    """Decides by the budget's rungs and by the clock, for all workers alike.
+    """Decides by the budget's rungs and by the clock, in the same way for all workers.
 
-    `reported_steps`: the steps that an earlier attempt has told of after the checkpoint that this
-    one began from.
+    `reported_steps` are the steps that an earlier attempt reported after the checkpoint from which
+    this one resumes.
     """
 
     def __init__(
@@ -24,16 +24,16 @@ class Cadence:
         self.reported_steps: frozenset[int] = frozenset()
         self._last_event = self._last_save = time.monotonic()
 
-    def due_rungs(self, *, units: int, judged: float) -> list[float]:
-        """The rungs reached after `units` that lie above the last one judged, as fractions."""
+    def due_rungs(self, *, units: int, evaluated: float) -> list[float]:
+        """The rungs reached after `units` that are above the last evaluated one, as fractions."""
         seen = units / self._budget.train_examples
-        return [rung for rung in self._budget.rungs if judged < rung <= seen + 1e-9]
+        return [rung for rung in self._budget.rungs if evaluated < rung <= seen + 1e-9]
 
     def is_time_to_report(self, step: int) -> bool:
-        """Whether to yield an event of progress after this step.
+        """Whether to yield a progress event after this step.
 
-        What an attempt that broke off has told after its last checkpoint is told again at the
-        same steps, and nothing between them: a tracker's curves then hold no point but ours.
+        Steps that an interrupted attempt reported after its last checkpoint are reported again, and
+        none between them, so that a tracker's curves have the points of one attempt only.
         """
         if self.reported_steps and step <= max(self.reported_steps):
             return step in self.reported_steps
@@ -41,14 +41,14 @@ class Cadence:
         return bool(self._process_group.broadcast(seconds >= self._execution.progress_seconds))
 
     def is_time_to_save(self) -> bool:
-        """Whether the last checkpoint is `checkpoint_seconds` old."""
+        """Whether the last checkpoint is at least `checkpoint_seconds` old."""
         seconds = time.monotonic() - self._last_save
         return bool(self._process_group.broadcast(seconds >= self._execution.checkpoint_seconds))
 
     def event_reported(self) -> None:
-        """An event was made now."""
+        """Records that an event was made now."""
         self._last_event = time.monotonic()
 
     def checkpoint_saved(self) -> None:
-        """A checkpoint was written now."""
+        """Records that a checkpoint was written now."""
         self._last_save = time.monotonic()

@@ -1,10 +1,10 @@
-"""Checkpoints of a trial: safetensors and JSON; whole or not there.
+"""Checkpoints of a trial: safetensors and JSON, complete or absent.
 
     checkpoints/step-00000040/{tensors.safetensors, state.json}
 
-`state.json` carries the sha256 of every other file and is sealed for its trial and step, so a
-torn, altered or swapped checkpoint is seen as one and the one before it is taken. Only what ZeRO
-splits over workers lies there as DeepSpeed writes it (`trainables.training.deepspeed_engine`).
+`state.json` has the sha256 of every other file and a checksum for its trial and step, so that an
+incomplete, altered or swapped checkpoint is recognized, and the previous one is used. Under ZeRO
+the tensors are in DeepSpeed's own files (`trainables.training.deepspeed_engine`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a trial needs to go on as if it had never stopped."""
+    """All that a trial needs to resume as if it had not been interrupted."""
 
     step: int
     state: Mapping[str, Any]
@@ -48,11 +48,11 @@ def save(
     guard: Guard = unguarded,
     mirror: Mirror | None = None,
 ) -> Path:
-    """Writes beside and moves into place, durable once it returns; keeps the last KEPT.
+    """Writes a checkpoint atomically; it is durable once this returns. Keeps the last KEPT ones.
 
-    Those of later steps go: they are of a training that could not be gone on with. Where the
-    trial's folder has a `mirror`, all of this is so there too. Raises StorageError and then leaves
-    nothing half written, or what `guard` raises (see run_folder.py).
+    Checkpoints of later steps are deleted: they belong to an attempt that could not be resumed. A
+    `mirror` is updated in the same way. Raises StorageError, or what `guard` raises (see
+    run_folder.py), and then leaves no incomplete checkpoint.
     """
     place = place_of(folder, checkpoint.step)
     temporary = temporary_path(place)
@@ -76,9 +76,11 @@ def commit(
     guard: Guard,
     mirror: Mirror | None = None,
 ) -> None:
-    """Makes the folder `temporary` the checkpoint at `place`; `digests`: of all files that it
-    holds,
-    which are on the disk already. Other checkpoints than the last KEPT, and later ones, go."""
+    """Moves the folder `temporary` to `place`, with a manifest of `state` and `digests`.
+
+    `digests` are those of all files in it, which must be on the disk. Deletes later checkpoints and
+    all but the last KEPT.
+    """
     folder = place.parent
     later = [other for other in places(folder) if other.name > place.name]
     step = int(place.name.removeprefix(_PREFIX))
@@ -106,7 +108,7 @@ def place_of(folder: Path, step: int) -> Path:
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that reads back as it was written, on the CPU; None without one."""
+    """The newest undamaged checkpoint, its tensors on the CPU, or None."""
     for place in places(folder):
         state = _read_state(place)
         if state is not None:
@@ -117,54 +119,54 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
 
 def load_latest_state(folder: Path) -> Mapping[str, Any] | None:
-    """The state of what `load_latest` would load; its tensors are checked and not loaded."""
+    """The state that `load_latest` would load; tensors are checked but not loaded."""
     states = (_read_state(place) for place in places(folder))
     return next((state["state"] for state in states if state is not None), None)
 
 
 def places(folder: Path) -> list[Path]:
-    """Where checkpoints lie, the newest first, sound or not."""
+    """The folders of checkpoints, damaged ones included, the newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
 def manifest(place: Path) -> dict[str, Any] | None:
-    """What was sealed at `place`: step, files (digests by name) and state.
+    """The manifest of a checkpoint: step, files (digests by name) and state.
 
-    None where it is not as it was written, or where the files that lie there are not just those
-    that it names. Their content is not read.
+    None if it is damaged, or if the folder does not hold exactly the files that it names. The
+    content of the files is not read.
     """
     try:
-        sealed_there = verified((place / _STATE).read_bytes(), place=_seal(place))
+        found = verified((place / _STATE).read_bytes(), place=_seal(place))
     except (OSError, DamagedError):
         return None
-    return sealed_there if set(sealed_there["files"]) == files_in(place) else None
+    return found if set(found["files"]) == files_in(place) else None
 
 
 def files_in(place: Path) -> set[str]:
-    """Names, relative to `place`, of all that lies below it but the seal itself."""
+    """The paths, relative to `place`, of all files below it except the manifest."""
     below = (item for item in place.rglob("*") if item.is_symlink() or not item.is_dir())
     return {str(item.relative_to(place)) for item in below} - {_STATE}
 
 
-def _write_tensors(place: Path, given: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in given.items()}
-    save_file(_apart(tensors), place / _TENSORS)
+def _write_tensors(place: Path, named: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
+    tensors = {name: t.detach().cpu().contiguous() for name, t in named.items()}
+    save_file(_without_shared_memory(tensors), place / _TENSORS)
     sync(place / _TENSORS)
     return {_TENSORS: digest(place / _TENSORS)}
 
 
 def _seal(place: Path) -> str:
-    """Trial and step: the folder of a trial's checkpoints lies in the trial's own."""
+    """The place of a manifest's checksum: trial and step."""
     return f"{place.parent.parent.name}/{place.name}"
 
 
-def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """safetensors refuses tensors that share memory."""
+def _without_shared_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, copied where they share memory, which safetensors refuses."""
     seen: set[int] = set()
-    return {name: _once(tensor, seen) for name, tensor in tensors.items()}
+    return {name: _unshared(tensor, seen) for name, tensor in tensors.items()}
 
 
-def _once(tensor: torch.Tensor, seen: set[int]) -> torch.Tensor:
+def _unshared(tensor: torch.Tensor, seen: set[int]) -> torch.Tensor:
     address = tensor.untyped_storage().data_ptr()
     if address in seen:
         return tensor.clone()
@@ -173,7 +175,7 @@ def _once(tensor: torch.Tensor, seen: set[int]) -> torch.Tensor:
 
 
 def _read_state(place: Path) -> dict[str, Any] | None:
-    """None where the state or a file is not as it was written."""
+    """The manifest of a checkpoint, or None if it or a file is damaged."""
     state = manifest(place)
     if state is None:
         return None
@@ -195,14 +197,14 @@ def _read_tensors(place: Path) -> dict[str, torch.Tensor] | None:
 Tensors = dict[str, torch.Tensor]
 
 
-def draw_apart(seed: int, *, rank: int) -> None:
-    """Workers that began alike draw differently from now on; the first goes on as it was."""
+def seed_worker(seed: int, *, rank: int) -> None:
+    """Gives each worker random numbers of its own; those of the first stay as they are."""
     if rank > 0:
         torch.manual_seed(seed * 1_000_003 + rank)
 
 
 def rng_states(device: torch.device) -> Tensors:
-    """The states of torch's generators that training on `device` draws from."""
+    """The states of torch's random generators that training on `device` uses."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -210,7 +212,7 @@ def rng_states(device: torch.device) -> Tensors:
 
 
 def set_rng_states(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Sets what `rng_states` returned; a state of another kind of device is left aside."""
+    """Restores what `rng_states` returned; ignores the state of another kind of device."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

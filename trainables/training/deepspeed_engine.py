@@ -1,11 +1,11 @@
-"""Sharded: training under DeepSpeed's ZeRO, driven through accelerate, each worker with its part.
+"""ShardedEngine: training under DeepSpeed's ZeRO, through accelerate.
 
-Stage 2 splits gradients and optimizer states over the workers, stage 3 the weights too
+Stage 2 splits gradients and optimizer states over the workers, stage 3 also the weights
 (Rajbhandari et al. 2020). It has the methods of `engine.Engine`, which all workers call together.
 
-A checkpoint is what DeepSpeed writes, pickles among it, and it would unpickle whatever it finds.
-So it is read from the run's own folder only, and only if the files there are those of the manifest
-that this run has sealed, each with the content that it had (see checkpoint.py).
+DeepSpeed's checkpoints contain pickles, and it would load any. So they are read only from the run's
+own folder, and only if they are exactly the files of a manifest with a valid checksum, each with
+the content that it had (see checkpoint.py).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from trainables.training.optimizer import Knobs, learning_rate, make_optimizer
 from trainables.training.process_group import DisagreementError, ProcessGroup
 
 SHARDS = "shards"  # DeepSpeed's tag: its folder in a checkpoint
-_MODEL_FILE_BYTES = "5GB"  # of each file of the model that a trial ends with
+_MODEL_FILE_BYTES = "5GB"  # of each file of a saved model
 
 
 class ShardedEngine:
-    """A model in training whose parts lie on the workers of a team; it keeps the model for good."""
+    """A model in training that is split over the workers of a group; it can't be given back."""
 
     def __init__(
         self, model: Any, base: Base, knobs: Knobs, *, total_steps: int, process_group: ProcessGroup
@@ -55,11 +55,10 @@ class ShardedEngine:
         self._trained = trained
         self._recording = StepRecording(model) if base.device.type == "cpu" else None
         self._deepspeed = _prepared(model, base, knobs, trained, process_group)
-        self._place: Path | None = None  # of the checkpoint of the last step, if there is one
+        self._place: Path | None = None  # the checkpoint of the last step, if there is one
 
     def accumulate(self, batch: Batch, *, completion_tokens: int, is_last: bool = True) -> float:
-        """As `Engine.accumulate`; DeepSpeed takes the mean over workers, so each counts `size`
-        times."""
+        """As `Engine.accumulate`; DeepSpeed takes the mean over workers, hence the factor."""
         if self._recording is not None:
             self._recording.resume()
         self._deepspeed.set_gradient_accumulation_boundary(is_last)
@@ -68,7 +67,7 @@ class ShardedEngine:
         return loss.item()
 
     def step(self, step: int) -> None:
-        """Clips the gradients and takes the optimizer's step number `step`, from 0."""
+        """Clips the gradients and takes the optimizer's step number `step`, counted from 0."""
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         self._deepspeed.step()
@@ -78,20 +77,20 @@ class ShardedEngine:
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes that this worker's tensors took at once, as a CPU's first steps show; on
-        a GPU its allocator knows."""
+        """The peak of this worker's tensors in its first steps on a CPU; 0 on a GPU, where the
+        allocator measures it."""
         return 0 if self._recording is None else self._recording.peak_bytes
 
     def drop_gradients(self) -> None:
-        """Forgets what `accumulate` has added since the last step."""
+        """Discards the gradients that `accumulate` has added since the last step."""
         self._deepspeed.optimizer.zero_grad()
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of the optimizer's step number `step`, from 0."""
+        """The learning rate of the optimizer's step number `step`, counted from 0."""
         return learning_rate(self._knobs, step=step, total_steps=self._total_steps)
 
     def save(self, folder: TrialFolder, *, step: int, progress: Mapping[str, Any]) -> None:
-        """A checkpoint of now, with the leader's `progress` (JSON) in it; whole or not there."""
+        """Writes a checkpoint with the first worker's `progress`, a JSON value, atomically."""
         place = checkpoint.place_of(folder.checkpoints_folder, step)
         temporary = Path(self._process_group.broadcast(str(temporary_path(place))))
         with storage_errors(place):
@@ -114,14 +113,15 @@ class ShardedEngine:
         self._place = place
 
     def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
-        """Goes back to the newest sound checkpoint of all workers; its `progress`, or None."""
+        """Restores the newest checkpoint that all workers see undamaged; returns its `progress`, or
+        None."""
         for name in self._process_group.broadcast(
             [p.name for p in checkpoint.places(folder.checkpoints_folder)]
         ):
             place = folder.checkpoints_folder / name
             found = sound(place, self._process_group)
             if found is not None:
-                if self._recording is not None:  # earlier attempts have measured
+                if self._recording is not None:  # an earlier attempt has measured the peak
                     self._recording.stop()
                 self._read(place)
                 progress: Mapping[str, Any] = found["state"]["progress"]
@@ -129,12 +129,12 @@ class ShardedEngine:
         return None
 
     def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
-        """Writes what was trained, whole: DeepSpeed's zero_to_fp32 puts a model together from the
+        """Writes the result, unsplit: DeepSpeed's zero_to_fp32 consolidates a model from the
         checkpoint of the last step; adapters are gathered."""
         if not method.saves_model:
             self._export_adapter(method, folder)
         elif self._place is None:
-            raise ValueError("a model is put together from a checkpoint, and there is none")
+            raise ValueError("a model is consolidated from a checkpoint, and there is none")
         elif self._process_group.rank == 0:
             place = self._place
             folder.write_model(lambda temporary: self._consolidate(place, temporary, tokenizer))
@@ -152,7 +152,7 @@ class ShardedEngine:
         self._process_group.barrier()
 
     def _digests(self, place: Path, names: list[str]) -> dict[str, str | None]:
-        """Of all files, which are on the disk then; each worker reads its share of them."""
+        """Flushes all files to the disk and returns their digests; each worker reads its share."""
         own = names[self._process_group.rank :: self._process_group.size]
         for name in own:
             sync(place / name)
@@ -160,10 +160,9 @@ class ShardedEngine:
         found: dict[str, str | None] = {}
         for rank in range(self._process_group.size):
             for name in names[rank :: self._process_group.size]:
-                reported_steps = (mine.get(name) or "").ljust(64).encode()
-                found[name] = (
-                    self._process_group.gather(reported_steps)[rank].decode().strip() or None
-                )
+                own_digest = (mine.get(name) or "").ljust(64).encode()
+                gathered = self._process_group.gather(own_digest)
+                found[name] = gathered[rank].decode().strip() or None
         return found
 
     def _read(self, place: Path) -> None:
@@ -188,7 +187,7 @@ class ShardedEngine:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         weights = get_fp32_state_dict_from_zero_checkpoint(str(place), tag=SHARDS, lazy_mode=True)
-        for name in self.model.all_tied_weights_keys:  # safetensors refuses a tensor's second name
+        for name in self.model.all_tied_weights_keys:  # safetensors refuses them
             weights.pop(name, None)
         _write_weights(weights, folder)
         write_config(self.model.config, folder)
@@ -197,10 +196,9 @@ class ShardedEngine:
 
 
 def sound(place: Path, process_group: ProcessGroup) -> dict[str, Any] | None:
-    """The manifest of a checkpoint that this run has written and nobody has touched since, for as
-    many workers as there are now; None of any other, which DeepSpeed must not read.
+    """The manifest of an undamaged checkpoint for this number of workers.
 
-    The workers share the reading of its files.
+    None for any other, which DeepSpeed must not read. The workers share the reading of its files.
     """
     found = process_group.broadcast(checkpoint.manifest(place))
     if found is None or found["state"].get("workers") != process_group.size:
@@ -212,16 +210,19 @@ def sound(place: Path, process_group: ProcessGroup) -> dict[str, Any] | None:
 
 
 def write_config(config: Any, folder: Path) -> None:
-    """The config of a model whose weights are saved in float32, whatever its base's were in, as
-    what loads it by its config would round them to the base's; `config` stays as it is."""
-    of_saved = copy.deepcopy(config)
-    of_saved.dtype = torch.float32
-    of_saved.save_pretrained(folder)
+    """Writes the config of a model whose weights are saved in float32.
+
+    With the base's dtype, loading the model by its config would round the weights. `config` is not
+    changed.
+    """
+    saved = copy.deepcopy(config)
+    saved.dtype = torch.float32
+    saved.save_pretrained(folder)
 
 
 def _write_weights(weights: Mapping[str, Any], folder: Path) -> None:
-    """Safetensors as `from_pretrained` reads them, one file's tensors in memory at a time; what
-    DeepSpeed's own converter does, which fails for a model with tied weights."""
+    """Writes safetensors as `from_pretrained` reads them, with one file's tensors in memory at a
+    time. DeepSpeed's own converter fails for a model with tied weights."""
     from deepspeed.utils.zero_to_fp32 import to_torch_tensor
     from huggingface_hub import split_torch_state_dict_into_shards
 
@@ -250,18 +251,18 @@ def _prepared(
     trained: list[torch.nn.Parameter],
     process_group: ProcessGroup,
 ) -> Any:
-    """DeepSpeed's engine around the model."""
+    """DeepSpeed's engine of the model."""
     import deepspeed
     from accelerate import Accelerator  # type: ignore[import-untyped]
     from accelerate.utils import DeepSpeedPlugin  # type: ignore[import-untyped]
 
     if base.device.type == "cpu":
-        _compile_nothing()
-    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # joins what is there
+        _disable_compilation()
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # joins the existing group
     optimizer = make_optimizer(trained, knobs, base.device)  # while parameters have their shapes
     numbers = sum(parameter.numel() for parameter in trained)
     config = _configuration(base, knobs, process_group, bucket=min(numbers, REDUCE_BUCKET))
-    if knobs["zero_stage"] == 3:  # before the device sees the model, which may be larger
+    if knobs["zero_stage"] == 3:  # before the model is moved to the device, which may be smaller
         deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
     plugin = DeepSpeedPlugin(hf_ds_config=config)
     accelerator = Accelerator(deepspeed_plugin=plugin)
@@ -269,9 +270,12 @@ def _prepared(
     return accelerator.deepspeed_engine_wrapped.engine
 
 
-def _compile_nothing() -> None:
-    """On a CPU DeepSpeed would compile collectives over shared memory, which only its inference
-    uses: minutes at the first use, a compiler and a lock that a killed process leaves behind."""
+def _disable_compilation() -> None:
+    """Keeps DeepSpeed from compiling collectives over shared memory on a CPU.
+
+    Only its inference uses them; compiling takes minutes and a compiler, and a killed process
+    leaves a lock behind.
+    """
     from deepspeed import ops
 
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -280,7 +284,7 @@ def _compile_nothing() -> None:
 def _configuration(
     base: Base, knobs: Knobs, process_group: ProcessGroup, *, bucket: int
 ) -> dict[str, Any]:
-    """DeepSpeed's. Weights stay float32; products run in the compute dtype, as on one device."""
+    """DeepSpeed's configuration: float32 weights, products in the compute dtype, as in Engine."""
     zero: dict[str, Any] = {
         "stage": knobs["zero_stage"],
         "reduce_bucket_size": bucket,

@@ -1,6 +1,6 @@
-"""One device: the loss, gradients, the optimizer's step, and what of them a checkpoint holds.
+"""Engine: gradients, optimizer steps and checkpoints of a model that is whole on each worker.
 
-Several devices: `trainables.training.deepspeed_engine`, with the same methods.
+`trainables.training.deepspeed_engine` has the same methods for a model that is split over workers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _MODEL, _OPTIMIZER, _RNG, _RNG_OF = "model.", "optimizer.", "rng.", "rng-of."
 
 
 class Engine:
-    """A model in training, with its optimizer, schedule and loss scaler; whole on each worker.
+    """A model in training, with its optimizer, schedule and loss scaler.
 
-    Several workers add up their gradients before each step, and so stay equal.
+    Several workers sum their gradients before each step, so that their models stay equal.
     """
 
     def __init__(
@@ -54,20 +54,19 @@ class Engine:
         )
 
     def accumulate(self, batch: Batch, *, completion_tokens: int, is_last: bool = True) -> float:
-        """Adds a micro-batch's gradients; returns its loss, summed over completion tokens.
+        """Adds the gradients of a micro-batch; returns its loss, summed over completion tokens.
 
-        `completion_tokens` are those of the whole accumulated batch: the gradients add up to
-        those of the mean loss over all of them. `is_last`: of that batch; workers that share it
-        add up their gradients then.
+        `completion_tokens` is their number in the whole accumulated batch, so that the gradients
+        sum up to those of the mean loss. `is_last` marks the last micro-batch.
         """
-        del is_last  # there is one worker here
+        del is_last  # unused: gradients are reduced in `step`
         loss = summed_loss(self.model, batch, self._base)
         scaled: Any = self._scaler.scale(loss / completion_tokens)
         scaled.backward()
         return loss.item()
 
     def step(self, step: int) -> None:
-        """Clips the gradients and takes the optimizer's step number `step`, from 0."""
+        """Clips the gradients and takes the optimizer's step number `step`, counted from 0."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         self._process_group.all_reduce_gradients(self._trained)
@@ -78,27 +77,27 @@ class Engine:
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
-        """Forgets what `accumulate` has added since the last step."""
+        """Discards the gradients that `accumulate` has added since the last step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of the optimizer's step number `step`, from 0."""
+        """The learning rate of the optimizer's step number `step`, counted from 0."""
         return learning_rate(self._knobs, step=step, total_steps=self._total_steps)
 
     @property
     def peak_bytes(self) -> int:
-        """Nothing of its own: `cost.measure_training` and a GPU's allocator know."""
+        """0: `peak_step.measure_training` and a GPU's allocator measure the peak."""
         return 0
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(parameter.numel() for parameter in self._trained)
 
     def save(self, folder: TrialFolder, *, step: int, progress: Mapping[str, Any]) -> None:
-        """A checkpoint of now, with `progress` (JSON) in it; see checkpoint.save."""
+        """Writes a checkpoint with `progress`, a JSON value; see `checkpoint.save`."""
         state = {"engine": self.state(), "progress": progress}
-        tensors = self.tensors() | self._others_rng()
+        tensors = self.tensors() | self._rng_of_other_workers()
         if self._process_group.rank == 0:
             made = checkpoint.Checkpoint(step=step, state=state, tensors=tensors)
             place = folder.checkpoints_folder
@@ -106,19 +105,19 @@ class Engine:
         self._process_group.barrier()
 
     def load_latest(self, folder: TrialFolder) -> Mapping[str, Any] | None:
-        """Goes back to the newest sound checkpoint; its `progress`, or None without one."""
+        """Restores the newest undamaged checkpoint; returns its `progress`, or None."""
         last = checkpoint.load_latest(folder.checkpoints_folder)
         self._process_group.check_same("last checkpoint", None if last is None else last.step)
         if last is None:
             return None
         own = self._process_group.rank
-        tensors = last.tensors if own == 0 else {**last.tensors, **_moved(last.tensors, own)}
+        tensors = last.tensors if own == 0 else {**last.tensors, **_rng_of(own, last.tensors)}
         self.restore(tensors, last.state["engine"])
         progress: Mapping[str, Any] = last.state["progress"]
         return progress
 
     def export(self, method: Method, folder: TrialFolder, tokenizer: Any) -> None:
-        """Writes what was trained: an adapter, or a model with its tokenizer."""
+        """Writes the result: an adapter, or a model with its tokenizer."""
         if self._process_group.rank != 0:
             return
         if not method.saves_model:
@@ -132,7 +131,7 @@ class Engine:
         folder.write_model(save)
 
     def tensors(self) -> Tensors:
-        """All tensors that a checkpoint needs, by name."""
+        """The tensors of a checkpoint, by name."""
         found = {f"{_MODEL}{name}": p.detach() for name, p in self.parameters.items()}
         for index, state in self._optimizer_states():
             for name, value in state.items():
@@ -142,7 +141,7 @@ class Engine:
         return found
 
     def state(self) -> dict[str, Any]:
-        """What else a checkpoint needs, as JSON."""
+        """The other part of a checkpoint, as JSON."""
         numbers = {
             f"{index}.{name}": value
             for index, state in self._optimizer_states()
@@ -152,7 +151,7 @@ class Engine:
         return {"optimizer": numbers, "scaler": self._scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        """Goes back to what `tensors` and `state` returned."""
+        """Restores what `tensors` and `state` returned."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"{_MODEL}{name}"])
@@ -161,8 +160,8 @@ class Engine:
             self._scaler.load_state_dict(state["scaler"])
         set_rng_states(_under(_RNG, tensors), self.device)
 
-    def _others_rng(self) -> Tensors:
-        """The generators' states of the workers but the first."""
+    def _rng_of_other_workers(self) -> Tensors:
+        """The states of the random generators of all workers except the first."""
         found: Tensors = {}
         for name, state in rng_states(self.device).items():
             for rank, other in enumerate(self._process_group.gather(bytes(state.tolist()))):
@@ -173,7 +172,7 @@ class Engine:
         return found
 
     def _optimizer_states(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Each parameter's, as it is: in bitsandbytes' `state_dict` tensors are nested deeper."""
+        """The optimizer's state of each parameter; bitsandbytes nests it in its `state_dict`."""
         for index, parameter in enumerate(self._trained):
             yield index, self.optimizer.state.get(parameter, {})
 
@@ -182,7 +181,7 @@ class Engine:
             index, _, part = name.partition(".")
             parameter = self._trained[int(index)]
             if parameter not in self.optimizer.state:
-                self.optimizer.state[parameter] = self._blank_state(int(index))
+                self.optimizer.state[parameter] = self._initial_state(int(index))
             state = self.optimizer.state[parameter]
             if isinstance(state.get(part), torch.Tensor):
                 state[part].copy_(value)
@@ -191,8 +190,9 @@ class Engine:
             else:
                 state[part] = value
 
-    def _blank_state(self, index: int) -> dict[str, Any]:
-        """What the optimizer must lay out itself: bitsandbytes' paged buffers; else nothing."""
+    def _initial_state(self, index: int) -> dict[str, Any]:
+        """The state with buffers that the optimizer must allocate itself: bitsandbytes' paged ones;
+        empty for other optimizers."""
         from bitsandbytes.optim.optimizer import Optimizer8bit
 
         optimizer: Any = self.optimizer
@@ -208,7 +208,7 @@ class Engine:
 
 @contextmanager
 def less_activation_memory(model: Any, *, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing inside, the model as before outside."""
+    """Enables gradient checkpointing, if wanted, and restores the model afterwards."""
     if not wanted:
         yield
         return
@@ -217,11 +217,11 @@ def less_activation_memory(model: Any, *, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model.activation_checkpointing_disable()
-        model.disable_input_require_grads()  # else its hook stays, and with it more gradients
+        model.disable_input_require_grads()  # else its hook stays, which causes more gradients
 
 
-def _moved(tensors: Mapping[str, torch.Tensor], rank: int) -> Tensors:
-    """The generators' states of the worker `rank`, by the names of the first's."""
+def _rng_of(rank: int, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The states of a worker's random generators, under the names of the first worker's."""
     return {f"{_RNG}{n}": state for n, state in _under(f"{_RNG_OF}{rank}.", tensors).items()}
 
 

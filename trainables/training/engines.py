@@ -1,4 +1,4 @@
-"""The engine that trains a model: the plain one, or DeepSpeed's."""
+"""The choice of the engine that trains a model: the plain one, or DeepSpeed's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 def make_engine(
     model: Any, base: Base, knobs: Knobs, *, total_steps: int, process_group: ProcessGroup
 ) -> Engine | ShardedEngine:
-    """What trains `model` as `knobs` say, with the other workers of the team if there are any.
+    """The engine that trains `model` as `knobs` say, together with the workers of the group.
 
-    Raises ValueError where the trial's workers are not those of the team.
+    Raises ValueError if the trial's number of workers is not that of the group.
     """
     if int(knobs.get("workers", 1)) != process_group.size:
         raise ValueError(
-            f"the trial has {knobs.get('workers', 1)} workers, the team {process_group.size}"
+            f"the trial has {knobs.get('workers', 1)} workers, the group {process_group.size}"
         )
     if knobs.get("zero_stage", 0):
         from trainables.training.deepspeed_engine import ShardedEngine

@@ -1,4 +1,4 @@
-"""Judging whole splits: the untrained baseline, and a finished trial on the report split."""
+"""Evaluation on whole splits: untrained baselines, and finished trials on the report split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainables.training.trial import TrialContext
 
 
 def evaluate_untrained(trial: TrialContext) -> Generator[Event, None, None]:
-    """The baseline: the whole selection split, then the report split, with no training."""
+    """Evaluates a baseline, without training, on the selection split and the report split."""
     reset_process_peak()
     progress = Progress(fraction=1.0)
     rates = rates_of(trial.folder.estimate())
@@ -29,7 +29,7 @@ def evaluate_untrained(trial: TrialContext) -> Generator[Event, None, None]:
     progress.count(rates, evaluation=(*evaluation.work, *report.work))
     progress.executed_eval_batch = evaluation.batch_size
     progress.eval_peak_memory_bytes = peak.bytes
-    progress.see_device(peak)
+    progress.record_device_peaks(peak)
     metrics = evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
     yield progress.event("rung", metrics, fraction=1.0, system=trial.sample())
     yield finish(trial, progress)
@@ -39,7 +39,7 @@ def score_report(trial: TrialContext) -> dict[str, Any]:
     """Scores a finished trial on the report split; writes its predictions, then its score.
 
     Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad, and
-    DamagedError if the adapter is not the one that was trained: the trial then counts as undone.
+    DamagedError if the adapter is damaged: then the trial's result is discarded.
     """
     method = trial.method
     damaged = trial.folder.damaged_adapter()
@@ -71,7 +71,7 @@ def _score_report(trial: TrialContext, model: Any) -> tuple[Evaluation, dict[str
 
 
 def _evaluate_split(trial: TrialContext, model: Any, split: str, peak: PeakMemory) -> Evaluation:
-    """Evaluates a whole split and keeps its predictions."""
+    """Evaluates a whole split and writes its predictions."""
     evaluation = evaluate(
         model,
         trial.base,

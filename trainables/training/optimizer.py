@@ -14,7 +14,7 @@ Knobs = Mapping[str, Any]
 
 
 def learning_rate(knobs: Knobs, *, step: int, total_steps: int) -> float:
-    """The learning rate of the optimizer's step number `step`, from 0."""
+    """The learning rate of the optimizer's step number `step`, counted from 0."""
     factor = schedule_factor(
         knobs["schedule"], step=step, total_steps=total_steps, warmup=knobs["warmup"]
     )
@@ -22,11 +22,11 @@ def learning_rate(knobs: Knobs, *, step: int, total_steps: int) -> float:
 
 
 def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float) -> float:
-    """The share of the learning rate at optimizer step `step`, from 0; that of transformers.
+    """The factor of the learning rate at optimizer step `step`, counted from 0, as in transformers.
 
-    It rises linearly from 0 over the first `warmup` of all steps (rounded up, so that step 0 of
-    any warm-up changes nothing), then stays ("constant"), or falls towards 0, which the step after
-    the last would reach ("linear", "cosine").
+    It rises linearly from 0 over the first `warmup` share of all steps (rounded up, so that step 0
+    of any warm-up changes nothing), then stays ("constant") or falls towards 0, which the step
+    after the last would reach ("linear", "cosine").
     """
     rising = math.ceil(warmup * total_steps)
     if step < rising:
@@ -42,7 +42,7 @@ def schedule_factor(schedule: str, *, step: int, total_steps: int, warmup: float
 def parameter_groups(
     parameters: Sequence[torch.nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """An optimizer's groups: biases and the scales of norms do not decay, as in transformers'
+    """An optimizer's groups: no weight decay for biases and scales of norms, as in transformers'
     Trainer."""
     decaying = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay}
     others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
@@ -52,6 +52,7 @@ def parameter_groups(
 def make_optimizer(
     parameters: list[torch.nn.Parameter], knobs: Knobs, device: torch.device
 ) -> torch.optim.Optimizer:
+    """The optimizer of the knobs; raises DoesNotFitError if it can't run on the device."""
     rate, groups = knobs["learning_rate"], parameter_groups(parameters, knobs["weight_decay"])
     if knobs["optimizer"] == "adamw":
         return torch.optim.AdamW(groups, lr=rate, fused=True)

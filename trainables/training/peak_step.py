@@ -1,4 +1,4 @@
-"""Measures the peak memory of training steps."""
+"""Measures the peak memory of optimizer steps on the longest micro-batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trainables.training.engine import Engine
 def measure_training(
     engine: Engine, longest: Batch, *, accumulated: bool, peak: PeakMemory
 ) -> None:
-    """Raises `peak` to what optimizer steps on the longest micro-batch take; undoes them after.
+    """Measures optimizer steps on the longest micro-batch with `peak`, and undoes them.
 
-    A first step on one row makes the optimizer's state, which the second has to hold too; with
-    accumulation the second also holds gradients while it makes more. Spends `engine`: it must not
-    train afterwards. Parameters and random generators are as before, to the bit.
+    A first step on one row allocates the optimizer's state, so that the second step includes it;
+    with accumulation the second one also includes earlier gradients. `engine` must not train
+    afterwards. Parameters and random generators are restored exactly.
     """
     before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
     states = rng_states(engine.device)

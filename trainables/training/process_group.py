@@ -1,7 +1,7 @@
-"""Team: the workers that train one trial together, and what they must agree on.
+"""ProcessGroup: the workers that train one trial together, and their collective operations.
 
-A worker alone is a team too, so that there is one training loop. Every method is called by all
-workers at the same place of the loop.
+A single worker is a group too, so that there is one training loop. All workers call every method at
+the same point of the loop.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 
 
 class DisagreementError(RuntimeError):
-    """The workers of one trial have not got the same trial."""
+    """The workers of one trial see different trials."""
 
 
 class ProcessGroup(Protocol):
-    """`rank` of `size` workers; rank 0 leads: its clock counts, it writes the folder."""
+    """Worker `rank` of `size`; the worker of rank 0 decides by its clock and writes the folder."""
 
     @property
     def rank(self) -> int: ...
@@ -30,27 +30,27 @@ class ProcessGroup(Protocol):
         """The sum of all workers' values."""
 
     def max(self, value: float) -> float:
-        """The greatest of all workers' values."""
+        """The greatest value of all workers."""
 
     def broadcast(self, value: Any) -> Any:
-        """The leader's value; JSON."""
+        """The value of rank 0, which must be JSON."""
 
     def gather(self, value: bytes) -> list[bytes]:
-        """All workers' values, by rank; they must be of one length."""
+        """The values of all workers by rank; they must have the same length."""
 
     def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Puts the sum over all workers in the place of each parameter's gradient."""
+        """Replaces each parameter's gradient by the sum over all workers."""
 
     def check_same(self, what: str, value: Any) -> None:
-        """Raises DisagreementError, on all workers, if their values (JSON) are not equal."""
+        """Raises DisagreementError on all workers if their values (JSON) differ."""
 
     def barrier(self) -> None:
-        """Returns when all workers have come here."""
+        """Returns when all workers have called it."""
 
 
 @dataclass(frozen=True)
 class SingleProcess:
-    """One worker: nobody to wait for, nothing to agree on."""
+    """A group of one worker."""
 
     rank: int = 0
     size: int = 1
@@ -68,18 +68,18 @@ class SingleProcess:
         return [value]
 
     def all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """They are the sum already."""
+        """The gradients are the sum already."""
 
     def check_same(self, what: str, value: Any) -> None:
-        """There is only one."""
+        """There is nothing to compare."""
 
     def barrier(self) -> None:
-        """Nobody else is there."""
+        """There is nobody to wait for."""
 
 
 @dataclass(frozen=True)
 class TorchProcessGroup:
-    """The processes of torch.distributed's default group; `device`: where its tensors must lie."""
+    """The processes of torch.distributed's default group, with tensors on `device`."""
 
     rank: int
     size: int
@@ -128,7 +128,7 @@ class TorchProcessGroup:
         import torch.distributed as dist
 
         for parameter in parameters:
-            if parameter.grad is None:  # on the others it may not be
+            if parameter.grad is None:  # other workers may have one
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
 
@@ -146,7 +146,7 @@ class TorchProcessGroup:
             )
 
     def barrier(self) -> None:
-        self.sum(0.0)  # a barrier that names no device, which NCCL would ask for
+        self.sum(0.0)  # dist.barrier would need the device under NCCL
 
     def _reduced(self, value: float, operation: Any) -> float:
         import torch.distributed as dist
@@ -157,10 +157,10 @@ class TorchProcessGroup:
 
 
 def share(indices: Sequence[int], process_group: ProcessGroup, *, rows: int) -> list[list[int]]:
-    """The worker's micro-batches of at most `rows` out of an optimizer step's examples, in order.
+    """The worker's micro-batches, of at most `rows` examples, of an optimizer step, in order.
 
-    All workers get the same number of them, for each calls the others within; where there are
-    too few examples, the last ones are empty.
+    All workers get the same number of them, because each involves collective operations; with too
+    few examples the last ones are empty.
     """
     mine = list(indices[process_group.rank :: process_group.size])
     most = -(-len(indices) // process_group.size)

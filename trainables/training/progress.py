@@ -1,4 +1,4 @@
-"""Progress of a trial: its history, and where it resumes."""
+"""Progress: the counters and the history of a trial, as its checkpoints keep them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from trainables.training.trial import TrialContext
 
 @dataclass
 class Progress:
-    """How far a trial has come: what a checkpoint says besides tensors. JSON both ways.
+    """The progress of a trial, which a checkpoint keeps as JSON beside the tensors.
 
-    `loss_sum` and `loss_tokens` are of the time since the last event. `train_flops` and
-    `eval_flops` are None where a part of the work ran without a prediction to count it by.
-    `device_seconds` is the time that its attempts held the device, loading, training, evaluation,
-    saving and the waits between them, times its devices. What an attempt did after its last
-    checkpoint counts in nothing.
+    `loss_sum` and `loss_tokens` cover the time since the last event. `train_flops` and `eval_flops`
+    are None if a part of the work ran without an estimate by which to count it. `device_seconds` is
+    the time that its attempts held the device, including loading, saving and pauses, times the
+    number of devices. Nothing includes what an attempt did after its last checkpoint.
     """
 
     step: int = 0
@@ -35,7 +34,7 @@ class Progress:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     other_seconds: float = 0.0
-    fraction: float = 0.0  # the last rung that was judged
+    fraction: float = 0.0  # the last rung that was evaluated
     train_peak_memory_bytes: int = 0
     eval_peak_memory_bytes: int = 0
     process_peak_memory_bytes: int = 0
@@ -45,23 +44,23 @@ class Progress:
     device_seconds: float = 0.0
     device_shared: bool = False  # in any of its attempts
     attempts: int = 0
-    executed_batch_size: int = 0  # examples at once, as of the last optimizer step
+    executed_batch_size: int = 0  # micro-batch size of the last optimizer step
     executed_gradient_accumulation: int = 0
-    executed_eval_batch: int = 0  # questions at once, as of the last evaluation
-    first_step_time: float = 0.0  # Unix; when its first optimizer step was done
+    executed_eval_batch: int = 0  # batch size of the last evaluation
+    first_step_time: float = 0.0  # Unix time at the end of the first optimizer step
     predictions_sha256: str = ""  # of the last rung
     trainable_parameters: int = 0
-    checkpoint_bytes: int = 0  # of the adapter or model that it ended with
-    save_seconds: float = 0.0  # what writing that took
+    checkpoint_bytes: int = 0  # of the final adapter or model
+    save_seconds: float = 0.0  # for writing it
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._held_since = time.perf_counter()
+        self._device_time_added = time.perf_counter()
         self._devices = 1
 
     @classmethod
     def restored(cls, written: Mapping[str, Any]) -> Progress:
-        """What a checkpoint says, also one from before the device's time was kept."""
+        """The progress in a checkpoint, which may be older than `device_seconds`."""
         progress = cls(**written)
         if "device_seconds" not in written:
             progress.device_seconds = progress.seconds
@@ -72,9 +71,9 @@ class Progress:
         return self.train_seconds + self.eval_seconds + self.other_seconds
 
     def begin_attempt(self, trial: TrialContext, *, can_count: bool) -> None:
-        """Another attempt begins now; `can_count`: there are rates to count its FLOPs by.
+        """Starts another attempt; `can_count` says that there are rates by which to count FLOPs.
 
-        One that goes on from work that nobody counted counts none.
+        An attempt that resumes uncounted work counts none.
         """
         is_new = self.attempts == 0
         self.attempts += 1
@@ -86,14 +85,14 @@ class Progress:
         elif is_new:
             self.train_flops = self.eval_flops = 0.0
 
-    def hold(self) -> None:
-        """Adds the time since the attempt began, or since this was last called."""
+    def add_device_time(self) -> None:
+        """Adds the time since the attempt began, or since the last call, to `device_seconds`."""
         now = time.perf_counter()
-        self.device_seconds += (now - self._held_since) * self._devices
-        self._held_since = now
+        self.device_seconds += (now - self._device_time_added) * self._devices
+        self._device_time_added = now
 
-    def see_device(self, *peaks: PeakMemory) -> None:
-        """Raises the device's peaks to those that `peaks` have seen."""
+    def record_device_peaks(self, *peaks: PeakMemory) -> None:
+        """Raises the device's peaks to those of `peaks`."""
         for peak in peaks:
             self.device_peaks = greatest(self.device_peaks, peak.device_peaks)
 
@@ -104,7 +103,7 @@ class Progress:
         training: Iterable[ForwardBackward] = (),
         evaluation: Iterable[ForwardBackward | Generation] = (),
     ) -> None:
-        """Adds the FLOPs of work that is done."""
+        """Adds the FLOPs of work."""
         if rates is None or self.train_flops is None or self.eval_flops is None:
             return
         self.train_flops += total_flops(training, rates.training)
@@ -112,7 +111,7 @@ class Progress:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds what runs inside to `name`, one of the seconds."""
+        """Adds the duration of the block to the field `name`."""
         started = time.perf_counter()
         yield
         setattr(self, name, getattr(self, name) + time.perf_counter() - started)
@@ -125,7 +124,7 @@ class Progress:
         fraction: float,
         system: Mapping[str, float],
     ) -> Event:
-        """An event of now, which is also put into the history."""
+        """Makes an event of now and appends it to the history."""
         event = Event(
             kind=kind,
             step=self.step,
@@ -139,7 +138,8 @@ class Progress:
         return event
 
     def step_done(self, *, units: int, tokens: int, loss: float, loss_tokens: int) -> None:
-        """An optimizer step has ended after `units` in all; `loss` is summed over its tokens."""
+        """Records an optimizer step that ended after `units` in all; `loss` is the sum over its
+        tokens."""
         self.step += 1
         self.first_step_time = self.first_step_time or time.time()
         self.units = units
@@ -148,7 +148,7 @@ class Progress:
         self.loss_tokens += loss_tokens
 
     def take_training_metrics(self, *, learning_rate: float) -> dict[str, float]:
-        """What training has reached; its loss is the mean since this was called before."""
+        """The metrics of training; the loss is the mean since the last call."""
         metrics = {
             "train_loss": self.loss_sum / max(1, self.loss_tokens),
             "learning_rate_now": learning_rate,
@@ -162,7 +162,7 @@ class Progress:
         return metrics
 
     def memory_metrics(self) -> dict[str, float]:
-        """The peaks of evaluation, of the process and of a GPU; the process is asked now."""
+        """The memory peaks of evaluation, of the process as of now, and of the GPU."""
         now = process_peak_memory_bytes()
         self.process_peak_memory_bytes = max(self.process_peak_memory_bytes, now)
         return {
@@ -172,8 +172,8 @@ class Progress:
         }
 
     def cost_metrics(self) -> dict[str, float]:
-        """FLOPs so far, where they are counted, and how the device was held until now."""
-        self.hold()
+        """The FLOPs so far, if they are counted, and the use of the device until now."""
+        self.add_device_time()
         counted = {"train_flops": self.train_flops, "eval_flops": self.eval_flops}
         return {
             **{name: flops for name, flops in counted.items() if flops is not None},
@@ -188,6 +188,6 @@ def resumed_history(folder: TrialFolder) -> list[Event]:
 
 
 def last_progress(folder: TrialFolder) -> Progress:
-    """What the folder's last checkpoint says; the beginning if there is none."""
+    """The progress of the folder's last checkpoint, or that of the start if there is none."""
     state = checkpoint.load_latest_state(folder.checkpoints_folder)
     return Progress() if state is None else Progress.restored(state["progress"])

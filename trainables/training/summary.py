@@ -1,4 +1,4 @@
-"""The summary of a trial that finished: the last file it writes, which makes it done."""
+"""The summary of a finished trial: the last file that it writes, which makes it done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.training.trial import TrialContext
 
 
 def finish(trial: TrialContext, progress: Progress) -> Event:
-    """Writes the summary, which makes the trial done; only then checkpoints may go."""
+    """Writes the summary, which makes the trial done, then deletes the checkpoints."""
     summary = _summary(trial, progress)
     trial.folder.write_summary(summary)
     trial.folder.discard_checkpoints()
@@ -33,7 +33,7 @@ def _summary(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for event in progress.history:
         metrics |= event["metrics"]
-    for name in ("train_flops", "eval_flops"):  # an attempt that could not count voids them
+    for name in ("train_flops", "eval_flops"):  # void if an attempt could not count them
         metrics.pop(name, None)
     metrics |= progress.cost_metrics()
     return {
@@ -65,7 +65,7 @@ def _seconds(trial: TrialContext, progress: Progress) -> dict[str, float]:
 
 
 def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
-    """What a result must say of its data and of how it was computed."""
+    """The facts about the data and the computation that every result states."""
     trains = trial.method.trains
     data = trial.data
     splits = ("train", "selection") if trains else ("selection", "report")
@@ -82,7 +82,7 @@ def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
 
 
 def _trained_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """How much was trained, by how many, and what it takes to keep."""
+    """The number of workers and of trained parameters, and the size of the result."""
     return {
         "workers": knobs.get("workers", 1),
         "trainable_parameters": progress.trainable_parameters,
@@ -92,7 +92,7 @@ def _trained_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, An
 
 
 def _batch_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """What was asked for ("auto", perhaps) and what fitted."""
+    """The requested batch size, which may be "auto", and the executed one."""
     return {
         "requested_micro_batch": knobs["batch_size"],
         "requested_gradient_accumulation": knobs.get("gradient_accumulation", AUTO),

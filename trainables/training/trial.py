@@ -1,4 +1,4 @@
-"""Trial, all that one trial needs to run, and Progress, how far it has come."""
+"""TrialContext: all that one trial needs to run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from trainables.training.process_group import ProcessGroup, SingleProcess
 
 @dataclass(frozen=True)
 class TrialContext:
-    """All that a trial needs to run: what it is, the base it borrows, its data and its folder.
+    """A trial's spec, the base that it borrows, its data and its folder.
 
-    `heartbeat` is called after every optimizer step and every batch of an evaluation; it may
-    raise Interrupted. `sample` is asked once per event what the machine is doing (`Event.system`).
-    `device_shared`: other trials may compute on its device meanwhile. `load_seconds`: what this
-    attempt held the device for before it began, while its base and its data were loaded.
-    `process_group`: the workers that train it together. `in_place`: no other trial borrows the
-    base.
+    `heartbeat` is called after every optimizer step and every batch of an evaluation; it may raise
+    Interrupted. `sample` is called once per event for system metrics (`Event.system`).
+    `device_shared`: other trials may use its device at the same time. `load_seconds`: the time for
+    which this attempt held the device while its base and data were loaded. `process_group`: the
+    workers that train it together. `in_place`: no other trial borrows the base.
     """
 
     spec: TrialSpec
@@ -41,7 +40,7 @@ class TrialContext:
 
     @property
     def devices(self) -> int:
-        """How many devices it holds at once: one for each of its workers."""
+        """The number of devices that it holds: one per worker."""
         return int(self.spec.knobs.get("workers", 1))
 
     @property
@@ -50,5 +49,5 @@ class TrialContext:
 
     @property
     def result_folder(self) -> Path:
-        """What its method saves: an adapter, or a whole model."""
+        """The folder of what its method saves: an adapter or a whole model."""
         return self.folder.trained_folder(self.spec)

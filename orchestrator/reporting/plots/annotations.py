@@ -1,5 +1,4 @@
-"""The text in pareto.png and flops.png: the legend and the labels of the front's members; and where
-a trial stands on the axis of the primary metric."""
+"""Legend, labels of the front's members and axis values of pareto.png and flops.png."""
 
 from __future__ import annotations
 
@@ -13,19 +12,19 @@ from orchestrator.runs.trial_result import TrialResult
 
 KNOWN = ("none", "int8", "nf4", "fp4")
 INK = "#333333"
-LABELLED = 8  # more labels than this are not read
+LABELLED = 8  # members of the front, at most
 Style = Callable[[TrialResult], dict[str, Any]]
 
 
 def height(item: TrialResult) -> float:
-    """The primary metric of a trial that has it, as it is drawn: shares in percent."""
+    """The primary metric of a trial on its axis: shares are in percent."""
     value = item.value()
     assert value is not None
     return item.primary.scale * value
 
 
 def draw_legend(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
-    """Quantization by colour, model by marker, the front, and hollow for the untrained."""
+    """Draws the legend: quantization by colour, model by marker, front, untrained baselines."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color="none", label="quantization")]
@@ -59,7 +58,7 @@ def label_front(
     unit: int = 1,
     cost: str = COST,
 ) -> None:
-    """Each label at the first place around its point where it hides nothing; else none."""
+    """Labels each member at the first offset where the label hides nothing; else not at all."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=3, foreground="white")]
@@ -96,7 +95,7 @@ _OFFSETS = tuple(  # points; above a step and beside the bar first
 
 
 def _spread(members: Sequence[TrialResult]) -> list[TrialResult]:
-    """At most LABELLED members, the two ends among them."""
+    """At most LABELLED members, at equal distances, with both ends."""
     if len(members) <= LABELLED:
         return list(members)
     last = len(members) - 1

@@ -36,8 +36,8 @@ GREY = "#666666"
 
 
 def plot_flops(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path | None:
-    """Draws and writes flops.png; None, and nothing written, if no finished trial has both the
-    primary metric and train FLOPs."""
+    """Writes flops.png; returns None, and writes nothing, if no finished trial has both the primary
+    metric and train FLOPs."""
     results = read_trials(run) if results is None else results
     if not candidates(results, cost=TRAIN_FLOPS):
         return None
@@ -73,7 +73,7 @@ def _picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 
 
 def _draw_curve(axes: Any, item: TrialResult, *, style: Style) -> None:
-    """Its rungs, and where it ended: a marker if it finished, else a cross."""
+    """Draws a trial's rungs and its end: a marker if it finished, else a cross."""
     rungs = learning_curve(item)
     scale = item.primary.scale
     points = [(rung.flops, scale * rung.value) for rung in rungs if rung.flops > 0]
@@ -104,7 +104,7 @@ def _words(
 
 
 def caption(results: Sequence[TrialResult]) -> str:
-    """What is drawn and what is not, in numbers."""
+    """The numbers of trials that are drawn and that are not."""
     trials = [item for item in results if item.is_trial]
     finished = candidates(results, cost=TRAIN_FLOPS)
     unmarked = {item.trial_id for item in trials} - {item.trial_id for item in finished}

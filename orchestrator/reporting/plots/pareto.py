@@ -28,14 +28,14 @@ from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D1F", "#000000")
 MARKERS = "osD^vPX*"
 FAINT = "#9a9a9a"
 
 
 def plot(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path | None:
-    """Draws and writes pareto.png; None, and nothing written, if no trial has both metrics."""
+    """Writes pareto.png; returns None, and writes nothing, if no trial has both metrics."""
     results = read_trials(run) if results is None else results
     if not candidates(results):
         return None
@@ -44,7 +44,7 @@ def plot(run: RunFolder, results: Sequence[TrialResult] | None = None) -> Path |
 
 
 def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
-    """The plot as PNG; `results` hold at least one candidate for the front."""
+    """The plot as PNG; `results` must have a candidate for the front."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -69,12 +69,12 @@ def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
 
 
 def _baselines(results: Sequence[TrialResult]) -> list[TrialResult]:
-    judged = (item for item in results if item.is_baseline and item.finished)
-    return [item for item in judged if item.value() is not None]
+    finished = (item for item in results if item.is_baseline and item.finished)
+    return [item for item in finished if item.value() is not None]
 
 
 def new_axes(figure: Any, metric: MetricSpec, *, strip: bool) -> tuple[Any, Any]:
-    """Axes for the metric, with room around them for words, and a strip on their left or None."""
+    """The axes, with margins for text, and the axes of a strip on their left or None."""
     place = {"left": 0.085, "right": 0.80, "top": 0.86, "bottom": 0.16}
     if not strip:
         axes = figure.add_subplot()
@@ -99,7 +99,7 @@ def new_axes(figure: Any, metric: MetricSpec, *, strip: bool) -> tuple[Any, Any]
 
 
 def style_of(results: Sequence[TrialResult]) -> Style:
-    """The same quantization has the same colour in every sweep, where it is one of ours."""
+    """The style of a trial; a known quantization has the same colour in every sweep."""
     others = {quantization_name(item.knobs) for item in results}.difference(KNOWN)
     quantizations = [*KNOWN, *sorted(others)]
     models = sorted({model_name(item.knobs) for item in results})
@@ -119,7 +119,7 @@ def style_of(results: Sequence[TrialResult]) -> Style:
 def draw_front(
     axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
 ) -> None:
-    """A step: between two members the cheaper one is still the best that fits."""
+    """Draws the front as steps: between two members the cheaper one is the best."""
     costs = [item.metrics[cost] / unit for item in members]
     axes.step(costs, [height(item) for item in members], where="post", color=INK, linewidth=1.4)
     axes.plot(costs, [height(item) for item in members], "o", color="none", markersize=13,
@@ -127,15 +127,16 @@ def draw_front(
 
 
 def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit: int) -> None:
-    for item in items:
-        _bar(axes, item.metrics[COST] / unit, item, colour=style(item)["color"])
-        axes.plot(item.metrics[COST] / unit, height(item), **style(item), markersize=7,
+    costs = [item.metrics[COST] / unit for item in items]
+    _draw_intervals(axes, costs, items, style=style)
+    for cost, item in zip(costs, items, strict=True):
+        axes.plot(cost, height(item), **style(item), markersize=7,
                   markeredgecolor="white", markeredgewidth=0.7, zorder=5)  # fmt: skip
     axes.margins(x=0.09, y=0.08)
 
 
 def value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
-    """Room for every interval; zero is shown if it is near."""
+    """The limits of the axis: all intervals, and zero if it is near."""
     bounds = [bound for item in items for bound in (height(item), *_interval(item))]
     smallest = 1.0 if items[0].primary.is_percentage else abs(max(bounds)) / 100 or 1.0
     room = 0.08 * max(smallest, max(bounds) - min(bounds))
@@ -147,7 +148,7 @@ def value_limits(items: Sequence[TrialResult]) -> tuple[float, float]:
 def extend_front(
     axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
 ) -> None:
-    """More than the last member's cost buys nothing that was seen: a dotted line says so."""
+    """Draws a dotted line from the last member to the right edge."""
     right = axes.get_xlim()[1]
     axes.hlines(height(members[-1]), members[-1].metrics[cost] / unit, right, color=INK,
                 linewidth=1.1, linestyles=(0, (1, 2.5)))  # fmt: skip
@@ -155,10 +156,10 @@ def extend_front(
 
 
 def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
-    """Side by side, so that equal ones are all seen."""
-    for place, item in enumerate(items):
-        x = (place + 1) / (len(items) + 1)
-        _bar(axes, x, item, colour=style(item)["color"])
+    """Draws baselines side by side, so that equal ones are visible."""
+    places = [(number + 1) / (len(items) + 1) for number in range(len(items))]
+    _draw_intervals(axes, places, items, style=style)
+    for x, item in zip(places, items, strict=True):
         axes.plot(x, height(item), **style(item), markersize=6.5, markerfacecolor="white",
                   markeredgewidth=1.4, zorder=5)  # fmt: skip
     axes.set_xlim(0, 1)
@@ -166,12 +167,16 @@ def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) ->
     axes.set_xlabel("untrained", color=INK, labelpad=8)
 
 
-def _bar(axes: Any, x: float, item: TrialResult, *, colour: str) -> None:
-    axes.vlines(x, *_interval(item), color=colour, alpha=0.35, linewidth=1.6, zorder=2)
+def _draw_intervals(
+    axes: Any, places: Sequence[float], items: Sequence[TrialResult], *, style: Style
+) -> None:
+    lows, highs = zip(*map(_interval, items), strict=True)
+    colours = [style(item)["color"] for item in items]
+    axes.vlines(places, lows, highs, colors=colours, alpha=0.35, linewidth=1.6, zorder=2)
 
 
 def _interval(item: TrialResult) -> tuple[float, float]:
-    """In percent; the value itself unless it is a share of a known number of questions."""
+    """The 95% interval on the axis; the value itself unless it is a share of questions."""
     value = item.value()
     if value is None or not item.primary.is_share_of_questions or not item.count():
         return height(item), height(item)
@@ -188,7 +193,7 @@ def _words(figure: Any, axes: Any, results: Sequence[TrialResult], *, name: str,
 
 
 def caption(results: Sequence[TrialResult]) -> str:
-    """What is drawn and what is not, in numbers."""
+    """The numbers of trials that are drawn and that are not."""
     trials = [item for item in results if item.is_trial]
     drawn, members = candidates(results), front(results)
     counts = sorted({item.count() for item in drawn} - {0})

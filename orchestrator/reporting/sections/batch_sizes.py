@@ -1,4 +1,4 @@
-"""What the report says of batch sizes: speed and memory side by side, and which one is best."""
+"""The section on batch sizes: speed and memory of each, and the best one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NONE_ALONE = (
 
 
 def batch_sizes(results: Sequence[TrialResult]) -> list[Section]:
-    """Examples per second and peak memory by batch size, and the best one by name; nothing where
-    no two trials differ in their batch size alone."""
+    """Examples per second and peak memory by batch size, and the best one; no section if no two
+    trials differ in their batch size alone."""
     found = studies(results)
     timed = [study for study in found if len(study.timed) > 1]
     if timed:
@@ -93,7 +93,7 @@ def _others(study: Study, ties: Sequence[BatchSize]) -> str:
 
 
 def _least(ties: Sequence[BatchSize], study: Study) -> str:
-    """Which of the fastest takes the least memory, where that is another than the best."""
+    """The one of the fastest that takes the least memory, if it is not the best one."""
     known = [size for size in (study.best, *ties) if size.memory_bytes is not None]
     least = min(known, key=lambda size: size.memory_bytes or 0.0, default=study.best)
     if least is study.best:

@@ -1,4 +1,4 @@
-"""What the report says of cost: FLOPs, memory times time, speed, and how well it was predicted."""
+"""The sections on cost: FLOPs, memory times time, speed, and errors of predictions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNCOUNTED = (
 def flops(
     results: Sequence[TrialResult], *, metric: MetricSpec, picture: Path | None
 ) -> list[Section]:
-    """The front of the primary `metric` against train FLOPs, with the picture if it is drawn, and
+    """The front of the primary `metric` against train FLOPs, with the picture if there is one, and
     the train FLOPs to reach some levels of the metric."""
     what = f"{metric.title} against {title(TRAIN_FLOPS)}"
     heading = f"Pareto front: {what}"
@@ -67,7 +67,7 @@ def flops(
 
 
 def spent(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
-    """FLOPs, time and memory times time of the best finished trials; speed where it may be told."""
+    """FLOPs, time and memory times time of the best finished trials, and comparable speeds."""
     heading = "What the best trials cost"
     order = ranked(results, metrics.ranking)[:SHOWN]
     if not order:
@@ -80,7 +80,7 @@ def spent(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
 
 
 def prediction_error(results: Sequence[TrialResult]) -> Section:
-    """How far predictions lay from measurements, by method and quantization."""
+    """The errors of predicted memory and FLOPs, by method and quantization."""
     heading = "How well it was predicted"
     train, evaluation = (prediction_errors(results, f"predicted_{name}_memory_bytes")
                          for name in ("train", "eval"))  # fmt: skip
@@ -108,7 +108,7 @@ def prediction_error(results: Sequence[TrialResult]) -> Section:
 
 
 def _to_reach(results: Sequence[TrialResult], metric: MetricSpec) -> Section:
-    """For some levels of the metric the rung that had it after the fewest train FLOPs."""
+    """For some levels of the metric the rung that reached it after the fewest train FLOPs."""
     article = "an" if metric.title[:1].lower() in "aeiou" else "a"
     heading = f"Train FLOPs to reach {article} {metric.title}"
     rungs = [rung for item in results if item.is_trial for rung in learning_curve(item)]
@@ -202,7 +202,7 @@ def _error_cells(error: PredictionError | None) -> tuple[str, str, str]:
 
 
 def _flops_errors(results: Sequence[TrialResult]) -> list[Block]:
-    """One sentence over all kinds."""
+    """One sentence on the errors of FLOPs over all kinds of trials."""
     found = {
         measured: prediction_errors(results, column).values()
         for column, measured in MEASURED.items()

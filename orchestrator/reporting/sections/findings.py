@@ -1,4 +1,4 @@
-"""What the report concludes: are the trials different at all, what mattered, what did not end."""
+"""The sections of conclusions: whether trials differ, what mattered, which did not finish."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> S
 
 
 def not_finished(results: Sequence[TrialResult]) -> Section:
-    """What was stopped, failed, infeasible or is not done, and why."""
+    """The trials that were stopped, failed, infeasible or are not done, by reason."""
     groups = unfinished(results)
     heading = "Stopped, failed, infeasible"
     if not groups:
@@ -102,12 +102,12 @@ def not_finished(results: Sequence[TrialResult]) -> Section:
 
 
 def facts(results: Sequence[TrialResult]) -> Section:
-    """What the trials were given: context, evidence, cut prompts."""
+    """The facts about the prompts of all trials: context, evidence, cut prompts."""
     return Section("What was asked", [_values([item.facts for item in results])])
 
 
 def provenance(results: Sequence[TrialResult]) -> Section:
-    """What the numbers were made with; values that differ between trials are all listed."""
+    """The software and hardware of all trials, with every value that occurs."""
     return Section("Provenance", [_values([item.provenance for item in results])])
 
 

@@ -1,4 +1,4 @@
-"""The report's flip table: what quantization changed, question by question; flips.csv has all."""
+"""The section on flips, what quantization changed question by question, and flips.csv."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NONE = (
 
 
 def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Section:
-    """For each reference the counts and the tests, then some questions; `file` has every flip."""
+    """Counts and tests for each reference, then some questions; `file` has every flip."""
     if metric is None:
         return Section(HEADING, [Paragraph(_NO_VERDICT)])
     if not found:
@@ -62,7 +62,7 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
 
 
 def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
-    """Writes flips.csv: a row per pair and flip, the columns always the same."""
+    """Writes flips.csv: a row per pair and flip, always with the same columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

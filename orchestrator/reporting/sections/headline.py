@@ -1,4 +1,4 @@
-"""The report's first section: the best trial, and whether it is better than doing nothing."""
+"""The section on the best trial: its scores, its untrained base, the trivial baselines."""
 
 from __future__ import annotations
 
@@ -38,15 +38,10 @@ def headline(
     split: Split = "report" if metrics.ranking.name in best.report_metrics else "selection"
     headers = ["metric", "split", "value", "95% interval", "questions"]
     base = base_of(best, results)
-    against = "Its untrained base has not been judged, so there is nothing to compare it with."
-    if base is not None:
-        both = predictions(best, split), predictions(base, split)
-        name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
-        against = f"{name}: {_compared(*both, metrics=metrics)}."
     blocks: list[Block] = [
         Paragraph(f"`{best.trial_id}`: {best.label}", strong=True),
         Table(headers, _scores(best, predictions, metrics=metrics), words=2),
-        Paragraph(against),
+        Paragraph(_against_base(best, base, predictions, split=split, metrics=metrics)),
     ]
     blocks += [Paragraph(text) for text in _against_trivial(best, trivial)]
     if split == "selection":
@@ -58,11 +53,14 @@ def headline(
 
 
 def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
-    """The finished baseline that is this trial untrained: the same model, quantization, compute
-    dtype, target, data and prompt, the contents compared and not the names. Its prompts may be
-    longer: a space that varies the length has one baseline, at its longest."""
-    judged = (item for item in results if item.is_baseline and item.finished)
-    return next((item for item in judged if _is_base_of(trial, item)), None)
+    """The finished baseline that is this trial untrained.
+
+    It has the same model, quantization, compute dtype, target, data and prompt, by content and not
+    by name. Its prompts may be longer: a space that varies their length has one baseline, at the
+    longest.
+    """
+    finished = (item for item in results if item.is_baseline and item.finished)
+    return next((item for item in finished if _is_base_of(trial, item)), None)
 
 
 def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
@@ -100,7 +98,7 @@ def interval_text(metric: MetricSpec, value: float, count: int) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A knob's or a fact's value as YAML would have it."""
+    """The value of a knob or a fact, as in YAML."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -136,9 +134,24 @@ def _score(metric: MetricSpec, value: float, *, split: Split, count: int) -> tup
     return metric.title, split, text, interval_text(metric, value, count), str(count or "")
 
 
+def _against_base(
+    best: TrialResult,
+    base: TrialResult | None,
+    predictions: PredictionReader,
+    *,
+    split: Split,
+    metrics: SweepMetrics,
+) -> str:
+    if base is None:
+        return "Its untrained base has not been judged, so there is nothing to compare it with."
+    both = predictions(best, split), predictions(base, split)
+    name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
+    return f"{name}: {_compared(*both, metrics=metrics)}."
+
+
 def _compared(best: Predictions, base: Predictions, *, metrics: SweepMetrics) -> str:
-    """Over all questions, then over those with each flag that some of them have."""
-    metric = metrics.judged
+    """Compares over all questions, then over those with each flag that only some of them have."""
+    metric = metrics.per_question
     flags = dict.fromkeys(each.among for each in metrics.task.headline if each.among)
     try:
         texts = [comparison_text(compare(best, base, metric=metric), metric)]
@@ -157,7 +170,7 @@ def _among(predictions: Predictions, flag: str) -> Predictions:
 
 
 def _has_flag(value: Any) -> bool:
-    """A question that lacks the flag counts."""
+    """Whether a question has a flag; one without a value has it."""
     return value is None or bool(value)
 
 

@@ -1,4 +1,4 @@
-"""What the report says of methods: the best trial of each, and whether they differ."""
+"""The section on methods: the best trial of each, and whether they differ."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ CHOSEN = "The best of each was chosen on the selection split, so its {} there fl
 def methods(
     results: Sequence[TrialResult], predictions: PredictionReader, *, metrics: SweepMetrics
 ) -> list[Section]:
-    """The best trial of each model and method (on so many workers, under such a ZeRO stage) beside
-    the others, and paired comparisons; nothing where all trials are of one method."""
+    """The best trial of each model and method (with its workers and ZeRO stage), and paired
+    comparisons; no section if all trials have one method."""
     groups = _groups(results)
     if len({method for _, method in groups}) < 2:
         return []
@@ -56,7 +56,7 @@ def methods(
 
 
 def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialResult]]:
-    """The trials by model and method, in order."""
+    """The trials by model and method."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         if item.is_trial:
@@ -92,7 +92,7 @@ def _comparisons(
     *,
     metrics: SweepMetrics,
 ) -> list[Paragraph]:
-    """Of each model its best trial against the best of each other method."""
+    """The best trial of each model against the best one of each other method."""
     texts: list[str] = []
     for model, items in groupby(best.items(), key=lambda item: item[0][0]):
         found = {trial.trial_id: method for (_, method), trial in items if trial is not None}
@@ -112,12 +112,12 @@ def _comparisons(
 def _against(
     one: TrialResult, other: TrialResult, predictions: PredictionReader, metrics: SweepMetrics
 ) -> str:
-    """On the same questions, of the report split if both were scored on it."""
+    """Compares two trials, on the report split if both were scored on it."""
     both = one.report_metrics and other.report_metrics
     split: Split = "report" if both else "selection"
     own, others = predictions(one, split), predictions(other, split)
     try:
-        found = compare(own, others, metric=metrics.judged)
+        found = compare(own, others, metric=metrics.per_question)
     except ValueError:
-        return f"is not to be compared, {no_common_values(metrics.judged)}"
-    return f"on the {split} split: {comparison_text(found, metrics.judged)}"
+        return f"is not to be compared, {no_common_values(metrics.per_question)}"
+    return f"on the {split} split: {comparison_text(found, metrics.per_question)}"

@@ -26,7 +26,7 @@ CENSORED = "censored: no finished trial"
 
 
 def best_trials(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
-    """The finished trials by the objective, ties by eval loss."""
+    """The best finished trials by the objective; ties go to the lower eval loss."""
     order = ranked(results, metrics.ranking)
     if not order:
         return Section("Best trials", [Paragraph("No trial has finished.")])
@@ -42,8 +42,8 @@ def best_trials(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Sec
 def pareto_front(
     results: Sequence[TrialResult], *, metric: MetricSpec, picture: Path | None
 ) -> Section:
-    """The front of the primary `metric` against training peak memory, with the picture if it is
-    drawn."""
+    """The front of the primary `metric` against training peak memory, with the picture if there is
+    one."""
     members = front(results)
     what = f"{metric.title} against {title(COST)}"
     heading = f"Pareto front: {what}"
@@ -62,7 +62,7 @@ def pareto_front(
 
 
 def cells(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
-    """Each model x quantization: its best finished trial, or that it has none."""
+    """The best finished trial of each model x quantization."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         key = (model_name(item.knobs), quantization_name(item.knobs))
@@ -76,7 +76,7 @@ def cells(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
 
 
 def baselines(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
-    """The untrained bases, with their state if they were not judged."""
+    """The untrained bases, with the state of those that did not finish."""
     items = [item for item in results if item.is_baseline]
     if not items:
         return Section("Untrained baselines", [Paragraph("None has been judged.")])
@@ -137,7 +137,7 @@ def _cell(items: Sequence[TrialResult], metric: MetricSpec) -> tuple[str, ...]:
 
 
 def loss_order(results: Sequence[TrialResult]) -> Table:
-    """The finished trials by eval loss, the lowest first, with its distance from the lowest."""
+    """The finished trials by eval loss, with the difference from the lowest."""
     order = ranked(results, EVAL_LOSS)
     lowest = order[0].metrics["eval_loss"] if order else 0.0
     rows = [

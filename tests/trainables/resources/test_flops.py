@@ -62,7 +62,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ForwardBackward]:
         return accumulate(engine, batch, **given)
 
     monkeypatch.setattr(Engine, "accumulate", noted)
-    monkeypatch.setattr("trainables.training.loop.measure_training", _nothing)
+    monkeypatch.setattr("trainables.training.steps.measure_training", _nothing)
     return passes
 
 

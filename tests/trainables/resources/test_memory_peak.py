@@ -124,9 +124,9 @@ def test_what_a_device_has_seen_is_kept_through_attempts_and_told_at_rungs(
 ) -> None:
     progress = Progress(device_peaks={"reserved_peak_memory_bytes": 7})
     assert peak.device_peaks == {}  # on a CPU
-    progress.see_device(peak)
+    progress.record_device_peaks(peak)
     peak.device_peaks = {"reserved_peak_memory_bytes": 5, "allocated_peak_memory_bytes": 3}
-    progress.see_device(peak)
+    progress.record_device_peaks(peak)
     told = progress.memory_metrics()
     assert told["reserved_peak_memory_bytes"] == 7.0
     assert told["allocated_peak_memory_bytes"] == 3.0
