@@ -117,7 +117,7 @@ def _dry_run(planner: Planner, run: RunFolder, *, predicts: bool) -> int:
 def _print_predictions(planner: Planner, run: RunFolder) -> None:
     """Prints the memory and FLOPs that trials are predicted to need; writes nothing."""
     from orchestrator.planning.dry_run import predicted_lines
-    from orchestrator.planning.forecast import Forecaster, known_config
+    from orchestrator.planning.forecaster import Forecaster, known_config
     from orchestrator.planning.planned_device import planned_device
     from orchestrator.planning.simulator import SimulatorClient
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.planning.capacity import CPU, Capacity
-from orchestrator.planning.forecast import Forecaster
+from orchestrator.planning.forecaster import Forecaster
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.simulator import SimulatorClient
 from orchestrator.runs.ledger import Ledger, TrialRecord

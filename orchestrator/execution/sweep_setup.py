@@ -116,7 +116,7 @@ class SweepSetup:
     def _forecast_on(self, cluster: Cluster) -> None:
         """From here on the planner compares each trial with the memory of the cluster."""
         from orchestrator.planning.capacity import cluster_capacity
-        from orchestrator.planning.forecast import Forecaster
+        from orchestrator.planning.forecaster import Forecaster
 
         device = cluster.device
         capacity = cluster_capacity(self.config.resources, device, cluster.nodes)

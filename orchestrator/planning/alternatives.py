@@ -1,4 +1,4 @@
-"""What would fit instead of a trial that does not."""
+"""Alternatives: what would fit instead of a trial that does not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainables.spec.constraints import violations
-from trainables.spec.knob_values import AUTO
+from trainables.spec.knob_values import smallest_batch
 from trainables.spec.knobs import NO_OFFLOAD, step_examples
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
@@ -16,26 +16,25 @@ _SMALLEST = "nf4"  # the quantization that is proposed
 
 
 def micro_batch_sizes(examples: int) -> list[int]:
-    """Rows at once that make a step of so many examples in 1, 2, 3, ... parts, falling."""
+    """The micro-batches that make a step of so many examples in 1, 2, 3, ... parts, descending."""
     return sorted({-(-examples // parts) for parts in range(1, examples + 1)}, reverse=True)
 
 
 def alternatives_of(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
-    """What might fit instead: in words, the other spec, and the rows at once to try."""
+    """What might fit instead: in words, the other spec, and the micro-batches to try."""
     knobs = spec.knobs
     if not spec.method.trains:
         yield from _quantized(spec, [1])
         return
     examples = step_examples(knobs) // int(knobs.get("workers", 1))
-    given = knobs["batch_size"]
-    as_given = [1] if given == AUTO else [int(given)]
-    smaller = [rows for rows in micro_batch_sizes(examples) if rows < as_given[0]]
+    own = [smallest_batch(knobs["batch_size"])]
+    smaller = [size for size in micro_batch_sizes(examples) if size < own[0]]
     if smaller:
         yield "", spec, smaller
     if not knobs["gradient_checkpointing"]:
         other = _with(spec, gradient_checkpointing=True)
-        yield "gradient_checkpointing: true", other, as_given
-    yield from _quantized(spec, as_given)
+        yield "gradient_checkpointing: true", other, own
+    yield from _quantized(spec, own)
     yield from _more_workers(spec, devices)
 
 
@@ -47,8 +46,8 @@ def _quantized(spec: TrialSpec, sizes: list[int]) -> Iterator[tuple[str, TrialSp
 
 
 def _more_workers(spec: TrialSpec, devices: int) -> Iterator[tuple[str, TrialSpec, list[int]]]:
-    """All devices together, each with a row at a time of the same step; alone, one device can
-    still leave the optimizer's part to the host."""
+    """All devices together, each with a micro-batch of 1 and the same examples per step. A single
+    device can still keep the optimizer's states in host memory."""
     knobs = spec.knobs
     workers = max(devices, int(knobs.get("workers", 1)))
     offloads = [NO_OFFLOAD] if workers > 1 else []
@@ -70,10 +69,10 @@ def _with(spec: TrialSpec, **knobs: Any) -> TrialSpec:
     return replace(spec, knobs={**spec.knobs, **knobs})
 
 
-def batching(spec: TrialSpec, rows: int | None) -> str:
-    """The micro-batch, and how many make the same effective batch."""
+def batching(spec: TrialSpec, micro_batch: int | None) -> str:
+    """The knobs that make the same examples per step of micro-batches of this size."""
     examples = step_examples(spec.knobs)
-    parts = -(-examples // (rows or 1))
-    if parts * (rows or 1) == examples:
-        return f"batch_size: {rows} with gradient_accumulation: {parts}"
-    return f"batch_size: auto with effective_batch_size: {examples} ({rows} rows at once)"
+    parts = -(-examples // (micro_batch or 1))
+    if parts * (micro_batch or 1) == examples:
+        return f"batch_size: {micro_batch} with gradient_accumulation: {parts}"
+    return f"batch_size: auto with effective_batch_size: {examples} ({micro_batch} rows at once)"

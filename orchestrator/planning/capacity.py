@@ -1,4 +1,4 @@
-"""Capacity: what memory a trial may take on its device, and where that is known from. LIGHT."""
+"""Capacity: how much memory a trial may take on its device, and how that is known."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ CPU, CUDA = "cpu", "cuda"
 
 @dataclass(frozen=True)
 class Capacity:
-    """Bytes that one trial may take on each device, how many devices there are, and in words
-    where that is known from."""
+    """Bytes that one trial may take on each device, and the number of devices.
+
+    `source`: how the bytes are known, in words.
+    """
 
     bytes: int
     device_type: str  # CPU or CUDA
@@ -30,10 +32,10 @@ def cluster_capacity(
     device: Mapping[str, Any],
     nodes: Sequence[Mapping[str, float]],
 ) -> Capacity | None:
-    """Of the cluster whose first host describes its `device`; None where it does not say.
+    """The capacity of a cluster, from the description of its first host's device; None if unknown.
 
-    `nodes`: the resources of Ray's nodes, those that it can still start among them. Raises
-    InputError for GPU memory that is planned with where there is no GPU.
+    `nodes`: the resources of Ray's nodes, including those that it can still start. Raises
+    InputError for `resources.gpu_memory` on a cluster without GPUs.
     """
     kind = str(device.get("device_type", CPU))
     if kind != CUDA:
@@ -41,21 +43,23 @@ def cluster_capacity(
     devices = int(resources.gpus or max(1.0, sum(node.get("GPU", 0) for node in nodes)))
     part = min(1.0, resources.gpus_per_trial or 1.0)
     if resources.gpu_memory is not None:
-        given = int(resources.gpu_memory * part)
-        return Capacity(given, CUDA, "resources.gpu_memory", devices)
-    has = device.get("device_memory_bytes")
+        available = int(resources.gpu_memory * part)
+        return Capacity(available, CUDA, "resources.gpu_memory", devices)
+    memory_bytes = device.get("device_memory_bytes")
     name = str(device.get("device", "the GPU"))
-    return None if has is None else Capacity(int(has * part), CUDA, name, devices)
+    if memory_bytes is None:
+        return None
+    return Capacity(int(memory_bytes * part), CUDA, name, devices)
 
 
 def planned_capacity(resources: ResourcesConfig, *, memory_bytes: int) -> Capacity:
-    """Of the hardware that a space plans for; where it names none, a machine without GPUs that
-    has `memory_bytes`."""
+    """The capacity of the hardware that a space names; if it names none, of a machine without GPUs
+    that has `memory_bytes`."""
     if resources.gpu_memory is not None:
         devices = int(resources.gpus or 1)
         part = min(1.0, resources.gpus_per_trial or 1.0)
-        given = int(resources.gpu_memory * part)
-        return Capacity(given, CUDA, "resources.gpu_memory", devices)
+        available = int(resources.gpu_memory * part)
+        return Capacity(available, CUDA, "resources.gpu_memory", devices)
     if resources.gpus:
         raise InputError(
             "resources.gpus: how much memory has each? Give resources.gpu_memory, as 40GiB."
@@ -78,11 +82,12 @@ def _of_cpus(
         )
     if resources.memory is not None:
         return Capacity(resources.memory, CPU, "resources.memory")
-    has = max((int(node.get("memory", 0)) for node in nodes), default=0)
-    has = has or int(device.get("device_memory_bytes", 0))
-    if has <= CPU_HOST_MEMORY_BYTES:
+    memory_bytes = max((int(node.get("memory", 0)) for node in nodes), default=0)
+    memory_bytes = memory_bytes or int(device.get("device_memory_bytes", 0))
+    if memory_bytes <= CPU_HOST_MEMORY_BYTES:
         return None
-    return Capacity(has - CPU_HOST_MEMORY_BYTES, CPU, "Ray's memory for a host, less its own")
+    left = memory_bytes - CPU_HOST_MEMORY_BYTES
+    return Capacity(left, CPU, "Ray's memory for a host, less its own")
 
 
-CPU_HOST_MEMORY_BYTES = 1 << 30  # a host's process with its imports, before it loads a model
+CPU_HOST_MEMORY_BYTES = 1 << 30  # of a host's process with its imports, before it loads a model

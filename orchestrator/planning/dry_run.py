@@ -1,4 +1,4 @@
-"""What a sweep would do, in words, without doing it."""
+"""The dry run: what a sweep would do and need, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
 from orchestrator.formatting import in_words
-from orchestrator.planning.forecast import Forecast, Forecaster
+from orchestrator.planning.forecast import Forecast
+from orchestrator.planning.forecaster import Forecaster
 from orchestrator.planning.planned_device import ASSUMED_UTILISATION, PlannedDevice
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.representatives import Representatives, representatives
@@ -22,7 +23,7 @@ from trainables.storage.run_folder import RunFolder
 
 
 def describe(planner: Planner, run: RunFolder) -> str:
-    """How many trials, over which cells (model x quantization x method), which are excluded."""
+    """The number of trials, the cells (model x quantization x method), and what is excluded."""
     config = planner.config
     size = count(config.space, config.exclude)
     configurations = "no end of" if size is None else str(size)
@@ -55,7 +56,7 @@ def describe(planner: Planner, run: RunFolder) -> str:
 
 
 def _reach(config: SweepConfig, size: int | None) -> int | None:
-    """How many configurations the algorithm can come to; None: no end of them."""
+    """How many configurations the algorithm can reach; None: infinitely many."""
     if config.search.algorithm != "one_factor":
         return size
     return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))
@@ -70,22 +71,21 @@ _NO_TOKENIZER = (
 def predicted_lines(
     planner: Planner, device: PlannedDevice, forecaster: Forecaster, *, storage: Path
 ) -> Iterator[str]:
-    """A line or some for each cell, each as soon as its predictions are there; what all trials
-    take together, last."""
+    """Lines for each cell, each as soon as its forecast is made; last, those for all trials."""
     capacity = device.capacity
     each = in_words(capacity.bytes)
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
     flops: list[float] = []
-    knew = True
+    lengths_are_known = True
     for (model, quantization, method), cell in representatives(planner.config).items():
         yield f"  {model}  {quantization}  {method}"
         for line, forecast in _cell_lines(planner, forecaster, cell):
             yield line
             if forecast is not None:
-                flops.append(forecast.told.train_flops + forecast.told.eval_flops)
-                knew &= forecast.told.knows_lengths
-    if not knew:
+                flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
+                lengths_are_known &= forecast.estimate.knows_lengths
+    if not lengths_are_known:
         yield _NO_TOKENIZER
     yield from _hours(planner, device, flops, storage)
 
@@ -115,7 +115,8 @@ def _shown_knobs() -> list[str]:
 def _words(forecast: Forecast | None, forecaster: Forecaster) -> str:
     if forecast is None:
         return "can't be predicted"
-    flops = f"train {forecast.told.train_flops:.3g} + eval {forecast.told.eval_flops:.3g} FLOPs"
+    estimate = forecast.estimate
+    flops = f"train {estimate.train_flops:.3g} + eval {estimate.eval_flops:.3g} FLOPs"
     if forecast.refusal is not None:
         return f"does not fit: {forecast.refusal} {flops}"
     share = ""
@@ -155,11 +156,11 @@ def _hours(
         yield f"  device hours: unknown, nothing has been measured on {name}"
 
 
-_LOOKED_AT = 200  # trials, of each run
+_MOST_READ = 200  # trials of each run
 
 
 def measured_flops_per_second(storage: Path, *, device: str) -> float | None:
-    """The median over finished trials that had a device of this name alone; None without any."""
+    """The median over finished trials that had a device of this name alone; None without one."""
     found = list(_throughputs(storage, device)) if storage.is_dir() else []
     return statistics.median(found) if found else None
 
@@ -167,14 +168,14 @@ def measured_flops_per_second(storage: Path, *, device: str) -> float | None:
 def _throughputs(storage: Path, device: str) -> Iterator[float]:
     runs = sorted(place for place in storage.iterdir() if (place / "trials").is_dir())
     for place in runs:
-        for folder in list(RunFolder(place).trials())[-_LOOKED_AT:]:
+        for folder in list(RunFolder(place).trials())[-_MOST_READ:]:
             summary = folder.summary() or {}
             metrics = summary.get("metrics", {})
             if summary.get("state") != FINISHED or summary.get("role") != TRIAL:
                 continue
             if summary.get("provenance", {}).get("device") != device:
                 continue
-            done = (metrics.get("train_flops") or 0) + (metrics.get("eval_flops") or 0)
+            flops = (metrics.get("train_flops") or 0) + (metrics.get("eval_flops") or 0)
             seconds = metrics.get("device_seconds") or 0
-            if done > 0 and seconds > 0 and not metrics.get("device_shared"):
-                yield done / seconds
+            if flops > 0 and seconds > 0 and not metrics.get("device_shared"):
+                yield flops / seconds

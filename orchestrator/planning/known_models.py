@@ -1,8 +1,8 @@
-"""POPULAR: the few numbers of well-known models that planning takes, where no hub can be asked.
+"""POPULAR: the shapes of well-known models, for planning without access to a hub.
 
-Each row is what the model's own config.json on the hub says (huggingface.co/NAME, config.json; a
-variant has that of the row it names). A test adds up the parameters of each and compares them
-with the number that the hub shows for its safetensors.
+Each row has the numbers of the model's config.json on the hub (huggingface.co/NAME, config.json; a
+variant has those of the row it names). A test compares the parameters that follow from each row
+with the number that the hub shows for the model's safetensors.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ POPULAR: Mapping[str, Mapping[str, Any]] = {
     "mistralai/Mistral-7B-v0.3": _mistral_7b(32_768, None),
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": _TINY_LLAMA,
 }
-VARIANTS: Mapping[str, str] = {  # tuned further from a row, and of its shape
+VARIANTS: Mapping[str, str] = {  # fine-tuned models, by the row whose shape they have
     "meta-llama/Llama-2-7b-chat-hf": "meta-llama/Llama-2-7b-hf",
     "meta-llama/Llama-2-13b-chat-hf": "meta-llama/Llama-2-13b-hf",
     "meta-llama/Meta-Llama-3-8B-Instruct": "meta-llama/Meta-Llama-3-8B",
@@ -157,5 +157,5 @@ VARIANTS: Mapping[str, str] = {  # tuned further from a row, and of its shape
 
 
 def popular_config(name: str) -> Mapping[str, Any] | None:
-    """The numbers of a model by its hub id; None for one that is not here."""
+    """The numbers of a model by its hub id, or None."""
     return POPULAR.get(VARIANTS.get(name, name))

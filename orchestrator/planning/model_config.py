@@ -1,4 +1,4 @@
-"""A model's config.json, for predictions: of its folder, the hub's cache, our table or the hub."""
+"""A model's config.json, for forecasts: from its folder, the hub's cache, POPULAR or the hub."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orchestrator.planning.known_models import popular_config
 
 @functools.lru_cache(maxsize=64)
 def model_config(source: str, revision: str = "", *, ask_the_hub: bool = True) -> Any:
-    """The content of config.json of a folder, absolute, or of a hub's model at a revision.
+    """The content of config.json in an absolute folder, or of a model of the hub at a revision.
 
-    None where it is not to be had. The hub is asked for its few kilobytes only if they are
-    neither in its cache nor in `popular_models`.
+    None if it is not available. The hub is asked only for a model that is neither in its cache nor
+    in `known_models`.
     """
     if Path(source).is_absolute():
         return _read(Path(source) / "config.json")
@@ -36,7 +36,7 @@ def _from_hub(name: str, revision: str, *, cached: bool) -> Mapping[str, Any] | 
         file = hf_hub_download(
             name, "config.json", revision=revision or None, local_files_only=cached
         )
-    except (HTTPError, HFValidationError, OSError):  # refused, unreachable, not in the cache
+    except (HTTPError, HFValidationError, OSError):  # refused, unreachable or not cached
         return None
     return _read(Path(file))
 

@@ -1,4 +1,4 @@
-"""The device that a dry run plans for: the one that the space names, else this machine's."""
+"""PlannedDevice: what a dry run plans for, the device that the space names or this machine's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.config.sections import ResourcesConfig
 from orchestrator.planning.capacity import CPU, CUDA, Capacity, planned_capacity
 
-ASSUMED_UTILISATION = 0.3  # of the peak; what fine-tuning with LoRA often reaches. Not measured.
+ASSUMED_UTILISATION = 0.3  # share of the peak that fine-tuning often reaches; not measured
 PEAK_FLOPS = {  # a second, dense, in bfloat16 (float16 where there is none): NVIDIA's data sheets
     "T4": 65e12,
     "V100": 125e12,
@@ -27,19 +27,20 @@ _WITHOUT_BFLOAT16 = ("P100", "V100", "T4", "K80", "P4")
 
 @dataclass(frozen=True)
 class PlannedDevice:
-    """What `models.describe_device` would say of it, as far as planning asks, and its capacity."""
+    """A device as `models.describe_device` describes one, as far as planning needs, and its
+    capacity."""
 
     facts: dict[str, Any]
     capacity: Capacity
 
     @property
     def peak_flops(self) -> float | None:
-        """Of one device a second, where the space names one that is known."""
+        """FLOPs per second of one device, if the space names a known one."""
         return PEAK_FLOPS.get(str(self.facts.get("accelerator_type")))
 
 
 def planned_device(resources: ResourcesConfig) -> PlannedDevice:
-    """Raises InputError for GPUs of unknown memory."""
+    """The device to plan for; raises InputError for GPUs of unknown memory."""
     here = None if resources.gpu_memory or resources.gpus or resources.memory else _gpu_here()
     if here is not None:
         name, memory_bytes, count = here
@@ -62,11 +63,11 @@ def _memory_here() -> int:
 
 
 def _gpu_here() -> tuple[str, int, int] | None:
-    """Name, bytes and number of this machine's GPUs; None without one, or without its tool."""
+    """Name, bytes and number of this machine's GPUs; None without a GPU or without nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        lines = [line.rpartition(",") for line in done.stdout.splitlines() if line.strip()]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        lines = [line.rpartition(",") for line in found.stdout.splitlines() if line.strip()]
         name, _, mebibytes = lines[0]
         return name.strip(), int(mebibytes) << 20, len(lines)
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):

@@ -1,7 +1,7 @@
 """Planner: from a configuration to a trial's spec, or to the reason why it can't run.
 
-Paths are resolved and contents digested here, once per model and task, so that a trial's id
-depends on what a model and its data are and not on where they lie.
+Resolves paths and digests contents, once per model and task, so that a trial's id depends on the
+content of its model and data and not on their paths.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
-from orchestrator.planning.forecast import Forecast, Forecaster
+from orchestrator.planning.forecast import Forecast
+from orchestrator.planning.forecaster import Forecaster
 from orchestrator.planning.sources import (
     ModelSource,
     find_model,
@@ -45,16 +46,16 @@ class PlannedTask:
 
 @dataclass
 class Planner:
-    """Builds specs for one sweep on one kind of device.
+    """Builds the specs of one sweep on one kind of device.
 
-    `device` is what `models.describe_device` says of a host; `models` and the task's digests are
-    filled in by `prepare`, which raises InputError with all that is wrong with them.
+    `device` is a host's, as `models.describe_device` returns it. `prepare` fills in `models` and
+    the task's digests, and raises InputError with all that is wrong with them.
     """
 
     config: SweepConfig
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
-    forecaster: Forecaster | None = None  # None: memory rules nothing out
+    forecaster: Forecaster | None = None  # None: no trial is refused for its memory
     _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
 
     def prepare(
@@ -62,8 +63,8 @@ class Planner:
     ) -> None:
         """Checks every model and every variant of the task that the space names.
 
-        `revisions` are those of hub models that are decided already. Without asking the hub, a
-        model that is not a local folder is taken on trust.
+        `revisions`: those of hub models that are resolved already. Without `ask_the_hub` a model
+        that is not a local folder is not checked.
         """
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
@@ -81,7 +82,7 @@ class Planner:
             raise InputError(problems)
 
     def contents(self) -> dict[str, str]:
-        """What models, data and prompts are, by digest; after `prepare`."""
+        """The digests of models, data and prompts, by name; call `prepare` first."""
         digests = {f"{MODEL}{name}": source.digest for name, source in self.models.items()}
         for (prompt, _), task in self._tasks.items():
             digests[f"prompt {prompt}"] = task.identity["prompt"]
@@ -97,7 +98,7 @@ class Planner:
         return self._build(self._completed(configuration), TRIAL, budget)
 
     def baseline(self, configuration: Mapping[str, Any]) -> TrialSpec:
-        """The same base and prompt, untrained, with as much context as any trial may have."""
+        """The untrained base with the same prompt, and the longest sequence_length of the space."""
         return self._build(
             self.baseline_knobs(configuration),
             BASELINE,
@@ -109,7 +110,7 @@ class Planner:
         return self._completed({**configuration, **longest, "method": UNTRAINED})
 
     def cell_configurations(self) -> Iterator[Mapping[str, Any]]:
-        """One admissible configuration for each base and prompt that the space has."""
+        """One configuration that is not excluded for each base and prompt of the space."""
         names = [name for name in baseline_knobs() if name != "sequence_length"]
         yield from surviving(self.config.space, self.config.exclude, names)
 
@@ -118,34 +119,33 @@ class Planner:
         return self._task(self._completed(configuration)).options
 
     def rejection(self, spec: TrialSpec) -> str | None:
-        """Why this trial can't run on this device, or None; waits for its forecast."""
+        """Why this trial can't run on this device, or None; blocks until its forecast is made."""
         forecast = self.forecast(spec)
         return self._kind_rejection(spec) or (forecast.refusal if forecast else None)
 
     def known_rejection(self, spec: TrialSpec) -> str | None:
-        """As `rejection`, of what is known now: never waits, asks for no forecast."""
+        """As `rejection`, without a forecast that is not made yet; never blocks."""
         forecast = self.forecaster.known(spec) if self.forecaster else None
         return self._kind_rejection(spec) or (forecast.refusal if forecast else None)
 
     def is_ready(self, spec: TrialSpec) -> bool:
-        """Whether `rejection` would answer at once; if not, its forecast is asked for."""
+        """Whether `rejection` would not block; requests the forecast if it is missing."""
         if self.forecaster is None or self._kind_rejection(spec) is not None:
             return True
         return self.forecaster.is_ready(spec)
 
     def forecast(self, spec: TrialSpec) -> Forecast | None:
-        """What the trial will need; None where it isn't predicted, or can't run anyway."""
+        """The trial's forecast; None if there is none, or if this kind of device can't run it."""
         if self.forecaster is None or self._kind_rejection(spec) is not None:
             return None
         return self.forecaster.of(spec)
 
     def learn(self, record: TrialRecord) -> bool:
-        """What a trial took, if it has finished, corrects the forecasts of its kind; whether it
-        changes them."""
+        """Calibrates later forecasts by a finished trial; returns whether any changes."""
         return self.forecaster is not None and self.forecaster.learn(record)
 
     def _kind_rejection(self, spec: TrialSpec) -> str | None:
-        """Why a device of this kind can't run the trial, however large it is, or None."""
+        """Why no device of this kind, of any size, can run the trial, or None."""
         reason = violations(spec.knobs)
         if reason is not None:
             return reason
@@ -193,7 +193,7 @@ class Planner:
         )
 
     def _compute_dtype(self, wanted: str) -> str:
-        """As `models.resolve_compute_dtype`: bf16 where the GPU has it, fp16 on older ones."""
+        """As `models.resolve_compute_dtype`: bfloat16 if the GPU supports it, float16 on older."""
         return str(self.device["compute_dtype"]) if wanted == "auto" else wanted
 
     def _model(self, knobs: Mapping[str, Any]) -> ModelSource:
@@ -215,8 +215,8 @@ class Planner:
 
 def longest_sequence(space: Space) -> int:
     """The largest sequence_length of the space."""
-    asked = [question for question in questions(space) if question.knob == "sequence_length"]
-    ends = [_largest(question) for question in asked]
+    varied = [question for question in questions(space) if question.knob == "sequence_length"]
+    ends = [_largest(question) for question in varied]
     constant = dict(space.knobs).get("sequence_length")
     if isinstance(constant, Constant):
         ends.append(int(constant.value))
@@ -230,7 +230,7 @@ def _largest(question: Question) -> int:
 
 
 def _misplaced(data: Mapping[str, Any]) -> list[str]:
-    """Knobs do not belong to the task's options, where the space would overwrite them."""
+    """Faults of knobs that stand among the task's options, where the space overwrites them."""
     return [
         f"data.{name}: it is a knob of the trials; write it in space, as space.{name}."
         for name in ("prompt", "target")

@@ -1,8 +1,7 @@
-"""Predictions: asks `python -m trainables.simulation.service`, one process beside the driver, for
-memory and FLOPs of trials.
+"""SimulatorClient: estimates of trials from `python -m trainables.simulation.service`.
 
-The driver imports no torch; that process does, and ends with its standard input, so with the
-driver however that ends. Where it dies nothing is predicted any more, and the sweep goes on.
+The driver imports no torch; that process does. It ends with its standard input, and so with the
+driver, however that ends. If it dies, the sweep goes on without estimates.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ from typing import Any
 from orchestrator.shipped_files import ROOT
 from trainables.resources.estimate import TrialEstimate
 
-_OFFLINE = {"HF_HUB_OFFLINE": "1"}  # for a plan no tokenizer is fetched
-SERVICE = ("-m", "trainables.simulation.service")  # of the command `python`
-_LEAVES_WITHIN_SECONDS = 2.0
-ANSWERS_WITHIN_SECONDS = 300.0  # trials wait for their forecasts: one that hangs is given up
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}  # a dry run downloads no tokenizer
+SERVICE = ("-m", "trainables.simulation.service")  # arguments of the command `python`
+_EXIT_SECONDS = 2.0
+ANSWER_SECONDS = 300.0  # trials wait for their forecasts, so a process that hangs is killed
 
 
 class SimulatorClient:
-    """Answers about trials, each kept once it is known.
+    """Requests estimates from a process of its own, and keeps them.
 
-    `start` returns at once: the process imports in the background. `of` waits for its answer and
-    may be called from any thread; None: it can't be predicted. `warn` is told each reason once.
+    `start` returns at once: the process imports in the background. `of` blocks until the answer is
+    there and may be called from any thread; it returns None if there is no estimate, and `warn`
+    gets each reason once.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class SimulatorClient:
         self._known: dict[str, TrialEstimate | None] = {}
         self._process: subprocess.Popen[str] | None = None
         self._errors: Any = None
-        self._asking = threading.Lock()
-        self._over = False
-        self._said: set[str] = set()
+        self._requesting = threading.Lock()
+        self._is_closed = False
+        self._warned: set[str] = set()
 
     def start(self) -> None:
-        """Starts the process, unless it was already."""
-        if self._process is not None or self._over:
+        """Starts the process if it was not started before."""
+        if self._process is not None or self._is_closed:
             return
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         try:
@@ -72,60 +72,61 @@ class SimulatorClient:
             self._end(f"the process that predicts did not start ({error.strerror})")
 
     def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
-        """The answer to a request (see `trainables.simulation.estimate.predict_trial`)."""
+        """The answer to a request, by which `predict_trial` of `trainables.simulation.estimate` is
+        called."""
         key = json.dumps(request, sort_keys=True)
-        with self._asking:
-            if key not in self._known and not self._over:
+        with self._requesting:
+            if key not in self._known and not self._is_closed:
                 self.start()
                 self._known[key] = self._answer(key)
             return self._known.get(key)
 
     def close(self) -> None:
-        """Ends the process; whoever waits for an answer gets None."""
-        self._over = True
+        """Ends the process; calls that wait for an answer return None."""
+        self._is_closed = True
         process = self._process
         if process is None:
             return
         with contextlib.suppress(OSError):
             process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LEAVES_WITHIN_SECONDS)
+            process.wait(_EXIT_SECONDS)
 
     def _answer(self, request: str) -> TrialEstimate | None:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
-        too_late = threading.Timer(ANSWERS_WITHIN_SECONDS, process.kill)
-        too_late.daemon = True
-        too_late.start()
+        timeout = threading.Timer(ANSWER_SECONDS, process.kill)
+        timeout.daemon = True
+        timeout.start()
         try:
             process.stdin.write(request + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
-            told = json.loads(line) if line else None
+            answer = json.loads(line) if line else None
         except (OSError, ValueError):
-            told = None
+            answer = None
         finally:
-            too_late.cancel()
-        if told is None:
-            self._end(f"the process that predicts has ended: {self._last_words()}")
+            timeout.cancel()
+        if answer is None:
+            self._end(f"the process that predicts has ended: {self._last_error_line()}")
             return None
-        if "error" in told:
-            self._say(f"a configuration can't be predicted: {told['error']}")
+        if "error" in answer:
+            self._warn_once(f"a configuration can't be predicted: {answer['error']}")
             return None
-        return TrialEstimate.from_json(told["prediction"])
+        return TrialEstimate.from_json(answer["prediction"])
 
     def _end(self, reason: str) -> None:
-        if not self._over:
-            self._say(f"{reason}. What is not known yet runs without a prediction.")
+        if not self._is_closed:
+            self._warn_once(f"{reason}. What is not known yet runs without a prediction.")
         self.close()
 
-    def _say(self, reason: str) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
+    def _warn_once(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
             self._warn(f"warning: {reason}")
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"

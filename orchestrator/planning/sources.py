@@ -1,4 +1,4 @@
-"""Where models and data come from: hub ids, local folders and files."""
+"""Sources of models and data: hub ids, local folders and files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is loaded from and what identifies its content."""
+    """Where a model is loaded from, and the digest of its content."""
 
     location: str  # an absolute folder, or a hub id
     digest: str
@@ -25,7 +25,7 @@ class ModelSource:
 
 
 def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
-    """A local folder where there is one by that name, else a model of the hub."""
+    """The local folder of that name if there is one, else a model of the hub."""
     if is_hub_id(name):
         revision = resolve_revision(name, "main")
         return ModelSource(name, f"{name}@{revision}", revision)
@@ -35,19 +35,19 @@ def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model is the hub's, `owner/name` or `name`: looks like it, and no folder is it."""
+    """Whether a name is a hub id, `owner/name` or `name`, and not that of a local folder."""
     return _HUB_ID.fullmatch(name) is not None and existing_path(name) is None
 
 
 def resolve_path(text: str) -> str:
-    """An existing file's absolute path; anything else as it is (a named prompt, say)."""
+    """The absolute path of an existing file; any other text, as a prompt's name, unchanged."""
     is_path = "/" in text or Path(text).suffix != ""
     found = existing_path(text) if is_path else None
     return str(found) if found else text
 
 
 def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's options with the files in them as absolute paths."""
+    """The task's options with absolute paths of the files in them."""
     return {
         name: resolve_path(value) if isinstance(value, str) else value
         for name, value in options.items()

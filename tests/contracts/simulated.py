@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.capacity import CPU, Capacity
-from orchestrator.planning.forecast import Forecaster
+from orchestrator.planning.forecaster import Forecaster
 from trainables.resources.estimate import TrialEstimate
 from trainables.simulation.estimate import predict_trial
 from trainables.simulation.token_lengths import TokenLengths

@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> RunFo
     """A run with two finished trials that differ in the new knob."""
     found = new_run(tmp_path_factory.mktemp("trained"), {**tiny_sweep.mapping(str(tiny_llama))})
     for layers in (1, 2):
-        run(make_spec(tiny_llama, **knob(LAYERS, layers)), found.trials_folder)
+        run(make_spec(tiny_llama, adapted_layers=layers), found.trials_folder)
     return found
 
 
@@ -111,10 +111,10 @@ def test_memory_is_ordered_by_its_row() -> None:
     def demand(**knobs: Any) -> MemoryDemand:
         return MemoryDemand.of(canonical({"model": "m", **knobs}))
 
-    assert demand(**knob(LAYERS, 2)).is_at_least(demand(**knob(LAYERS, 1)))
-    assert not demand(**knob(LAYERS, 1)).is_at_least(demand(**knob(LAYERS, 2)))
-    assert demand().is_at_least(demand(**knob(LAYERS, 2)))  # the unsaid default is all layers
-    assert demand(**knob(STABLE, True)) == demand()
+    assert demand(adapted_layers=2).is_at_least(demand(adapted_layers=1))
+    assert not demand(adapted_layers=1).is_at_least(demand(adapted_layers=2))
+    assert demand().is_at_least(demand(adapted_layers=2))  # the unsaid default is all layers
+    assert demand(rank_stabilized=True) == demand()
     known = FeasibilityModel([LAYERS, STABLE])
     known.update("too large", canonical({"model": "m", LAYERS: 2}), fits=False)
     assert known.rules_out(canonical({"model": "m", LAYERS: 3, STABLE: True})) == "too large"
@@ -140,8 +140,8 @@ def test_a_simulation_depends_on_it_and_is_not_taken_for_another(tiny_llama: Pat
     config = config_of(tiny_llama)
     workload = Workload(batch_size=2, sequence_length=32, eval_batch_size=2, new_tokens=2)
     one, two, stable = (
-        make_spec(tiny_llama, **dict[str, Any](knobs)).knobs
-        for knobs in ({LAYERS: 1}, {LAYERS: 2}, {LAYERS: 2, STABLE: True})
+        make_spec(tiny_llama, adapted_layers=layers, rank_stabilized=stable).knobs
+        for layers, stable in ((1, False), (2, False), (2, True))
     )
     few, many = predict(config, one, workload), predict(config, two, workload)
     assert 2 * few.terms["trained"].bytes == many.terms["trained"].bytes
@@ -154,7 +154,7 @@ def test_a_simulation_depends_on_it_and_is_not_taken_for_another(tiny_llama: Pat
 
 
 def test_a_forecast_decides_by_it(tiny_llama: Path) -> None:
-    one, two = (make_spec(tiny_llama, **knob(LAYERS, layers)) for layers in (1, 2))
+    one, two = (make_spec(tiny_llama, adapted_layers=layers) for layers in (1, 2))
     unlimited = simulating_forecaster(None).of(one)
     assert unlimited is not None
     limited = simulating_forecaster(unlimited.device_memory_bytes)
@@ -168,12 +168,12 @@ def test_batch_sizes_are_compared_where_speed_does_not_depend_on_it(tmp_path: Pa
     found = new_run(tmp_path / "run")
     measured = {"examples_per_second": 1.0, "device_shared": 0.0}
     for stable, batch_size in ((False, 4), (True, 8)):
-        add_trial(found, right=[1], metrics=measured, batch_size=batch_size, **knob(STABLE, stable))
+        add_trial(found, right=[1], metrics=measured, batch_size=batch_size, rank_stabilized=stable)
     (study,) = studies(read_trials(found))
     assert [size.knobs["batch_size"] for size in study.sizes] == [4, 8]
     other = new_run(tmp_path / "other")
     for layers, batch_size in ((1, 4), (2, 8)):
-        add_trial(other, right=[1], metrics=measured, batch_size=batch_size, **knob(LAYERS, layers))
+        add_trial(other, right=[1], metrics=measured, batch_size=batch_size, adapted_layers=layers)
     assert studies(read_trials(other)) == []
 
 
@@ -218,8 +218,3 @@ def test_advice_and_predict_find_the_trial(trained: RunFolder) -> None:
         assert asked.kind == "LoRA"
         assert asked.label.endswith(f" l{folder.spec().knobs[LAYERS]}")
         assert asked.trained == folder.adapter_folder
-
-
-def knob(name: str, value: Any) -> dict[str, Any]:
-    """The keyword argument for a knob that no signature names."""
-    return {name: value}

@@ -134,14 +134,14 @@ def test_a_plan_lists_its_cells_and_what_they_need(tiny_llama: Path, tmp_path: P
 def test_the_simulation_counts_what_it_trains(tiny_llama: Path) -> None:
     config = config_of(tiny_llama)
     workload = Workload(batch_size=2, sequence_length=32, eval_batch_size=2, new_tokens=2)
-    norms, final, full = (
-        predict(config, make_spec(tiny_llama, **dict[str, Any](knobs)).knobs, workload)
-        for knobs in ({"method": NAME}, {"method": NAME, "norms": "final"}, {"method": "full"})
+    every, final, full = (
+        predict(config, make_spec(tiny_llama, method=method, norms=norms).knobs, workload)
+        for method, norms in ((NAME, "all"), (NAME, "final"), ("full", "all"))
     )
     scales = 2 * config["num_hidden_layers"] + 1
-    assert norms.terms["trained"].bytes == scales * config["hidden_size"] * FLOAT32_BYTES
+    assert every.terms["trained"].bytes == scales * config["hidden_size"] * FLOAT32_BYTES
     assert final.terms["trained"].bytes == config["hidden_size"] * FLOAT32_BYTES
-    assert final.train_memory_bytes < norms.train_memory_bytes < full.train_memory_bytes
+    assert final.train_memory_bytes < every.train_memory_bytes < full.train_memory_bytes
 
 
 def test_a_forecast_refuses_it_by_name_and_says_what_would_fit(tiny_llama: Path) -> None:

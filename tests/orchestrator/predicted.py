@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.planning.calibration import Calibration
 from orchestrator.planning.capacity import CPU, Capacity
-from orchestrator.planning.forecast import Forecaster
+from orchestrator.planning.forecaster import Forecaster
 from orchestrator.planning.planner import Planner
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 

@@ -1,7 +1,7 @@
-"""Simulations of any depth from shallow ones.
+"""Simulations of a model of any depth from simulations of shallow ones.
 
-What a model takes grows by the same with every block, in each phase: two depths give a straight
-line, a third says whether it is one. Where it isn't the model is simulated as deep as it is.
+Memory and FLOPs grow linearly with the number of blocks, in each phase: two depths give a line, and
+a third one checks it. If the check fails, the model is simulated at its full depth.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.methods.registry import make_method
 from trainables.resources.estimate import Workload
-from trainables.simulation.step import BACKWARD_BETWEEN, EVALUATION, PARTS, Measured, simulate
+from trainables.simulation.phases import BACKWARD_BETWEEN
+from trainables.simulation.step import EVALUATION, PARTS, Measured, simulate
 
-LINE_TOLERANCE = 0.002  # by how much a third depth may lie off the line of the other two
+LINE_TOLERANCE = 0.002  # share by which the third depth may differ from the line of the other two
 
-_SMALL_BYTES = 65_536  # differences that no plan depends on
+_SMALL_BYTES = 65_536  # smaller differences are ignored
 _ATTEMPTS = 3
 
 
 def simulate_any_depth(
     config: Mapping[str, Any], knobs: Mapping[str, Any], workload: Workload, *, device: str
 ) -> tuple[Measured, tuple[int, ...]]:
-    """What a simulation of the model in `config`, a config.json, finds; at which depths it ran.
+    """The bytes and FLOPs of the model that `config`, a config.json, describes, and the depths
+    that were simulated for them.
 
     Raises InputError for a model that transformers doesn't know.
     """
@@ -46,7 +48,7 @@ def simulate_any_depth(
 
 
 def model_config(config: Mapping[str, Any]) -> Any:
-    """transformers' own of a config.json; raises InputError for one that it doesn't know."""
+    """The configuration of transformers for a config.json; InputError if it doesn't know one."""
     from transformers import AutoConfig
 
     given = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -66,7 +68,7 @@ def _shortened(config: Any, blocks: int) -> Any:
 
 
 def _period(config: Any) -> int:
-    """After how many blocks the kinds of blocks repeat."""
+    """The number of blocks after which the kinds of blocks repeat."""
     kinds = getattr(config, "layer_types", None) or []
     for period in range(1, len(kinds)):
         if all(kinds[at] == kinds[at % period] for at in range(len(kinds))):
@@ -75,7 +77,7 @@ def _period(config: Any) -> int:
 
 
 def _depths(depth: int, period: int) -> Iterator[tuple[int, int, int]]:
-    """Depths to try, all shallower than the model and ending with the same kind of block."""
+    """Depths to simulate, all below the model's and ending with the same kind of block."""
     first = depth % period + period
     first += period if first < 2 else 0
     for start in range(first, first + _ATTEMPTS * period, period):
@@ -84,10 +86,10 @@ def _depths(depth: int, period: int) -> Iterator[tuple[int, int, int]]:
 
 
 class _Line:
-    """Every number of a simulation as a straight line over depth.
+    """Every number of a simulation as a linear function of depth.
 
-    But for the backward pass between the last and the first block: what lives there goes linearly
-    from what lives in the one to what lives in the other, so its peak is one of theirs.
+    Except for the backward pass between the last and the first block: its bytes change linearly
+    from those in the one to those in the other, so its peak is one of theirs.
     """
 
     def __init__(self, start: int, measured: Measured, slopes: Measured) -> None:
@@ -116,8 +118,8 @@ class _Line:
     def fits(self, measured: Measured, depth: int) -> bool:
         expected = self.at(depth)
         return all(
-            abs(given[name] - value) <= max(LINE_TOLERANCE * value, _SMALL_BYTES)
-            for given, found in ((expected.bytes, measured.bytes), (expected.flops, measured.flops))
+            abs(line[name] - value) <= max(LINE_TOLERANCE * value, _SMALL_BYTES)
+            for line, found in ((expected.bytes, measured.bytes), (expected.flops, measured.flops))
             for name, value in found.items()
-            if name in given
+            if name in line
         )

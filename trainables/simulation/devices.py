@@ -1,8 +1,8 @@
-"""DEVICES: how a kind of device takes memory, one row each.
+"""DEVICES: how a kind of device uses memory, one row each.
 
-Fake tensors always say that they lie on a CPU, since a driver's torch may know no other device.
-What a GPU would do differently is put in by a row's `kernels` and `functions`: which attention is
-run, which operations autocast keeps in float32, which algorithm int8 is.
+Fake tensors always are on a CPU, since the torch of a machine without a GPU may support no other
+device. A row's `kernels` and `functions` replace what a GPU does differently: which attention
+kernel runs, which operations autocast keeps in float32, which algorithm int8 uses.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ _aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Device:
-    """`copies_operands`: operations copy operands whose type or strides they can't use.
-    `int8_trains_dequantized`: while training, bitsandbytes multiplies dequantized int8 weights.
-    `constants`: bytes that a process takes there besides its tensors."""
+    """One kind of device.
+
+    `copies_operands`: operations copy operands whose type or strides they can't use.
+    `int8_trains_dequantized`: in training, bitsandbytes multiplies dequantized int8 weights.
+    `constants`: bytes that a process takes on the device besides its tensors.
+    """
 
     granularity_bytes: int
     kernels: Mapping[Any, Kernel]
@@ -39,17 +42,17 @@ class Device:
 
 @contextlib.contextmanager
 def functions_of(device: Device) -> Iterator[None]:
-    """torch.nn.functional runs a device's functions in the place of its own.
+    """Replaces functions of torch.nn.functional by the device's while it is open.
 
-    A TorchFunctionMode would be off in a backward pass, where checkpointing calls them again.
+    A TorchFunctionMode is inactive in a backward pass, where checkpointing calls them again.
     """
-    usual = {name: getattr(functional, name) for name in device.functions}
+    original = {name: getattr(functional, name) for name in device.functions}
     try:
         for name, function in device.functions.items():
             setattr(functional, name, function)
         yield
     finally:
-        for name, function in usual.items():
+        for name, function in original.items():
             setattr(functional, name, function)
 
 
@@ -64,7 +67,7 @@ def _cuda_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Flash attention where no mask is given and the type is a half; else memory-efficient."""
+    """Flash attention without a mask in a 16-bit type; else memory-efficient attention."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
@@ -87,13 +90,13 @@ def _cuda_attention(
 
 
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
-    """CUDA's autocast keeps it in float32, a CPU's does not."""
+    """Runs `function` in float32 under autocast, as CUDA's autocast does and a CPU's does not."""
 
-    def run(given: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    def run(first: torch.Tensor, *rest: Any, **named: Any) -> Any:
         if torch.is_autocast_enabled("cpu"):
-            given = given.float()
+            first = first.float()
             rest = tuple(r.float() if isinstance(r, torch.Tensor) else r for r in rest)
-        return function(given, *rest, **named)
+        return function(first, *rest, **named)
 
     return run
 

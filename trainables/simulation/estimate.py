@@ -1,7 +1,7 @@
 """Memory and FLOPs of a configuration before it runs, from its config.json alone.
 
-Its training step and its evaluation are run on fake tensors. `python -m
-trainables.simulation.estimate` answers requests line by line, for a driver that imports no torch.
+Its training step and its evaluation run on fake tensors. `trainables.simulation.service` answers
+requests of a driver that imports no torch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstima
 from trainables.resources.flops import total_flops
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
-from trainables.simulation.step import EVAL_PHASES, TRAIN_PHASES, Measured
+from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
+from trainables.simulation.step import Measured
 from trainables.simulation.token_lengths import TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
-VERSION = 1  # of what is predicted: another one makes cached predictions void
+VERSION = 1  # of the estimates: a new version makes cached ones void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
-_DIGEST_NAMES = {"dropout": "drops"}  # as cached estimates have it; others have their own names
+_DIGEST_NAMES = {"dropout": "drops"}  # the name in cached estimates; other knobs keep theirs
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
-_predictions: dict[str, Estimate] = {}
+_estimates: dict[str, Estimate] = {}
 
 
 def predict(
@@ -44,29 +45,29 @@ def predict(
     device: str = "cpu",
     cache: Path | None = None,
 ) -> Estimate:
-    """What `config`, a model's config.json, needs under canonical `knobs` on a kind of device.
+    """The needs of `config`, a model's config.json, under canonical `knobs` on a kind of device.
 
-    `compute_dtype` must be resolved. Known shapes are answered from memory, and from files in the
-    folder `cache` if given. Raises InputError for a device or a model that can't be simulated.
+    `compute_dtype` must be resolved. Estimates are kept in memory, and in files of the folder
+    `cache` if it is given. Raises InputError for a device or a model that can't be simulated.
     """
     if device not in DEVICES:
         raise InputError(f"device: got {device!r}; known are {', '.join(DEVICES)}.")
     key = digest(config, knobs, workload, device=device)
-    if key not in _predictions:
+    if key not in _estimates:
         found = _read(cache, key)
         if found is None:
             quiet()
             measured, depths = simulate_any_depth(config, knobs, workload, device=device)
-            found = _prediction(measured, workload, device, depths)
+            found = _estimate(measured, workload, device, depths)
             _write(cache, key, found)
-        _predictions[key] = found
-    return _predictions[key]
+        _estimates[key] = found
+    return _estimates[key]
 
 
 def digest(
     config: Mapping[str, Any], knobs: Mapping[str, Any], workload: Workload, *, device: str
 ) -> str:
-    """Equal for what is predicted alike: shape, knobs that take memory, work, device, packages."""
+    """Equal for equal estimates: shape, knobs that a simulation reads, work, device, packages."""
     shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
     simulated = {_DIGEST_NAMES.get(name, name): value for name, value in simulated_values(knobs)}
     parts = [VERSION, _versions(), shape, simulated, asdict(workload), device]
@@ -85,10 +86,10 @@ def predict_trial(
     eval_batch: int | None = None,
     assume_lengths: bool = False,
 ) -> TrialEstimate:
-    """What a trial needs and all that it computes, from the token lengths of its own task.
+    """The needs of a trial, and all the FLOPs that it computes, from the token lengths of its task.
 
-    `micro_batch` and `eval_batch`: rows at once, where they are not the spec's. Where its task
-    can't be tokenized, or isn't to be (`assume_lengths`), rows are as long as they may be. Raises
+    `micro_batch` and `eval_batch` replace the batch sizes of the spec. If the task can't be
+    tokenized, or with `assume_lengths`, every example has the greatest length allowed. Raises
     InputError for a device or a model that can't be simulated.
     """
     positions = getattr(model_config(config), "max_position_embeddings", None)
@@ -99,13 +100,13 @@ def predict_trial(
     work = planned_work(
         spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
     )
-    prediction = predict(config, spec.knobs, work.workload, device=device, cache=cache)
+    estimate = predict(config, spec.knobs, work.workload, device=device, cache=cache)
     workers = int(spec.knobs.get("workers", 1))  # each of them answers all questions
     return TrialEstimate(
         workload=work.workload,
-        prediction=prediction,
-        train_flops=total_flops(work.training, prediction.training),
-        eval_flops=total_flops(work.evaluation, prediction.forward) * workers,
+        prediction=estimate,
+        train_flops=total_flops(work.training, estimate.training),
+        eval_flops=total_flops(work.evaluation, estimate.forward) * workers,
         knows_lengths=known,
     )
 
@@ -122,19 +123,19 @@ def _read(cache: Path | None, key: str) -> Estimate | None:
     try:
         return Estimate.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError):
-        return None  # a damaged file is written anew
+        return None  # a damaged file is replaced
 
 
-def _write(cache: Path | None, key: str, prediction: Estimate) -> None:
+def _write(cache: Path | None, key: str, estimate: Estimate) -> None:
     if cache is None:
         return
     cache.mkdir(parents=True, exist_ok=True)
-    beside = cache / f"{key}.{os.getpid()}.tmp"
-    beside.write_text(json.dumps(prediction.to_json()), encoding="utf-8")
-    beside.replace(cache / f"{key}.json")
+    temporary = cache / f"{key}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(estimate.to_json()), encoding="utf-8")
+    temporary.replace(cache / f"{key}.json")
 
 
-def _prediction(
+def _estimate(
     measured: Measured, workload: Workload, device: str, depths: tuple[int, ...]
 ) -> Estimate:
     found = measured.bytes
@@ -201,7 +202,7 @@ def _rates(
 
 
 def _eval_flops(forward: FlopRates, work: Workload) -> float:
-    """Of a batch's loss and of its answers."""
+    """FLOPs of the loss and the answers of a batch."""
     loss = forward.of(
         batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
     )

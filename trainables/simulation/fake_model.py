@@ -1,8 +1,8 @@
-"""A configuration's model without weights: transformers' own modules holding fake tensors.
+"""The model of a configuration without weights: modules of transformers that hold fake tensors.
 
-Modules are built on the meta device, quantized layers put in and adapters attached by the code
-that does it for real; then every tensor is replaced by a fake one of the shape and type that it
-would be stored in. Call it inside the FakeTensorMode that shall run the model.
+Modules are built on the meta device; quantized layers and adapters are inserted by the same code
+as in training. Then `fill` replaces every tensor by a fake one of the shape and type in which it
+would be stored; call it inside the FakeTensorMode that runs the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BLOCK, _NESTED_BLOCK = 64, 256  # values per scale in bitsandbytes' 4-bit weigh
 
 
 def base_on_meta(config: Any, knobs: Knobs) -> Any:
-    """The frozen base of transformers' `config`, quantized as `knobs` say, with no memory."""
+    """The frozen base of transformers' `config`, quantized as in `knobs`, on the meta device."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -38,19 +38,19 @@ def base_on_meta(config: Any, knobs: Knobs) -> Any:
     model.tie_weights()
     row = QUANTIZATIONS[knobs["quantization"]]
     if row.loader:
-        _put_in_quantized_layers(model, row.loader, knobs)
+        _insert_quantized_layers(model, row.loader, knobs)
     model.requires_grad_(False)
     model.eval()
     return model
 
 
 def attached(base: Any, knobs: Knobs) -> Any:
-    """`base` with what the method of `knobs` trains: adapters, all of its weights, or nothing."""
+    """The model that the method of `knobs` trains on `base`."""
     return make_method(knobs).attach(base, seed=0, in_place=True)
 
 
 def fill(model: Any) -> None:
-    """Puts fake tensors of the stored shapes in the place of all tensors on meta."""
+    """Replaces all tensors on meta by fake tensors of the stored shapes."""
     made: dict[int, Any] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -64,7 +64,7 @@ def fill(model: Any) -> None:
 
 
 def multiply_in_int8(model: Any) -> None:
-    """Makes int8 layers take the algorithm for evaluation in training too, as a GPU does."""
+    """Makes int8 layers use the algorithm of evaluation in training too, as on a GPU."""
     from bitsandbytes.nn import Linear8bitLt
 
     for module in model.modules():
@@ -73,7 +73,7 @@ def multiply_in_int8(model: Any) -> None:
 
 
 def stored_tensors(model: Any) -> Iterator[torch.Tensor]:
-    """What a filled model keeps: parameters, buffers and the quantization's scales."""
+    """The tensors of a filled model: parameters, buffers and the scales of quantized weights."""
     yield from model.parameters()
     yield from model.buffers()
     for module in model.modules():
@@ -81,7 +81,7 @@ def stored_tensors(model: Any) -> Iterator[torch.Tensor]:
 
 
 def largest_quantized(model: Any) -> int:
-    """How many numbers the largest quantized weight holds; 0 without quantization."""
+    """The number of values of the largest quantized weight; 0 without quantization."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
     layers = (m for m in model.modules() if isinstance(m, Linear4bit | Linear8bitLt))
@@ -89,7 +89,7 @@ def largest_quantized(model: Any) -> int:
 
 
 class _NeverTraining(MatmulLtState):  # type: ignore[misc]
-    """bitsandbytes asks this and the device for its algorithm; fake tensors say it is a CPU."""
+    """bitsandbytes chooses its algorithm by this state and the device, which is a CPU here."""
 
     @property
     def is_training(self) -> bool:
@@ -97,7 +97,7 @@ class _NeverTraining(MatmulLtState):  # type: ignore[misc]
 
     @is_training.setter
     def is_training(self, value: bool) -> None:
-        """Every forward pass says so; it makes no difference."""
+        """Every forward pass sets it; ignored."""
 
 
 def _is_fake(tensor: torch.Tensor) -> bool:
@@ -106,7 +106,7 @@ def _is_fake(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, FakeTensor)
 
 
-def _put_in_quantized_layers(model: Any, loader: Mapping[str, object], knobs: Knobs) -> None:
+def _insert_quantized_layers(model: Any, loader: Mapping[str, object], knobs: Knobs) -> None:
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.quantizers.base import get_keys_to_not_convert

@@ -1,8 +1,8 @@
-"""What runs inside operations that fake tensors take for a whole, by device, and FLOPs of all.
+"""Kernels: what runs inside operations that fake tensors treat as one, by device; FLOPs of all.
 
-bitsandbytes' kernels dequantize weights and hold intermediate results that no dispatch mode sees.
-On a CPU its kernels are Python, so the installed ones are run on fake tensors themselves. Its
-CUDA kernels need a GPU's library; what they allocate is written down here.
+The kernels of bitsandbytes dequantize weights and hold intermediate results that no dispatch mode
+sees. On a CPU most of them are Python, and run on fake tensors as they are installed. The others,
+and those of CUDA, which need a GPU's library, are replaced by functions that allocate the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _bnb = torch.ops.bitsandbytes
 
 
 def _dense(a: torch.Tensor, shape: Sequence[int], *rest: Any, **named: Any) -> int:
-    """A quantized matmul of `a` (..., inner) with a weight (outer, inner) is a dense one."""
+    """FLOPs of a matmul of `a` (..., inner) with a quantized weight (outer, inner), as if dense."""
     del rest, named
     return 2 * a.numel() * int(shape[0])
 
@@ -77,7 +77,7 @@ FLOPS: dict[Any, Callable[..., int]] = {
 
 
 def _gemm_4bit_unfused(a: torch.Tensor, *given: Any, bias: Any = None, **nested: Any) -> Any:
-    """The whole weight is dequantized, its scales before it if they are quantized too."""
+    """Dequantizes the whole weight, and first its scales if they are quantized too."""
     shape = given[1]
     quantized_scales = nested.get("absmax_8bit")
     if quantized_scales is None:
@@ -91,7 +91,7 @@ def _gemm_4bit_unfused(a: torch.Tensor, *given: Any, bias: Any = None, **nested:
 
 
 def _int8_quantize_cpu(a: torch.Tensor, threshold: float = 0.0) -> Any:
-    """Scales are taken by row, in float32; activations beyond the threshold are assumed away."""
+    """Scales per row in float32; no activation is assumed to exceed the threshold."""
     outliers = a.abs() >= threshold if threshold else None
     columns = torch.empty(0, dtype=torch.int64) if threshold else None
     scales = torch.max(a.abs(), dim=1).values.float()
@@ -110,7 +110,7 @@ def _int8_quantize_cuda(a: torch.Tensor, threshold: float = 0.0) -> Any:
 
 
 def _int8_matmul_cpu(a: torch.Tensor, *given: Any, **named: Any) -> Any:
-    """Without AVX512 both sides are first made float32 ones."""
+    """Without AVX512 both operands are converted to float32 first."""
     ca, cb, sca, scb, bias = _int8_operands(given, named)
     if _HAS_AVX512:
         product = torch._int_mm(ca, cb.t())
@@ -123,7 +123,7 @@ def _int8_matmul_cpu(a: torch.Tensor, *given: Any, **named: Any) -> Any:
 
 
 def _int8_matmul_cuda(a: torch.Tensor, *given: Any, **named: Any) -> Any:
-    """The kernel's result is float16 whatever it was given."""
+    """The kernel's result is float16, whatever the type of `a`."""
     ca, cb, *_ = _int8_operands(given, named)
     product = torch.empty((ca.shape[0], cb.shape[0]), dtype=torch.int32)
     scaled = torch.empty_like(product, dtype=torch.float16)
@@ -131,15 +131,15 @@ def _int8_matmul_cuda(a: torch.Tensor, *given: Any, **named: Any) -> Any:
 
 
 def _int8_operands(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-    """Values and scales of both sides, and the bias, in the order of the operation's schema."""
+    """Values and scales of both operands, and the bias, in the order of the schema."""
     ca, cb, sca, scb, *rest = given
     bias = rest[1] if len(rest) > 1 else named.get("bias")
     return ca, cb, sca, scb, bias
 
 
 def attention_workspace_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
-    """What a CPU's flash attention keeps for its tiles, per thread, and of 16-bit keys and values
-    that it packs anew (ATen/native/cpu/FlashAttentionKernel.cpp)."""
+    """Bytes that flash attention on a CPU keeps for its tiles, per thread, and for packed copies of
+    16-bit keys and values (ATen/native/cpu/FlashAttentionKernel.cpp)."""
     length, size = query.shape[-2:]
     rows = min(length, 256 if length >= 768 else 64 if length >= 192 else 32)
     columns = min(512, key.shape[-2])

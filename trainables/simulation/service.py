@@ -1,4 +1,4 @@
-"""Answers the driver's requests for estimates, line by line."""
+"""Answers requests for estimates line by line, for a driver that imports no torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ NICENESS = 15  # Ray's for the workers that train; a process above them would ta
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Answers requests, a JSON object a line: {"id", "config", "knobs", "workload", "device"}, or
-    {"id", "config", "trial", "device"} with a trial's spec, and what else `predict_trial` takes.
+    """Answers requests from standard input until it ends, one JSON object per line.
 
-    Each answer is a line too: {"id", "prediction"} or {"id", "error"}. Ends with its input.
+    A request is {"id", "config", "knobs", "workload", "device"}, or {"id", "config", "trial",
+    "device"} with a trial's spec and the options of `predict_trial`. An answer is {"id",
+    "prediction"} or {"id", "error"}.
     """
     parser = argparse.ArgumentParser(
         prog="python -m trainables.simulation.service", description=__doc__
@@ -38,12 +39,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def answers(lines: Iterable[str], *, cache: Path | None) -> Iterator[str]:
-    """An answer per request that is not blank, in order; nothing else is printed meanwhile."""
-    tokenized = TokenLengths(cache)
+    """One answer per request that is not blank, in order; standard output gets nothing else."""
+    lengths = TokenLengths(cache)
     for line in lines:
         if line.strip():
             with contextlib.redirect_stdout(sys.stderr):
-                answer = _answer(line, cache, tokenized)
+                answer = _answer(line, cache, lengths)
             yield json.dumps(answer)
 
 
@@ -53,7 +54,7 @@ def _answer(line: str, cache: Path | None, lengths: TokenLengths) -> dict[str, A
         request = json.loads(line)
         name = request.pop("id", None)
         found = _predicted(request, cache, lengths)
-    except Exception as error:  # noqa: BLE001  # a boundary: the next request is not to blame
+    except Exception as error:  # noqa: BLE001  # a boundary: later requests are still answered
         return {"id": name, "error": f"{type(error).__name__}: {error}"}
     return {"id": name, "prediction": found.to_json()}
 

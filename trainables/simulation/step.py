@@ -1,18 +1,18 @@
-"""One training step and one evaluation on fake tensors, by the training loop's own code.
+"""One training step and one evaluation on fake tensors, by the code of the training loop.
 
-A phase's bytes are what lives at once besides what the model keeps (weights, adapters).
+The bytes of a phase are the most that were alive at once, besides what the model keeps (weights,
+adapters).
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
@@ -31,28 +31,21 @@ from trainables.simulation.fake_model import (
     stored_tensors,
 )
 from trainables.simulation.live_bytes import LiveBytes
+from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES, backward_phases
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
 States = list[tuple[torch.Size, torch.Size]]  # of keys and values, per block
 
 PARTS = TRAIN, EVALUATION = ("train", "evaluation")
-BACKWARD_BETWEEN = "backward_between"
-TRAIN_PHASES = (
-    "loss",
-    "backward_of_last_block",
-    BACKWARD_BETWEEN,
-    "backward_of_first_block",
-    "optimizer",
-)
-EVAL_PHASES = ("eval_loss", "prefill", "generation")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a simulation found, in bytes and FLOPs by name.
+    """Bytes and FLOPs of a simulation, by name.
 
-    Every number is linear in the number of blocks while each phase's peak stays where it is.
+    Every number is linear in the number of blocks as long as each phase has its peak at the same
+    operation.
     """
 
     bytes: dict[str, int]
@@ -62,12 +55,12 @@ class Measured:
 def simulate(
     config: Any, knobs: Knobs, workload: Workload, *, device: str, parts: Sequence[str] = PARTS
 ) -> Measured:
-    """Trains a step and evaluates a batch of `config`'s model on fake tensors; or one `part`.
+    """Runs a training step and the evaluation of a batch on fake tensors, or only some `parts`.
 
-    `config`: one of transformers. `bytes` holds the phases of `parts`, and what is kept: base,
-    trained, gradients, optimizer_state. `flops` holds training.token and so on (see FlopRates),
-    as sums over the batch. Functions of torch and transformers are replaced meanwhile: nothing
-    else may run models in this process then.
+    `config`: a model's, of transformers. `bytes` holds the phases of `parts`, and what is kept:
+    base, trained, gradients, optimizer_state. `flops` holds training.token and so on (see
+    FlopRates), as sums over the batch. Replaces functions of torch and transformers while it runs,
+    so nothing else may run a model in this process at the same time.
     """
     base_model = base_on_meta(config, knobs)
     model = attached(base_model, knobs)
@@ -84,7 +77,7 @@ def simulate(
 
 
 def paged_adamw_8bit_bytes(count: int) -> tuple[int, int]:
-    """Bytes of state for a parameter of `count` numbers: on the device, in managed memory.
+    """Bytes of state for a parameter of `count` numbers: on the device, and in managed memory.
 
     bitsandbytes 0.50, optim/optimizer.py: below 4,096 numbers the two states are float32, else a
     byte a number with a float32 scale per 256; from 100,000 numbers on they are paged.
@@ -95,7 +88,7 @@ def paged_adamw_8bit_bytes(count: int) -> tuple[int, int]:
 
 
 class _Simulation:
-    """A filled model and what is asked of it."""
+    """A model filled with fake tensors, and the work that it runs."""
 
     def __init__(
         self, base_model: Any, model: Any, knobs: Knobs, workload: Workload, *, device: Device
@@ -106,25 +99,24 @@ class _Simulation:
         self._model = model
         self._knobs = knobs
         self._workload = workload
-        self._row = device
-        self._blocks = _blocks(base_model)
-        self._base = _borrowed(base_model, DTYPES[knobs["compute_dtype"]])
+        self._device = device
+        self._base = _base_of(base_model, DTYPES[knobs["compute_dtype"]])
 
     def kept(self) -> dict[str, int]:
-        """Bytes of the base and of what is trained on it."""
-        trained = [p for p in self._model.parameters() if p.requires_grad]
-        own = _storages(trained)
-        every = _storages(stored_tensors(self._model))
-        base = {key: size for key, size in every.items() if key not in own}
+        """Bytes of the base and of the trained parameters."""
+        trained = _storages(p for p in self._model.parameters() if p.requires_grad)
+        stored = _storages(stored_tensors(self._model))
+        base = {key: size for key, size in stored.items() if key not in trained}
         return {
             "base": self._rounded(base.values()),
-            "trained": self._rounded(own.values()),
+            "trained": self._rounded(trained.values()),
             "dequantized_weight": largest_quantized(self._model)
             * self._base.compute_dtype.itemsize,
         }
 
     def train(self) -> Measured:
-        """The second step of a training: the optimizer's state is there, gradients may be."""
+        """The second step of a training: the optimizer has its state already, and there are
+        gradients if the step accumulates."""
         work = self._workload
         batch = _batch(work.batch_size, work.sequence_length)
         count = work.batch_size * work.completion_tokens
@@ -132,7 +124,8 @@ class _Simulation:
         self._model.train()
         engine = Engine(self._model, self._base, self._engine_knobs(), total_steps=1)
         checkpointing = bool(self._knobs["gradient_checkpointing"])
-        with live, less_activation_memory(self._model, wanted=checkpointing), self._marks(live):
+        phases = backward_phases(self._base.model, live)
+        with live, less_activation_memory(self._model, wanted=checkpointing), phases:
             with live.phase("loss"):
                 engine.accumulate(batch, completion_tokens=count)
             gradients = _gradients(engine)
@@ -143,7 +136,7 @@ class _Simulation:
                 engine.step(0)
         kept, paged = self._optimizer_state(engine)
         peaks = {name: live.peaks.get(name, 0) for name in TRAIN_PHASES}
-        for name in set(TRAIN_PHASES) - {"optimizer"}:  # whose first step has made the state
+        for name in set(TRAIN_PHASES) - {"optimizer"}:  # that phase has created the state
             before = alone.get(name, 0) + made if work.accumulated else peaks[name]
             peaks[name] = before + kept
         return Measured(
@@ -152,7 +145,7 @@ class _Simulation:
         )
 
     def evaluate(self) -> Measured:
-        """A batch's loss, the pass over its prompts and the last step of its answers."""
+        """The loss of a batch, the pass over its prompts, and the last token of its answers."""
         work = self._workload
         batch = _batch(work.eval_batch_size, work.eval_length)
         count = work.eval_batch_size * work.eval_completions
@@ -167,23 +160,23 @@ class _Simulation:
             with live.phase("prefill"):
                 states = self._generate(live, work.prompt_length)
             with live.phase("generation"):
-                seen = work.prompt_length + max(1, work.new_tokens - 1)
-                self._generate(live, seen, past_key_values=self._filled_cache(states))
+                length = work.prompt_length + max(1, work.new_tokens - 1)
+                self._generate(live, length, past_key_values=self._filled_cache(states))
         peaks = {name: live.peaks.get(name, 0) for name in EVAL_PHASES}
         return Measured(peaks, {f"forward.{name}": n for name, n in done.items()})
 
     def _generate(self, live: LiveBytes, length: int, **given: Any) -> States:
-        """Writes one token after `length`; the shapes of what a cache then holds, per block."""
-        rows = self._workload.eval_batch_size
+        """Generates one token after `length`; returns the shapes in the cache, per block."""
+        batch_size = self._workload.eval_batch_size
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
-            live.truth = True  # what generate asks next is whether all rows are done
-            return torch.ones(rows, dtype=torch.bool)
+            live.truth = True  # the next condition of `generate` is whether all rows are done
+            return torch.ones(batch_size, dtype=torch.bool)
 
-        live.truth = self._unpadded(rows)
+        live.truth = _is_unpadded(batch_size)
         written = self._model.generate(
-            input_ids=torch.zeros((rows, length), dtype=torch.int64),
-            attention_mask=torch.ones((rows, length), dtype=torch.int64),
+            input_ids=torch.zeros((batch_size, length), dtype=torch.int64),
+            attention_mask=torch.ones((batch_size, length), dtype=torch.int64),
             max_new_tokens=1,
             stopping_criteria=[EndOfLine(self._base), last],
             return_dict_in_generate=True,
@@ -193,9 +186,9 @@ class _Simulation:
         return [(layer.keys.shape, layer.values.shape) for layer in layers]
 
     def _filled_cache(self, states: States) -> Any:
-        """What is there before an answer's last step, from the shapes after the prompt.
+        """The cache before the last token of an answer, from its shapes after the prompt.
 
-        Layers with a window keep no more than that.
+        Layers with a sliding window keep no more than the window.
         """
         from transformers import DynamicCache
 
@@ -211,25 +204,21 @@ class _Simulation:
         return cache
 
     def _live(self, batch: Batch, positions: int, count: int) -> LiveBytes:
-        rows, length = batch.input_ids.shape
+        batch_size, length = batch.input_ids.shape
         existing = [*stored_tensors(self._model), batch.input_ids, batch.attention_mask]
         live = LiveBytes(
             [*existing, batch.labels, self._base.line_ends, self._base.blanks],
-            granularity_bytes=self._row.granularity_bytes,
-            answers={(length - 1,): positions, (rows, positions): count},
-            kernels=self._row.kernels,
-            copies_operands=self._row.copies_operands,
+            granularity_bytes=self._device.granularity_bytes,
+            true_counts={(length - 1,): positions, (batch_size, positions): count},
+            kernels=self._device.kernels,
+            copies_operands=self._device.copies_operands,
             head=self._base.model.get_output_embeddings().weight,
         )
-        live.truth = self._unpadded(rows)
+        live.truth = _is_unpadded(batch_size)
         return live
 
-    def _unpadded(self, rows: int) -> bool:
-        """One row alone has nothing to be padded to; in more rows some is shorter."""
-        return rows == 1
-
     def _optimizer_state(self, engine: Engine) -> tuple[int, int]:
-        """Bytes that torch's allocator holds, and bytes in managed memory."""
+        """Bytes of the optimizer's state in torch's allocator, and in managed memory."""
         if self._knobs["optimizer"] != "paged_adamw_8bit":
             state = engine.optimizer.state.values()
             tensors = [t for part in state for t in part.values() if isinstance(t, torch.Tensor)]
@@ -238,77 +227,39 @@ class _Simulation:
         return self._rounded(kept for kept, _ in sizes), sum(paged for _, paged in sizes)
 
     def _engine_knobs(self) -> Knobs:
-        """Paged states are no tensors of torch's allocator: their step is one without state."""
+        """Paged states are not in torch's allocator, so their step is simulated without state."""
         paged = self._knobs["optimizer"] == "paged_adamw_8bit"
         return {**self._knobs, "optimizer": "sgd"} if paged else self._knobs
 
-    @contextlib.contextmanager
-    def _marks(self, live: LiveBytes) -> Iterator[None]:
-        """Tells `live` which phase begins when the backward pass has come to a block's input."""
-        last = len(self._blocks) - 1
-        begins = {last: BACKWARD_BETWEEN, 1: "backward_of_first_block"}
-        head = self._base.model.get_output_embeddings()
-        hooks = [head.register_forward_hook(_marking_output(live, "backward_of_last_block"))]
-        for index, phase in begins.items():
-            if 0 < index < len(self._blocks):
-                mark, block = _marking_input(live, phase), self._blocks[index]
-                hooks.append(block.register_forward_pre_hook(mark, with_kwargs=True))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
     def _rounded(self, sizes: Iterable[int]) -> int:
-        unit = self._row.granularity_bytes
+        unit = self._device.granularity_bytes
         return sum(-(-size // unit) * unit for size in sizes)
 
 
 @contextlib.contextmanager
 def _masks_can_be_read() -> Iterator[None]:
-    """transformers asks no fake mask whether it masks anything; LiveBytes would answer."""
+    """transformers reads no mask of a fake tensor, but LiveBytes knows what it would read."""
     from transformers import masking_utils
 
-    found = masking_utils.is_tracing
+    original = masking_utils.is_tracing
     masking_utils.is_tracing = lambda tensor=None: False
     try:
         yield
     finally:
-        masking_utils.is_tracing = found
+        masking_utils.is_tracing = original
 
 
-def _marking_output(live: LiveBytes, phase: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-        output.register_hook(lambda gradient: live.enter_phase(phase))  # type: ignore[no-untyped-call]
-
-    return hook
-
-
-def _marking_input(live: LiveBytes, phase: str) -> Callable[..., None]:
-    """Marks it the first time: with checkpointing the block runs again in the backward pass."""
-    asked = False
-
-    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-        nonlocal asked
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if hidden.requires_grad and not asked:
-            asked = True
-            hidden.register_hook(lambda gradient: live.enter_phase(phase))
-
-    return hook
+def _is_unpadded(batch_size: int) -> bool:
+    """A single row needs no padding; of several, at least one is assumed to be shorter."""
+    return batch_size == 1
 
 
 def _gradients(engine: Engine) -> list[torch.Tensor]:
     return [p.grad for p in engine.parameters.values() if p.grad is not None]
 
 
-def _blocks(model: Any) -> nn.ModuleList:
-    depth = model.config.get_text_config().num_hidden_layers
-    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-    return next(lists, nn.ModuleList())
-
-
-def _borrowed(model: Any, dtype: torch.dtype) -> Base:
+def _base_of(model: Any, dtype: torch.dtype) -> Base:
+    """A Base as the engine and the evaluation take it, without a tokenizer."""
     from transformers import GenerationConfig
 
     vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -329,8 +280,8 @@ def _borrowed(model: Any, dtype: torch.dtype) -> Base:
     )
 
 
-def _batch(rows: int, length: int) -> Batch:
-    ids, mask, labels = (torch.zeros((rows, length), dtype=torch.int64) for _ in range(3))
+def _batch(batch_size: int, length: int) -> Batch:
+    ids, mask, labels = (torch.zeros((batch_size, length), dtype=torch.int64) for _ in range(3))
     return Batch(ids, mask, labels)
 
 

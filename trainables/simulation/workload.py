@@ -1,8 +1,6 @@
-"""What a trial will run, from the real token lengths of its task: its largest batches, and all of
-them.
+"""The batches that a trial will run, from the token lengths of its task, and the largest of them.
 
-Batches are those of the training loop and of the evaluation. Lengths are what it takes: rows stand
-for tokens by their lengths alone, so they are kept on disk in a few kilobytes.
+Batches are made by the functions of the training loop and of the evaluation, from lengths alone.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from trainables.data.batches import fixed_subset, length_sorted, training_order
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
-from trainables.simulation.token_lengths import Rows
+from trainables.simulation.token_lengths import SplitLengths
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.spec.trial_spec import TrialSpec
@@ -31,7 +29,7 @@ class PlannedWork:
 
 def planned_work(
     spec: TrialSpec,
-    splits: Mapping[str, Rows],
+    splits: Mapping[str, SplitLengths],
     *,
     micro_batch: int | None = None,
     eval_batch: int | None = None,
@@ -39,17 +37,17 @@ def planned_work(
 ) -> PlannedWork:
     """The work of a trial on `splits` of its task.
 
-    `micro_batch` and `eval_batch`: rows at once, where they are not the spec's. `positions`: how
-    many the model knows. An answer is taken to be as long as the right one when FLOPs are meant,
-    and as long as it may be when memory is.
+    `micro_batch` and `eval_batch` replace the batch sizes of the spec. `positions`: the most that
+    the model supports. For FLOPs an answer has the length of the gold answer, for memory the
+    greatest length allowed.
     """
-    eval_rows = eval_batch or spec.execution.eval_batch_size
+    eval_batch_size = eval_batch or spec.execution.eval_batch_size
     training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
-    evaluation = tuple(_evaluations(spec, splits, eval_rows))
+    evaluation = tuple(_evaluations(spec, splits, eval_batch_size))
     largest = max(
         training, key=lambda one: one.batch_size * one.length, default=ForwardBackward(1, 1, 1)
     )
-    loss, answers = _largest_evaluation(spec, splits, eval_rows)
+    loss, answers = _largest_evaluation(spec, splits, eval_batch_size)
     room = spec.execution.max_new_tokens
     left = room if positions is None else max(1, positions - answers.prompt)
     workload = Workload(
@@ -57,7 +55,7 @@ def planned_work(
         sequence_length=largest.length,
         completion_tokens=_longest_completion(splits["train"]) if training else 1,
         logit_positions=max((one.positions for one in training), default=1),
-        accumulated=bool(training) and largest.batch_size < _of_a_step(spec),
+        accumulated=bool(training) and largest.batch_size < _worker_step_examples(spec),
         eval_batch_size=loss.batch_size,
         eval_sequence_length=loss.length,
         eval_prompt_length=answers.prompt,
@@ -72,77 +70,83 @@ def _trains(spec: TrialSpec) -> bool:
     return spec.method.trains
 
 
-def _of_a_step(spec: TrialSpec) -> int:
-    """Examples of an optimizer step on one worker."""
+def _worker_step_examples(spec: TrialSpec) -> int:
+    """The examples of an optimizer step on one worker."""
     return -(-step_examples(spec.knobs) // int(spec.knobs.get("workers", 1)))
 
 
-def _training(spec: TrialSpec, rows: Rows, micro_batch: int | None) -> Iterator[ForwardBackward]:
+def _training(
+    spec: TrialSpec, split: SplitLengths, micro_batch: int | None
+) -> Iterator[ForwardBackward]:
     knobs = spec.knobs
-    given = step_examples(knobs) if knobs["batch_size"] == AUTO else int(knobs["batch_size"])
-    at_once = micro_batch or given
+    requested = step_examples(knobs) if knobs["batch_size"] == AUTO else int(knobs["batch_size"])
+    batch_size = micro_batch or requested
     total, each = spec.budget.train_examples, step_examples(knobs)
-    order = training_order(len(rows), seed=knobs["seed"], start=0, stop=total)
+    order = training_order(len(split), seed=knobs["seed"], start=0, stop=total)
     for step in range(0, total, each):
         chosen = order[step : step + each]
-        for at in range(0, len(chosen), at_once):
-            yield batch_forward_backward(rows, chosen[at : at + at_once])
+        for at in range(0, len(chosen), batch_size):
+            yield batch_forward_backward(split, chosen[at : at + batch_size])
 
 
 def _evaluations(
-    spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
+    spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
 ) -> Iterator[ForwardBackward | Generation]:
     if not _trains(spec):
         for name in ("selection", "report"):
-            yield from _evaluation(spec, splits[name], range(len(splits[name])), at_once)
+            yield from _evaluation(spec, splits[name], range(len(splits[name])), batch_size)
         return
-    rows = splits["selection"]
-    for fraction in _judged(spec):
-        whole = fraction == max(spec.budget.rungs)
-        asked: Sequence[int] = range(len(rows))
-        if not whole:
-            asked = fixed_subset(len(rows), spec.budget.eval_examples, seed=spec.budget.seed)
-        yield from _evaluation(spec, rows, asked, at_once)
+    split = splits["selection"]
+    for fraction in _evaluated_rungs(spec):
+        questions: Sequence[int] = range(len(split))
+        if fraction != max(spec.budget.rungs):
+            questions = fixed_subset(len(split), spec.budget.eval_examples, seed=spec.budget.seed)
+        yield from _evaluation(spec, split, questions, batch_size)
 
 
-def _judged(spec: TrialSpec) -> list[float]:
-    """The rungs that are judged: of those that one optimizer step reaches together, the last."""
+def _evaluated_rungs(spec: TrialSpec) -> list[float]:
+    """Of the rungs that an optimizer step reaches at once only the last is evaluated."""
     each, total = step_examples(spec.knobs), spec.budget.train_examples
     steps = {math.ceil(rung * total / each - 1e-9): rung for rung in sorted(spec.budget.rungs)}
     return list(steps.values())
 
 
 def _evaluation(
-    spec: TrialSpec, rows: Rows, asked: Sequence[int], at_once: int
+    spec: TrialSpec, split: SplitLengths, questions: Sequence[int], batch_size: int
 ) -> Iterator[ForwardBackward | Generation]:
-    for batch in _batches([rows.length(index) for index in asked], asked, at_once):
-        yield batch_forward_backward(rows, batch)
-    for batch in _batches([len(rows.prompts[index]) for index in asked], asked, at_once):
-        written = max(len(rows.completions[index]) for index in batch)
+    lengths = [split.length(index) for index in questions]
+    for batch in _batches(lengths, questions, batch_size):
+        yield batch_forward_backward(split, batch)
+    prompts = [len(split.prompts[index]) for index in questions]
+    for batch in _batches(prompts, questions, batch_size):
+        gold = max(len(split.completions[index]) for index in batch)
         yield Generation(
             batch_size=len(batch),
-            prompt=max(len(rows.prompts[index]) for index in batch),
-            new_tokens=min(written, spec.execution.max_new_tokens),
+            prompt=max(len(split.prompts[index]) for index in batch),
+            new_tokens=min(gold, spec.execution.max_new_tokens),
         )
 
 
-def _batches(lengths: Sequence[int], asked: Sequence[int], at_once: int) -> Iterator[list[int]]:
-    for batch in length_sorted(lengths, batch_size=at_once):
-        yield [asked[at] for at in batch]
+def _batches(
+    lengths: Sequence[int], questions: Sequence[int], batch_size: int
+) -> Iterator[list[int]]:
+    for batch in length_sorted(lengths, batch_size=batch_size):
+        yield [questions[at] for at in batch]
 
 
 def _largest_evaluation(
-    spec: TrialSpec, splits: Mapping[str, Rows], at_once: int
+    spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
 ) -> tuple[ForwardBackward, Generation]:
-    """The batch of the loss with the most positions and length of any, and that of the answers."""
-    judged = [splits[name] for name in ("selection", "report") if name in splits]
-    done = [
+    """A batch of the loss with the most positions and the largest size of any, and the largest
+    batch of answers."""
+    evaluated = [splits[name] for name in ("selection", "report") if name in splits]
+    batches = [
         one
-        for rows in judged[: 1 if _trains(spec) else None]
-        for one in _evaluation(spec, rows, range(len(rows)), at_once)
+        for split in evaluated[: 1 if _trains(spec) else None]
+        for one in _evaluation(spec, split, range(len(split)), batch_size)
     ]
-    losses = [one for one in done if isinstance(one, ForwardBackward)]
-    answers = [one for one in done if isinstance(one, Generation)]
+    losses = [one for one in batches if isinstance(one, ForwardBackward)]
+    answers = [one for one in batches if isinstance(one, Generation)]
     longest = max(losses, key=lambda one: one.batch_size * one.length)
     widest = max(one.positions for one in losses)
     return (
@@ -151,5 +155,5 @@ def _largest_evaluation(
     )
 
 
-def _longest_completion(rows: Rows) -> int:
-    return max(map(len, rows.completions))
+def _longest_completion(split: SplitLengths) -> int:
+    return max(map(len, split.completions))

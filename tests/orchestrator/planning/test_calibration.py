@@ -59,7 +59,7 @@ def test_nothing_is_corrected_before_anything_has_finished() -> None:
 
 def test_one_that_took_more_raises_the_predictions_of_its_kind_only(run: RunFolder) -> None:
     calibration = Calibration()
-    calibration.learn(trial(run, train=1100, evaluation=600))
+    calibration.update(trial(run, train=1100, evaluation=600))
     assert factors(calibration) == (1.1, 1.2)
     assert factors(calibration, rank=64) == (1.1, 1.2)
     assert factors(calibration, quantization="nf4") == (1.0, 1.0)
@@ -72,23 +72,23 @@ def test_predictions_are_lowered_by_several_only_and_never_below_any_of_them(
 ) -> None:
     calibration = Calibration()
     for rank in range(TO_LOWER - 1):
-        calibration.learn(trial(run, train=900 + rank, evaluation=450, rank=rank + 1))
+        calibration.update(trial(run, train=900 + rank, evaluation=450, rank=rank + 1))
         assert factors(calibration) == (1.0, 1.0)
-    calibration.learn(trial(run, train=950, evaluation=400, rank=99))
+    calibration.update(trial(run, train=950, evaluation=400, rank=99))
     assert factors(calibration) == (0.95, 0.9)
 
 
 def test_what_is_far_off_is_no_matter_of_a_factor(run: RunFolder) -> None:
     calibration = Calibration()
-    calibration.learn(trial(run, train=1e6))
+    calibration.update(trial(run, train=1e6))
     assert factors(calibration)[0] == HIGHEST
 
 
 def test_only_a_trial_that_ran_to_its_end_as_predicted_counts(run: RunFolder) -> None:
     calibration = Calibration()
-    calibration.learn(trial(run, train=1500, rank=1, executed=4))  # its batch shrank
-    calibration.learn(trial(run, train=1500, rank=2, state=STOPPED))
+    calibration.update(trial(run, train=1500, rank=1, executed=4))  # its batch shrank
+    calibration.update(trial(run, train=1500, rank=2, state=STOPPED))
     unpredicted = trial(run, train=1500, rank=3)
     unpredicted.folder.estimate_file.unlink()
-    calibration.learn(unpredicted)
+    calibration.update(unpredicted)
     assert factors(calibration) == (1.0, 1.0)

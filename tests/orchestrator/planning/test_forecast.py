@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.capacity import CUDA, Capacity
-from orchestrator.planning.forecast import Forecast, Forecaster
+from orchestrator.planning.forecast import Forecast
+from orchestrator.planning.forecaster import Forecaster
 from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.planning.test_planner import config, one

@@ -19,8 +19,9 @@ from trainables.resources.estimate import Estimate, Workload
 from trainables.simulation import depth as simulate_depth
 from trainables.simulation import estimate, step
 from trainables.simulation.estimate import digest, predict
+from trainables.simulation.phases import TRAIN_PHASES
 from trainables.simulation.service import answers
-from trainables.simulation.step import TRAIN_PHASES, paged_adamw_8bit_bytes
+from trainables.simulation.step import paged_adamw_8bit_bytes
 from trainables.spec.knobs import canonical
 from trainables.spec.quantization import QUANTIZATIONS
 
@@ -229,12 +230,12 @@ def test_only_what_takes_memory_decides_whether_a_prediction_is_known() -> None:
 
 def test_predictions_are_kept_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path)
-    monkeypatch.setattr(estimate, "_predictions", {})
+    monkeypatch.setattr(estimate, "_estimates", {})
     monkeypatch.setattr(simulate_depth, "simulate", _not_again)
     assert predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path) == first
     [file] = tmp_path.iterdir()
     file.write_text("{")
-    monkeypatch.setattr(estimate, "_predictions", {})
+    monkeypatch.setattr(estimate, "_estimates", {})
     with pytest.raises(AssertionError, match="simulated again"):
         predict(SMALL, configuration(rank=3), WORKLOAD, cache=tmp_path)
 

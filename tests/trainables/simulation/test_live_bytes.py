@@ -104,7 +104,7 @@ def simulated(program: Callable[[Inputs], None], *, granularity_bytes: int = 1) 
         live = LiveBytes(
             fake.values(),
             granularity_bytes=granularity_bytes,
-            answers={(SIZE,): SIZE // 4},
+            true_counts={(SIZE,): SIZE // 4},
             kernels=CPU_KERNELS,
             copies_operands=True,
         )

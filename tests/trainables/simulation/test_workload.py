@@ -14,15 +14,15 @@ from trainables.resources.flops import ForwardBackward, Generation
 from trainables.simulation import token_lengths
 from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
-from trainables.simulation.token_lengths import Rows, TokenLengths, assumed_splits
+from trainables.simulation.token_lengths import SplitLengths, TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.training.loop import train
 
 SPLITS = {
-    "train": Rows.of([(10 + place, 2) for place in range(8)]),
-    "selection": Rows.of([(20, 3), (30, 1), (25, 2), (22, 2), (21, 2)]),
-    "report": Rows.of([(40, 2), (41, 4)]),
+    "train": SplitLengths.of([(10 + place, 2) for place in range(8)]),
+    "selection": SplitLengths.of([(20, 3), (30, 1), (25, 2), (22, 2), (21, 2)]),
+    "report": SplitLengths.of([(40, 2), (41, 4)]),
 }
 EXECUTION = Execution(eval_batch_size=2, max_new_tokens=6)
 

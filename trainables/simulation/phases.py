@@ -1,0 +1,70 @@
+"""Phases of a simulated step: their names, and the hooks that say when one begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainables.simulation.live_bytes import LiveBytes
+
+BACKWARD_BETWEEN = "backward_between"
+TRAIN_PHASES = (
+    "loss",
+    "backward_of_last_block",
+    BACKWARD_BETWEEN,
+    "backward_of_first_block",
+    "optimizer",
+)
+EVAL_PHASES = ("eval_loss", "prefill", "generation")
+
+
+@contextmanager
+def backward_phases(base_model: Any, live: LiveBytes) -> Iterator[None]:
+    """While it is open, the backward pass of `base_model` enters its phases of `live`.
+
+    A phase begins when the gradient of a block's input is computed.
+    """
+    blocks = _blocks(base_model)
+    begins = {len(blocks) - 1: BACKWARD_BETWEEN, 1: "backward_of_first_block"}
+    head = base_model.get_output_embeddings()
+    hooks = [head.register_forward_hook(_on_output(live, "backward_of_last_block"))]
+    for index, phase in begins.items():
+        if 0 < index < len(blocks):
+            hook = _on_input(live, phase)
+            hooks.append(blocks[index].register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for hook_of_block in hooks:
+            hook_of_block.remove()
+
+
+def _on_output(live: LiveBytes, phase: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+        output.register_hook(lambda gradient: live.enter_phase(phase))  # type: ignore[no-untyped-call]
+
+    return hook
+
+
+def _on_input(live: LiveBytes, phase: str) -> Callable[..., None]:
+    """Acts on the first call: with checkpointing the block runs again in the backward pass."""
+    is_registered = False
+
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        nonlocal is_registered
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if hidden.requires_grad and not is_registered:
+            is_registered = True
+            hidden.register_hook(lambda gradient: live.enter_phase(phase))
+
+    return hook
+
+
+def _blocks(model: Any) -> nn.ModuleList:
+    depth = model.config.get_text_config().num_hidden_layers
+    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    return next(lists, nn.ModuleList())
