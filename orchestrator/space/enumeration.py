@@ -1,15 +1,25 @@
-"""Draws: configurations of a space that no sampler suggests: at random, or one after another.
+"""Configurations of a space that no sampler suggests: at random, or one after another; and the
+values of one knob.
 
-Each comes with the parameters by which a study can be told of it (`space.suggest`).
+Each configuration comes with the parameters by which a study can be told of it (`tree.suggest`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from orchestrator.space.tree import Question, Space, at_random, recorded
+from orchestrator.space.tree import (
+    Branch,
+    Choice,
+    Constant,
+    Node,
+    Question,
+    Space,
+    at_random,
+    recorded,
+)
 from trainables.errors import InputError
 
 Sample = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters
@@ -39,6 +49,24 @@ def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterato
         if not digits:
             return
         digits[-1] += 1
+
+
+def values_of(space: Space, knob: str) -> Iterator[tuple[str, Any]]:
+    """Every single value that the space gives the knob, in branches too, with its path below
+    `space`; of ranges there is none."""
+    yield from _values(space.knobs, knob, "")
+
+
+def _values(
+    knobs: Iterable[tuple[str, Node]], wanted: str, prefix: str
+) -> Iterator[tuple[str, Any]]:
+    for name, node in knobs:
+        options = node.options if isinstance(node, Choice) else [node]
+        for option in options:
+            if isinstance(option, Constant | Branch) and name == wanted:
+                yield f"{prefix}{name}", option.value
+            if isinstance(option, Branch):
+                yield from _values(option.knobs, wanted, f"{prefix}{name}.{option.value}.")
 
 
 def _all_choices(question: Question) -> Sequence[Any]:
