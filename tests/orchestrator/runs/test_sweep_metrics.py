@@ -22,15 +22,15 @@ def test_the_task_says_its_metrics_and_the_first_objective_ranks(task: str) -> N
     assert sweep_metrics({"task": task}).task == metrics
     assert sweep_metrics({"task": task}).ranking == metrics.primary
     several = sweep_metrics({"task": task, "objective": ["eval_loss", metrics.primary.name]})
-    assert several.ranking == EVAL_LOSS and several.judged == metrics.primary
+    assert several.ranking == EVAL_LOSS and several.per_question == metrics.primary
     assert sweep_metrics({"task": task, "objective": "of_later"}).ranking == metrics.primary
 
 
 def test_a_metric_that_ranks_and_is_kept_for_each_question_is_compared_by() -> None:
     found = sweep_metrics({"task": "finqa", "objective": "em_acc_strict"})
-    assert (found.ranking, found.judged) == (EM_ACC_STRICT, EM_ACC_STRICT)
+    assert (found.ranking, found.per_question) == (EM_ACC_STRICT, EM_ACC_STRICT)
     found = sweep_metrics({"task": "finqa", "objective": "train_peak_memory_bytes"})
-    assert (found.ranking, found.judged) == (TRAIN_PEAK_MEMORY, EM_ACC)
+    assert (found.ranking, found.per_question) == (TRAIN_PEAK_MEMORY, EM_ACC)
 
 
 @pytest.mark.parametrize("task", ["of_another_package", None, 3, ["finqa"]])
