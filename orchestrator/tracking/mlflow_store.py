@@ -18,6 +18,7 @@ from orchestrator.tracking.mlflow_points import Point, StoredRun
 from orchestrator.tracking.mlflow_tables import table_text
 from orchestrator.tracking.sqlite_store import sqlite_file
 from orchestrator.tracking.tracker import RunEnd, SweepIdentity, TrackingError, redact
+from trainables.storage.atomic_files import temporary_path
 from trainables.storage.run_folder import RunFolder
 
 MIRRORED = "mirrored"  # tag: the digest of all that was written to an ended trial's run
@@ -61,6 +62,23 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def create_store(uri: str) -> None:
+    """Creates a SQLite store that does not exist yet; no effect on other stores.
+
+    MLflow creates the tables step by step and can't open a store whose creation was cut off, for
+    instance by a kill. So they are created in a temporary file, which is moved to its place last.
+    Needs exclusive access to the store.
+    """
+    database = sqlite_file(uri)
+    if database is None or (database.exists() and database.stat().st_size > 0):
+        return
+    for left in database.parent.glob(f".{database.name}.*.part*"):
+        left.unlink()
+    temporary = temporary_path(database)
+    connect(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    temporary.replace(database)
 
 
 def find_or_create_experiment(client: Any, *, uri: str, name: str) -> str:

@@ -15,6 +15,7 @@ from orchestrator.tracking.mlflow_points import Point, StoredRun, milliseconds
 from orchestrator.tracking.mlflow_store import (
     MIRRORED,
     connect,
+    create_store,
     digest_of_end,
     digest_of_files,
     find_or_create_experiment,
@@ -63,6 +64,7 @@ class MLflowTracker:
         with tracking_errors(self._uri):
             silence_mlflow()
             with exclusive_access(self._uri):
+                create_store(self._uri)
                 self._client = connect(self._uri)
                 self._experiment = find_or_create_experiment(
                     self._client, uri=self._uri, name=sweep.name

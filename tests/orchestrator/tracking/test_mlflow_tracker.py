@@ -614,6 +614,34 @@ def test_two_sweeps_that_start_together_make_one_fresh_store(tmp_path: Path) -> 
     assert {run.data.tags["sweep_id"] for run in _all_runs(uri, "quick")} == {"one", "two"}
 
 
+DIES_IN_A_STEP = """
+import os, sys
+from sqlalchemy import Engine, event
+from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.tracker import SweepIdentity
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    if "index_metrics_run_uuid_key_step" in statement:
+        os._exit(9)
+
+MLflowTracker(sys.argv[1]).open(SweepIdentity("killed", "quick", 1e9))
+"""
+
+
+@pytest.mark.slow
+def test_a_store_whose_creation_was_cut_off_is_created_anew(tmp_path: Path) -> None:
+    database = tmp_path / "runs" / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    killed = subprocess.run(
+        [sys.executable, "-c", DIES_IN_A_STEP, uri], cwd=REPOSITORY, check=False
+    )
+    assert killed.returncode == 9
+    MLflowTracker(uri).open(SweepIdentity("next", "quick", 1e9))
+    assert {run.data.tags["sweep_id"] for run in _all_runs(uri, "quick")} == {"next"}
+    assert not list(database.parent.glob("*.part*"))
+
+
 def _opening(uri: str, sweep_id: str) -> subprocess.Popen[str]:
     """A process that opens the store for a sweep once it is sent a line."""
     return subprocess.Popen(
