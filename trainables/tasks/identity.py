@@ -1,4 +1,4 @@
-"""What a trial was planned on, by content, and whether that is still what lies there. LIGHT."""
+"""The identity of a task: digests of its rule, prompt and data, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.tasks.task import SPLITS, Task
 
 
 def task_identity(task: Task) -> dict[str, Any]:
-    """All of a task that decides a result: its rule, its prompt, the content of its splits."""
+    """What of a task decides a result: its rule, its prompt, the content of its splits."""
     facts = task.facts("selection")
     return {
         "version": task.version,
@@ -23,7 +23,7 @@ def task_identity(task: Task) -> dict[str, Any]:
 
 
 def check_task(spec: TrialSpec, task: Task) -> None:
-    """Raises InputError with all that is another in the task than when the trial was planned.
+    """Raises InputError with all that has changed in the task since the trial was planned.
 
     Reads the data; what the spec's `task_identity` does not name is not checked.
     """

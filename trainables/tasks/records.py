@@ -1,4 +1,4 @@
-"""Records from JSON files, with the place of every fault."""
+"""Reads records from JSON files; errors name the line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainables.errors import InputError
 
 
 def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
-    """The JSON values of a file with their line numbers: those of one list, or one to a line.
+    """The JSON values of a file with their line numbers: the elements of one list, or one a line.
 
-    Raises InputError where the file can't be read, is empty, or isn't JSON; `hint` says what to do
-    where there is no such file.
+    Raises InputError if the file can't be read, is empty or is not JSON; `hint` ends the message if
+    there is no such file.
     """
     text = _text(Path(path), hint=hint)
     values = _list_values if text.lstrip().startswith("[") else _line_values
@@ -59,7 +59,7 @@ def _line_values(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _list_values(text: str) -> Iterator[tuple[int, Any]]:
-    """The elements of a JSON list one by one, because json.loads does not tell their lines."""
+    """The elements of a JSON list one by one, because json.loads does not give their lines."""
     decoder = json.JSONDecoder()
     position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
     wanted_comma, may_end = False, True

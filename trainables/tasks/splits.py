@@ -1,4 +1,4 @@
-"""Splits that share no page: halving one file, and refusing files that overlap."""
+"""Splits that share no page: halves of one file, and a check of several files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _CARVE_SEED = 7  # which pages of the selection file become the report split
 
 
 def halve(records: Sequence[T], page: Callable[[T], str], *, file: str) -> tuple[list[T], list[T]]:
-    """Two halves that share no page, each in the file's order: whole pages, in a seeded order.
+    """Two halves that share no page, each in the order of the file.
 
-    Raises InputError, naming the file, if it has one page only.
+    A seeded order of the pages decides in which half each is. Raises InputError, which names the
+    file, if there is only one page.
     """
     sizes = Counter(map(page, records))
     first: set[str] = set()
@@ -38,7 +39,7 @@ def halve(records: Sequence[T], page: Callable[[T], str], *, file: str) -> tuple
 
 
 def check_disjoint(records: Mapping[str, Sequence[T]], *, group: Callable[[T], str]) -> None:
-    """Raises InputError, naming each pair of splits that share a group."""
+    """Raises InputError that names each pair of splits with a group in common."""
     faults = []
     first_in: dict[str, str] = {}
     for split in SPLITS:

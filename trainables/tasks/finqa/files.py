@@ -1,6 +1,6 @@
-"""Reading FinQA's files: the official JSON list, or flat records one to a line; gzip or not.
+"""Reads FinQA's files: the official JSON list, or flat records one a line; gzip or not.
 
-What a file holds is told by its content, not by its name. Every fault is reported with its line.
+The form follows from the content of a file, not from its name. Every error names the line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainables.tasks.prompts.templates import CONTEXTS
 from trainables.tasks.records import read_lines
 
 EVIDENCE_KINDS = ("gold", "retrieved", "gold+retrieved")
-_ASKED = ("question", "program", "exe_ans")  # what an official record keeps under "qa"
+_ASKED = ("question", "program", "exe_ans")  # under "qa" in an official record
 _MOST_FAULTS = 10  # shown for one file
 _DOWNLOAD_HINT = " `python -m trainables.tasks.download finqa` fetches the official files."
 
@@ -28,9 +28,9 @@ class Record:
     """One question in flat form, and the "file:line" where it begins.
 
     `fields`: id, question, pre_text, table, post_text, evidence, exe_ans (a float, "yes" or "no"),
-    program ("" where there is none), ctx (one of CONTEXTS: what the file has of the page), ev (one
-    of EVIDENCE_KINDS, or "none"). `kind`: what sort of question it is, where the file says so; it
-    decides nothing.
+    program ("" if there is none), ctx (one of CONTEXTS: what the file has of the page), ev (one of
+    EVIDENCE_KINDS, or "none"). `kind` is the sort of question, "" if the file does not say it; no
+    result depends on it.
     """
 
     where: str
@@ -39,18 +39,18 @@ class Record:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All records of a file. Raises InputError with all that is wrong with it, by line."""
+    """All records of a file. Raises InputError with all faults and their lines."""
     return _read(path, checks=_CHECKS)
 
 
 def read_gold(path: str | Path) -> dict[str, float | str]:
-    """exe_ans by id, from any file that has these two of each record. Raises InputError."""
+    """`exe_ans` by id; the records need no other fields. Raises InputError."""
     records = _read(path, checks={name: _CHECKS[name] for name in ("id", "exe_ans")})
     return {record.fields["id"]: record.fields["exe_ans"] for record in records}
 
 
 def record_from(value: Mapping[str, Any], *, where: str) -> Record:
-    """One record, in official or flat form. Raises InputError with all that is wrong with it."""
+    """One record in official or flat form. Raises InputError with all its faults."""
     fields = _flat(value)
     faults = _record_faults(fields, where=where, checks=_CHECKS)
     if faults:

@@ -1,4 +1,4 @@
-"""The options of the FinQA task: what a search space may say of its data, context and target."""
+"""The options of the FinQA task: its data, context, prompt and target."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ TARGETS = ("answer", "program")
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """Records that are made, not read: how many of which kinds
-    (trainables.tasks.finqa.synthetic)."""
+    """Generated records: how many of which kinds (`trainables.tasks.finqa.synthetic`)."""
 
     kinds: tuple[str, ...]
     train: int
@@ -27,12 +26,12 @@ class SyntheticData:
 
 @dataclass(frozen=True)
 class Options:
-    """What a search space may say of the task.
+    """The options of the task, from `data` and the knobs `prompt` and `target`.
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's pages are
-    the report split. `generated` stands in the place of the files. `context`: "full" or "evidence".
-    `prompt`: a named one or a template file; None is the one that fits `target` ("answer" or
-    "program"). `skip_missing_context`: leave out the records that lack the context, and count them.
+    the report split. `generated` replaces the files. `context`: "full" or "evidence". `prompt`: a
+    named one or a template file; None is the default one of the `target` ("answer" or "program").
+    `skip_missing_context`: leave out and count the records that lack the context.
     """
 
     train: str | None = None
@@ -46,7 +45,7 @@ class Options:
 
 
 def parse_options(given: Mapping[str, Any]) -> Options:
-    """Raises InputError with all that is unknown, missing or of the wrong kind."""
+    """Raises InputError with all options that are unknown, missing or of the wrong type."""
     faults = _unknown(given, allowed=[field.name for field in fields(Options)], where="data")
     for name in ("train", "selection", "report", "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):

@@ -31,14 +31,14 @@ Value = float | str
 
 
 class ProgramError(ValueError):
-    """A program that can't be executed: it is malformed, or a step of it is not defined."""
+    """A program that can't be executed: it is malformed, or a step is undefined."""
 
 
 def execute(program: str, table: Table) -> Value:
     """The last step's result: a finite float rounded to 5 decimals, or "yes" or "no".
 
-    Steps are separated by a comma, a step's two arguments by a comma and white space (a comma
-    without white space is a thousands comma). Raises ProgramError for whatever is at fault.
+    Steps are separated by a comma, the two arguments of a step by a comma and white space (a comma
+    without white space is a thousands comma). Raises ProgramError if it can't be executed.
     """
     results: list[Value] = []
     for name, first, second in _steps(program):
@@ -52,9 +52,9 @@ def execute(program: str, table: Table) -> Value:
 
 
 def program_kind(program: str) -> str:
-    """What a program works out in a word or two: 'ratio', 'relative change', 'two steps'.
+    """What a program computes, in a word or two: 'ratio', 'relative change', 'two steps'.
 
-    "" for a program that is empty or malformed.
+    "" for an empty or malformed program.
     """
     try:
         names = [name for name, _, _ in _steps(program)]

@@ -1,4 +1,4 @@
-"""FinQA's splits: read or generated, kept apart by page, checked for the context asked for."""
+"""FinQA's splits: read or generated, separated by page, checked for the requested context."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _Records = dict[str, list[Record]]
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of a split, and how many records were left out for lack of context."""
+    """The examples of a split, and the number of records left out because they lack the context."""
 
     examples: tuple[Example, ...]
     skipped: int
 
 
 def load_splits(options: Options) -> Mapping[str, Split]:
-    """All splits, so that what is wrong in any of them is told at once. Raises InputError."""
+    """All splits. Raises InputError with the faults of all of them."""
     records = _generate(options.generated) if options.generated else _read(options)
     check_disjoint(records, group=_id if options.generated else _page)
     _check_programs(records, options)
@@ -34,7 +34,7 @@ def load_splits(options: Options) -> Mapping[str, Split]:
 
 
 def page_of(record_id: str) -> str:
-    """The page that a question is about: its id up to the last "-"."""
+    """The page of a question: its id up to the last "-"."""
     return record_id.rpartition("-")[0] or record_id
 
 

@@ -1,10 +1,10 @@
 """Records in FinQA's form about invented companies: the data of the quickstart and of its bases.
 
 A page is one company with a small statement of line items over two consecutive years, the later
-year first. A question names its line item, so its program and its answer follow from the page.
-Everything is drawn from one seed; companies of the two `POOLS` never share a name, and no two
-pages of one seed share a table. One earlier cell of each page is round, and changes in percent
-are asked of round cells only.
+year first. A question names its line item, so its program and its answer follow from the page. All
+is drawn from one seed. Companies of the two `POOLS` never share a name, and no two pages of one
+seed share a table. One earlier cell of each page is round; questions about changes in percent are
+about round cells only.
 """
 
 from __future__ import annotations

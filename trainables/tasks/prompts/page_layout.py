@@ -1,4 +1,4 @@
-"""A report's page as text: tables as grids or as statements."""
+"""The page of a report as text, with its table as a grid or as statements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainables.tasks.prompts.templates import EVIDENCE, PLACEHOLDERS
 
 
 def render_values(record: Mapping[str, Any], *, context: str) -> dict[str, str]:
-    """What every placeholder becomes for a record in flat form; `context`: "full", "evidence"."""
+    """The value of every placeholder for a record in flat form; `context`: "full", "evidence"."""
     shown = dict.fromkeys(PLACEHOLDERS, "") | {"question": str(record["question"])}
     if context == EVIDENCE:
         return shown | {EVIDENCE: "\n".join(record["evidence"])}
@@ -27,10 +27,10 @@ def table_grid(table: Sequence[Sequence[str]]) -> str:
 
 
 def table_statements(table: Sequence[Sequence[str]]) -> str:
-    """One line per row, "- name: cell; cell", after one for the columns; no cell is lost.
+    """A line for the columns, then one for each row, "- name: cell; cell"; no cell is left out.
 
-    The first row names the columns, in "columns: cell; cell", with its own first cell in the place
-    of that word where it has one.
+    The first row names the columns, as "columns: cell; cell"; its own first cell, if it is not
+    empty, replaces that word.
     """
     if not table:
         return ""

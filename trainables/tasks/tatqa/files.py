@@ -1,6 +1,6 @@
-"""Reading TAT-QA's official files: contexts of one table, its paragraphs and their questions.
+"""Reads TAT-QA's official files: contexts of one table, its paragraphs and their questions.
 
-A file is a JSON list, gzip or not. Every fault is reported with the line its context begins at.
+A file is a JSON list, gzip or not. Every error names the line at which its context begins.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def read_examples(path: str | Path) -> list[Example]:
     """All questions of a file, in its order; a group is a context, by its table's uid.
 
     A record holds question, pre_text (the paragraphs), table, post_text (empty), evidence (the
-    paragraphs and the table that the answer is from, as lines), items (the gold answer's, strings),
-    scale, answer_type (one of ANSWER_TYPES, also the example's kind) and answer_from. Raises
-    InputError with all that is wrong, by line.
+    paragraphs and the lines of the table that the answer is from), items (those of the gold answer,
+    strings), scale, answer_type (one of ANSWER_TYPES, also the kind of the example) and
+    answer_from. Raises InputError with all faults and their lines.
     """
     examples: list[Example] = []
     faults: list[str] = []
@@ -83,7 +83,7 @@ def _evidence(
     table: Sequence[Sequence[str]],
     paragraphs: Sequence[Mapping[str, Any]],
 ) -> Iterator[str]:
-    """What the annotators say that the answer is from; the table as its lines."""
+    """The paragraphs and, line by line, the table that the answer is from, by the annotators."""
     relevant = {str(order) for order in asked["rel_paragraphs"]}
     yield from (each["text"] for each in paragraphs if str(each["order"]) in relevant)
     if "table" in asked["answer_from"]:
@@ -91,7 +91,7 @@ def _evidence(
 
 
 def _items(asked: Mapping[str, Any]) -> list[str]:
-    """The gold answer as the official script takes it."""
+    """The items of the gold answer as the official script reads them."""
     answer = asked["answer"]
     if asked["answer_type"] == "count":
         return [str(int(answer))]
@@ -102,10 +102,7 @@ def _context_faults(value: Any) -> Iterator[str]:
     if not isinstance(value, dict):
         yield "a context must be an object with table, paragraphs and questions."
         return
-    table = value.get("table")
-    if not (
-        isinstance(table, dict) and _is_text(table.get("uid")) and _is_grid(table.get("table"))
-    ):
+    if not _is_table(value.get("table")):
         yield "table must be an object with a uid and a table, a list of rows of strings."
     paragraphs = value.get("paragraphs")
     if not (isinstance(paragraphs, list) and all(map(_is_paragraph, paragraphs))):

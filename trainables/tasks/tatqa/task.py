@@ -30,7 +30,7 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Options:
-    """What a search space may say of the task.
+    """The options of the task, from `data` and the knobs `prompt` and `target`.
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's contexts
     are the report split. `context`: "full" (table and paragraphs) or "evidence" (what the answer
