@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ALONE := tests/trainables tests/contracts tests/base_models tests/benchmarks tests/test_installed.py  # no Ray cluster, no clock
+SLOWEST := --durations=20 --durations-min=1  # with the seconds per directory: tests/suite_times.py
+MODULE_SECONDS ?= 400  # more than that for the tests of one file fails `make test-slow`
 
 .PHONY: help setup sweep test test-slow test-gpu chaos cluster-test benchmark check format base-models ci clean
 
@@ -22,11 +23,10 @@ sweep: $(READY) ## run the quickstart sweep (again: resume it)
 	$(BIN)/python -m orchestrator.sweep
 
 test: $(READY) ## run the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu' $(SLOWEST)
 
-test-slow: $(READY) ## the tests that take longer: those of one process two at a time, then the others
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' $(ALONE)
-	$(BIN)/python -m pytest -m 'slow and not gpu' $(ALONE:%=--ignore=%)
+test-slow: $(READY) ## run the slow tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not gpu' $(SLOWEST) --module-seconds $(MODULE_SECONDS)
 
 test-gpu: $(READY) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -1,4 +1,4 @@
-"""The lease of a sweep: one driver per run folder; a second one is refused and told who holds it.
+"""The lease of a sweep: one driver per run folder; a second one is refused.
 
 A lease names the holder's host and process and its last heartbeat. It is taken over if the process
 is gone from this host, or if three heartbeats are missing. The clocks of two hosts are never

@@ -56,7 +56,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     value["scheduler"] = "none"
     value["execution"] |= {"checkpoint_minutes": 0.002}
     space = tiny_sweep.write_space(folder / "new_rows.yaml", value)
-    command = tiny_sweep.command(space, folder / "runs")
+    command = tiny_sweep.command(space, folder / "runs", predicts=True)
     return Story(folder / "runs", _runs(*command[2:]))
 
 

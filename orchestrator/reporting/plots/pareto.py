@@ -127,9 +127,10 @@ def draw_front(
 
 
 def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit: int) -> None:
-    for item in items:
-        _bar(axes, item.metrics[COST] / unit, item, colour=style(item)["color"])
-        axes.plot(item.metrics[COST] / unit, height(item), **style(item), markersize=7,
+    costs = [item.metrics[COST] / unit for item in items]
+    _draw_intervals(axes, costs, items, style=style)
+    for cost, item in zip(costs, items, strict=True):
+        axes.plot(cost, height(item), **style(item), markersize=7,
                   markeredgecolor="white", markeredgewidth=0.7, zorder=5)  # fmt: skip
     axes.margins(x=0.09, y=0.08)
 
@@ -156,9 +157,9 @@ def extend_front(
 
 def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) -> None:
     """Draws baselines side by side, so that equal ones are visible."""
-    for place, item in enumerate(items):
-        x = (place + 1) / (len(items) + 1)
-        _bar(axes, x, item, colour=style(item)["color"])
+    places = [(number + 1) / (len(items) + 1) for number in range(len(items))]
+    _draw_intervals(axes, places, items, style=style)
+    for x, item in zip(places, items, strict=True):
         axes.plot(x, height(item), **style(item), markersize=6.5, markerfacecolor="white",
                   markeredgewidth=1.4, zorder=5)  # fmt: skip
     axes.set_xlim(0, 1)
@@ -166,8 +167,12 @@ def _draw_baselines(axes: Any, items: Sequence[TrialResult], *, style: Style) ->
     axes.set_xlabel("untrained", color=INK, labelpad=8)
 
 
-def _bar(axes: Any, x: float, item: TrialResult, *, colour: str) -> None:
-    axes.vlines(x, *_interval(item), color=colour, alpha=0.35, linewidth=1.6, zorder=2)
+def _draw_intervals(
+    axes: Any, places: Sequence[float], items: Sequence[TrialResult], *, style: Style
+) -> None:
+    lows, highs = zip(*map(_interval, items), strict=True)
+    colours = [style(item)["color"] for item in items]
+    axes.vlines(places, lows, highs, colors=colours, alpha=0.35, linewidth=1.6, zorder=2)
 
 
 def _interval(item: TrialResult) -> tuple[float, float]:
