@@ -148,7 +148,7 @@ def _value(configuration: Mapping[str, Any], name: str) -> Any:
 
 
 def _deciding(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
-    """The questions that tell the cell, one of `names`, or which knobs there are."""
+    """Whether a question decides the cell, one of `names`, or which other knobs are read."""
     named = {*_CELL, *names}
 
     def decides(question: Question) -> bool:
