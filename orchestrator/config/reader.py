@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.objectives import objectives
 from orchestrator.config.overrides import Override, apply_overrides
 from orchestrator.config.sections import (
     ALGORITHMS,
@@ -35,6 +34,7 @@ from orchestrator.config.settings import (
     read_settings,
     size,
 )
+from orchestrator.config.task_settings import a_task, objective_setting, target_faults
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
 from orchestrator.space.enumeration import grid
@@ -42,8 +42,7 @@ from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete
 from orchestrator.space.tree import Space, knob_names
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.checks import Check, above, at_least, between, boolean, one_of, whole
-from trainables.tasks.registry import find_task, is_task, task_names
+from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -75,6 +74,7 @@ def from_mapping(value: object) -> SweepConfig:
     }
     if parts["space"]:
         _check_together(faults, parts)
+        faults.messages += target_faults(parts["space"], top["task"]) if top else []
     if faults.messages:
         raise InputError(faults.messages)
     assert top is not None
@@ -102,9 +102,9 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
         f"{key}: unknown key.{did_you_mean(key, _KEYS)}" for key in sections if key not in _KEYS
     ]
     table = {
-        "task": Setting(_task),
+        "task": Setting(a_task),
         "data": Setting(options, {}),
-        "objective": _objective_setting(sections.get("task")),
+        "objective": objective_setting(sections.get("task")),
     }
     faults = Faults()
     faults.messages += unknown
@@ -115,35 +115,6 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     given = top.pop("objective")
     names_ = (given,) if isinstance(given, str) else tuple(given)
     return {**top, "objectives": names_, "data": copy.deepcopy(top["data"])}
-
-
-def _task(value: Any) -> str | None:
-    return None if is_task(value) else one_of(*task_names())(value)
-
-
-def _objective_setting(task: Any) -> Setting:
-    """Accepts the task's objectives, and anything if the task is unknown, which is a fault too."""
-    if not is_task(task):
-        return Setting(lambda value: None, "")
-    metrics = find_task(task).metrics
-    return Setting(_objectives(list(objectives(metrics))), metrics.primary.name)
-
-
-def _objectives(allowed: Sequence[str]) -> Check:
-    """Accepts an objective, or a list of different ones."""
-    check = one_of(*allowed)
-
-    def wrong(value: Any) -> str | None:
-        if not isinstance(value, list):
-            return check(value)
-        if not value:
-            return f"the list is empty; needs {', '.join(allowed)}."
-        repeated = [name for place, name in enumerate(value) if name in value[:place]]
-        if repeated:
-            return f"{repeated[0]!r} is there twice. Remove one."
-        return next((fault for name in value if (fault := check(name))), None)
-
-    return wrong
 
 
 def _no_stopping(scheduler: object) -> str:

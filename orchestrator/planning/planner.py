@@ -164,9 +164,10 @@ class Planner:
         return None
 
     def _completed(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """Canonical knobs; the seed is the budget's, the prompt's name the task's."""
-        knobs = canonical({"seed": self.config.budget.seed, **configuration})
+        """Canonical knobs; the seed is the budget's, prompt and target are the task's."""
         task = find_task(self.config.task)
+        default = {"seed": self.config.budget.seed, "target": task.targets[0]}
+        knobs = canonical({**default, **configuration})
         return {**knobs, "prompt": task.canonical_prompt(knobs["prompt"], knobs["target"])}
 
     def _build(self, knobs: dict[str, Any], role: Any, budget: Budget) -> TrialSpec:

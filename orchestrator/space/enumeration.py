@@ -1,12 +1,24 @@
-"""Enumeration: every configuration of a space, or of a part of its questions."""
+"""Enumeration: every configuration of a space, or of some of its questions; values of a knob."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from orchestrator.space.tree import Choose, Question, Sample, Space, questions, recorded, resolve
+from orchestrator.space.tree import (
+    Branch,
+    Choice,
+    Choose,
+    Constant,
+    Node,
+    Question,
+    Sample,
+    Space,
+    questions,
+    recorded,
+    resolve,
+)
 from trainables.errors import InputError
 
 Answers = Callable[[Question], Sequence[Any]]
@@ -56,6 +68,24 @@ def combinations(
         return {name: value for name, value in configuration.items() if name not in open_}, left
 
     return _walks(walk, _all_answers)
+
+
+def values_of(space: Space, knob: str) -> Iterator[tuple[str, Any]]:
+    """Every single value that the space gives the knob, inside branches too, with its path below
+    `space`; the numbers of ranges are left out."""
+    yield from _values(space.knobs, knob, "")
+
+
+def _values(
+    knobs: Iterable[tuple[str, Node]], wanted: str, prefix: str
+) -> Iterator[tuple[str, Any]]:
+    for name, node in knobs:
+        options = node.options if isinstance(node, Choice) else [node]
+        for option in options:
+            if isinstance(option, Constant | Branch) and name == wanted:
+                yield f"{prefix}{name}", option.value
+            if isinstance(option, Branch):
+                yield from _values(option.knobs, wanted, f"{prefix}{name}.{option.value}.")
 
 
 def _walks(walk: Callable[[Choose], _Walk], answers: Answers) -> Iterator[_Walk]:

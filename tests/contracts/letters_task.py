@@ -130,7 +130,10 @@ class Letters(Task):
 
 @dataclass(frozen=True)
 class LettersByError(Letters):
+    """The same, with another name for what a model learns to write."""
+
     name: ClassVar[str] = "letters_by_error"
+    targets: ClassVar[tuple[str, ...]] = ("count",)
     metrics: ClassVar[TaskMetrics] = TaskMetrics((LETTERS_OFF, WITHIN_ONE))
 
 

@@ -121,6 +121,7 @@ def test_the_plan_takes_objective_tokens_and_digests_from_the_task(trained: Trai
     assert from_mapping(to_mapping(config)) == config
     assert set(objectives(trained.task.metrics)) >= {"within_one", "letters_off", "eval_loss"}
     assert spec.task == trained.task.name and spec.execution.max_new_tokens == 7
+    assert spec.knobs["target"] == trained.task.targets[0]
     assert spec.task_identity["version"] == f"{trained.task.name}-1/rule-3"
     text = describe(Planner(config, device=dict(tiny_sweep.CPU)), trained.run)
     assert f"examples of task {trained.task.name}" in text
@@ -133,6 +134,10 @@ def test_several_objectives_are_searched_for(task: type[Letters], tiny_llama: Pa
     assert directions == ["minimize", "maximize", "minimize"]
     with pytest.raises(InputError, match=r"objective: got 'em_acc'"):
         from_mapping(space(tiny_llama, task.name, objective="em_acc"))
+    value = space(tiny_llama, task.name)
+    value["space"]["target"] = "program"
+    with pytest.raises(InputError, match=r"space.target: got 'program'"):
+        from_mapping(value)
 
 
 def test_a_trial_is_simulated_from_its_tokens(trained: Trained, tiny_llama: Path) -> None:

@@ -151,6 +151,20 @@ def test_options_that_can_not_be_read_are_refused_with_what_is_allowed(
     assert option in error and value in error and told in error
 
 
+def test_reach_is_the_general_name_of_an_older_option(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for option in ("--reach", "--min-em-acc"):
+        assert main([str(run.path), option, "0.65", "--json"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and json.loads(told[0])["asked"]["min_em_acc"] == 0.65
+    assert main([str(run.path), "--reach", "0.6", "--min-em-acc", "0.6"]) == 2
+    assert "given with --reach; give one of them" in capsys.readouterr().err
+    assert main([str(run.path), "--reach", "60"]) == 2
+    assert "--reach: got '60'; needs a share from 0 to 1" in capsys.readouterr().err
+
+
 def test_all_faults_are_told_at_once_and_a_folder_that_is_no_run_too(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,6 @@ from trainables.spec.quantization import QUANTIZATIONS
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
-TARGETS = ("answer", "program")
 NO_OFFLOAD = "none"
 OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states are kept
 REDUCE_BUCKET = 50_000_000  # numbers that ZeRO sends at once; DeepSpeed's default takes 2 GB
@@ -263,6 +262,6 @@ KNOBS: dict[str, Knob] = {
         1024, whole(16), int, _always, memory=UP, simulated=None, activations=int, plan_place=4
     ),
     "prompt": Knob("default", text, str, _always, simulated=None),
-    "target": Knob("answer", one_of(*TARGETS), str, _always, simulated=None),
+    "target": Knob("answer", text, str, _always, simulated=None),  # of its task's targets
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

@@ -8,7 +8,8 @@ be importable without torch:
 - `metrics`: each metric as a `MetricSpec` (name, title, unit, direction, format, the key of a
   question's own value, whether it is a share of questions). The first one ranks trials. Objectives,
   tables, plots, columns, comparisons, MLflow's metrics and `ask` follow from these values.
-- `answering`, `prompts`, `max_new_tokens`, `canonical_prompt`: how a question is answered.
+- `answering`, `prompts`, `targets`, `max_new_tokens`, `canonical_prompt`: how a question is asked
+  and answered.
 - `source`, `read_gold`, `score_prediction`, `rule_version`: its files, and the command `score`.
 - `trivial_baselines`: what is reached without a model.
 
@@ -88,6 +89,7 @@ class Task(Protocol):
     rule_version: ClassVar[str]  # of the rule that scores answers
     answering: ClassVar[Answering] = Answering.GENERATION
     prompts: ClassVar[Mapping[str, str]] = {}  # text by name; a prompt's name is a knob
+    targets: ClassVar[tuple[str, ...]] = ("answer",)  # what a model may learn to write; a knob too
     source: ClassVar[Source | None] = None  # None: it has no files to download
 
     @classmethod

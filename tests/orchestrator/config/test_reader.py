@@ -187,6 +187,18 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"task": ["finqa"]}, "task: got ['finqa']."),
     ({"objective": "em_ac"}, "objective: got 'em_ac'. Did you mean 'em_acc'?"),
     ({"data": ["a"]}, "data: got ['a']; needs a mapping."),
+    (
+        {"space": {"model": "m", "target": ["answer", "porgram"]}},
+        "space.target: got 'porgram'. Did you mean 'program'?",
+    ),
+    (
+        {"space": {"model": [{"m": {"target": "label"}}, "n"]}},
+        "space.model.m.target: got 'label'. Allowed: answer, program.",
+    ),
+    (
+        {"task": "tatqa", "space": {"model": "m", "target": "program"}},
+        "space.target: got 'program'. Allowed: answer.",
+    ),
     ({"space": None}, "space: missing"),
     ({"space": {"rank": 4}}, "space.model: missing"),
     ({"budget": [640]}, "budget: got [640]; needs a mapping with train_examples"),

@@ -176,11 +176,11 @@ def test_a_trial_that_has_used_up_its_hours_is_stopped_and_its_host_is_free(
 ) -> None:
     import ray
 
-    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=7, trial_seconds=0.36)
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=7, trial_seconds=0.036)
     results = [proxy.step()]
     while not results[-1]["done"]:
         results.append(proxy.step())
-    assert results[-1]["stopped"].startswith("limits.trial_hours: its 0.0001 hours were used up")
+    assert results[-1]["stopped"].startswith("limits.trial_hours: its 1e-05 hours were used up")
     assert f"at step {results[-1]['event']['step']} (" in results[-1]["stopped"]
     assert results[-1]["event"]["fraction"] < 1
     assert "checkpoints" not in kept(proxy)

@@ -43,6 +43,21 @@ def test_a_line_that_is_no_prediction_is_left_out_and_said(run: RunFolder, line:
     assert len(rows) == 2 and len(warnings) == 1 and ":3:" in warnings[0]
 
 
+def test_an_empty_file_holds_no_predictions(run: RunFolder) -> None:
+    folder = add_trial(run, right=[1, 0])
+    folder.discard_result()
+    folder.predictions_file().write_text("")
+    assert read_predictions(folder) == ([], [])
+
+
+def test_lines_are_read_one_by_one_where_they_are_no_values_together(run: RunFolder) -> None:
+    folder = add_trial(run, right=[1, 0])
+    folder.discard_result()
+    folder.predictions_file().write_text('{"id": "a"}\n{"id": "b"\n"c": 1}\n{"id": "d"}')
+    rows, warnings = read_predictions(folder)
+    assert [row["id"] for row in rows] == ["a", "d"] and len(warnings) == 2
+
+
 def test_an_answer_may_hold_what_unicode_calls_the_end_of_a_line(run: RunFolder) -> None:
     folder = add_trial(run, right=[1, 0])
     written = [{**row, "question": "one\u2028two\x85three"} for row in question_rows([1, 0])]

@@ -48,7 +48,7 @@ WRONG: dict[str, list[Any]] = {
     "gradient_checkpointing": ["on"],
     "sequence_length": [15, 100.0],
     "prompt": ["", 3],
-    "target": ["number"],
+    "target": ["", 3],
     "seed": [-1, 1.5],
 }
 

@@ -17,7 +17,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.tasks import exact_match
 from trainables.tasks.finqa import explanations, programs, trivial_baselines
 from trainables.tasks.finqa.files import read_gold
-from trainables.tasks.finqa.options import Options, parse_options
+from trainables.tasks.finqa.options import TARGETS, Options, parse_options
 from trainables.tasks.finqa.prompts import DEFAULT, PROGRAM, PROMPTS
 from trainables.tasks.finqa.splits import Split, load_splits
 from trainables.tasks.prompts.page_layout import render_values
@@ -44,6 +44,7 @@ class FinQA(Task):
     )
     rule_version: ClassVar[str] = exact_match.RULE_VERSION
     prompts: ClassVar[Mapping[str, str]] = PROMPTS
+    targets: ClassVar[tuple[str, ...]] = TARGETS
     source: ClassVar[Source | None] = Source(
         base_url="https://raw.githubusercontent.com/czyssrs/FinQA/"
         "0f16e2867befa6840783e58be38c9efb9229d742/dataset/",

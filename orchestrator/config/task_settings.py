@@ -1,0 +1,58 @@
+"""What a sweep's file must agree on with its task: its name, its objectives, its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.config.objectives import objectives
+from orchestrator.config.settings import Setting
+from orchestrator.space.enumeration import values_of
+from orchestrator.space.tree import Space
+from trainables.errors import did_you_mean
+from trainables.spec.checks import Check, one_of
+from trainables.tasks.registry import find_task, is_task, task_names
+
+
+def a_task(value: Any) -> str | None:
+    """Accepts the name of a task that is installed here."""
+    return None if is_task(value) else one_of(*task_names())(value)
+
+
+def objective_setting(task: Any) -> Setting:
+    """An objective of the task, or a list of different ones; by default its primary metric.
+
+    Anything if the task is unknown, which is a fault of its own. Raises InputError for a task that
+    can't be loaded.
+    """
+    if not is_task(task):
+        return Setting(lambda value: None, "")
+    metrics = find_task(task).metrics
+    return Setting(_objectives(list(objectives(metrics))), metrics.primary.name)
+
+
+def target_faults(space: Space, task: str) -> list[str]:
+    """What the space asks a model to write that is no target of the task."""
+    allowed = find_task(task).targets
+    return [
+        f"space.{path}: got {value!r}.{did_you_mean(value, allowed)}"
+        for path, value in values_of(space, "target")
+        if value not in allowed
+    ]
+
+
+def _objectives(allowed: Sequence[str]) -> Check:
+    """Accepts an objective, or a list of different ones."""
+    check = one_of(*allowed)
+
+    def wrong(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return check(value)
+        if not value:
+            return f"the list is empty; needs {', '.join(allowed)}."
+        repeated = [name for place, name in enumerate(value) if name in value[:place]]
+        if repeated:
+            return f"{repeated[0]!r} is there twice. Remove one."
+        return next((fault for name in value if (fault := check(name))), None)
+
+    return wrong
