@@ -37,9 +37,10 @@ from orchestrator.config.settings import (
 from orchestrator.config.task_settings import a_task, objective_setting, target_faults
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
+from orchestrator.space.enumeration import grid
 from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete
-from orchestrator.space.tree import Space, grid, knob_names
+from orchestrator.space.tree import Space, knob_names
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
 

@@ -17,7 +17,9 @@ from typing import Any
 from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import cells as all_cells
 from orchestrator.space.constraints import count, excluded
-from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
+from orchestrator.space.enumeration import grid_configurations
+from orchestrator.space.sampling import random_configuration
+from orchestrator.space.tree import Sample
 from trainables.methods.registry import make_method
 from trainables.spec.knob_values import smallest_batch
 from trainables.spec.knobs import KNOBS, canonical, step_examples, with_unsaid

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig
-from orchestrator.space.enumeration import Sample, grid_configurations
+from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.one_factor import one_factor
+from orchestrator.space.tree import Sample
 
 
 def _tpe(seed: int, trials: int) -> Any:

@@ -16,7 +16,7 @@ from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import Ledger, TrialRecord
 from orchestrator.search.feasibility import FeasibilityModel
 from orchestrator.search.searcher import Proposal, Search
-from orchestrator.space.enumeration import Sample
+from orchestrator.space.tree import Sample
 from trainables.spec.trial_spec import TrialSpec
 
 ASKS_BEFORE_FALLING_BACK = 20

@@ -18,9 +18,10 @@ from orchestrator.config.objectives import objectives_of
 from orchestrator.config.sections import SweepConfig
 from orchestrator.search.samplers import ORDERS, SEARCHERS
 from orchestrator.space.constraints import count, excluded
-from orchestrator.space.enumeration import Sample, grid_configurations, random_configuration
+from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.partial import Given, complete, has, parameters_of
-from orchestrator.space.tree import suggest
+from orchestrator.space.sampling import random_configuration, suggest
+from orchestrator.space.tree import Sample
 
 if TYPE_CHECKING:
     import optuna

@@ -1,7 +1,7 @@
-"""Exclusions: rules that take configurations out of a space, and how much they leave.
+"""Constraints: rules that exclude configurations of a space, and what they leave.
 
-A rule maps knobs to values; it matches a configuration if every one of its knobs has one of the
-values given for it.
+A rule maps knobs to values; it matches a configuration in which every one of its knobs has one of
+the values given for it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.space.enumeration import combinations
 from orchestrator.space.remainder import Remainder, Rule, matches, values_of
-from orchestrator.space.tree import (
-    Branch,
-    Choice,
-    Question,
-    Space,
-    combinations,
-    questions,
-    resolve,
-)
+from orchestrator.space.tree import Branch, Choice, Question, Space, questions, resolve
 from trainables.errors import InputError
 from trainables.spec import knobs
 from trainables.spec.knob_values import AUTO
@@ -33,7 +26,7 @@ _CELL = ("model", "quantization", "method")
 class Cell:
     """One model, quantization and method, and how many configurations it holds.
 
-    A continuous range counts once, and rules about its values not at all.
+    A continuous range counts as one value, and rules about its values are ignored.
     """
 
     model: str
@@ -155,7 +148,7 @@ def _value(configuration: Mapping[str, Any], name: str) -> Any:
 
 
 def _deciding(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
-    """The questions that tell the cell, one of `names`, or which knobs there are."""
+    """Whether a question decides the cell, one of `names`, or which other knobs are read."""
     named = {*_CELL, *names}
 
     def decides(question: Question) -> bool:

@@ -1,59 +1,78 @@
-"""Configurations of a space that no sampler suggests: at random, or one after another; and the
-values of one knob.
-
-Each configuration comes with the parameters by which a study can be told of it (`tree.suggest`).
-"""
+"""Enumeration: every configuration of a space, or of some of its questions; values of a knob."""
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.space.tree import (
     Branch,
     Choice,
+    Choose,
     Constant,
     Node,
     Question,
+    Sample,
     Space,
-    at_random,
+    questions,
     recorded,
+    resolve,
 )
 from trainables.errors import InputError
 
-Sample = tuple[dict[str, Any], dict[str, Any]]  # a configuration, and its parameters
+Answers = Callable[[Question], Sequence[Any]]
+_Walk = TypeVar("_Walk")
 
 
-def random_configuration(space: Space, rng: random.Random) -> Sample:
-    """One drawn at random; every question is drawn on its own."""
-    return recorded(space, at_random(rng))
+def grid(space: Space) -> Iterator[dict[str, Any]]:
+    """Every configuration, each once; the last knob of `decision_order` varies fastest.
+
+    Raises InputError, at once, if the space holds a continuous range.
+    """
+    continuous = [question for question in questions(space) if question.answers is None]
+    if continuous:
+        raise InputError([_no_grid(question) for question in continuous])
+    return (configuration for configuration, _ in combinations(space, lambda question: True))
 
 
 def grid_configurations(space: Space) -> Iterator[Sample]:
-    """Every configuration of a space of choices, each once; the last knob varies fastest.
+    """As `grid`, with the parameters in a study; reaching a continuous range raises InputError."""
+    return every(space, _all_answers)
 
-    Raises InputError, once it gets there, for a continuous range.
+
+def every(space: Space, answers: Answers) -> Iterator[Sample]:
+    """Every configuration whose answers are among `answers(question)`, which is never empty."""
+    return _walks(lambda choose: recorded(space, choose), answers)
+
+
+def combinations(
+    space: Space, spread: Callable[[Question], bool]
+) -> Iterator[tuple[dict[str, Any], list[Question]]]:
+    """Every combination of the answers to the questions that are `spread`, each with the questions
+    left over: those take their first answer, and a continuous range is left out.
     """
-    return every(space, _all_choices)
 
+    def walk(choose: Choose) -> tuple[dict[str, Any], list[Question]]:
+        left: list[Question] = []
 
-def every(space: Space, answers: Callable[[Question], Sequence[Any]]) -> Iterator[Sample]:
-    """Every configuration whose answers are among `answers(question)`, never an empty list."""
-    digits: list[int] = []  # which answer each question gets: an odometer
-    while True:
-        sizes: list[int] = []
-        yield recorded(space, _odometer(digits, sizes, answers))
-        while digits and digits[-1] + 1 == sizes[len(digits) - 1]:
-            digits.pop()
-        if not digits:
-            return
-        digits[-1] += 1
+        def choose_if_spread(question: Question) -> Any:
+            answers = question.answers
+            if answers is not None and spread(question):
+                return choose(question)
+            left.append(question)
+            return answers[0] if answers else math.nan
+
+        configuration = resolve(space, choose_if_spread)
+        open_ = {question.knob for question in left if question.answers is None}
+        return {name: value for name, value in configuration.items() if name not in open_}, left
+
+    return _walks(walk, _all_answers)
 
 
 def values_of(space: Space, knob: str) -> Iterator[tuple[str, Any]]:
-    """Every single value that the space gives the knob, in branches too, with its path below
-    `space`; of ranges there is none."""
+    """Every single value that the space gives the knob, inside branches too, with its path below
+    `space`; the numbers of ranges are left out."""
     yield from _values(space.knobs, knob, "")
 
 
@@ -69,20 +88,42 @@ def _values(
                 yield from _values(option.knobs, wanted, f"{prefix}{name}.{option.value}.")
 
 
-def _all_choices(question: Question) -> Sequence[Any]:
+def _walks(walk: Callable[[Choose], _Walk], answers: Answers) -> Iterator[_Walk]:
+    """The results of `walk` for every combination of answers to the questions that it asks; those
+    to the last question vary fastest."""
+    positions: list[int] = []  # of the answer to each question: an odometer
+    while True:
+        sizes: list[int] = []
+        yield walk(_chooser(positions, sizes, answers))
+        while positions and positions[-1] + 1 == sizes[len(positions) - 1]:
+            positions.pop()
+        if not positions:
+            return
+        positions[-1] += 1
+
+
+def _chooser(positions: list[int], sizes: list[int], answers: Answers) -> Choose:
+    """Returns the answers at `positions`, and the first ones to further questions; appends how many
+    answers each question has to `sizes`."""
+
+    def choose(question: Question) -> Any:
+        allowed = answers(question)
+        sizes.append(len(allowed))
+        if len(sizes) > len(positions):
+            positions.append(0)
+        return allowed[positions[len(sizes) - 1]]
+
+    return choose
+
+
+def _all_answers(question: Question) -> Sequence[Any]:
     if question.answers is None:
         raise InputError(f"{question.name}: there is no end to a continuous range.")
     return question.answers
 
 
-def _odometer(
-    digits: list[int], sizes: list[int], answers: Callable[[Question], Sequence[Any]]
-) -> Callable[[Question], Any]:
-    def choose(question: Question) -> Any:
-        allowed = answers(question)
-        sizes.append(len(allowed))
-        if len(sizes) > len(digits):
-            digits.append(0)
-        return allowed[digits[len(sizes) - 1]]
-
-    return choose
+def _no_grid(question: Question) -> str:
+    return (
+        f"space.{question.path}: a grid search can't walk a continuous range. "
+        "Give a list of values or a step, or use search.algorithm: tpe or random."
+    )

@@ -1,7 +1,7 @@
 """One factor at a time: a reference configuration, then every other value of each of its knobs.
 
-What the other values cost or win is read against the reference, from which each differs in one
-knob (and in the knobs of its own, where that knob is a branch).
+Each configuration differs from the reference in one knob (and in the knobs that it sets, if that
+knob is a branch), so that the effect of its value is read against the reference.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.space.constraints import excluded
-from orchestrator.space.enumeration import Sample
 from orchestrator.space.partial import answer_for, complete, levels, usual_answer
 from orchestrator.space.remainder import Rule
-from orchestrator.space.tree import Choose, Question, Space, recorded, resolve, same
+from orchestrator.space.tree import Choose, Question, Sample, Space, recorded, resolve, same
 
 
 def one_factor(space: Space, rules: Sequence[Rule], reference: object) -> Iterator[Sample]:
     """The reference first, then knob by knob in the order in which knobs are decided.
 
-    A branch that the reference does not take brings knobs: they have the reference's value where
-    they can, their usual one else. What `rules` exclude is left out. Raises InputError if the
-    reference does not lie in the space (see `given.complete`).
+    The knobs of a branch that the reference does not take have the reference's value if possible,
+    else their usual one. What `rules` exclude is left out. Raises InputError if the reference is
+    not in the space (see `partial.complete`).
     """
     center, parameters = complete(space, rules, reference, "search.reference")
     return _around(space, rules, center, parameters)
@@ -31,7 +30,7 @@ def _around(
     space: Space, rules: Sequence[Rule], center: Mapping[str, Any], parameters: dict[str, Any]
 ) -> Iterator[Sample]:
     yield dict(center), parameters
-    for question in _asked(space, center):
+    for question in _questions_of(space, center):
         own = answer_for(question, center[question.knob])
         for level in levels(question):
             found = recorded(space, _with(center, question, level))
@@ -39,16 +38,16 @@ def _around(
                 yield found
 
 
-def _asked(space: Space, center: Mapping[str, Any]) -> list[Question]:
-    """The questions that lead to the reference, in order."""
-    asked: list[Question] = []
+def _questions_of(space: Space, center: Mapping[str, Any]) -> list[Question]:
+    """The questions that the reference answers, in order."""
+    found: list[Question] = []
 
     def choose(question: Question) -> Any:
-        asked.append(question)
+        found.append(question)
         return _as_in(center, question)
 
     resolve(space, choose)
-    return asked
+    return found
 
 
 def _with(center: Mapping[str, Any], changed: Question, answer: Any) -> Choose:

@@ -1,6 +1,7 @@
-"""Configurations that a user gives as a flat mapping of knobs to values, some of them left out.
+"""Partial configurations: flat mappings of knobs to values, with some knobs left out.
 
-`search.start_with` and `search.reference` hold them. A branch is given by its name: `method: lora`.
+A user gives them as `search.start_with` and `search.reference`. A branch is given by its name:
+`method: lora`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.space.constraints import excluded
-from orchestrator.space.enumeration import Sample, every
+from orchestrator.space.enumeration import every
 from orchestrator.space.remainder import Rule
-from orchestrator.space.tree import Branch, Choice, Constant, Node, Question, Space, questions, same
+from orchestrator.space.tree import (
+    Branch,
+    Choice,
+    Constant,
+    Node,
+    Question,
+    Sample,
+    Space,
+    branches_of,
+    plain,
+    questions,
+    same,
+)
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import KNOBS
 
 Given = Mapping[str, Any]
-_DECIDING = ("model", "method", "quantization", "batch_size")  # whether other knobs are read
+_DECIDING = ("model", "method", "quantization", "batch_size")  # they decide what else is read
 _LEVELS = 5
 
 
 def complete(space: Space, rules: Sequence[Rule], given: object, where: str) -> Sample:
-    """The configuration that `given` begins: what it leaves out has its usual answer.
+    """The configuration with the values of `given`; other knobs have their usual answer.
 
-    Where that is not admissible, the next options of choices that could make it so are taken.
-    Raises InputError with all that is wrong: knobs that the space does not have, values that lie
-    outside of it, values that never come together, and what `rules` exclude.
+    If that is excluded or impossible, further options of choices that may change it are tried.
+    Raises InputError with all that is wrong: knobs that the space does not have, values outside of
+    it, values that exclude each other, and what `rules` exclude.
     """
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: got {given!r}; needs knobs and their values, as {{rank: 8}}.")
@@ -50,7 +63,7 @@ def has(configuration: Mapping[str, Any], given: Given) -> bool:
 
 
 def parameters_of(space: Space, given: Given) -> dict[str, Any]:
-    """The given values as a study's parameters, wherever in the space they may be asked for."""
+    """The given values as parameters of a study, for every question that they may answer."""
     found = {}
     for question in questions(space):
         answer = answer_for(question, given[question.knob]) if question.knob in given else None
@@ -62,7 +75,7 @@ def parameters_of(space: Space, given: Given) -> dict[str, Any]:
 def answer_for(question: Question, value: Any) -> Any:
     """The question's answer that has this value; None if it has none."""
     if isinstance(question, Choice):
-        found = (option for option in question.options if same(_plain(option.value), value))
+        found = (option for option in question.options if same(plain(option.value), value))
         return next(found, None)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -99,7 +112,7 @@ def levels(question: Question) -> Sequence[Any]:
 
 
 def _faults(space: Space, name: Any, value: Any) -> Iterator[str]:
-    """What is wrong with one given knob, whatever the others are."""
+    """What is wrong with one given knob, regardless of the others."""
     nodes = list(_nodes(space.knobs, name))
     if not nodes:
         here = list(dict.fromkeys(_names(space.knobs)))
@@ -111,7 +124,7 @@ def _faults(space: Space, name: Any, value: Any) -> Iterator[str]:
 
 
 def _narrowed(given: Given, rules: Sequence[Rule]) -> Callable[[Question], Sequence[Any]]:
-    """The answers worth trying: the given one, else the usual, or all where it may matter."""
+    """The answers to try: the given one, else the usual one, or all if the choice may matter."""
     ruled = {name for rule in rules for name in rule}
 
     def answers(question: Question) -> Sequence[Any]:
@@ -142,40 +155,31 @@ def _why_not(forbidden: Given | None, given: Given, rules: Sequence[Rule]) -> st
 
 
 def _nodes(knobs: Iterable[tuple[str, Node]], name: str) -> Iterator[Node]:
-    """Every place of the space where the knob is set."""
+    """Every node of the space that sets the knob."""
     for found, node in knobs:
         if found == name:
             yield node
-        for inner in _inside(node):
+        for inner in branches_of(node):
             yield from _nodes(inner, name)
 
 
 def _names(knobs: Iterable[tuple[str, Node]]) -> Iterator[str]:
     for name, node in knobs:
         yield name
-        for inner in _inside(node):
+        for inner in branches_of(node):
             yield from _names(inner)
-
-
-def _inside(node: Node) -> list[tuple[tuple[str, Node], ...]]:
-    options = node.options if isinstance(node, Choice) else (node,)
-    return [option.knobs for option in options if isinstance(option, Branch)]
 
 
 def _takes(node: Node, value: Any) -> bool:
     if isinstance(node, Constant | Branch):
-        return same(_plain(node.value), value)
+        return same(plain(node.value), value)
     return answer_for(node, value) is not None
 
 
 def _allowed(node: Node) -> str:
     if isinstance(node, Constant | Branch):
-        return f"only {_plain(node.value)}"
+        return f"only {plain(node.value)}"
     if isinstance(node, Choice):
-        return ", ".join(str(_plain(option.value)) for option in node.options)
+        return ", ".join(str(plain(option.value)) for option in node.options)
     step = "" if node.step is None else f" in steps of {node.step:g}"
     return f"{node.low:g} to {node.high:g}{step}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

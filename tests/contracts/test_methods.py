@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from tests.tiny_trials import make_spec, shared_base
 from trainables.methods.registry import METHODS, make_method
 from trainables.spec.knobs import KNOBS, canonical, check
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -65,6 +68,35 @@ def test_what_was_saved_is_loaded(name: str, tiny_llama: Path, tmp_path: Path) -
     assert torch.equal(_logits(loaded), expected)
     method.detach(loaded)
     assert not list(tmp_path.rglob("*.bin"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_says_what_planner_report_and_loader_must_know(name: str, tmp_path: Path) -> None:
+    method = METHODS[name]
+    assert method.title and method.activity
+    assert method.trains or not (method.trains_whole_base or method.saves_model)
+    lines = [*method.loading_imports, *method.loading_lines(str(tmp_path))]
+    ast.parse("\n".join(lines))
+    assert lines[-1].endswith(".eval()")
+
+
+def test_a_trained_method_is_named_once_more_as_the_default() -> None:
+    """What else must know of a method asks its attributes. Tasks have a context called "full"."""
+    folders = [
+        folder
+        for top in ("orchestrator", "trainables")
+        for folder in (REPOSITORY / top).iterdir()
+        if folder.name not in ("methods", "tasks")
+    ]
+    names = [name for name, method in METHODS.items() if method.trains]
+    found = [
+        (file.name, node.value)
+        for folder in folders
+        for file in ([folder] if folder.is_file() else folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert found == [("knobs.py", KNOBS["method"].default)]
 
 
 def _base(folder: Path) -> Any:

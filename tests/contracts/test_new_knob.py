@@ -31,7 +31,7 @@ from orchestrator.search.feasibility import FeasibilityModel
 from orchestrator.search.memory_order import MemoryDemand
 from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.grammar import parse_space
-from orchestrator.space.tree import sample
+from orchestrator.space.sampling import sample
 from tests.contracts.new_rows import NEW_KNOBS, ShallowLoRA
 from tests.contracts.simulated import config_of, simulating_forecaster
 from tests.contracts.test_resumed_curves import BUDGET, INTERRUPTIONS, interrupted, to_its_end

@@ -13,7 +13,8 @@ from orchestrator.config.reader import from_mapping, load_config
 from orchestrator.config.sections import SweepConfig
 from orchestrator.config.writer import to_mapping
 from orchestrator.space.constraints import cells, count, excluded, idle_rules
-from orchestrator.space.tree import combinations, grid, sample, suggest
+from orchestrator.space.enumeration import combinations, grid
+from orchestrator.space.sampling import sample, suggest
 from trainables.spec import knobs
 from trainables.spec.constraints import violations
 

@@ -22,7 +22,7 @@ class Method(ABC):
 
     title: ClassVar[str]  # names a model that it made in a table, as "LoRA"
     activity: ClassVar[str]  # names its training in a sentence: "... of MODEL needs 3 GiB"
-    label: ClassVar[str]  # stands in the label of a trial; "" where the hyperparameters suffice
+    label: ClassVar[str]  # its part of a trial's label; "" where the hyperparameters suffice
 
     trains: ClassVar[bool] = True  # False for a baseline, which is evaluated as it is
     trains_whole_base: ClassVar[bool] = False  # gradients and optimizer states of the base's size

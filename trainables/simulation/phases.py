@@ -1,4 +1,4 @@
-"""Phases of a simulated step: their names, and the hooks that say when one begins."""
+"""Phases of a simulated step: their names, and the hooks that begin one."""
 
 from __future__ import annotations
 

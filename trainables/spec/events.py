@@ -12,15 +12,15 @@ from typing import Any, Literal
 class Event:
     """One thing that a running trial reports, in order; units and step never decrease.
 
-    progress: training moved on (at most one per `progress_seconds`); metrics: train_loss
-    (mean over completion tokens since the last event), learning_rate, examples_per_second,
-    tokens_seen, ....
-    rung: the trial was judged at `fraction` of its budget; metrics also hold eval_loss, those
-    of the task, how many questions were asked, and the peaks of memory.
-    finished: the last; the summary lies on disk.
+    progress: some optimizer steps are done (at most one event per `progress_seconds`); metrics:
+    train_loss (mean over completion tokens since the last event), learning_rate,
+    examples_per_second, tokens_seen, ....
+    rung: the trial was evaluated at `fraction` of its budget; metrics also hold eval_loss, those
+    of the task, the number of questions, and the peaks of memory.
+    finished: the last event; the summary is on disk.
 
-    `system` is what the worker's machine was doing then (`trainables.resources.system_metrics`):
-    no result of the trial, and so apart from its metrics.
+    `system`: system metrics of the worker's machine (`trainables.resources.system_metrics`). They
+    are apart from the metrics because they are no result of the trial.
     """
 
     kind: Literal["progress", "rung", "finished"]
@@ -36,7 +36,7 @@ class Event:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Event:
-        """The event that `to_json` wrote; a metric that was not finite is null there, NaN here."""
+        """The event that `to_json` wrote; a metric that is null in JSON is NaN."""
         metrics = {
             name: math.nan if metric is None else metric
             for name, metric in value["metrics"].items()

@@ -44,7 +44,7 @@ def batch_at_least(one: Any, other: Any) -> bool:
 
 
 def modules(value: Any) -> str | None:
-    """Accepts a name that stands for several modules, and lists of names of modules."""
+    """Accepts lists of module names, and a name for several modules."""
     names = [value] if isinstance(value, str) else value
     ok = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
     return None if ok else f"got {value!r}; needs 'all-linear' or a list of module names."

@@ -1,6 +1,6 @@
 """MemoryEffect: how the values of a hyperparameter act on the memory that a trial needs.
 
-Nothing is estimated here: an effect orders values, or says that no order is known.
+Nothing is estimated here: an effect orders values, or no order is known.
 """
 
 from __future__ import annotations

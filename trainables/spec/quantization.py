@@ -1,7 +1,7 @@
 """QUANTIZATIONS: how a base's weights are stored, one row each.
 
-A row is LIGHT: it names bits and loader arguments; `models.py` turns them into a configuration
-of transformers. To add one, add a row; tests/contracts runs over all of them.
+A row names bits and loader arguments; `trainables.models.quantized` makes a configuration of
+transformers of them. To add a quantization, add a row; tests/contracts runs over all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Quantization:
-    """Bits per weight of the frozen base, and what bitsandbytes is asked for."""
+    """Bits per weight of the frozen base, and the arguments of its BitsAndBytesConfig."""
 
     bits: int
     loader: dict[str, object]

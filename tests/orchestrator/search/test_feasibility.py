@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.search.feasibility import FREE_REFUSALS, FeasibilityModel
-from orchestrator.space.tree import grid
+from orchestrator.space.enumeration import grid
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.tiny_sweep import finish
 from trainables.spec.knobs import canonical

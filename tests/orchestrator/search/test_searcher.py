@@ -14,9 +14,8 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
 from orchestrator.search.samplers import SEARCHERS
 from orchestrator.search.searcher import Proposal, Search
-from orchestrator.space.enumeration import grid_configurations
+from orchestrator.space.enumeration import grid, grid_configurations
 from orchestrator.space.grammar import parse_space
-from orchestrator.space.tree import grid
 from tests.orchestrator import spaces, tiny_sweep
 
 RANGES: dict[str, Any] = {

@@ -22,8 +22,9 @@ from orchestrator.space.constraints import (
     render_rules,
     surviving,
 )
+from orchestrator.space.enumeration import combinations, grid
 from orchestrator.space.grammar import parse_space
-from orchestrator.space.tree import combinations, grid, questions
+from orchestrator.space.tree import questions
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 

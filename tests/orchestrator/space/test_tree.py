@@ -11,17 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.space.enumeration import grid
 from orchestrator.space.grammar import parse_space
-from orchestrator.space.tree import (
-    Choice,
-    Range,
-    grid,
-    knob_names,
-    questions,
-    resolve,
-    sample,
-    suggest,
-)
+from orchestrator.space.sampling import sample, suggest
+from orchestrator.space.tree import Choice, Range, knob_names, questions, resolve
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 from trainables.spec import knobs

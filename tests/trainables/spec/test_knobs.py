@@ -8,7 +8,19 @@ import pytest
 
 from trainables.methods.registry import METHODS
 from trainables.spec.knob_values import AUTO
-from trainables.spec.knobs import KNOBS, canonical, check, needs_ranks, step_examples
+from trainables.spec.knobs import (
+    KNOBS,
+    base_knobs,
+    baseline_knobs,
+    canonical,
+    check,
+    needs_ranks,
+    simulated_values,
+    step_examples,
+    untrained_knobs,
+    with_unsaid,
+)
+from trainables.spec.memory_effect import DOWN, UP, MemoryEffect, above
 from trainables.spec.quantization import QUANTIZATIONS
 
 WRONG: dict[str, list[Any]] = {
@@ -152,3 +164,62 @@ def test_several_workers_or_a_zero_stage_need_ranks(knobs: dict[str, Any], expec
 
 def test_a_wrong_batch_size_is_told_what_it_may_be() -> None:
     assert check("batch_size", "all") == "got 'all'; needs a whole number >= 1, or auto."
+
+
+def test_unsaid_defaults_are_those_of_knobs_that_the_trial_reads() -> None:
+    trained = with_unsaid(canonical({"model": "m", "workers": 4}))
+    assert (trained["workers"], trained["zero_stage"], trained["offload"]) == (4, 0, "none")
+    untrained = untrained_knobs({"model": "m", "rank": 8})
+    assert with_unsaid(untrained) == untrained
+    assert untrained["method"] == "untrained" and "rank" not in untrained
+
+
+def test_what_a_baseline_reads_and_what_loads_a_base() -> None:
+    assert baseline_knobs() == [
+        "model",
+        "quantization",
+        "double_quantization",
+        "compute_dtype",
+        "method",
+        "sequence_length",
+        "prompt",
+        "target",
+    ]
+    assert base_knobs() == ["quantization", "double_quantization", "compute_dtype"]
+
+
+def test_what_a_simulated_step_depends_on_besides_its_batches() -> None:
+    """Another list makes the estimates void that older runs have cached."""
+    found = dict(simulated_values(canonical({"model": "m", "dropout": 0.05})))
+    assert found == {
+        "quantization": "none",
+        "double_quantization": None,
+        "compute_dtype": "auto",
+        "method": "lora",
+        "rank": 8,
+        "dropout": True,
+        "target_modules": "all-linear",
+        "optimizer": "adamw",
+        "gradient_checkpointing": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("effect", "one", "other", "expected"),
+    [
+        (UP, 2, 1, True),
+        (UP, 1, 2, False),
+        (UP, "a", 1, False),
+        (DOWN, False, True, True),
+        (DOWN, True, False, False),
+        (DOWN, True, True, True),
+        (above(1), 2, 8, True),
+        (above(1), 1, 2, False),
+        (above(1), 1, 1, True),
+    ],
+)
+def test_a_memory_effect_orders_values(
+    effect: MemoryEffect, one: Any, other: Any, expected: bool
+) -> None:
+    assert effect.is_ordered and effect.at_least is not None
+    assert effect.at_least(one, other) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +63,15 @@ def with_knobs(**knobs: Any) -> TrialSpec:
 
 def test_every_knob_has_a_case_here() -> None:
     assert set(OTHER) | BY_CONTENT == set(KNOBS)
+
+
+def test_the_id_is_computed_once_and_belongs_to_one_spec() -> None:
+    first = spec()
+    assert first.trial_id is first.trial_id
+    assert replace(first, model_digest="other").trial_id != first.trial_id
+    assert replace(first, model_source="/there/model").trial_id == first.trial_id
+    assert first == spec() and "trial_id" in first.to_json()
+    assert pickle.loads(pickle.dumps(first)).trial_id == first.trial_id
 
 
 @pytest.mark.parametrize("knob", OTHER)
