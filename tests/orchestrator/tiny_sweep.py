@@ -129,10 +129,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def sweep(space: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def sweep(
+    space: Path, storage: Path, *more: str, predicts: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Runs the command line to its end."""
     return subprocess.run(
-        command(space, storage, *more),
+        command(space, storage, *more, predicts=predicts),
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,

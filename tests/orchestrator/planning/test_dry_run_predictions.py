@@ -117,11 +117,12 @@ def test_a_sweep_without_predictions_is_resumed_without_them() -> None:
 def test_a_plan_for_hardware_that_is_not_here(tmp_path: Path, base_models: Path) -> None:
     space = space_file(tmp_path, base_models)
     plan = ("--dry-run", "--set", "resources.gpu_memory=600MiB")
-    done = tiny_sweep.sweep(space, tmp_path, *plan)
+    done = tiny_sweep.sweep(space, tmp_path, *plan, predicts=True)
     assert done.returncode == 0, done.stderr
     assert "Predicted for 600 MiB (resources.gpu_memory), bfloat16:" in done.stdout
     assert "% of the device): training" in done.stdout
     assert "does not fit" not in done.stdout
-    too_small = tiny_sweep.sweep(space, tmp_path, "--dry-run", "--set", "resources.gpu_memory=1MiB")
+    plan = ("--dry-run", "--set", "resources.gpu_memory=1MiB")
+    too_small = tiny_sweep.sweep(space, tmp_path, *plan, predicts=True)
     assert "does not fit" in too_small.stdout
     assert not (tmp_path / "space").exists()
