@@ -13,7 +13,7 @@ import torch
 from tests.tiny_trials import BUDGET, make_spec, run, shared_base
 from trainables.resources import memory_peak
 from trainables.resources.memory_peak import PeakMemory
-from trainables.training import loop
+from trainables.training import steps
 from trainables.training.progress import Progress
 
 MEBIBYTE = 1 << 20
@@ -87,7 +87,7 @@ def test_measuring_does_not_change_the_training(
     def nothing(*given: Any, **named: Any) -> None:
         del given, named
 
-    monkeypatch.setattr(loop, "measure_training", nothing)
+    monkeypatch.setattr(steps, "measure_training", nothing)
     assert [e.metrics["train_loss"] for e in run(spec, tmp_path / "unmeasured")] == measured
 
 
