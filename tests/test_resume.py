@@ -36,10 +36,10 @@ LONGEST_SECONDS = 600.0
 SMALLER = {  # the same space and search, on less data
     "space.model": "[base_models/small]",
     "space.quantization": "[none, nf4]",
-    "data.generated.train": "400",
+    "data.generated.train": "800",
     "data.generated.selection": "40",
     "data.generated.report": "40",
-    "budget.train_examples": "400",
+    "budget.train_examples": "800",
     "budget.eval_examples": "20",
     "execution.checkpoint_minutes": str(CHECKPOINT_SECONDS / 60),
 }

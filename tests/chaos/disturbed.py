@@ -27,6 +27,7 @@ Condition = Callable[["Place", float], bool]  # gets the time since which the dr
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 CHANCES = 5
+SECONDS_FOR_A_LINE = 0.5  # a host outlives its driver, and logs an event after it has saved
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,10 @@ def look(place: Place) -> Seen:
             seen.ended[folder.name] = (folder / "summary.json").stat().st_mtime_ns
         except FileNotFoundError:
             _look_at_unfinished(seen, folder)
+    time.sleep(SECONDS_FOR_A_LINE)
+    for name in seen.saved_steps:
+        log = place.run / "trials" / name / "worker.log"
+        seen.logged_bytes[name] = log.stat().st_size if log.exists() else 0
     return seen
 
 
@@ -249,7 +254,6 @@ def _look_at_unfinished(seen: Seen, folder: Path) -> None:
     saved, saved_seconds, seen.saved_at[name] = _last_checkpoint(folder)
     told = log.read_text() if log.exists() else ""
     seen.saved_steps[name] = saved
-    seen.logged_bytes[name] = len(told.encode())
     seen.lost_steps[name] = max([saved, *logged_steps(told)]) - saved
     trained, step = trained_seconds(folder), read(folder / "progress.json").get("step", 0)
     seen.lost_seconds[name] = max(0.0, trained - saved_seconds)

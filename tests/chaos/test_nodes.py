@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
+from orchestrator.cluster.hosts.host_scheduler import (
+    NODE_POLL_SECONDS,
+    start_host_scheduler,
+)
 from orchestrator.cluster.hosts.host_shape import HostShape
 from orchestrator.execution.tune_trial import RetryBudget
 from tests.orchestrator import tiny_sweep
@@ -26,6 +29,7 @@ from trainables.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
+MARGIN = 3
 ATTEMPTS = 4
 
 
@@ -148,6 +152,7 @@ def test_a_node_that_is_drained(nodes: Nodes) -> None:
     moved, other = nodes.proxies
     leaving, staying = nodes.node_of(moved), nodes.node_of(other)
     nodes.drain(leaving)
+    time.sleep(MARGIN * NODE_POLL_SECONDS)  # a tiny trial would end before the notice is seen
     places: list[str] = []
     last = _to_the_end(nodes.proxies, look=lambda: places.append(nodes.node_of(moved)))
     assert [result["event"]["kind"] for result in last] == ["finished", "finished"]
