@@ -21,6 +21,7 @@ from trainables.errors import InputError
 from trainables.models.base import quiet
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 from trainables.resources.flops import total_flops
+from trainables.simulation.blocks import decoder_config
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
@@ -92,7 +93,7 @@ def predict_trial(
     tokenized, or with `assume_lengths`, every example has the greatest length allowed. Raises
     InputError for a device or a model that can't be simulated.
     """
-    positions = getattr(model_config(config), "max_position_embeddings", None)
+    positions = getattr(decoder_config(model_config(config)), "max_position_embeddings", None)
     splits, known = assumed_splits(spec, positions=positions), False
     if not assume_lengths:
         with contextlib.suppress(InputError, OSError, ValueError):

@@ -18,6 +18,7 @@ from trainables.simulation.kernels import FLOPS, Kernel
 from trainables.simulation.special_operations import SPECIAL_OPERATIONS, workspace_bytes
 
 _DEVICE = torch.ops.prim.device.default
+_BATCHED_MATMULS = {torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default}
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -26,8 +27,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     `granularity_bytes`: allocations are rounded up to a multiple of it. `true_counts`: how many
     entries of a mask are true, by the mask's shape. `kernels`: replacements of operations.
     `copies_operands`: operations copy operands whose type or strides they can't use. `head`: the
-    weight that makes logits. `flops` are keyed by what they grow with: token, pair (of query and
-    key) or logit. `truth`: the value of a condition that depends on data.
+    weight that makes logits. `length`: tokens of a row. `flops` are keyed by what they grow with:
+    token, pair (of query and key) or logit. `truth`: the value of a condition that depends on data.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kernels: Mapping[Any, Kernel] | None = None,
         copies_operands: bool = False,
         head: torch.Tensor | None = None,
+        length: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now_bytes = 0
@@ -56,6 +58,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kernels = dict(kernels or {})
         self._counting = True
         self._head = head
+        self._length = length
         self._copies_operands = copies_operands
 
     @contextmanager
@@ -172,7 +175,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops[name] = self.flops.get(name, 0) + done
 
     def _grows_with(self, func: Any, args: Any, out: Any) -> str:
-        if "attention" in func.overloadpacket.__name__:
+        if "attention" in func.overloadpacket.__name__ or self._is_of_scores(func, args):
             return "pair"
         head = self._head
         if head is None:
@@ -183,3 +186,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return "logit"
         is_gradient = head.requires_grad and out is not None and out.shape == head.shape
         return "logit" if is_gradient else "token"
+
+    def _is_of_scores(self, func: Any, args: Any) -> bool:
+        """Whether a matmul makes or uses the scores of attention that is written as a formula: of
+        the three sizes of each of its products, two are the row's length."""
+        if func not in _BATCHED_MATMULS:
+            return False
+        first, second = args[-2:]
+        sizes = (*first.shape[1:], second.shape[-1])
+        return sum(size == self._length for size in sizes) == 2

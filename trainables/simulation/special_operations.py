@@ -75,6 +75,17 @@ def _index(live: Live, args: Any, kwargs: Any) -> Any:
     return _aten.index.Tensor(source, found)
 
 
+def _safe_softmax(live: Live, args: Any, kwargs: Any) -> Any:
+    """What that operation of the attention formula allocates: it looks for rows that are masked
+    whole, and fills them in place."""
+    scores, dim = args[:2]
+    with live:
+        found = torch.softmax(scores, dim, dtype=args[2] if len(args) > 2 else kwargs.get("dtype"))
+        is_masked = scores == float("-inf")
+        rows = is_masked.all(dim, keepdim=True)
+        return found.masked_fill_(rows, 0.0)
+
+
 def _cast_bytes(first: torch.Tensor, second: torch.Tensor, *, in_place: bool) -> int:
     """Bytes of operands that are cast to their common type, and of a result that is cast back."""
     if first.dtype == second.dtype or not (first.dim() and second.dim()):
@@ -130,4 +141,5 @@ SPECIAL_OPERATIONS: dict[Any, Callable[[Live, Any, Any], Any]] = {
     _aten._local_scalar_dense.default: _number,
     _aten.nonzero.default: _nonzero,
     _aten.index.Tensor: _index,
+    _aten._safe_softmax.default: _safe_softmax,
 }
