@@ -1,10 +1,11 @@
-"""Attention on a CUDA device: which of torch's kernels runs, and what it allocates.
+"""Attention: which of torch's kernels runs on a CUDA device, and what a CPU's allocates.
 
-On a CPU torch chooses by itself, also for fake tensors.
+On a CPU torch itself chooses the kernel, also for fake tensors.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +13,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
+
+from trainables.resources.allocator import allocator_events, highest_sum
 
 _aten = torch.ops.aten
 _HALF = (torch.bfloat16, torch.float16)
@@ -129,6 +133,37 @@ def cuda_attention(
     given = Attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     with torch.autocast("cpu", enabled=False):
         return _KERNELS[given.backend](given)
+
+
+def attention_workspace_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
+    """Bytes that flash attention on a CPU keeps for its tiles, per thread, and for packed copies of
+    16-bit keys and values (ATen/native/cpu/FlashAttentionKernel.cpp)."""
+    packed = 2 * key.numel() * key.itemsize if packs_keys(query.dtype) else 0
+    return _tile_bytes(query, key) + packed
+
+
+@functools.cache
+def packs_keys(dtype: torch.dtype) -> bool:
+    """Whether flash attention on this machine's CPU packs keys and values of a 16-bit type, found
+    out by attention over enough keys for that to be worth while."""
+    if dtype not in _HALF:
+        return False
+    length = max(256, 64 * torch.get_num_threads())
+    with _disable_current_modes(), torch.no_grad():
+        query = torch.ones((1, 1, length, 64), dtype=dtype)
+        with allocator_events() as events:
+            kept = functional.scaled_dot_product_attention(query, query, query)
+    result_bytes = kept.numel() * kept.itemsize + 4 * length  # and a sum per row
+    packed = 2 * query.numel() * query.itemsize
+    return highest_sum(events) >= result_bytes + _tile_bytes(query, query) + packed
+
+
+def _tile_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
+    length, size = query.shape[-2:]
+    rows = min(length, 256 if length >= 768 else 64 if length >= 192 else 32)
+    columns = min(512, key.shape[-2])
+    tile = rows * columns * (4 + 2 * (query.dtype in _HALF)) + rows * (2 + size) * 4
+    return torch.get_num_threads() * tile
 
 
 def _flash(given: Attention) -> Any:

@@ -162,19 +162,6 @@ def _grouped_mm(
     return a.new_empty(shape, dtype=named.get("out_dtype"))
 
 
-def attention_workspace_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
-    """Bytes that flash attention on a CPU keeps for its tiles, per thread, and for packed copies of
-    16-bit keys and values (ATen/native/cpu/FlashAttentionKernel.cpp)."""
-    length, size = query.shape[-2:]
-    rows = min(length, 256 if length >= 768 else 64 if length >= 192 else 32)
-    columns = min(512, key.shape[-2])
-    is_half = query.dtype in _HALF
-    tile = rows * columns * (4 + 2 * is_half) + rows * (2 + size) * 4
-    packed = 2 * key.numel() * key.itemsize if is_half else 0
-    return torch.get_num_threads() * tile + packed
-
-
-_HALF = (torch.bfloat16, torch.float16)
 _HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 CPU_KERNELS: dict[Any, Kernel] = {

@@ -193,5 +193,5 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func not in _BATCHED_MATMULS:
             return False
         first, second = args[-2:]
-        sizes = (*first.shape[1:], second.shape[-1])
-        return sum(size == self._length for size in sizes) == 2
+        sizes = [*first.shape[1:], second.shape[-1]]
+        return sizes.count(self._length) == 2
