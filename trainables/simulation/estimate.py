@@ -31,7 +31,7 @@ from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
-VERSION = 1  # of the estimates: a new version makes cached ones void
+VERSION = 2  # of the estimates: a new version makes cached ones void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _DIGEST_NAMES = {"dropout": "drops"}  # the name in cached estimates; other knobs keep theirs
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
@@ -199,6 +199,7 @@ def _rates(
         token=flops.get(f"{kind}.token", 0) / (batch_size * length),
         pair=flops.get(f"{kind}.pair", 0) / (batch_size * length**2),
         logit=flops.get(f"{kind}.logit", 0) / max(1, batch_size * positions),
+        fixed=flops.get(f"{kind}.fixed", 0),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.architectures import ARCHITECTURES
-from trainables.resources.estimate import Estimate, Workload
+from trainables.resources.estimate import Estimate, FlopRates, Workload
 from trainables.simulation.estimate import predict
 from trainables.spec.knobs import canonical
 
@@ -64,6 +64,30 @@ def test_flops_of_experts_are_those_of_the_tokens_routed_to_them(
     forward = 2 * weights(config)
     assert found.forward.token == pytest.approx(forward, rel=0.03)
     assert found.training.token == pytest.approx(3 * forward, rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_of_experts_are_multiplied_once_in_a_pass(dtype: str) -> None:
+    """PEFT adds their products to the experts' weights, whatever the number of tokens: twice in a
+    forward pass, and with the gradients of both factors in a backward pass. Two matrices that lie
+    side by side share an adapter of twice the rank."""
+    config, rank = ARCHITECTURES["mixtral"], 4
+    knobs: dict[str, Any] = {"method": "lora", "rank": rank, "compute_dtype": dtype}
+    of_an_expert = config["hidden_size"] * config["intermediate_size"]
+    products = 2 * (2 * of_an_expert * 2 * rank + of_an_expert * rank)
+    products *= config["num_local_experts"] * config["num_hidden_layers"]
+    found = estimate(config, **knobs)
+    assert found.forward.fixed == pytest.approx(2 * products, rel=0.01)
+    assert found.training.fixed == pytest.approx(4 * products, rel=0.01)
+    longer = replace(WORKLOAD, batch_size=3, sequence_length=200)
+    expected = found.training.of(batch_size=3, length=200, positions=longer.positions)
+    assert estimate(config, longer, **knobs).train_flops_per_step == pytest.approx(expected)
+
+
+def test_each_step_of_an_answer_is_a_pass() -> None:
+    rates = FlopRates(token=1.0, pair=0.0, logit=0.0, fixed=100.0)
+    assert rates.of(batch_size=2, length=7, positions=3) == 2 * 7 + 100
+    assert rates.of_generation(batch_size=2, prompt=7, new_tokens=4) == 2 * (7 + 3) + 4 * 100
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "falcon", "deepseek"])
