@@ -9,9 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from trainables.errors import InputError
+from trainables.standard_streams import OutputGoneError, standard_streams
 from trainables.storage.errors import StorageError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+READER_ENDED = 141  # of standard output, as `head` does; a shell's code for SIGPIPE
 
 
 def run_command(
@@ -20,28 +22,30 @@ def run_command(
     prefix: str = "error: ",
     next_step: Callable[[], str] = lambda: "",
     failures: Mapping[type[Exception], str] = MappingProxyType({}),
+    needs_output: bool = True,
 ) -> int:
     """Calls `work` and returns its exit code, or that of the error that ended it, which is printed.
 
+    `work` begins with the reading of the arguments, so that `--help` is printed as all else is.
     InputError and StorageError give BAD_INPUT, KeyboardInterrupt gives INTERRUPTED. `failures` are
     the exceptions that give FAILED, each with a line printed after its message. `prefix` precedes
     a message. `next_step` is called after a StorageError or an interruption: how to continue.
+
+    What can't be encoded is shown by something else. Where standard output takes nothing any more,
+    the command goes on without it; one that `needs_output` ends quietly with READER_ENDED if its
+    reader has ended, else with FAILED and the reason.
     """
-    try:
-        return work()
-    except InputError as error:
-        _print(*(f"{prefix}{message}" for message in error.messages))
-        return BAD_INPUT
-    except StorageError as error:
-        _print(f"{prefix}{error} {next_step()}".rstrip())
-        return BAD_INPUT
-    except tuple(failures) as error:
-        hint = next(text for kind, text in failures.items() if isinstance(error, kind))
-        _print(f"{prefix}{error}", *([hint] if hint else []))
-        return FAILED
-    except KeyboardInterrupt:
-        _print(f"\nInterrupted. {next_step()}".rstrip())
-        return INTERRUPTED
+    with standard_streams(needs_output=needs_output):
+        try:
+            try:
+                return _code(work, prefix=prefix, next_step=next_step, failures=failures)
+            finally:
+                sys.stdout.flush()
+        except OutputGoneError as error:
+            if error.reader_has_ended:
+                return READER_ENDED
+            _print(f"{prefix}{error}")
+            return FAILED
 
 
 def new_parser(
@@ -61,6 +65,30 @@ def new_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _code(
+    work: Callable[[], int],
+    *,
+    prefix: str,
+    next_step: Callable[[], str],
+    failures: Mapping[type[Exception], str],
+) -> int:
+    try:
+        return work()
+    except InputError as error:
+        _print(*(f"{prefix}{message}" for message in error.messages))
+        return BAD_INPUT
+    except StorageError as error:
+        _print(f"{prefix}{error} {next_step()}".rstrip())
+        return BAD_INPUT
+    except tuple(failures) as error:
+        hint = next(text for kind, text in failures.items() if isinstance(error, kind))
+        _print(f"{prefix}{error}", *([hint] if hint else []))
+        return FAILED
+    except KeyboardInterrupt:
+        _print(f"\nInterrupted. {next_step()}".rstrip())
+        return INTERRUPTED
 
 
 def _print(*lines: str) -> None:
