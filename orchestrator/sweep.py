@@ -55,9 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from orchestrator.execution.signals import terminate_like_ctrl_c
-
-    terminate_like_ctrl_c()
     from orchestrator.execution.driver import Driver
     from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch

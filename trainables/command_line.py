@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from trainables.errors import InputError
 from trainables.standard_streams import OutputGoneError, standard_streams
@@ -30,12 +34,13 @@ def run_command(
     InputError and StorageError give BAD_INPUT, KeyboardInterrupt gives INTERRUPTED. `failures` are
     the exceptions that give FAILED, each with a line printed after its message. `prefix` precedes
     a message. `next_step` is called after a StorageError or an interruption: how to continue.
+    SIGTERM and SIGHUP interrupt as Ctrl-C does; of these, what is ignored at the start stays so.
 
     What can't be encoded is shown by something else. Where standard output takes nothing any more,
     the command goes on without it; one that `needs_output` ends quietly with READER_ENDED if its
     reader has ended, else with FAILED and the reason.
     """
-    with standard_streams(needs_output=needs_output):
+    with standard_streams(needs_output=needs_output), _signals_like_ctrl_c():
         try:
             try:
                 return _code(work, prefix=prefix, next_step=next_step, failures=failures)
@@ -65,6 +70,22 @@ def new_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+@contextlib.contextmanager
+def _signals_like_ctrl_c() -> Iterator[None]:
+    """Inside it SIGTERM and SIGHUP have the effect of Ctrl-C, but for what was ignored before."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: how for number, how in found.items() if how is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
 
 
 def _code(

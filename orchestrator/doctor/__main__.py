@@ -63,7 +63,7 @@ def _check_cluster(options: argparse.Namespace) -> int:
     models, uses_deepspeed = _needs(options.space or DEFAULT_SPACE)
     storage = storage_place(options.storage)
     print("Joining the cluster, or starting a local Ray ...", flush=True)
-    start_ray(options.address)
+    start_ray(options.address, notify=_progress_printer("note:"))
     try:
         findings = []
         checks = dict(CHECKS) if options.no_sweep else {**CHECKS, "sweep": check_sweep}

@@ -19,7 +19,9 @@ from orchestrator.runs.results import read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
+from trainables.errors import InputError
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
+from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -80,6 +82,9 @@ class Driver:
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt as error:
             at_once = isinstance(error, SecondInterrupt)
+        except Exception as error:
+            if not self._signals.asked or isinstance(error, InputError | StorageError):
+                raise  # else a cluster of others, whose processes got the signal as well
         finally:
             display.stop()
             setup.close()
@@ -116,9 +121,13 @@ class Driver:
 
         display.message("Starting Ray and its hosts ...")
         with self._signals:
-            start_ray(self.address, dashboard=needs_dashboard(self.config))
-            self._signals.take()  # Ray has put a handler of its own in place
-            self._signals.check()
+            try:
+                with self._signals.leave_if_stuck(self._say_interrupted):
+                    dashboard = needs_dashboard(self.config)
+                    start_ray(self.address, dashboard=dashboard, notify=display.message)
+            finally:  # an interrupted start may end in an error
+                self._signals.take()  # Ray has put a handler of its own in place
+                self._signals.check()
             is_shared = check_storage(self.run.storage)
             shared_folder = self.run.path.parent if is_shared else None
             self._tracking.refuse_shared_sqlite(shared_folder=shared_folder)
@@ -193,8 +202,7 @@ class Driver:
         if outcome == "interrupted":
             for record in ledger.with_state(RUNNING):
                 ledger.interrupted(record)
-            done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
-            print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
+            self._say_interrupted(ledger)
         if at_once:
             return
         report = self._report()
@@ -203,6 +211,11 @@ class Driver:
             self._print_out_of_hours()
         self._tracking.close(tracker, interrupted=outcome == "interrupted")
         self._export_study()
+
+    def _say_interrupted(self, ledger: Ledger | None = None) -> None:
+        done = (ledger or Ledger(self.run)).count(*_DONE)
+        of = self.config.search.trials
+        print(f"Interrupted: {done} of {of} trials are done. Resume with: {self.resume_command}")
 
     def _export_study(self) -> None:
         """Writes the study for optuna-dashboard, if there is one; the sweep never reads it."""
