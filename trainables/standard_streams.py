@@ -128,7 +128,10 @@ def _drop(error: OSError) -> None:
 
 
 def _tell(error: OSError) -> None:
-    print(f"warning: standard output: {error.strerror}; going on without it.", file=sys.stderr)
+    """Past sys.stderr, which may be redirected to the stream that is being written to."""
+    text = f"warning: standard output: {error.strerror}; going on without it.\n"
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
 
 
 def _open_closed_descriptors() -> None:

@@ -55,6 +55,11 @@ def ray_start(address: str | None, notify: Callable[[str], None]) -> RayStart:
     return RayStart(wanted, asked)
 
 
+def is_gone(address: str) -> bool:
+    """Whether a cluster that was joined at HOST:PORT answers no more."""
+    return bool(_unreachable(address))
+
+
 def no_cluster(start: RayStart, reason: str) -> InputError:
     """The error for a cluster that has accepted a connection, and could not be joined."""
     return InputError(_no_cluster(start.asked, reason))

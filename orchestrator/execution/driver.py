@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.tracking.background import BackgroundTracker
 
 Outcome = Literal["finished", "nothing", "interrupted"]
+GONE_SECONDS = 3.0  # between two looks after a signal at whether Ray is there
 _DONE = (FINISHED, STOPPED, FAILED)
 
 
@@ -73,7 +74,7 @@ class Driver:
         display = SweepDisplay(self._metrics.primary)
         ledger = self._ledger(display, retry_failed=retry_failed)
         setup = self._start_setup(display)
-        self._start_ray(display)
+        self._start_ray(ledger, display)
         tracker = self._tracking.open(display.message, delayed=True)
         outcome: Outcome = "interrupted"
         at_once = False
@@ -89,7 +90,8 @@ class Driver:
             display.stop()
             setup.close()
             clock.save()
-            ray.shutdown()
+            with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
+                ray.shutdown()
             ledger.discard_leftovers()
             self._close(ledger, tracker, outcome, at_once=at_once)
         print(f"MLflow: {tracking_command(self._tracking.uri)}")
@@ -114,7 +116,7 @@ class Driver:
             self._setup.start_simulator()
         return self._setup
 
-    def _start_ray(self, display: SweepDisplay) -> None:
+    def _start_ray(self, ledger: Ledger, display: SweepDisplay) -> None:
         """Starts or joins Ray and checks that all nodes can use the storage."""
         from orchestrator.cluster.session import needs_dashboard, start_ray
         from orchestrator.cluster.storage_check import check_storage
@@ -122,7 +124,7 @@ class Driver:
         display.message("Starting Ray and its hosts ...")
         with self._signals:
             try:
-                with self._signals.leave_if_stuck(self._say_interrupted):
+                with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
                     dashboard = needs_dashboard(self.config)
                     start_ray(self.address, dashboard=dashboard, notify=display.message)
             finally:  # an interrupted start may end in an error
@@ -143,7 +145,12 @@ class Driver:
         assert self._setup is not None
         first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
         best = (first.metrics[first.primary.name], first.label) if first else None
-        with self._signals:
+        with (
+            self._signals,
+            self._signals.leave_if_stuck(
+                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=_ray_is_gone
+            ),
+        ):
             sweep = self._setup.build(
                 ledger,
                 watchers=_watchers(display, tracker),
@@ -212,10 +219,15 @@ class Driver:
         self._tracking.close(tracker, interrupted=outcome == "interrupted")
         self._export_study()
 
-    def _say_interrupted(self, ledger: Ledger | None = None) -> None:
-        done = (ledger or Ledger(self.run)).count(*_DONE)
-        of = self.config.search.trials
-        print(f"Interrupted: {done} of {of} trials are done. Resume with: {self.resume_command}")
+    def _leave(self, ledger: Ledger, display: SweepDisplay) -> None:
+        """The last words of a process that waits for a Ray that does not answer."""
+        display.stop()
+        self._say_interrupted(ledger)
+
+    def _say_interrupted(self, ledger: Ledger) -> None:
+        done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
+        line = f"Interrupted: {done} trials are done. Resume with: {self.resume_command}"
+        print(line, flush=True)
 
     def _export_study(self) -> None:
         """Writes the study for optuna-dashboard, if there is one; the sweep never reads it."""
@@ -239,6 +251,14 @@ class Driver:
         from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
+
+
+def _ray_is_gone() -> bool:
+    import ray
+
+    from orchestrator.cluster.joined_cluster import is_gone
+
+    return is_gone(ray.get_runtime_context().gcs_address)
 
 
 def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepObserver]:

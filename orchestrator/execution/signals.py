@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_WISH_SECONDS = 0.2  # `timeout` sends its signal to the process and again to its group
@@ -33,8 +34,12 @@ class DeferredSignals:
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._asked_at = 0.0
+        self._asked_at: float | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._asked_at is not None
 
     def __enter__(self) -> DeferredSignals:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -59,16 +64,24 @@ class DeferredSignals:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def leave_if_stuck(self, last_words: Callable[[], None]) -> Iterator[None]:
+    def leave_if_stuck(
+        self,
+        last_words: Callable[[], None],
+        *,
+        every: float = STUCK_SECONDS,
+        is_stuck: Callable[[], bool] = lambda: True,
+    ) -> Iterator[None]:
         """For code that may wait outside Python, where no handler runs: ends the process there.
 
-        That is STUCK_SECONDS after a signal, AT_ONCE_SECONDS after a second one, and after
-        `last_words`.
+        That is once `is_stuck`, which is asked `every` so many seconds after the first signal, and
+        AT_ONCE_SECONDS after a second one. `last_words` is called before; both are called in
+        another thread.
         """
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
+        watch = _Watch(read_end, last_words, every, is_stuck, self._asked_at)
         before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        threading.Thread(target=_watch, args=(read_end, last_words), daemon=True).start()
+        threading.Thread(target=watch.run, daemon=True).start()
         try:
             yield
         finally:
@@ -77,29 +90,48 @@ class DeferredSignals:
 
     def _note(self, number: int, frame: Any) -> None:
         now = time.monotonic()
-        if not self.asked:
-            self.asked, self._asked_at = True, now
+        if self._asked_at is None:
+            self._asked_at = now
         elif now - self._asked_at > ONE_WISH_SECONDS:
             raise SecondInterrupt
 
 
-def _watch(arrivals: int, last_words: Callable[[], None]) -> None:
+@dataclass
+class _Watch:
     """Reads the number of each signal that arrives, until the other end is closed."""
-    first: float | None = None
-    leave_at = math.inf
-    with open(arrivals, "rb", buffering=0) as numbers:  # it is a descriptor
-        while True:
-            now = time.monotonic()
-            wait = None if first is None else max(0.0, leave_at - now)
-            if not select.select([numbers], [], [], wait)[0]:
-                last_words()
-                os._exit(EXIT_CODE)
-            number, now = numbers.read(1), time.monotonic()
-            if not number:
-                return
-            if number[0] not in SIGNALS:
-                continue
-            if first is None:
-                first, leave_at = now, now + STUCK_SECONDS
-            elif now - first > ONE_WISH_SECONDS:
-                leave_at = min(leave_at, now + AT_ONCE_SECONDS)
+
+    arrivals: int
+    last_words: Callable[[], None]
+    every: float
+    is_stuck: Callable[[], bool]
+    first: float | None
+
+    def run(self) -> None:
+        at = math.inf if self.first is None else time.monotonic() + self.every
+        insists = False
+        with open(self.arrivals, "rb", buffering=0) as numbers:  # noqa: PTH123  # a descriptor
+            while True:
+                wait = None if at == math.inf else max(0.0, at - time.monotonic())
+                if not select.select([numbers], [], [], wait)[0]:
+                    if insists or self.is_stuck():
+                        self._leave()
+                    at = time.monotonic() + self.every
+                    continue
+                number = numbers.read(1)
+                if not number:
+                    return
+                if number[0] in SIGNALS:
+                    insists |= self._is_second()
+                    at = time.monotonic() + (AT_ONCE_SECONDS if insists else self.every)
+
+    def _is_second(self) -> bool:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now
+        return now - self.first > ONE_WISH_SECONDS
+
+    def _leave(self) -> NoReturn:
+        try:
+            self.last_words()
+        finally:
+            os._exit(EXIT_CODE)
