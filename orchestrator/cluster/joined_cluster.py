@@ -55,7 +55,7 @@ def ray_start(address: str | None, notify: Callable[[str], None]) -> RayStart:
     return RayStart(wanted, asked)
 
 
-def is_gone(address: str) -> bool:
+def cluster_is_gone(address: str) -> bool:
     """Whether a cluster that was joined at HOST:PORT answers no more."""
     return bool(_unreachable(address))
 

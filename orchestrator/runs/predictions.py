@@ -117,7 +117,8 @@ def read_predictions(
     if file in folder.damaged_files([file.name]):
         return [], [not_scored(file)]
     try:
-        lines = file.read_text().split("\n")  # not splitlines: answers hold other line ends
+        text = file.read_text(encoding="utf-8")
+        lines = text.split("\n")  # not splitlines: answers hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         missing = isinstance(error, FileNotFoundError)
         return [], [] if missing else [f"{file}: {error}"]
