@@ -92,8 +92,9 @@ def _own_ray(notify: Callable[[str], None]) -> RayStart:
         )
     if folder == usual:
         return RayStart("local")
+    folder /= "ray"
     notify(f"{variable} is too long a name for sockets, or can't be written: Ray uses {folder}.")
-    return RayStart("local", folder=folder / "ray")
+    return RayStart("local", folder=folder)
 
 
 def _unreachable(address: str) -> str:
