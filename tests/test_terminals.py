@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -20,7 +22,9 @@ MODULES = sorted(entry.partition(":")[0].removesuffix(".__main__") for entry in 
 GOES_ON = {"orchestrator.sweep", "orchestrator.track"}  # their work is not their output
 
 
-def command(*words: str, stdout: int = subprocess.PIPE, **variables: str) -> tuple[int, str, str]:
+def command(
+    *words: str, stdout: int = subprocess.PIPE, variables: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=REPOSITORY,
@@ -58,7 +62,7 @@ def test_a_command_whose_reader_has_ended_or_whose_disk_is_full(module: str) -> 
 @pytest.mark.parametrize("module", ["report", "status", "ask"])
 @pytest.mark.parametrize("encoding", [ASCII, LATIN], ids=["ascii", "latin-1"])
 def test_a_run_is_shown_in_any_encoding(module: str, encoding: dict[str, str], run: str) -> None:
-    code, output, errors = command(f"orchestrator.{module}", run, **encoding)
+    code, output, errors = command(f"orchestrator.{module}", run, variables=encoding)
     assert code == 0, errors
     assert errors == ""
     assert "\\u03c9" in output or module == "status"
@@ -75,7 +79,7 @@ def test_a_report_that_is_read_in_part_is_written_whole(run: str) -> None:
 def test_a_dry_run_ends_with_its_reader() -> None:
     words = ("orchestrator.sweep", "--dry-run")
     assert command(*words, stdout=without_reader()) == (141, "", "")
-    assert command(*words, "--no-predict", **ASCII)[0] == 0
+    assert command(*words, "--no-predict", variables=ASCII)[0] == 0
 
 
 def test_every_command_is_here() -> None:

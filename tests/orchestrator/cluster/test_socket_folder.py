@@ -37,6 +37,6 @@ def test_without_any_folder_there_is_none_and_nothing_is_forked(
 ) -> None:
     monkeypatch.setattr(socket_folder, "_SHORT", tmp_path / ("x" * 120))
     assert folder_for_sockets(1, first=tmp_path / ("y" * 120)) is None
-    monkeypatch.setattr(socket_folder.tempfile, "gettempdir", lambda: str(tmp_path / ("y" * 120)))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / ("y" * 120)))
     with ForkedPython(cpus=1) as forked:
         assert len(forked.python) == 1
