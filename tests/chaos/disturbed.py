@@ -115,7 +115,7 @@ def driver_of(
 ) -> Iterator[subprocess.Popen[str]]:
     """As `driver`, for any command."""
     process = subprocess.Popen(
-        command,
+        ["env", "--default-signal=INT,HUP", *command],  # also where `nohup` runs the tests
         cwd=tiny_sweep.REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
