@@ -113,7 +113,7 @@ def test_a_cluster_that_answers_is_joined(said: list[str], tmp_path: Path) -> No
 def test_auto_is_what_ray_start_has_started_and_not_another_sweep_s_ray(
     said: list[str], gone: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="`ray start` has started none on this machine"):
+    with pytest.raises(InputError, match="no `ray start` has left its address in "):
         ray_start("auto", said.append)
     started(tmp_path, gone)
     with pytest.raises(InputError, match=f"--address auto: .*{gone}: Connection refused"):
