@@ -35,6 +35,10 @@ def run_command(
     except StorageError as error:
         _print(f"{prefix}{error} {next_step()}".rstrip())
         return BAD_INPUT
+    except PermissionError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _print(f"{prefix}{where}{error.strerror}. Its owner can let you read it (chmod a+rX).")
+        return BAD_INPUT
     except tuple(failures) as error:
         hint = next(text for kind, text in failures.items() if isinstance(error, kind))
         _print(f"{prefix}{error}", *([hint] if hint else []))

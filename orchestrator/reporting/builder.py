@@ -24,7 +24,7 @@ from orchestrator.runs.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.runs.results import damage, read_config, read_metrics, read_trials
+from orchestrator.runs.results import closed, damage, read_config, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.storage.run_folder import RunFolder
@@ -107,7 +107,12 @@ def _report_of(
         findings.provenance(results),
         _paths(run, metrics),
         *_warnings(
-            [*warnings, *damage(run), *(text for item in results for text in item.warnings)]
+            [
+                *warnings,
+                *closed(run),
+                *damage(run),
+                *(text for item in results for text in item.warnings),
+            ]
         ),
     ]
     return Report(f"Sweep {run_name(run)}", sections)
