@@ -31,7 +31,7 @@ def run_command(
     """Calls `work` and returns its exit code, or that of the error that ended it, which is printed.
 
     `work` begins with the reading of the arguments, so that `--help` is printed as all else is.
-    InputError, StorageError and PermissionError give BAD_INPUT, KeyboardInterrupt gives INTERRUPTED.
+    InputError, StorageError and PermissionError give BAD_INPUT, KeyboardInterrupt INTERRUPTED.
     `failures` are the exceptions that give FAILED, each with a line printed after its message.
     `prefix` precedes a message. `next_step` is called after a StorageError or an interruption: how
     to continue.
