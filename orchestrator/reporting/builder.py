@@ -22,6 +22,7 @@ from orchestrator.runs.progress import (
     remembered,
     resume_line,
     run_name,
+    unscored,
     wanted_trials,
 )
 from orchestrator.runs.results import closed, damage, read_config, read_metrics, read_trials
@@ -110,6 +111,7 @@ def _report_of(
             [
                 *warnings,
                 *closed(run),
+                *unscored(run),
                 *damage(run),
                 *(text for item in results for text in item.warnings),
             ]
