@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.data.chat_template import chat_prompt
+from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.errors import InputError
 from trainables.tasks.task import Cut, Example, Prompt, Task
 
@@ -52,8 +52,11 @@ def encode(
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
-    Raises InputError if an example does not fit without its context.
+    Raises InputError if an example does not fit without its context, or if the chat template can't
+    be used.
     """
+    if faults := template_faults(tokenizer):
+        raise InputError(faults)
     writer = _Writer(tokenizer, sequence_length)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions([task.target(e) for e in examples], prompts)
