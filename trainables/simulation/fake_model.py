@@ -16,8 +16,7 @@ from torch import nn
 
 from trainables.methods.registry import make_method
 from trainables.models.imports import without_compiler
-from trainables.models.quantized import DTYPES
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.models.quantized import DTYPES, quantize_on_meta
 
 with without_compiler():
     from bitsandbytes import MatmulLtState
@@ -28,7 +27,10 @@ _BLOCK, _NESTED_BLOCK = 64, 256  # values per scale in bitsandbytes' 4-bit weigh
 
 
 def base_on_meta(config: Any, knobs: Knobs) -> Any:
-    """The frozen base of transformers' `config`, quantized as in `knobs`, on the meta device."""
+    """The frozen base of transformers' `config`, quantized as in `knobs`, on the meta device.
+
+    Raises InputError if the quantization reaches too little of it (`models.quantized`).
+    """
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -36,9 +38,7 @@ def base_on_meta(config: Any, knobs: Knobs) -> Any:
             copy.deepcopy(config), dtype=DTYPES[knobs["compute_dtype"]]
         )
     model.tie_weights()
-    row = QUANTIZATIONS[knobs["quantization"]]
-    if row.loader:
-        _insert_quantized_layers(model, row.loader, knobs)
+    quantize_on_meta(model, knobs)
     model.requires_grad_(False)
     model.eval()
     return model
@@ -104,22 +104,6 @@ def _is_fake(tensor: torch.Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     return isinstance(tensor, FakeTensor)
-
-
-def _insert_quantized_layers(model: Any, loader: Mapping[str, object], knobs: Knobs) -> None:
-    from transformers import BitsAndBytesConfig
-    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
-
-    config = BitsAndBytesConfig(
-        **loader,
-        bnb_4bit_use_double_quant=bool(knobs.get("double_quantization", False)),
-        bnb_4bit_compute_dtype=DTYPES[knobs["compute_dtype"]],
-    )
-    left = get_keys_to_not_convert(model)
-    replace_with_bnb_linear(model, modules_to_not_convert=left, quantization_config=config)
-    model.is_loaded_in_8bit = bool(loader.get("load_in_8bit"))  # PEFT asks for these
-    model.is_loaded_in_4bit = bool(loader.get("load_in_4bit"))
 
 
 def _stored(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:
