@@ -60,12 +60,10 @@ def stored_fault(config: Mapping[str, Any], knobs: Mapping[str, Any]) -> str | N
             f"quantizations here ({', '.join(QUANTIZATIONS)}). Give a checkpoint whose weights are "
             "not quantized."
         )
-    own: dict[str, Any] = {"quantization": row}
-    if QUANTIZATIONS[row].has_double_quantization:
-        own["double_quantization"] = bool(stored.get("bnb_4bit_use_double_quant", False))
-    if all(knobs.get(name) == value for name, value in own.items()):
+    double = bool(stored.get("bnb_4bit_use_double_quant", False))
+    if knobs["quantization"] == row and bool(knobs.get("double_quantization", False)) == double:
         return None
-    words = ", ".join(f"{name}: {str(value).lower()}" for name, value in own.items())
+    words = f"quantization: {row}" + (", double_quantization: true" if double else "")
     return (
         f"model {knobs['model']} is saved quantized ({row}) and can only be loaded as it is: "
         f"{knobs['quantization']} is not what would run. Use {words}."
