@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
-    "orchestrator/reporting": "analysis formatting runs | spec storage",
+    "orchestrator/reporting": "analysis formatting runs | errors spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
     "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "

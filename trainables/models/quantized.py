@@ -18,7 +18,7 @@ from torch import nn
 
 from trainables.errors import InputError
 from trainables.methods.loading_faults import listed
-from trainables.spec.quantization import QUANTIZATIONS, stored_quantization
+from trainables.spec.quantization import quantization_of, stored_quantization
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LEAST_SHARE = 0.9  # of the linear weights, for a base to be called quantized
@@ -30,7 +30,7 @@ def quantization_config(knobs: Knobs) -> Any:
     """The BitsAndBytesConfig of the knobs' quantization, or None without one."""
     from transformers import BitsAndBytesConfig
 
-    row = QUANTIZATIONS[knobs["quantization"]]
+    row = quantization_of(knobs)
     if not row.loader:
         return None
     return BitsAndBytesConfig(
@@ -121,7 +121,7 @@ def linear_weights(model: Any) -> list[LinearWeight]:
 def refuse_unquantized(model: Any, knobs: Knobs) -> None:
     """Raises InputError if less than LEAST_SHARE of the linear weights is quantized, where the
     knobs say that they are."""
-    if not QUANTIZATIONS[knobs["quantization"]].loader:
+    if not quantization_of(knobs).loader:
         return
     weights = linear_weights(model)
     left = sorted((each for each in weights if not each.is_quantized), key=lambda one: -one.count)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.errors import InputError
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -34,6 +36,17 @@ QUANTIZATIONS: dict[str, Quantization] = {
         has_double_quantization=True,
     ),
 }
+
+
+def quantization_of(knobs: Mapping[str, Any]) -> Quantization:
+    """The row that knobs name; InputError if it is of a later version of this project."""
+    name = knobs["quantization"]
+    if name not in QUANTIZATIONS:
+        raise InputError(
+            f"quantization: this version has no {name}; it has {', '.join(QUANTIZATIONS)}. Use the "
+            "version that ran the trial."
+        )
+    return QUANTIZATIONS[name]
 
 
 def stored_quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
