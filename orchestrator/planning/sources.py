@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.shipped_files import existing_path
 from trainables.models.hub import resolve_revision
-from trainables.models.model_folder import check_model_folder, model_digest
+from trainables.models.model_folder import model_digest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -24,14 +24,17 @@ class ModelSource:
     revision: str = ""
 
 
-def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
-    """The local folder of that name if there is one, else a model of the hub."""
+def find_model(name: str, *, allow_bin: bool = False, needs_weights: bool = True) -> ModelSource:
+    """The local folder of that name if there is one, else a model of the hub.
+
+    Raises InputError for a folder that can't be loaded; without `needs_weights` it may lack them.
+    """
     if is_hub_id(name):
         revision = resolve_revision(name, "main")
         return ModelSource(name, f"{name}@{revision}", revision)
     folder = existing_path(name) or Path(name).expanduser()
-    check_model_folder(folder, allow_bin=allow_bin)
-    return ModelSource(str(folder), model_digest(folder, allow_bin=allow_bin))
+    digest = model_digest(folder, allow_bin=allow_bin, needs_weights=needs_weights)
+    return ModelSource(str(folder), digest)
 
 
 def is_hub_id(name: str) -> bool:

@@ -20,9 +20,12 @@ _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".ti
 _PICKLES = "pytorch_model*.bin"
 
 
-def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
+def check_model_folder(
+    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True
+) -> None:
     """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
+    Without `needs_weights` a folder that has none yet is accepted: one can plan for its model.
     Pickled weights are refused unless `allow_bin`, and so is a model that needs code of its own or
     whose architecture generates no text. Of the weights only their names are looked at; see
     `trainables.models.weight_faults`.
@@ -31,19 +34,19 @@ def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
     if not place.is_dir():
         state = "is a file, not a folder" if place.exists() else "does not exist"
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
-    faults = [f"model: {folder} {fault}" for fault in _faults(place, allow_bin=allow_bin)]
+    faults = [f"model: {folder} {fault}" for fault in _faults(place, allow_bin, needs_weights)]
     if faults:
         raise InputError(faults)
 
 
-def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
+def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True) -> str:
     """The sha256 over names and contents of the configuration, the tokenizer and the weights.
 
     It does not depend on the folder's path, on a README or on a training log. A process reads a
     file again only if its size or modification time has changed.
     """
     place = Path(folder).expanduser()
-    check_model_folder(place, allow_bin=allow_bin)
+    check_model_folder(place, allow_bin=allow_bin, needs_weights=needs_weights)
     return _digest(place, tuple(map(_stamp, _files(place))))
 
 
@@ -80,7 +83,7 @@ def _files(place: Path) -> list[Path]:
     return files if has_weights else sorted([*files, *place.glob(_PICKLES)])
 
 
-def _faults(place: Path, *, allow_bin: bool) -> list[str]:
+def _faults(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
     config = _json_object(place / CONFIG)
@@ -96,15 +99,19 @@ def _faults(place: Path, *, allow_bin: bool) -> list[str]:
             "Move it elsewhere."
         )
     if not any(name.endswith(".safetensors") for name in names):
-        faults += _without_safetensors(place, names, allow_bin=allow_bin)
+        faults += _without_safetensors(place, names, allow_bin, needs_weights)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
     return faults
 
 
-def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> list[str]:
+def _without_safetensors(
+    place: Path, names: set[str], allow_bin: bool, needs_weights: bool
+) -> list[str]:
     if not any(name.endswith((".bin", ".pt", ".pth")) for name in names):
-        return ["has no *.safetensors. Save it with safe_serialization."]
+        return (
+            [] if not needs_weights else ["has no *.safetensors. Save it with safe_serialization."]
+        )
     if allow_bin and any(place.glob(_PICKLES)):
         return []
     return [

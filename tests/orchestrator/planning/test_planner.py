@@ -184,6 +184,21 @@ def test_a_pair_that_no_machine_can_run_is_rejected_with_its_reason() -> None:
     assert planner.rejection(planner.spec({**one(), "method": "full"})) is None
 
 
+def test_a_model_without_weights_is_planned_for_and_not_trained(
+    base_models: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base_models / "small" / name, tmp_path)
+    planner = Planner(config(model=str(tmp_path)), device=dict(tiny_sweep.CPU))
+    planner.prepare(ask_the_hub=False)
+    assert planner.spec(one(str(tmp_path))).model_digest
+    with pytest.raises(InputError, match=r"has no \*\.safetensors"):
+        Planner(config(model=str(tmp_path))).prepare()
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="has no tokenizer"):
+        Planner(config(model=str(tmp_path))).prepare(ask_the_hub=False)
+
+
 def saved_as(folder: Path, base_models: Path, **stored: Any) -> str:
     """A copy of the small model whose configuration says that it is saved quantized."""
     shutil.copytree(base_models / "small", folder)
