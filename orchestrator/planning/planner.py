@@ -84,7 +84,8 @@ class Planner:
                 except InputError as error:
                     problems += [text for text in error.messages if text not in problems]
             if (source := self.models.get(knobs["model"])) is not None:
-                config = model_config(source.location, source.revision, ask_the_hub=ask_the_hub)
+                ask = ask_the_hub and knobs["model"] not in (revisions or {})
+                config = model_config(source.location, source.revision, ask_the_hub=ask)
                 saved.setdefault(knobs["model"], []).append(stored_fault(config or {}, knobs))
         problems += _never_loaded(saved)
         if problems:

@@ -1,13 +1,12 @@
 """The model of a configuration without weights: modules of transformers that hold fake tensors.
 
-Modules are built on the meta device; quantized layers and adapters are inserted by the same code
-as in training. Then `fill` replaces every tensor by a fake one of the shape and type in which it
-would be stored; call it inside the FakeTensorMode that runs the model.
+Modules are built on the meta device (`trainables.models.on_meta`); quantized layers and adapters
+are inserted by the same code as in training. Then `fill` replaces every tensor by a fake one of the
+shape and type in which it would be stored; call it inside the FakeTensorMode that runs the model.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch import nn
 
 from trainables.methods.registry import make_method
 from trainables.models.imports import without_compiler
-from trainables.models.quantized import DTYPES, quantize_on_meta
 
 with without_compiler():
     from bitsandbytes import MatmulLtState
@@ -24,24 +22,6 @@ with without_compiler():
 Knobs = Mapping[str, Any]
 
 _BLOCK, _NESTED_BLOCK = 64, 256  # values per scale in bitsandbytes' 4-bit weights and their scales
-
-
-def base_on_meta(config: Any, knobs: Knobs) -> Any:
-    """The frozen base of transformers' `config`, quantized as in `knobs`, on the meta device.
-
-    Raises InputError if the quantization reaches too little of it (`models.quantized`).
-    """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), dtype=DTYPES[knobs["compute_dtype"]]
-        )
-    model.tie_weights()
-    quantize_on_meta(model, knobs)
-    model.requires_grad_(False)
-    model.eval()
-    return model
 
 
 def attached(base: Any, knobs: Knobs) -> Any:

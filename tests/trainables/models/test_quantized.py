@@ -19,9 +19,10 @@ from tests.tiny_models import make_falcon, make_gpt2, make_gpt_neox, make_llama,
 from tests.tiny_trials import make_spec, shared_base
 from trainables.errors import InputError
 from trainables.models.base import load_base
+from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import _is_plain, linear_weights
 from trainables.simulation.depth import model_config
-from trainables.simulation.fake_model import base_on_meta, fill, stored_tensors
+from trainables.simulation.fake_model import fill, stored_tensors
 from trainables.spec.quantization import QUANTIZATIONS, stored_fault
 
 QUANTIZED = [name for name, row in QUANTIZATIONS.items() if row.loader]
