@@ -58,18 +58,19 @@ class Planner:
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None  # None: no trial is refused for its memory
+    needs_weights: bool = True
     _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
-    _needs_weights: bool = True
 
     def prepare(
         self, *, ask_the_hub: bool = True, revisions: Mapping[str, str] | None = None
     ) -> None:
         """Checks every model and every variant of the task that the space names.
 
-        `revisions`: those of hub models that are resolved already. Without `ask_the_hub`, to plan
-        only, a model that is not a local folder is not checked, and a folder needs no weights.
+        `revisions`: those of hub models that are resolved already. Without `ask_the_hub`, for a
+        plan alone, a model that is not a local folder is not checked, and a folder may be without
+        weights.
         """
-        self._needs_weights = ask_the_hub
+        self.needs_weights = ask_the_hub
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
         problems = _misplaced(self.config.data)
@@ -214,7 +215,7 @@ class Planner:
         if name not in self.models:
             allow_bin = self.config.execution.allow_bin_weights
             self.models[name] = find_model(
-                name, allow_bin=allow_bin, needs_weights=self._needs_weights
+                name, allow_bin=allow_bin, needs_weights=self.needs_weights
             )
         return self.models[name]
 

@@ -18,6 +18,7 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def check_model_folder(
@@ -55,6 +56,11 @@ def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: 
     return _digest(place, tuple(map(_stamp, _files(place))))
 
 
+def has_weights(folder: str | Path) -> bool:
+    """Whether a folder has files of weights, of any format. Without, it can only be planned for."""
+    return any(file.suffix in _WEIGHTS for file in Path(folder).iterdir())
+
+
 def check_model(spec: TrialSpec) -> None:
     """Raises InputError if the content of the spec's model folder has changed since planning.
 
@@ -84,8 +90,8 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 def _files(place: Path) -> list[Path]:
     """The files that decide the digest; pickled weights only if there are no safetensors."""
     files = sorted(file for file in place.iterdir() if _counts(file))
-    has_weights = any(file.suffix == ".safetensors" for file in files)
-    return files if has_weights else sorted([*files, *place.glob(_PICKLES)])
+    has_safetensors = any(file.suffix == ".safetensors" for file in files)
+    return files if has_safetensors else sorted([*files, *place.glob(_PICKLES)])
 
 
 def _missing(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
@@ -96,7 +102,7 @@ def _missing(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     elif _json_object(place / CONFIG) is None:
         faults.append("has a config.json that is not a JSON object.")
     if not any(name.endswith(".safetensors") for name in names):
-        faults += _without_safetensors(place, names, allow_bin, needs_weights)
+        faults += _without_safetensors(place, allow_bin, needs_weights)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
     return faults
@@ -113,13 +119,10 @@ def _refused(place: Path) -> list[str]:
     return faults if config is None else [*faults, *_architecture_faults(place, config)]
 
 
-def _without_safetensors(
-    place: Path, names: set[str], allow_bin: bool, needs_weights: bool
-) -> list[str]:
-    if not any(name.endswith((".bin", ".pt", ".pth")) for name in names):
-        return (
-            [] if not needs_weights else ["has no *.safetensors. Save it with safe_serialization."]
-        )
+def _without_safetensors(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
+    if not has_weights(place):
+        missing = "has no *.safetensors. Save it with safe_serialization, or fetch its weights."
+        return [missing] if needs_weights else []
     if allow_bin and any(place.glob(_PICKLES)):
         return []
     return [
