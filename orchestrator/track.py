@@ -16,7 +16,7 @@ from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.state import remember
 from orchestrator.tracking.mlflow_store import default_uri, tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
-from orchestrator.tracking.sync import end_sweep, mirror_trial, sweep_identity
+from orchestrator.tracking.sync import end_sweep, labelled_trials, mirror_trial, sweep_identity
 from orchestrator.tracking.tracker import Tracker, TrackingError, redact
 from trainables.command_line import DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
@@ -47,10 +47,10 @@ def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) 
     Raises TrackingError, and InputError if the folder does not name the sweep.
     """
     tracker.open(sweep_identity(run))
-    folders, damaged = list(run.trials()), []
+    folders, damaged = list(labelled_trials(run)), []
     last = time.monotonic()
-    for number, folder in enumerate(folders, start=1):
-        if not mirror_trial(tracker, folder, is_driven=False):
+    for number, (folder, label) in enumerate(folders, start=1):
+        if not mirror_trial(tracker, folder, label=label, is_driven=False):
             damaged.append(folder.trial_id)
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
             notify(f"{number} of {len(folders)} trials are there ...")

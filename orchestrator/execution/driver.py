@@ -14,8 +14,8 @@ from orchestrator.execution.signals import DeferredSignals, SecondInterrupt
 from orchestrator.execution.sweep_setup import SweepSetup
 from orchestrator.execution.sweep_tracking import SweepTracking
 from orchestrator.planning.planner import Planner
-from orchestrator.runs.ledger import RUNNING, Ledger
-from orchestrator.runs.results import read_trials
+from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.runs.results import read_labels, read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
@@ -24,6 +24,7 @@ from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.execution.display import SweepDisplay
+    from orchestrator.execution.observers import LabelOf
     from orchestrator.execution.running_sweep import Sweep, SweepObserver
     from orchestrator.reporting.document import Report
     from orchestrator.tracking.background import BackgroundTracker
@@ -137,7 +138,7 @@ class Driver:
         with self._signals:
             sweep = self._setup.build(
                 ledger,
-                watchers=_watchers(display, tracker),
+                watchers=_watchers(display, tracker, self._label_of(ledger)),
                 clock=clock,
                 resume_command=self.resume_command,
                 check=self._signals.check,
@@ -151,6 +152,18 @@ class Driver:
             display.message(sweep.trial_queue.end_reason)
         self._score_reports(sweep, display)
         return True
+
+    def _label_of(self, ledger: Ledger) -> LabelOf:
+        """The labels of trials, told in the order in which these were planned."""
+        labels = read_labels(self.run)
+
+        def label_of(record: TrialRecord) -> str:
+            if not labels.told(record.trial_id):
+                for each in list(ledger):
+                    labels.of(each.trial_id, each.spec.knobs)
+            return labels.told(record.trial_id)
+
+        return label_of
 
     def _score_reports(self, sweep: Sweep, display: SweepDisplay) -> None:
         """Scores the report split; the sweep has ended only if all that is due was scored."""
@@ -228,7 +241,9 @@ class Driver:
         return write_report(self.run, is_driven=False)
 
 
-def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepObserver]:
+def _watchers(
+    display: SweepDisplay, tracker: BackgroundTracker, label_of: LabelOf
+) -> list[SweepObserver]:
     from orchestrator.execution.observers import DisplayWatcher, TrackerWatcher
 
-    return [DisplayWatcher(display), TrackerWatcher(tracker)]
+    return [DisplayWatcher(display, label_of), TrackerWatcher(tracker, label_of)]

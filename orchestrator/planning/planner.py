@@ -72,7 +72,8 @@ class Planner:
         for configuration in self.cell_configurations():
             knobs = self._completed(configuration)
             if not ask_the_hub and is_hub_id(knobs["model"]):
-                self.models.setdefault(knobs["model"], ModelSource(knobs["model"], "unknown"))
+                name = knobs["model"]
+                self.models.setdefault(name, ModelSource(name, f"{name}@unknown"))
             for check in (self._model, self._task):
                 try:
                     check(knobs)

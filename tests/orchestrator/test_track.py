@@ -15,6 +15,7 @@ from orchestrator.track import main
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, mirror, mirror_later, sweep_identity
+from tests.orchestrator.run_builder import label_of
 from tests.orchestrator.tracking.mlflow_servers import WeatherServer, free_port, mlflow_server
 from tests.orchestrator.tracking.tracked_runs import records, snapshot, tracked_run
 from trainables.storage.run_folder import RunFolder
@@ -29,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _written_live(run: RunFolder, uri: str) -> None:
     """What a driver does while a sweep runs, with its trials side by side."""
     tracker = BackgroundTracker(MLflowTracker(uri), warn=pytest.fail, close_seconds=300)
-    watcher = TrackerWatcher(tracker)
+    watcher = TrackerWatcher(tracker, label_of)
     tracker.open(sweep_identity(run))
     trials = records(run)
     for record in trials:

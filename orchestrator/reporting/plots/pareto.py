@@ -23,7 +23,7 @@ from orchestrator.reporting.plots.annotations import (
     label_front,
 )
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.trial_label import model_name, quantization_name
+from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
@@ -102,11 +102,11 @@ def style_of(results: Sequence[TrialResult]) -> Style:
     """The style of a trial; a known quantization has the same colour in every sweep."""
     others = {quantization_name(item.knobs) for item in results}.difference(KNOWN)
     quantizations = [*KNOWN, *sorted(others)]
-    models = sorted({model_name(item.knobs) for item in results})
+    models = sorted({item.model_name for item in results})
 
     def style(item: TrialResult) -> dict[str, Any]:
         colour = quantizations.index(quantization_name(item.knobs))
-        marker = models.index(model_name(item.knobs))
+        marker = models.index(item.model_name)
         return {
             "color": COLOURS[colour % len(COLOURS)],
             "marker": MARKERS[marker % len(MARKERS)],

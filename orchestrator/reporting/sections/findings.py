@@ -31,6 +31,7 @@ from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.sweep_metrics import SweepMetrics
+from orchestrator.runs.trial_label import distinct_names
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -142,12 +143,26 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if item.effects:
         unit = difference_unit(item.metric) or "difference"
         headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
-        rows = [_effect_row(effect, item.metric) for effect in item.effects]
+        names = _level_names(item.effects)
+        rows = [_effect_row(effect, item.metric, names[effect.knob]) for effect in item.effects]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
 
 
-def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
+def _level_names(effects: Sequence[Effect]) -> dict[str, dict[str, str]]:
+    """Short names of the levels of each knob: those of models are paths."""
+    return {
+        knob: distinct_names(
+            level
+            for effect in effects
+            if effect.knob == knob
+            for level in (effect.low_level, effect.high_level)
+        )
+        for knob in {effect.knob for effect in effects}
+    }
+
+
+def _effect_row(effect: Effect, metric: MetricSpec, names: Mapping[str, str]) -> tuple[str, ...]:
     reach = 1.0 if metric.is_percentage else math.inf  # two shares differ by no more
     numbers = [
         format_signed(metric, min(max(x, -reach), reach))
@@ -155,8 +170,8 @@ def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
     ]
     return (
         effect.knob,
-        effect.low_level.split("/")[-1],
-        effect.high_level.split("/")[-1],
+        names[effect.low_level],
+        names[effect.high_level],
         numbers[0],
         f"{numbers[1]} to {numbers[2]}",
         str(effect.trials),

@@ -11,7 +11,6 @@ from pathlib import Path
 from orchestrator.analysis.flips import Direction, Flip, Pair
 from orchestrator.formatting import format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.runs.trial_label import trial_label
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
@@ -84,7 +83,7 @@ def _how(found: Sequence[Pair]) -> str:
 def _counts(of_one: Sequence[Pair]) -> Table:
     reference = of_one[0].reference
     what = "untrained base" if of_one[0].is_baseline else "trained configuration"
-    caption = f"The {what} {reference.trial_id}, {trial_label(reference.knobs)}, against:"
+    caption = f"The {what} {reference.trial_id}, {reference.label}, against:"
     headers = ["", "trial", "asked", "none right", "it right", "lost", "gained", "points",
                "95% interval", "McNemar p", ""]  # fmt: skip
     return Table(headers, [_count_row(pair) for pair in of_one], words=2, caption=caption)
@@ -141,7 +140,7 @@ def _questions(pair: Pair, shown: Sequence[Flip], caption: str, on_terminal: int
 
 def _csv_rows(pair: Pair) -> list[tuple[str, ...]]:
     of_pair = (
-        trial_label(pair.reference.knobs),
+        pair.reference.label,
         "yes" if pair.is_baseline else "no",
         pair.reference.trial_id,
         pair.quantized.trial_id,

@@ -17,7 +17,6 @@ from orchestrator.formatting import (
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -145,7 +144,7 @@ def _against_base(
     if base is None:
         return "Its untrained base has not been judged, so there is nothing to compare it with."
     both = predictions(best, split), predictions(base, split)
-    name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
+    name = f"Against its untrained base ({base.label}) on the {split} split"
     return f"{name}: {_compared(*both, metrics=metrics)}."
 
 

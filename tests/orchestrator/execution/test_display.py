@@ -13,7 +13,7 @@ from orchestrator.execution.observers import DisplayWatcher
 from orchestrator.formatting import format_bytes, format_duration
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.trial_label import trial_label
-from tests.orchestrator.run_builder import new_spec
+from tests.orchestrator.run_builder import label_of, new_spec
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.storage.run_folder import RunFolder
@@ -102,7 +102,7 @@ def test_a_trial_is_shown_from_its_start_on(tmp_path: Path) -> None:
     display = SweepDisplay(EM_ACC, io.StringIO(), clock=clock)
     display.start(total=2)
     record = TrialRecord(new_spec(rank=4), RunFolder(tmp_path).trial("abc"), "running")
-    DisplayWatcher(display).trial_started(record)
+    DisplayWatcher(display, label_of).trial_started(record)
     clock.now = 40.0
     row = next(line for line in shown(display).splitlines() if line.startswith("abc"))
     assert "small none r4" in row and "starting" in row and row.rstrip().endswith("40 s")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.runs.trial_label import trial_label
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_store import default_uri, tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
@@ -305,7 +306,7 @@ class TestMirror:
         mirror(run, tracker, is_driven=False)
         score = {"split": "report", "metrics": {"em_acc": 0.25}, "count": 4}
         folder.write_report_score(score)
-        finish_trial(tracker, folder)
+        finish_trial(tracker, folder, label="small")
         metrics = _runs(uri, sweep)[folder.trial_id].data.metrics
         assert (metrics["report_em_acc"], metrics["report_questions"]) == (0.25, 4)
 
@@ -320,7 +321,8 @@ class TestMirror:
 
     def test_a_person_can_read_the_runs_name(self) -> None:
         spec = new_spec(quantization="nf4", rank=8, learning_rate=0.0013, batch_size=8)
-        assert trial_name(spec) == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
+        name = trial_name(trial_label(spec.knobs), spec.trial_id)
+        assert name == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
 
 
 class _Recorder:
