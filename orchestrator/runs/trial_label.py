@@ -10,7 +10,7 @@ from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Choice, Space, questions
 from trainables.spec.knobs import KNOBS, method_of
 
-_PATHS = ("model", "prompt")  # the knobs whose values may be paths
+PATHS = ("model", "prompt")  # the knobs whose values may be paths
 _MOST_DECIMALS = 12  # more than a label has usually
 
 
@@ -29,7 +29,7 @@ class TrialLabels:
         self._varied = _varied(space) if space else frozenset()
         self._names = {
             knob: distinct_names([*_values(space, knob), *(models if knob == "model" else ())])
-            for knob in _PATHS
+            for knob in PATHS
         }
         self._told: dict[str, str] = {}  # by trial id
         self._taken: dict[str, Mapping[str, Any]] = {}  # the knobs of a label's trial
@@ -48,7 +48,7 @@ class TrialLabels:
 
     def model_name(self, knobs: Mapping[str, Any]) -> str:
         """The model's name as in the label."""
-        return model_name(self._shown(knobs))
+        return str(self._shown(knobs).get("model") or "?")
 
     def _candidates(self, trial_id: str, knobs: Mapping[str, Any]) -> Iterator[str]:
         plain = _text(self._shown(knobs), also=self._varied)

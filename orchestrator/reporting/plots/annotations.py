@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.pareto import COST
@@ -75,7 +76,8 @@ def label_front(
     room = axes.bbox.padded(4)
     taken: list[Any] = []
     shown = _spread(members)
-    for item, label in zip(shown, _front_labels(shown), strict=True):
+    labels = _front_labels(shown, _short_names({item.model_name for item in all_drawn}))
+    for item, label in zip(shown, labels, strict=True):
         at = (item.metrics[cost] / unit, height(item))
         others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
@@ -106,9 +108,11 @@ def _spread(members: Sequence[TrialResult]) -> list[TrialResult]:
     return [members[round(place * last / (LABELLED - 1))] for place in range(LABELLED)]
 
 
-def _front_labels(members: Sequence[TrialResult]) -> list[str]:
-    """Quantization, rank and value of each, and what else tells it from others that have these."""
-    names = told_apart(list(map(_base_and_rank, members)), [item.label for item in members])
+def _front_labels(members: Sequence[TrialResult], models: Mapping[str, str]) -> list[str]:
+    """Quantization, rank and value of each, and what else tells it from others that have these.
+    `models` are the names of the legend."""
+    labels = [item.label.replace(item.model_name, models[item.model_name]) for item in members]
+    names = told_apart(list(map(_base_and_rank, members)), labels)
     return [
         f"{name} · {format_bare(item.primary, item.value() or 0.0)}"
         for name, item in zip(names, members, strict=True)
@@ -121,9 +125,19 @@ def _base_and_rank(item: TrialResult) -> str:
 
 
 def _short_names(names: Collection[str]) -> dict[str, str]:
-    """The names, long ones without their end, or without their start if others begin alike."""
-    starts = {name: name if len(name) <= SHORT else f"{name[: SHORT - 1]}…" for name in names}
-    alike = {short for short in starts.values() if [*starts.values()].count(short) > 1}
+    """The names, long ones without their end, or without their start if others begin alike; in
+    full if they also end alike."""
+    found = {name: [_start(name), _end(name), name] for name in names}
+    taken = Counter(short for shorts in found.values() for short in set(shorts))
     return {
-        name: f"…{name[1 - SHORT :]}" if short in alike else short for name, short in starts.items()
+        name: next((short for short in shorts if taken[short] == 1), name)
+        for name, shorts in found.items()
     }
+
+
+def _start(name: str) -> str:
+    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"
+
+
+def _end(name: str) -> str:
+    return name if len(name) <= SHORT else f"…{name[1 - SHORT :]}"

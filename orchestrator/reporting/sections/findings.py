@@ -13,6 +13,7 @@ from orchestrator.analysis.importance import (
     importance,
     knob_verdicts,
 )
+from orchestrator.analysis.knob_levels import level_name
 from orchestrator.analysis.significance import (
     MCNEMAR,
     PAIRED_T,
@@ -31,7 +32,7 @@ from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.sweep_metrics import SweepMetrics
-from orchestrator.runs.trial_label import distinct_names
+from orchestrator.runs.trial_label import PATHS, distinct_names
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -77,7 +78,7 @@ def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> S
     blocks: list[Block] = []
     for metric in dict.fromkeys([metrics.ranking, EVAL_LOSS]):
         for item in importance(results, metric=metric):
-            blocks += _importance_blocks(item)
+            blocks += _importance_blocks(item, _value_names(results))
     if not blocks:
         return Section("What mattered", [Paragraph("No trial has been judged yet.")])
     how = (
@@ -126,7 +127,8 @@ def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) 
     return [Paragraph(f"{text}: {names}{more}.")]
 
 
-def _importance_blocks(item: Importance) -> list[Block]:
+def _importance_blocks(item: Importance, names: Mapping[str, Mapping[str, str]]) -> list[Block]:
+    """`names`: how values of knobs are told, where these are told in short."""
     part = "the full budget" if item.fraction == 1.0 else f"{100 * item.fraction:g}% of the budget"
     seen = f"{item.trials} of {item.started} trials"
     left = "censored: the others were stopped before it or have not come so far"
@@ -143,23 +145,20 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if item.effects:
         unit = difference_unit(item.metric) or "difference"
         headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
-        names = _level_names(item.effects)
-        rows = [_effect_row(effect, item.metric, names[effect.knob]) for effect in item.effects]
+        rows = [
+            _effect_row(effect, item.metric, names.get(effect.knob, {})) for effect in item.effects
+        ]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
 
 
-def _level_names(effects: Sequence[Effect]) -> dict[str, dict[str, str]]:
-    """Short names of the levels of each knob: those of models are paths."""
-    return {
-        knob: distinct_names(
-            level
-            for effect in effects
-            if effect.knob == knob
-            for level in (effect.low_level, effect.high_level)
-        )
-        for knob in {effect.knob for effect in effects}
+def _value_names(results: Sequence[TrialResult]) -> dict[str, dict[str, str]]:
+    """Short names of the models and prompts of the trials, by knob and path."""
+    paths = {
+        knob: [level_name(item.knobs[knob]) for item in results if knob in item.knobs]
+        for knob in PATHS
     }
+    return {knob: distinct_names(found) for knob, found in paths.items()}
 
 
 def _effect_row(effect: Effect, metric: MetricSpec, names: Mapping[str, str]) -> tuple[str, ...]:
@@ -170,8 +169,8 @@ def _effect_row(effect: Effect, metric: MetricSpec, names: Mapping[str, str]) ->
     ]
     return (
         effect.knob,
-        names[effect.low_level],
-        names[effect.high_level],
+        names.get(effect.low_level, effect.low_level),
+        names.get(effect.high_level, effect.high_level),
         numbers[0],
         f"{numbers[1]} to {numbers[2]}",
         str(effect.trials),

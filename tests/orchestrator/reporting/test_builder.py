@@ -210,3 +210,34 @@ def test_the_command_prints_and_refuses_what_is_no_run(
     assert "60.0%" in capsys.readouterr().out and run.report_file.exists()
     assert main([str(run.path.parent / "quickstrat")]) == 2
     assert "Did you mean 'quickstart'" in capsys.readouterr().err
+
+
+def test_models_of_one_basename_have_rows_of_their_own(tmp_path: Path) -> None:
+    models = ["exp1/final", "exp2/final"]
+    run = new_run(tmp_path / "sweep", {**CONFIG, "space": {"model": models, "rank": [4, 8, 16]}})
+    for model, right in zip(models, (30, 70), strict=True):
+        add_baseline(run, outcomes(5), model=model)
+        for rank in (4, 8, 16):
+            add_trial(run, right=outcomes(right), model=model, rank=rank)
+        add_trial(run, right=outcomes(20), model=model, method="full")
+    text = markdown(run)
+    cells = section(text, "Model x quantization")
+    assert "| exp1/final | none | 4 finished |" in cells and "30.0% (21.9–39.6)" in cells
+    assert "| exp2/final | none | 4 finished |" in cells and "70.0% (60.4–78.1)" in cells
+    methods = section(text, "Methods")
+    assert "| exp1/final | lora | 3 of 3 |" in methods and "| exp2/final | full |" in methods
+    assert "exp1/final, lora against full on" in methods
+    assert "| model | exp1/final | exp2/final |" in section(text, "What mattered")
+    assert "exp1/final none untrained" in section(text, "Untrained baselines")
+
+
+def test_batch_size_studies_are_told_apart(tmp_path: Path) -> None:
+    space = {"model": "m", "batch_size": [1, 2], "optimizer": ["adamw", "sgd"]}
+    run = new_run(tmp_path / "sweep", {**CONFIG, "space": space})
+    alone = {"device_shared": 0, "examples_per_second": 10.0}
+    for optimizer in ("adamw", "sgd"):
+        for size in (1, 2):
+            add_trial(run, right=outcomes(50), metrics=alone, model="m", batch_size=size,
+                      optimizer=optimizer)  # fmt: skip
+    text = section(markdown(run), "Speed and memory by batch size")
+    assert "m none lora on cpu adamw:" in text and "m none lora on cpu sgd:" in text
