@@ -15,6 +15,7 @@ from orchestrator.execution.sweep_setup import SweepSetup
 from orchestrator.execution.sweep_tracking import SweepTracking
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.runs.progress import done_text
 from orchestrator.runs.results import read_labels, read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
@@ -101,7 +102,7 @@ class Driver:
             ledger.run_again(record)
         if ledger.records:
             done = ledger.count(*_DONE)
-            display.message(f"Resuming: {done} of {self.config.search.trials} trials are done.")
+            display.message(f"Resuming: {done_text(done, self.config.search.trials)}.")
         return ledger
 
     def _start_setup(self, display: SweepDisplay) -> SweepSetup:
@@ -206,8 +207,8 @@ class Driver:
         if outcome == "interrupted":
             for record in ledger.with_state(RUNNING):
                 ledger.interrupted(record)
-            done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
-            print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
+            done = done_text(ledger.count(*_DONE), self.config.search.trials)
+            print(f"Interrupted: {done}. Resume with: {self.resume_command}")
         if at_once:
             return
         report = self._report()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
-from orchestrator.formatting import MISSING, format_bytes
+from orchestrator.formatting import MISSING, counted, format_bytes, is_or_are
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.trial_label import quantization_name, told_apart
@@ -130,4 +130,5 @@ def _speed(value: float) -> str:
 
 
 def _left_out(count: int) -> list[Paragraph]:
-    return [Paragraph(f"{count} more groups of like trials are not shown.")] if count > 0 else []
+    groups = f"{counted(count, 'more group')} of like trials {is_or_are(count)} not shown."
+    return [Paragraph(groups)] if count > 0 else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,13 @@ from orchestrator.analysis.significance import (
     any_difference,
     compare_with_best,
 )
-from orchestrator.formatting import difference_unit, format_p_value, format_signed
+from orchestrator.formatting import (
+    counted,
+    difference_unit,
+    format_measured,
+    format_p_value,
+    format_signed,
+)
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import (
     comparison_text,
@@ -130,7 +137,7 @@ def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) 
 def _importance_blocks(item: Importance, names: Mapping[str, Mapping[str, str]]) -> list[Block]:
     """`names`: how values of knobs are told, where these are told in short."""
     part = "the full budget" if item.fraction == 1.0 else f"{100 * item.fraction:g}% of the budget"
-    seen = f"{item.trials} of {item.started} trials"
+    seen = f"{item.trials} of {counted(item.started, 'trial')}"
     left = "censored: the others were stopped before it or have not come so far"
     blocks: list[Block] = [
         Paragraph(f"{item.metric.title} at {part} ({seen}{'; ' + left if item.censored else ''}):")
@@ -185,14 +192,13 @@ def _some_ids(group: Group) -> str:
 
 
 def _values(mappings: Sequence[Mapping[str, Any]]) -> Block:
-    seen: dict[str, dict[str, int]] = {}
+    seen: dict[str, list[Any]] = {}
     for mapping in mappings:
         for name, value in _flat(mapping):
-            texts = seen.setdefault(name, {})
-            texts[value_text(value)] = texts.get(value_text(value), 0) + 1
+            seen.setdefault(name, []).append(value)
     if not seen:
         return Paragraph("Not recorded.")
-    return Table(["", "value"], [(name, _several(texts)) for name, texts in seen.items()], words=2)
+    return Table(["", "value"], [(name, _several(found)) for name, found in seen.items()], words=2)
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -203,9 +209,17 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return found
 
 
-def _several(texts: Mapping[str, int]) -> str:
-    if len(texts) == 1:
-        return next(iter(texts))
-    common = sorted(texts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{text} ({count} trials)" for text, count in common[:4])
-    return shown + (f", {len(common) - 4} other values" if len(common) > 4 else "")
+def _several(values: Sequence[Any]) -> str:
+    """Each value and how many trials have it; of numbers that were measured the range."""
+    if any(isinstance(value, float) for value in values) and all(map(_is_number, values)):
+        return format_measured(values)
+    counts = Counter(map(value_text, values))
+    if len(counts) == 1:
+        return next(iter(counts))
+    shown = ", ".join(f"{text} ({counted(n, 'trial')})" for text, n in counts.most_common(4))
+    others = counted(len(counts) - 4, "other value")
+    return f"{shown}, {others}" if len(counts) > 4 else shown
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from orchestrator.analysis.flips import Direction, Flip, Pair
-from orchestrator.formatting import format_p_value, format_percent
+from orchestrator.formatting import counted, format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
@@ -57,7 +57,7 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
         on_terminal = 0 if pair.is_baseline and is_trained else EXAMPLES_ON_TERMINAL
         blocks += _examples(pair, on_terminal=on_terminal)
     count = sum(len(pair.flips) for pair in found)
-    return Section(HEADING, [*blocks, Paragraph(f"All {count} flips: `{file.name}`.")])
+    return Section(HEADING, [*blocks, Paragraph(f"All {counted(count, 'flip')}: `{file.name}`.")])
 
 
 def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
@@ -73,7 +73,8 @@ def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
 def _how(found: Sequence[Pair]) -> str:
     trained = sum(not pair.is_baseline for pair in found)
     return (
-        f"{trained} pairs of trained configurations and {len(found) - trained} of untrained bases "
+        f"{counted(trained, 'pair')} of trained configurations and {len(found) - trained} of "
+        "untrained bases "
         "differ in their quantization only. Lost: the unquantized one alone is right; gained: the "
         "quantized one alone. Exact McNemar on the questions of the selection split that both "
         "answered, each pair tested by itself."

@@ -137,7 +137,7 @@ def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() 
     display.start(total=None)
     display.trial_ended("a", LABEL, "infeasible", "needs 117 GiB", {})
     display.trial_ended("b", LABEL, "failed", "loss is nan", {})
-    assert "1 trials · 0 running" in shown(display)
+    assert "1 trial · 0 running" in shown(display)
 
 
 def test_events_may_come_from_many_threads() -> None:
@@ -155,3 +155,23 @@ def test_events_may_come_from_many_threads() -> None:
         list(pool.map(one, range(60)))
     assert len(file.getvalue().splitlines()) == 120
     assert "60/60 trials · 0 running" in shown(display)
+
+
+def test_a_note_is_printed_once_and_stands_below_the_table_to_the_end() -> None:
+    file = Terminal()
+    display = SweepDisplay(EM_ACC, file)
+    display.note("small at 128 tokens: 873 of 881 prompts of the train split are cut")
+    display.start(total=2)
+    try:
+        display.note("small at 128 tokens: 873 of 881 prompts of the train split are cut")
+        display.trial_started("abc", LABEL)
+        lines = shown(display).splitlines()
+        assert "abc" in lines[1] and "873 of 881" in lines[2] and "0/2 trials" in lines[3]
+        for number in range(20):
+            display.note(f"note {number}")
+        text = shown(display)
+        assert "note 4" in text and "note 5" not in text and "... and 15 above" in text
+    finally:
+        display.stop()
+    assert file.getvalue().splitlines()[0].startswith("small at 128 tokens: 873 of 881")
+    assert file.getvalue().count("note 19") == 1

@@ -40,8 +40,10 @@ def drawn(items: Sequence[TrialResult]) -> tuple[list[str], list[str]]:
         axes.plot(item.metrics[COST], 100 * (item.value() or 0), "o")
     draw_legend(axes, items, style=style_of(items))
     label_front(figure, axes, items, items)
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    return legend, [text.get_text() for text in axes.texts]
+    legend = axes.get_legend()
+    assert legend is not None
+    shown = [text.get_text() for text in legend.get_texts()]
+    return shown, [text.get_text() for text in axes.texts]
 
 
 @pytest.mark.parametrize(
