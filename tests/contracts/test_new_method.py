@@ -125,7 +125,7 @@ def test_a_plan_lists_its_cells_and_what_they_need(tiny_llama: Path, tmp_path: P
     device = PlannedDevice({}, forecasts.capacity or pytest.fail("it has one"))
     described = describe(planner, new_run(tmp_path / "run"))
     assert f"    {tiny_llama}  none  norms: 2 configurations" in described
-    assert "and 1 untrained baselines" in described
+    assert "and 1 untrained baseline," in described
     lines = list(predicted_lines(planner, device, forecasts, storage=tmp_path))
     assert lines[1] == f"  {tiny_llama}  none  norms"
     assert lines[2].startswith("    typical   ") and "can't be predicted" not in lines[2]
@@ -150,7 +150,7 @@ def test_a_forecast_refuses_it_by_name_and_says_what_would_fit(tiny_llama: Path)
     assert forecast(spec, needed).refusal is None
     refusal = forecast(spec, needed - 1).refusal
     assert refusal is not None
-    assert refusal.startswith(f"norm tuning of {tiny_llama.name} (none, batch_size 4, ")
+    assert refusal.startswith(f"norm tuning of {tiny_llama} (none, batch_size 4, ")
     assert "batch_size: 2 with gradient_accumulation: 2" in refusal
     assert "offload" not in refusal  # its optimizer is small, and ZeRO is not allowed
 

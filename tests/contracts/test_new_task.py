@@ -176,7 +176,7 @@ def test_the_report_is_of_the_metrics_of_the_task(
     test = "exact McNemar" if trained.metric == WITHIN_ONE else "paired t"
     assert f"{title} at the full budget" in text and f"{test} of 3 pairs, Bonferroni" in text
     assert ("within one letter (95%)" in text) == (trained.metric == WITHIN_ONE)
-    assert "What quantization changed" in text and "1 pairs of trained configurations" in text
+    assert "What quantization changed" in text and "1 pair of trained configurations" in text
     assert trained.run.pareto_file.read_bytes().startswith(b"\x89PNG")
 
 
