@@ -59,7 +59,7 @@ def prefetch(
     _wait(calls, model_files, notify, check)
     faults = [fault for call, node in calls.items() for fault in _faults(call, node, notify)]
     if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+        raise InputError(faults)
 
 
 def _start(node: Node, model_files: ModelFiles) -> Any:

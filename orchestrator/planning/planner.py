@@ -78,7 +78,7 @@ class Planner:
                 try:
                     check(knobs)
                 except InputError as error:
-                    problems += [text for text in error.messages if text not in problems]
+                    problems += error.messages
         if problems:
             raise InputError(problems)
 

@@ -53,7 +53,8 @@ class Knob:
     """The knob's part of every trial's label; "" for none."""
     varied_label: Label | None = ""
     """Its part of the labels of a sweep that varies it, if it is not in every label: "" for its
-    value, a number's after its name, True as its name; None if other labels tell its value."""
+    value, a number's after its name, True as its name; None if other labels tell its value. False
+    and 0.0, by which something is off, are not told."""
     method_place: int | None = None
     """The label also follows the method's name, at this place among those that do."""
     plan_place: int | None = None
@@ -76,7 +77,10 @@ class Knob:
 
         `more_decimals` are added to those that a label has for a rounded number.
         """
-        label = self.label or self.varied_label or _usual_label(name, knobs[name])
+        value = knobs[name]
+        if not self.label and isinstance(value, bool | float) and not value:
+            return ""
+        label = self.label or self.varied_label or _usual_label(name, value)
         if not isinstance(label, str):
             return label(knobs)
         finer = _DECIMALS.sub(lambda found: f":.{int(found[1]) + more_decimals}", label)
@@ -85,7 +89,7 @@ class Knob:
 
 def _usual_label(name: str, value: Any) -> str:
     if isinstance(value, bool):
-        return name if value else ""
+        return name
     if isinstance(value, float):
         return f"{name}{{{name}:.2g}}"
     return f"{{{name}}}" if isinstance(value, str) else f"{name}{{{name}}}"

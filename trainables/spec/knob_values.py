@@ -81,8 +81,3 @@ def modules_label(knobs: Mapping[str, Any]) -> str:
     value = knobs["target_modules"]
     names = [value] if isinstance(value, str) else value
     return "+".join(name.removesuffix("_proj") for name in names)
-
-
-def checkpointing_label(knobs: Mapping[str, Any]) -> str:
-    """'ckpt' with gradient checkpointing, '' without."""
-    return "ckpt" if knobs["gradient_checkpointing"] else ""

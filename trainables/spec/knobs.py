@@ -21,7 +21,6 @@ from trainables.spec.knob_values import (
     batch_at_least,
     batch_label,
     batch_size,
-    checkpointing_label,
     dtype_label,
     modules,
     modules_at_least,
@@ -288,7 +287,7 @@ KNOBS: dict[str, Knob] = {
         _trained,
         memory=DOWN,
         activations=lambda value: 0.15 if value else 1.0,
-        varied_label=checkpointing_label,
+        varied_label="ckpt",
         plan_place=5,
     ),
     "sequence_length": Knob(

@@ -99,7 +99,7 @@ def test_what_is_varied_is_told_briefly_in_the_table_of_knobs_order() -> None:
         labels=TrialLabels(varied),
     )
     shown = "small none r8 a16 lr2.0e-04 b8x1"
-    assert first == f"{shown} fp32 all-linear adamw linear wd0 seed0"
+    assert first == f"{shown} fp32 all-linear adamw linear seed0"
     assert second == f"{shown} bf16 q+v sgd cosine wd0.1 ckpt seed3"
 
 
