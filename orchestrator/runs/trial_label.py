@@ -15,11 +15,14 @@ _MOST_DECIMALS = 12  # more than a label has usually
 
 
 class TrialLabels:
-    """The labels of a sweep's trials; no two of them are alike.
+    """The labels of a sweep's trials, as 'small nf4 r8 a16 lr1.3e-03 b8x2'; no two are alike.
 
-    A label is `trial_label`'s, with as much of the model's path as tells the sweep's models apart,
-    and the knobs that `space` varies beside those. A trial whose label is taken gets the knobs, or
-    the decimals, by which it differs from the one that has it, or else its id.
+    A label has the model, by as much of its path as tells the sweep's models apart, quantization,
+    method (none for the default method), the labels of KNOBS, and the knobs that `space` varies
+    beside those. Knobs that the configuration does not have are left out; an untrained baseline
+    reads 'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit;
+    'full z3 w4' is full fine-tuning under ZeRO-3 on four workers. A trial whose label is taken gets
+    the knobs, or the decimals, by which it differs from the one that has it, or else its id.
 
     A label that was told stays. If trials are asked for in the order in which they were planned,
     every command tells the same ones.
@@ -71,26 +74,10 @@ class TrialLabels:
         return {**knobs, **short}
 
 
-def trial_label(knobs: Mapping[str, Any]) -> str:
-    """A short description of one trial: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
-
-    Model, quantization, method (none for the default method), and the labels of KNOBS. Knobs that
-    the configuration does not have are left out; an untrained baseline reads 'small nf4
-    untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit; 'full z3 w4' is full
-    fine-tuning under ZeRO-3 on four workers.
-    """
-    return _text({**knobs, "model": model_name(knobs)})
-
-
 def method_name(knobs: Mapping[str, Any]) -> str:
     """'lora', or 'full z3 w4': full fine-tuning under ZeRO-3 on four workers."""
     name = str(knobs.get("method", KNOBS["method"].default))
     return " ".join([name, *_labels(knobs, _told_with_method())])
-
-
-def model_name(knobs: Mapping[str, Any]) -> str:
-    """The last part of the model's path or hub id; `distinct_names` tells several apart."""
-    return _last_part(str(knobs.get("model") or "?"))
 
 
 def quantization_name(knobs: Mapping[str, Any]) -> str:

@@ -23,14 +23,14 @@ from orchestrator.predict.models import asked_models
 from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.trial_label import method_name, trial_label
+from orchestrator.runs.trial_label import method_name
 from orchestrator.space.grammar import parse_space
 from tests.contracts import test_methods
 from tests.contracts.new_rows import METHOD_KNOBS, NEW_METHODS
 from tests.contracts.simulated import config_of, simulating_forecaster
 from tests.contracts.test_resumed_curves import BUDGET, INTERRUPTIONS, interrupted, to_its_end
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.run_builder import new_run
+from tests.orchestrator.run_builder import new_run, trial_label
 from tests.tiny_trials import assert_same_curve, make_spec, run, shared_base
 from trainables.errors import InputError
 from trainables.evaluation.answering import Asked, answers

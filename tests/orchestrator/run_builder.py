@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.runs.ledger import TrialRecord
-from orchestrator.runs.trial_label import trial_label
+from orchestrator.runs.trial_label import TrialLabels
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
@@ -89,8 +89,13 @@ def add_trial(
     return folder
 
 
-def label_of(record: TrialRecord) -> str:
+def trial_label(knobs: Mapping[str, Any]) -> str:
     """The label of a trial among no others."""
+    return TrialLabels().of("", knobs)
+
+
+def label_of(record: TrialRecord) -> str:
+    """As `trial_label`."""
     return trial_label(record.spec.knobs)
 
 

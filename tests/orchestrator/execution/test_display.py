@@ -12,8 +12,7 @@ from orchestrator.execution.display import SweepDisplay
 from orchestrator.execution.observers import DisplayWatcher
 from orchestrator.formatting import format_bytes, format_duration
 from orchestrator.runs.ledger import TrialRecord
-from orchestrator.runs.trial_label import trial_label
-from tests.orchestrator.run_builder import label_of, new_spec
+from tests.orchestrator.run_builder import label_of, new_spec, trial_label
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.storage.run_folder import RunFolder

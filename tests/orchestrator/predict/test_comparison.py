@@ -19,9 +19,8 @@ from orchestrator.predict.comparison import (
 )
 from orchestrator.predict.models import ModelUnderTest, untrained
 from orchestrator.predict.worker_process import ModelAnswers
-from orchestrator.runs.trial_label import trial_label
 from tests.orchestrator.predict.test_questions import DATA
-from tests.orchestrator.run_builder import new_spec
+from tests.orchestrator.run_builder import new_spec, trial_label
 from trainables.methods.registry import METHODS
 from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks.registry import TASKS, make_task

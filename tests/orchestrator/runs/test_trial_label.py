@@ -14,11 +14,17 @@ from orchestrator.runs.trial_label import (
     TrialLabels,
     distinct_names,
     told_apart,
-    trial_label,
 )
 from orchestrator.space.grammar import parse_space
 from orchestrator.space.sampling import random_configuration
-from tests.orchestrator.run_builder import CONFIG, add_baseline, add_trial, new_run, outcomes
+from tests.orchestrator.run_builder import (
+    CONFIG,
+    add_baseline,
+    add_trial,
+    new_run,
+    outcomes,
+    trial_label,
+)
 from trainables.spec.knobs import KNOBS, canonical
 from trainables.storage.run_folder import RunFolder
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_store import default_uri, tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
@@ -28,7 +27,7 @@ from orchestrator.tracking.tracker import (
     redact,
 )
 from tests.conftest import REPOSITORY
-from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec
+from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, trial_label
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
 
