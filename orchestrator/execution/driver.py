@@ -6,6 +6,7 @@ The run folder decides what is left to do; nothing else is carried over from an 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.config.sections import SweepConfig
@@ -144,13 +145,18 @@ class Driver:
         clock: SweepClock,
     ) -> bool:
         """Runs the trials, then scores the report split; False if the user interrupted them."""
+        import ray
+
+        from orchestrator.cluster.joined_cluster import cluster_is_gone
+
         assert self._setup is not None
+        is_gone = partial(cluster_is_gone, ray.get_runtime_context().gcs_address)
         first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
         best = (first.metrics[first.primary.name], first.label) if first else None
         with (
             self._signals,
             self._signals.leave_if_stuck(
-                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=_ray_is_gone
+                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=is_gone
             ),
         ):
             sweep = self._setup.build(
@@ -183,7 +189,8 @@ class Driver:
         return label_of
 
     def _score_reports(self, sweep: Sweep, display: SweepDisplay) -> None:
-        """Scores the report split; the sweep has ended only if all that is due was scored."""
+        """Scores the report split; the sweep has ended only if all that is due was scored, but for
+        what can't be."""
         from orchestrator.execution.report_split import (
             score_reports,
             worth_keeping,
@@ -195,13 +202,15 @@ class Driver:
         results = read_trials(self.run)
         chosen = worth_reporting(results, self._metrics.ranking)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
-        score_reports(sweep, due, notify=display.message)
+        unscored = score_reports(sweep, due, notify=display.message)
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
         early = sweep.trial_queue.ended_early
-        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early)
-        if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
+        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early, unscored=unscored)
+        waiting = [record for record in due if record.trial_id not in unscored]
+        is_scored = all(record.folder.report_score() for record in waiting)
+        if is_scored and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
             remember(self.run, trials_done=done, exhausted=sweep.trial_queue.exhausted)
 
@@ -264,14 +273,6 @@ class Driver:
         from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
-
-
-def _ray_is_gone() -> bool:
-    import ray
-
-    from orchestrator.cluster.joined_cluster import is_gone
-
-    return is_gone(ray.get_runtime_context().gcs_address)
 
 
 def _watchers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,11 @@ Label = str | Callable[[Knobs], str]
 """A format string for canonical knobs, as "r{rank}", or a function of them."""
 
 _DECIMALS = re.compile(r":\.(\d+)")
+
+
+def never(value: Any) -> bool:
+    del value
+    return False
 
 
 def itself(value: Any) -> Any:
@@ -36,6 +41,8 @@ class Knob:
     convert: Callable[[Any], Any]
     read_by: Callable[[Knobs], bool]
     unsaid: bool = False
+    is_one_value: Callable[[Sequence[Any]], bool] = never
+    """Whether a list that is written for the knob is one value of it, and not a choice."""
 
     # Memory and speed. The default values are right for any knob, but compare only equal values.
     memory: MemoryEffect = CELL

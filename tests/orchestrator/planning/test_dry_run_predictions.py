@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,17 @@ def test_two_models_of_the_hub_have_their_own_predictions_without_it(tmp_path: P
     assert len([*predicted_lines(planner, device, forecasts, storage=tmp_path)]) > 4
     asked = [request["trial"]["knobs"]["model"] for request in predictions.asked]
     assert set(asked) == set(names) and asked.count(names[0]) == asked.count(names[1])
+
+
+def test_a_model_without_weights_is_planned_for_and_said_to_be_without(tmp_path: Path) -> None:
+    config = settings(A_GPU)
+    device = planned_device(config.resources)
+    planner = tiny_sweep.planner(config, **device.facts)
+    planner.models |= {n: replace(m, has_weights=False) for n, m in planner.models.items()}
+    forecasts = forecaster(device.capacity.bytes)
+    told = list(predicted_lines(planner, device, forecasts, storage=tmp_path))
+    assert "  a-model has no weights: it can be planned for, and not trained" in told
+    assert not any("no weights" in line for line in lines(config, tmp_path))
 
 
 def test_flops_of_all_trials_and_no_hours_where_nothing_was_measured(tmp_path: Path) -> None:

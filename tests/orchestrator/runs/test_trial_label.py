@@ -131,8 +131,11 @@ def test_a_thousand_trials_of_a_wide_space_have_as_many_labels() -> None:
         optimizer=["adamw", "sgd"],
     )
     chance, labels = random.Random(7), TrialLabels(wide)
-    drawn = [canonical(random_configuration(wide, chance)[0]) for _ in range(1000)]
-    found = {labels.of(f"trial{at:04}", knobs) for at, knobs in enumerate(drawn)}
+    drawn = [random_configuration(wide, chance) or ({}, {}) for _ in range(1000)]
+    found = {
+        labels.of(f"trial{at:04}", canonical(configuration))
+        for at, (configuration, _) in enumerate(drawn)
+    }
     assert len(found) == 1000
     assert not [label for label in found if "trial" in label]
 
