@@ -87,6 +87,9 @@ def predicted_lines(
                 lengths_are_known &= forecast.estimate.knows_lengths
     if not lengths_are_known:
         yield _NO_TOKENIZER
+    for name, source in planner.models.items():
+        if not source.has_weights:
+            yield f"  {name} has no weights: it can be planned for, and not trained"
     yield from _hours(planner, device, flops, storage)
 
 

@@ -6,13 +6,14 @@ content of its model and data and not on their paths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
 from orchestrator.planning.forecast import Forecast
 from orchestrator.planning.forecaster import Forecaster
+from orchestrator.planning.model_config import model_config
 from orchestrator.planning.sources import (
     ModelSource,
     find_model,
@@ -28,6 +29,7 @@ from trainables.errors import InputError
 from trainables.methods.registry import UNTRAINED
 from trainables.spec.constraints import violations
 from trainables.spec.knobs import KNOBS, baseline_knobs, canonical
+from trainables.spec.quantization import stored_fault
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
@@ -56,6 +58,7 @@ class Planner:
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None  # None: no trial is refused for its memory
+    needs_weights: bool = True
     _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
 
     def prepare(
@@ -63,12 +66,15 @@ class Planner:
     ) -> None:
         """Checks every model and every variant of the task that the space names.
 
-        `revisions`: those of hub models that are resolved already. Without `ask_the_hub` a model
-        that is not a local folder is not checked.
+        `revisions`: those of hub models that are resolved already. Without `ask_the_hub`, for a
+        plan alone, a model that is not a local folder is not checked, and a folder may be without
+        weights.
         """
+        self.needs_weights = ask_the_hub
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
         problems = _misplaced(self.config.data)
+        saved: dict[str, list[str | None]] = {}
         for configuration in self.cell_configurations():
             knobs = self._completed(configuration)
             if not ask_the_hub and is_hub_id(knobs["model"]):
@@ -78,6 +84,11 @@ class Planner:
                     check(knobs)
                 except InputError as error:
                     problems += [text for text in error.messages if text not in problems]
+            if (source := self.models.get(knobs["model"])) is not None:
+                ask = ask_the_hub and knobs["model"] not in (revisions or {})
+                config = model_config(source.location, source.revision, ask_the_hub=ask)
+                saved.setdefault(knobs["model"], []).append(stored_fault(config or {}, knobs))
+        problems += _never_loaded(saved)
         if problems:
             raise InputError(problems)
 
@@ -147,6 +158,8 @@ class Planner:
     def _kind_rejection(self, spec: TrialSpec) -> str | None:
         """Why no device of this kind, of any size, can run the trial, or None."""
         reason = violations(spec.knobs)
+        config = model_config(spec.model_source, spec.revision, ask_the_hub=False) or {}
+        reason = reason or stored_fault(config, spec.knobs)
         if reason is not None:
             return reason
         if (
@@ -201,7 +214,9 @@ class Planner:
         name = knobs["model"]
         if name not in self.models:
             allow_bin = self.config.execution.allow_bin_weights
-            self.models[name] = find_model(name, allow_bin=allow_bin)
+            self.models[name] = find_model(
+                name, allow_bin=allow_bin, needs_weights=self.needs_weights
+            )
         return self.models[name]
 
     def _task(self, knobs: Mapping[str, Any]) -> PlannedTask:
@@ -228,6 +243,11 @@ def _largest(question: Question) -> int:
     if isinstance(question, Range):
         return int(question.high)
     return max(int(option.value) for option in question.options)
+
+
+def _never_loaded(saved: Mapping[str, Sequence[str | None]]) -> list[str]:
+    """Faults of the models of which the space has no row that they are saved as."""
+    return [str(faults[0]) for faults in saved.values() if None not in faults]
 
 
 def _misplaced(data: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ from trainables.tasks.task import Cut, Example, Prompt
 class Pages:
     """A task whose examples are pages of words around a question."""
 
+    name = "pages"
+
     def prompt(self, example: Example) -> Prompt:
         before, question, after = example.record["pieces"]
         cuts = (Cut(piece=2, side="end"), Cut(piece=0, side="start"))
@@ -42,6 +44,12 @@ def test_a_chat_template_wraps_the_question_and_the_answer_begins_in_the_reply()
     encoded = _encode(tokenizer, [_page("", "how many?", "", answer="12")])
     expected = "<s><|user|>how many?</s><|assistant|>Answer:"
     assert tokenizer.decode(encoded.prompts[0]) == expected
+
+
+def test_with_a_template_that_drops_the_question_nothing_is_encoded() -> None:
+    tokenizer = make_tokenizer(chat_template="{{ messages[0]['content'][:9] }}")
+    with pytest.raises(InputError, match="drops the message"):
+        _encode(tokenizer, [_page("a", "b", "c")])
 
 
 @pytest.mark.parametrize("template", [None, CHAT_TEMPLATE])
@@ -87,6 +95,17 @@ def test_a_question_that_does_not_fit_is_an_error_that_names_it() -> None:
     page = _page("context", "how many? " * 20, "")
     with pytest.raises(InputError, match=r"example page needs \d+ tokens .* 40 are allowed"):
         _encode(make_tokenizer(), [page], sequence_length=40)
+
+
+@pytest.mark.parametrize("answer", ["5\n6", "5\r\n6", "\n5", "5\u20286", "5\x0c6"])
+def test_an_answer_of_several_lines_is_refused_as_only_its_first_would_be_judged(
+    answer: str,
+) -> None:
+    pages = [_page("a", "b", "c"), _page("a", "b", "c", answer=answer)]
+    with pytest.raises(
+        InputError, match=r"pages: 1 of 2 targets have several lines .* that of page"
+    ):
+        _encode(make_tokenizer(), pages)
 
 
 def test_only_completions_have_labels_and_rows_are_padded_on_the_right() -> None:
