@@ -14,7 +14,7 @@ from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import is_over, wanted_trials
 from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.state import remember
-from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_store import tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, labelled_trials, mirror_trial, sweep_identity
 from orchestrator.tracking.tracker import Tracker, TrackingError, redact
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _track(options: argparse.Namespace) -> int:
     run = open_run(options.run_dir)
     _refuse_links(run)
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run)
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or run.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_SECONDS))
     with _held(run):
         print(f"Mirroring {run.path} to {redact(uri)} ...", flush=True)

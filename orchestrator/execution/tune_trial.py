@@ -226,9 +226,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             return
         silent = self._limits["silent_seconds"]
         call = host.close.remote(discard=discard)
+        gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)
         try:
             held_bytes = wait_for(call, self._folder, silent_seconds=silent)
-        except (*host_gone(), HostUnresponsiveError):
+        except gone:
             ray.get(self._host_scheduler.replace.remote(self._trial_id))
         else:
             ray.get(self._host_scheduler.release.remote(self._trial_id, held_bytes))

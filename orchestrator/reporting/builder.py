@@ -172,8 +172,7 @@ def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
         ("MLflow database", run.tracking_database),
     ]
     rows = [(what, _published(run, path)) for what, path in paths]
-    store = f"sqlite:///{Path(run.tracking_database).resolve()}"
-    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
+    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", run.tracking_uri])
     ask = shlex.join(["python", "-m", "orchestrator.ask", run.place, "--gpu-memory", "12GiB"])
     return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.tracking.background import BackgroundTracker
-from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_store import tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import finish_trial, mirror, trial_name
 from orchestrator.tracking.tracker import (
@@ -561,7 +561,7 @@ def test_a_fresh_store_is_silent_and_everything_lies_beside_it(
 
 
 def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
-    uri = default_uri(RunFolder(tmp_path / "my runs" / "quick"))
+    uri = RunFolder(tmp_path / "my runs" / "quick").tracking_uri
     assert uri == f"sqlite:///{tmp_path}/my runs/mlflow.db"
     assert tracking_command(uri).endswith(f"mlflow ui --backend-store-uri '{uri}'")
     assert tracking_command("http://me:s3cret@host:5000") == "open http://***@host:5000"
