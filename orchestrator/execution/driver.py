@@ -125,11 +125,11 @@ class Driver:
         from orchestrator.cluster.storage_check import check_storage
 
         display.message("Starting Ray and its hosts ...")
-        with self._signals:
+        stuck = self._signals.leave_if_stuck(lambda: self._leave(ledger, display))
+        with self._signals, stuck:
             try:
-                with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
-                    dashboard = needs_dashboard(self.config)
-                    start_ray(self.address, dashboard=dashboard, notify=display.message)
+                dashboard = needs_dashboard(self.config)
+                start_ray(self.address, dashboard=dashboard, notify=display.message)
             finally:  # an interrupted start may end in an error
                 self._signals.take()  # Ray has put a handler of its own in place
                 self._signals.check()
