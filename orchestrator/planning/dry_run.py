@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.config.sections import SweepConfig, rungs
 from orchestrator.formatting import in_words
 from orchestrator.planning.forecast import Forecast
-from orchestrator.planning.forecaster import Forecaster
+from orchestrator.planning.forecaster import Forecaster, known_config
 from orchestrator.planning.planned_device import ASSUMED_UTILISATION, PlannedDevice
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.representatives import Representatives, representatives
@@ -19,6 +19,7 @@ from orchestrator.space.constraints import cells, count, idle_rules
 from orchestrator.space.one_factor import one_factor
 from trainables.spec.knobs import KNOBS
 from trainables.spec.states import FINISHED, TRIAL
+from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
 
 
@@ -106,7 +107,7 @@ def _cell_lines(
         seen.append(shape)
         refused = planner.known_rejection(spec)
         forecast = None if refused else forecaster.of(spec)
-        words = refused or _words(forecast, forecaster)
+        words = refused or _words(forecast, forecaster) or _why_unpredicted(spec)
         yield f"    {name:8}  {words}  [{_knobs(shape)}]", forecast
 
 
@@ -115,9 +116,19 @@ def _shown_knobs() -> list[str]:
     return sorted(places, key=lambda name: places[name])
 
 
+def _why_unpredicted(spec: TrialSpec) -> str:
+    if known_config(spec) is not None:
+        return "can't be predicted"
+    fetch = f"hf download {spec.model_source} config.json"
+    return (
+        f"can't be predicted: the config.json of {spec.model_source} is not in the hub's cache of "
+        f"this machine, and --dry-run does not ask the hub ({fetch} fetches it)"
+    )
+
+
 def _words(forecast: Forecast | None, forecaster: Forecaster) -> str:
     if forecast is None:
-        return "can't be predicted"
+        return ""
     estimate = forecast.estimate
     flops = f"train {estimate.train_flops:.3g} + eval {estimate.eval_flops:.3g} FLOPs"
     if forecast.refusal is not None:

@@ -98,6 +98,13 @@ def test_what_can_not_be_predicted_is_said(tmp_path: Path) -> None:
     assert not [line for line in told if "FLOPs" in line]
 
 
+def test_a_model_of_the_hub_that_is_not_here_is_the_reason(tmp_path: Path) -> None:
+    config = settings(A_GPU, model="some-owner/some-model")
+    told = list(lines(config, tmp_path, LinearPredictions(known=False)))
+    assert "can't be predicted: the config.json of some-owner/some-model is not in" in told[2]
+    assert "(hf download some-owner/some-model config.json fetches it)" in told[2]
+
+
 @pytest.mark.parametrize(("kind", "dtype"), [("T4", "float16"), ("A100", "bfloat16")])
 def test_old_gpus_are_planned_in_float16(kind: str, dtype: str) -> None:
     config = settings({"gpu_memory": "16GiB", "accelerator_type": kind})
