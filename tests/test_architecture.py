@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "trainables/methods": "errors",
     "trainables/spec": "errors methods",
     "trainables/storage": "errors spec",
-    "trainables/models": "errors spec",
+    "trainables/models": "errors methods spec",
     "trainables/tasks": "command_line errors spec",
     "trainables/data": "errors models spec tasks",
     "trainables/resources": "models spec",
@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
-    "orchestrator/reporting": "analysis formatting runs | spec storage",
+    "orchestrator/reporting": "analysis formatting runs | errors spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
     "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "

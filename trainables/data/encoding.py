@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.data.chat_template import chat_prompt
+from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.errors import InputError
 from trainables.tasks.task import Cut, Example, Prompt, Task, one_line
 
@@ -52,9 +52,11 @@ def encode(
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
-    Raises InputError if an example does not fit without its context, or has a target of several
-    lines, which would be trained whole and judged by its first.
+    Raises InputError if the chat template can't be used, or if an example does not fit without its
+    context or has a target of several lines, which would be trained whole and judged by its first.
     """
+    if faults := template_faults(tokenizer):
+        raise InputError(faults)
     writer = _Writer(tokenizer, sequence_length)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)

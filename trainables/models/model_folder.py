@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import CHANGED, InputError
+from trainables.models.architectures import architecture_fault, is_known, is_tokenizer
 from trainables.spec.trial_spec import TrialSpec
 
 CONFIG = "config.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
@@ -19,21 +22,27 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def check_model_folder(
-    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True
+    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True, name: str = ""
 ) -> None:
     """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
-    Pickled weights are refused unless `allow_bin`; a model that needs code of its own is refused.
-    Without `needs_weights` it may have none, which is enough to plan for it.
+    Without `needs_weights` a folder that has none yet is accepted: one can plan for its model.
+    Pickled weights are refused unless `allow_bin`, and so is a model that needs code of its own or
+    whose architecture generates no text. Of the weights only their names are looked at; see
+    `trainables.models.weight_faults`. `name` stands for the folder in the messages.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
         state = "is a file, not a folder" if place.exists() else "does not exist"
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
-    found = _faults(place, allow_bin=allow_bin, needs_weights=needs_weights)
-    faults = [f"model: {folder} {fault}" for fault in found]
+    faults = [*_missing(place, allow_bin, needs_weights), *_refused(place)]
     if faults:
-        raise InputError(faults)
+        raise InputError([f"model: {name or folder} {fault}" for fault in faults])
+
+
+def is_complete(folder: Path, *, allow_bin: bool = False) -> bool:
+    """Whether a folder has a configuration, a tokenizer and weights, whatever their content."""
+    return not _missing(folder, allow_bin, needs_weights=True)
 
 
 def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True) -> str:
@@ -85,30 +94,35 @@ def _files(place: Path) -> list[Path]:
     return files if has_safetensors else sorted([*files, *place.glob(_PICKLES)])
 
 
-def _faults(place: Path, *, allow_bin: bool, needs_weights: bool) -> list[str]:
+def _missing(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
     if CONFIG not in names:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
-    elif not _is_json_object(place / CONFIG):
+    elif _json_object(place / CONFIG) is None:
         faults.append("has a config.json that is not a JSON object.")
-    if "adapter_config.json" in names:
-        faults.append(
-            "holds an adapter (adapter_config.json), which would be loaded into the base. "
-            "Move it elsewhere."
-        )
-    faults += [_own_code(file) for file in _with_own_code(place)]
-    may_be_without = not needs_weights and not has_weights(place)
-    if not (may_be_without or any(name.endswith(".safetensors") for name in names)):
-        faults += _without_safetensors(place, names, allow_bin=allow_bin)
+    if not any(name.endswith(".safetensors") for name in names):
+        faults += _without_safetensors(place, allow_bin, needs_weights)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
     return faults
 
 
-def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> list[str]:
+def _refused(place: Path) -> list[str]:
+    faults = []
+    if (place / "adapter_config.json").exists():
+        faults.append(
+            "holds an adapter (adapter_config.json), which would be loaded into the base. "
+            "Move it elsewhere."
+        )
+    config = _json_object(place / CONFIG)
+    return faults if config is None else [*faults, *_architecture_faults(place, config)]
+
+
+def _without_safetensors(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     if not has_weights(place):
-        return ["has no *.safetensors. Save it with safe_serialization."]
+        missing = "has no *.safetensors. Save it with safe_serialization, or fetch its weights."
+        return [missing] if needs_weights else []
     if allow_bin and any(place.glob(_PICKLES)):
         return []
     return [
@@ -117,21 +131,33 @@ def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> li
     ]
 
 
-def _with_own_code(place: Path) -> list[Path]:
-    """The configurations that refer to Python code of the model."""
-    files = [place / name for name in (CONFIG, "tokenizer_config.json")]
-    return [file for file in files if "auto_map" in (_json_object(file) or {})]
+def _architecture_faults(place: Path, config: dict[str, Any]) -> list[str]:
+    faults = []
+    if "auto_map" in config and not is_known(config):
+        of_type = f"for its model_type {config.get('model_type')!r}"
+        faults.append(_own_code(CONFIG, f"has no causal language model {of_type}"))
+    elif (fault := architecture_fault(config)) is not None:
+        faults.append(fault)
+    tokenizer = _json_object(place / _TOKENIZER_CONFIG) or {}
+    if _has_own_tokenizer(tokenizer):
+        of_class = f"no tokenizer {tokenizer.get('tokenizer_class')!r}"
+        faults.append(_own_code(_TOKENIZER_CONFIG, f"has {of_class}"))
+    return faults
 
 
-def _own_code(file: Path) -> str:
+def _has_own_tokenizer(settings: dict[str, Any]) -> bool:
+    """Whether the tokenizer is code of the model and of no class that transformers has."""
+    named = settings.get("auto_map") or {}
+    needs_code = not isinstance(named, dict) or "AutoTokenizer" in named
+    return needs_code and not is_tokenizer(settings.get("tokenizer_class"))
+
+
+def _own_code(file: str, reason: str) -> str:
     return (
-        f"names code of its own ({file.name}: auto_map), which is never run. If transformers knows "
-        "the architecture by itself, take auto_map out of that file."
+        f"needs code of its own ({file}: auto_map), which is never run, and transformers "
+        f"{version('transformers')} {reason}. Use a model of an architecture that transformers "
+        "has, or a version of transformers that has this one."
     )
-
-
-def _is_json_object(file: Path) -> bool:
-    return _json_object(file) is not None
 
 
 def _json_object(file: Path) -> dict[str, Any] | None:
