@@ -117,7 +117,7 @@ def _shown_knobs() -> list[str]:
 
 
 def _why_unpredicted(spec: TrialSpec) -> str:
-    if known_config(spec) is not None:
+    if known_config(spec) is not None or Path(spec.model_source).is_absolute():
         return "can't be predicted"
     fetch = f"hf download {spec.model_source} config.json"
     return (
