@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "orchestrator/formatting": "| spec",
     "orchestrator/space": "| errors methods spec",
     "orchestrator/shipped_files": "",
-    "orchestrator/cli": "shipped_files | storage",
+    "orchestrator/cli": "shipped_files | errors storage",
     "orchestrator/config": "space | errors spec tasks",
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",

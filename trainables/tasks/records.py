@@ -55,7 +55,7 @@ def _text(path: Path, *, hint: str) -> str:
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.{hint}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: no UTF-8, a NUL
         raise InputError(f"{path}: the file can't be read: {error}") from error
 
 
