@@ -26,10 +26,10 @@ def storage_place(text: str) -> str:
         return checked_url(text)
     expanded = os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises for an unknown user
     place = str(Path(expanded).resolve())
-    longest = max((len(os.fsencode(part)) for part in Path(place).parts), default=0)
-    if longest > _LONGEST_NAME or len(os.fsencode(place)) > _LONGEST_PATH:
+    longest, whole = max(map(_bytes, Path(place).parts)), _bytes(place)
+    if longest > _LONGEST_NAME or whole > _LONGEST_PATH:
         raise InputError(
-            f"--storage: a folder's name of {longest} bytes in a path of {len(os.fsencode(place))}; "
+            f"--storage: a folder's name of {longest} bytes in a path of {whole}; "
             f"a name may have {_LONGEST_NAME}, a path {_LONGEST_PATH}."
         )
     return place
@@ -39,3 +39,7 @@ def space_file(text: str) -> Path:
     """The file as given, else the shipped one of that name, whatever the working directory is."""
     found, file = existing_path(text), Path(text)
     return file if found is None or found == file.resolve() else found
+
+
+def _bytes(path: str) -> int:
+    return len(os.fsencode(path))

@@ -256,7 +256,7 @@ LONG = "x" * 300
         (["FILE", "--set", f"space.model=/m/{LONG}"], "does not exist. Give a model's folder or"),
         (["FILE", "--set", "space.model=~nobody-of-that-name/m"], "does not exist. Give a model's"),
         (["FILE", "--set", f"space.prompt=/p/{LONG}.txt"], "is neither a named prompt nor a"),
-        (["FILE", "--set", f"data={{train: /tmp/{LONG}, selection: s}}"], "can't be read: "),
+        (["FILE", "--set", f"data={{train: /{LONG}, selection: s}}"], "can't be read: "),
         (["FILE", "--set", 'data={train: "a\\0b", selection: s}'], "the file can't be read: "),
     ],
 )
