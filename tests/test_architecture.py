@@ -27,12 +27,13 @@ MAY_IMPORT = {
     "trainables/storage": "errors spec",
     "trainables/models": "errors spec",
     "trainables/tasks": "command_line errors spec",
-    "trainables/data": "errors models spec tasks",
+    "trainables/data": "errors models spec storage tasks",
     "trainables/resources": "models spec",
     "trainables/evaluation": "data errors methods models resources spec tasks",
     "trainables/training": "data errors evaluation methods models resources spec storage",
-    "trainables/simulation": "data errors evaluation methods models resources spec storage tasks "
-    "training",
+    "trainables/preflight": "data errors models spec tasks",
+    "trainables/simulation": "data errors evaluation methods models preflight resources spec "
+    "storage tasks training",
     "trainables/workers": "data errors models resources spec storage training",
     "orchestrator/formatting": "| spec",
     "orchestrator/space": "| errors methods spec",
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "orchestrator/runs": "config formatting shipped_files | errors resources spec storage tasks",
     "orchestrator/analysis": "runs | spec",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
-    "resources spec storage tasks",
+    "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
     "orchestrator/reporting": "analysis formatting runs | spec storage",

@@ -16,9 +16,10 @@ from orchestrator.execution.sweep_tracking import SweepTracking
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.state import hours_are_over, read_state, remember
+from orchestrator.runs.state import hours_are_over, read_state, remember, unbind
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
+from trainables.errors import InputError
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
 from trainables.storage.run_folder import RunFolder
 
@@ -74,19 +75,25 @@ class Driver:
         self._start_ray(display)
         tracker = self._tracking.open(display.message, delayed=True)
         outcome: Outcome = "interrupted"
-        at_once = False
+        at_once = is_refused = False
         try:
             if self._run_on_cluster(ledger, display, tracker, clock):
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt as error:
             at_once = isinstance(error, SecondInterrupt)
+        except InputError:
+            is_refused = not ledger.records
+            raise
         finally:
             display.stop()
             setup.close()
             clock.save()
             ray.shutdown()
             ledger.discard_leftovers()
-            self._close(ledger, tracker, outcome, at_once=at_once)
+            if is_refused:
+                unbind(self.run)  # what was refused is mended and the same command run again
+            else:
+                self._close(ledger, tracker, outcome, at_once=at_once)
         print(f"MLflow: {tracking_command(self._tracking.uri)}")
         return outcome
 
@@ -104,9 +111,10 @@ class Driver:
         return ledger
 
     def _start_setup(self, display: SweepDisplay) -> SweepSetup:
-        self._setup = SweepSetup(self.run, self.planner, self.python, display.message)
-        if self.predicts:
-            self._setup.start_simulator()
+        self._setup = SweepSetup(
+            self.run, self.planner, self.python, display.message, predicts=self.predicts
+        )
+        self._setup.start_simulator()
         return self._setup
 
     def _start_ray(self, display: SweepDisplay) -> None:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trainables.data.token_lengths import TokenLengths, assumed_splits
 from trainables.errors import InputError
 from trainables.models.base import quiet
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
@@ -25,7 +26,6 @@ from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
 from trainables.simulation.step import Measured
-from trainables.simulation.token_lengths import TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
-from trainables.data.encoding import Encoded, encode
+from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.token_lengths import length_fault
 from trainables.data.trial_data import load_data
-from trainables.errors import InputError
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt
 
@@ -83,10 +84,31 @@ def test_what_the_first_cut_leaves_too_long_the_second_shortens_from_its_side() 
     assert encoded.length(0) <= 100
 
 
-def test_a_question_that_does_not_fit_is_an_error_that_names_it() -> None:
-    page = _page("context", "how many? " * 20, "")
-    with pytest.raises(InputError, match=r"example page needs \d+ tokens .* 40 are allowed"):
-        _encode(make_tokenizer(), [page], sequence_length=40)
+def test_examples_that_do_not_fit_get_no_tokens_and_are_named_with_what_they_need() -> None:
+    pages = [_page("context", "how many? " * count, "") for count in (20, 1, 30)]
+    encoded = _encode(make_tokenizer(), pages, sequence_length=40)
+    needed = [_encode(make_tokenizer(), [page], sequence_length=400).length(0) for page in pages]
+    context = len("context")
+    assert [each.tokens for each in encoded.too_long] == [needed[0] - context, needed[2] - context]
+    assert encoded.fitting == [1] and encoded.prompts[0] == encoded.completions[2] == ()
+    kept = encoded.without_too_long()
+    assert len(kept) == 1 and kept.too_long == encoded.too_long and kept.cut == (False,)
+
+
+@pytest.mark.parametrize("length", [48, 4096])
+def test_all_examples_that_do_not_fit_are_one_error_that_says_what_would_do(
+    tiny_llama: Path, length: int
+) -> None:
+    spec = make_spec(tiny_llama, sequence_length=length)
+    long_ones = [TooLong("a", 700), TooLong("b", 817)]
+    told = length_fault(spec, "train", long_ones, 9, min(length, 512))
+    assert told is not None and "2 of the 9 examples of the train split" in told
+    assert "the longest, b, needs 817" in told and "data.too_long: drop" in told
+    way = "Set sequence_length >= 817" if length == 48 else "has no more positions"
+    assert way in told
+    dropping = replace(spec, task_options={**spec.task_options, "too_long": "drop"})
+    assert length_fault(dropping, "train", long_ones, 9, 512) is None
+    assert length_fault(dropping, "train", long_ones, 2, 512) is not None  # nothing is left
 
 
 def test_only_completions_have_labels_and_rows_are_padded_on_the_right() -> None:

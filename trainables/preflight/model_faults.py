@@ -1,0 +1,68 @@
+"""What is wrong with a model before its weights are loaded: files, architecture, tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.data.token_lengths import tokenizer_of
+from trainables.errors import first_line
+from trainables.models.hub import HubModel, cached
+from trainables.models.tokenizer import pad_token_fault
+from trainables.preflight.findings import Findings
+from trainables.spec.trial_spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model whose tokenizer can be loaded. `embedded` tokens have embeddings, and `positions` is
+    the longest sequence; each is None if the configuration does not say."""
+
+    name: str
+    tokenizer: Any
+    embedded: int | None
+    positions: int | None
+
+
+def model_folder(spec: TrialSpec) -> Path | None:
+    """The folder of the spec's model on this machine; None for one of the hub that is not there."""
+    if Path(spec.model_source).is_absolute():
+        return Path(spec.model_source)
+    return cached(HubModel(spec.model_source, spec.revision, spec.execution.allow_bin_weights))
+
+
+def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | None:
+    """Adds the faults of a model to `found`, all specs being of it; returns the model if its data
+    can be tokenized. Raises InputError if it has no tokenizer that can be loaded."""
+    spec = specs[0]
+    folder = model_folder(spec)
+    assert folder is not None
+    name = str(spec.knobs["model"])
+    config = _config(folder, name, found)
+    tokenizer = tokenizer_of(spec)
+    text = None if config is None else config.get_text_config()
+    model = CheckedModel(
+        name=name,
+        tokenizer=tokenizer,
+        embedded=getattr(text, "vocab_size", None),
+        positions=getattr(text, "max_position_embeddings", None),
+    )
+    if model.embedded is not None:
+        fault = pad_token_fault(tokenizer, name, embedded=model.embedded)
+        found.faults += [] if fault is None else [fault]
+    return model
+
+
+def _config(folder: Path, name: str, found: Findings) -> Any:
+    """The configuration as transformers reads it; None, with a fault, if it does not."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        found.faults.append(
+            f"model: {name} has a config.json that can't be used: {first_line(error)}"
+        )
+        return None
