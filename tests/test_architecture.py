@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "trainables/methods": "errors",
     "trainables/spec": "errors methods",
     "trainables/storage": "errors spec",
-    "trainables/models": "errors spec",
+    "trainables/models": "errors methods spec",
     "trainables/tasks": "command_line errors spec",
     "trainables/data": "errors models spec storage tasks",
     "trainables/resources": "models spec",

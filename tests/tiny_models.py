@@ -101,6 +101,48 @@ def make_gpt_neox(folder: Path) -> Path:
     return _save(folder, lambda: GPTNeoXForCausalLM(config), make_tokenizer(add_bos=False))
 
 
+def make_mixtral(folder: Path) -> Path:
+    """A Mixtral of two layers: its experts are plain tensors, saved one by one."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        **_COMMON,
+    )
+    return _save(folder, lambda: MixtralForCausalLM(config), make_tokenizer())
+
+
+def make_falcon(folder: Path) -> Path:
+    """A Falcon of two layers: its linear layers are of a subclass of torch's."""
+    from transformers import FalconConfig, FalconForCausalLM
+
+    config = FalconConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        alibi=False,
+        new_decoder_architecture=False,
+        bias=False,
+        **_COMMON,
+    )
+    return _save(folder, lambda: FalconForCausalLM(config), make_tokenizer())
+
+
+def make_gpt2(folder: Path) -> Path:
+    """A GPT-2 of two layers: transposed linear layers (Conv1D), a head tied to the embeddings."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    common = {name: value for name, value in _COMMON.items() if name != "max_position_embeddings"}
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **common)
+    return _save(folder, lambda: GPT2LMHeadModel(config), make_tokenizer())
+
+
 _COMMON: dict[str, Any] = {
     "vocab_size": 320,
     "max_position_embeddings": 512,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from transformers import LlamaForCausalLM
 
 from orchestrator.report import main as report
 from orchestrator.reporting.builder import build_report, write_report
@@ -178,7 +179,7 @@ def test_with_the_flag_tensors_are_read_and_code_is_not(
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("is_known", [True, False])
-def test_code_beside_a_model_is_refused_and_never_run(
+def test_code_beside_a_model_is_never_run_and_a_model_that_needs_it_is_refused(
     marker: Path, llama: Path, model: Path, name: str, is_known: bool
 ) -> None:
     code = f"open({str(marker)!r}, 'w').close()\n"
@@ -189,6 +190,10 @@ def test_code_beside_a_model_is_refused_and_never_run(
     if not is_known:
         config |= {"model_type": "own", "tokenizer_class": "Own", "architectures": ["Own"]}
     (model / name).write_text(json.dumps(config))
+    if is_known:
+        check_model_folder(model)
+        assert type(load_base(spec_on(model, llama), device="cpu").model) is LlamaForCausalLM
+        return
     with pytest.raises(InputError, match=r"code of its own .*auto_map.*never run"):
         check_model_folder(model)
     with pytest.raises(InputError, match="auto_map"):

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import InputError
+from trainables.methods.loading_faults import key_faults, refuse_faults
 from trainables.methods.method import Method
+from trainables.methods.target_modules import target_faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,16 @@ class LoRA(Method):
         modules = 1.0 if isinstance(self.target_modules, str) else 0.5
         return modules * self.rank
 
+    def faults(self, base: PreTrainedModel) -> list[str]:
+        return target_faults(base, self.target_modules)
+
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import torch
         from peft import LoraConfig, get_peft_model
 
         del in_place  # the base's weights are not changed
+        if faults := self.faults(base):
+            raise InputError(faults)
         targets = self.target_modules
         config = LoraConfig(
             r=self.rank,
@@ -55,11 +64,15 @@ class LoRA(Method):
     def load(self, base: PreTrainedModel, folder: Path) -> Any:
         from peft import PeftModel
 
-        if not (folder / "adapter_model.safetensors").is_file():  # PEFT would unpickle a *.bin
+        if not (folder / _WEIGHTS).is_file():  # PEFT would unpickle a *.bin
             raise InputError(
                 f"{folder}: has no adapter_model.safetensors. Give the folder that a trial wrote."
             )
-        return PeftModel.from_pretrained(base, folder)
+        model = PeftModel.from_pretrained(base, folder)
+        if faults := _key_faults(model, folder):
+            model.unload()
+            refuse_faults(folder, faults)
+        return model
 
     def save(self, model: Any, folder: Path) -> None:
         # "auto" would ask the hub whether the base's vocabulary has grown
@@ -68,3 +81,15 @@ class LoRA(Method):
     def detach(self, model: Any) -> PreTrainedModel:
         base: PreTrainedModel = model.unload()
         return base
+
+
+def _key_faults(model: Any, folder: Path) -> list[str]:
+    """PEFT leaves what the file lacks as it was initialized, and ignores what it has too many."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / _WEIGHTS, framework="pt") as opened:
+        saved = set(opened.keys())
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    found = {"missing_keys": wanted - saved, "unexpected_keys": saved - wanted}
+    return key_faults({**found, "mismatched_keys": ()})

@@ -54,6 +54,14 @@ class Method(ABC):
         """
         return 0.0
 
+    def faults(self, base: PreTrainedModel) -> list[str]:
+        """Why it can't adapt this base, which may be on the meta device; [] if it can.
+
+        `attach` raises InputError with the same messages.
+        """
+        del base
+        return []
+
     @abstractmethod
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         """Returns the model to train; the same seed gives the same initial parameters.

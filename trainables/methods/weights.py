@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.errors import InputError
+from trainables.methods.loading_faults import key_faults, refuse_faults
 from trainables.methods.method import Method
 
 if TYPE_CHECKING:
@@ -51,14 +52,20 @@ class Full(Method):
             raise InputError(f"{folder}: has no *.safetensors. Give the folder that a trial wrote.")
         device = base.device
         _offload_base(base)
-        model: Any = type(base).from_pretrained(
+        model: Any
+        model, found = type(base).from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             dtype=base.dtype,
             device_map={"": device},
+            ignore_mismatched_sizes=True,  # they are named here with all others
+            output_loading_info=True,
         )
+        if faults := key_faults(found):
+            base.to(device)
+            refuse_faults(folder, faults)
         model.generation_config = base.generation_config
         model.requires_grad_(False)
         _attach_origin(base, model, device)

@@ -19,6 +19,7 @@ import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from trainables.errors import InputError
+from trainables.methods.loading_faults import key_faults, refuse_faults
 from trainables.models.device import default_device
 from trainables.models.hub import HubModel, fetched
 from trainables.models.imports import without_compiler
@@ -26,6 +27,7 @@ from trainables.models.model_folder import check_model_folder
 from trainables.models.quantized import DTYPES, keep_weights_unpacked, quantization_config
 from trainables.models.tensors import tensor_bytes
 from trainables.models.tokenizer import load_tokenizer, pad_token_fault, pad_token_of
+from trainables.models.weight_faults import weight_faults
 from trainables.spec.trial_spec import TrialSpec
 
 
@@ -81,7 +83,8 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     """Loads the spec's base on `device` ("cpu", "cuda:0", ...; by default `default_device()`).
 
     `spec.model_source` is an absolute folder or a hub id. Raises InputError if the folder is not
-    that of a base model, or its tokenizer has no token to pad with.
+    that of a base model, its weights are not those of its architecture, or its tokenizer has no
+    token to pad with.
     """
     started = time.perf_counter()
     quiet()
@@ -121,21 +124,24 @@ def _source(spec: TrialSpec) -> tuple[str, str | None]:
     They are fetched if they are not (`trainables.models.hub`).
     """
     model = spec.model_source or str(spec.knobs["model"])
+    allow_bin = spec.execution.allow_bin_weights
     if Path(model).is_absolute():
-        check_model_folder(model, allow_bin=spec.execution.allow_bin_weights)
+        check_model_folder(model, allow_bin=allow_bin)
+        refuse_faults(model, weight_faults(Path(model), allow_bin=allow_bin))
         return model, None
     if Path(model).exists():
         raise InputError(
             f"model: {model} is a model of the hub, but a file or folder of that name lies in "
             f"{Path.cwd()} and would be loaded in its place. Move it, or give its full path."
         )
-    fetched(HubModel(model, spec.revision, allow_bin=spec.execution.allow_bin_weights))
+    folder = fetched(HubModel(model, spec.revision, allow_bin=allow_bin))
+    refuse_faults(model, weight_faults(folder, allow_bin=allow_bin))
     return model, spec.revision or None
 
 
 def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str) -> Any:
     quantization = quantization_config(spec)
-    model = AutoModelForCausalLM.from_pretrained(
+    model, found = AutoModelForCausalLM.from_pretrained(
         name,
         revision=revision,
         local_files_only=True,  # see `_source`
@@ -145,8 +151,10 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
         trust_remote_code=False,
         dtype=DTYPES[spec.knobs["compute_dtype"]],
         device_map={"": device},
+        output_loading_info=True,
         **({} if quantization is None else {"quantization_config": quantization}),
     )
+    refuse_faults(name, key_faults(found))
     model.requires_grad_(False)
     model.eval()
     keep_weights_unpacked(model)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import CHANGED, InputError
+from trainables.models.architectures import architecture_fault, is_known, is_tokenizer
 from trainables.spec.trial_spec import TrialSpec
 
 CONFIG = "config.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
@@ -20,7 +23,9 @@ _PICKLES = "pytorch_model*.bin"
 def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
     """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
-    Pickled weights are refused unless `allow_bin`; a model that needs code of its own is refused.
+    Pickled weights are refused unless `allow_bin`, and so is a model that needs code of its own or
+    whose architecture generates no text. Of the weights only their names are looked at; see
+    `trainables.models.weight_faults`.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
@@ -78,16 +83,18 @@ def _files(place: Path) -> list[Path]:
 def _faults(place: Path, *, allow_bin: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
+    config = _json_object(place / CONFIG)
     if CONFIG not in names:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
-    elif not _is_json_object(place / CONFIG):
+    elif config is None:
         faults.append("has a config.json that is not a JSON object.")
+    else:
+        faults += _architecture_faults(place, config)
     if "adapter_config.json" in names:
         faults.append(
             "holds an adapter (adapter_config.json), which would be loaded into the base. "
             "Move it elsewhere."
         )
-    faults += [_own_code(file) for file in _with_own_code(place)]
     if not any(name.endswith(".safetensors") for name in names):
         faults += _without_safetensors(place, names, allow_bin=allow_bin)
     if not names & set(_TOKENIZER_FILES):
@@ -106,21 +113,33 @@ def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> li
     ]
 
 
-def _with_own_code(place: Path) -> list[Path]:
-    """The configurations that refer to Python code of the model."""
-    files = [place / name for name in (CONFIG, "tokenizer_config.json")]
-    return [file for file in files if "auto_map" in (_json_object(file) or {})]
+def _architecture_faults(place: Path, config: dict[str, Any]) -> list[str]:
+    faults = []
+    if "auto_map" in config and not is_known(config):
+        of_type = f"for its model_type {config.get('model_type')!r}"
+        faults.append(_own_code(CONFIG, f"has no causal language model {of_type}"))
+    elif (fault := architecture_fault(config)) is not None:
+        faults.append(fault)
+    tokenizer = _json_object(place / _TOKENIZER_CONFIG) or {}
+    if _has_own_tokenizer(tokenizer):
+        of_class = f"no tokenizer {tokenizer.get('tokenizer_class')!r}"
+        faults.append(_own_code(_TOKENIZER_CONFIG, f"has {of_class}"))
+    return faults
 
 
-def _own_code(file: Path) -> str:
+def _has_own_tokenizer(settings: dict[str, Any]) -> bool:
+    """Whether the tokenizer is code of the model and of no class that transformers has."""
+    named = settings.get("auto_map") or {}
+    needs_code = not isinstance(named, dict) or "AutoTokenizer" in named
+    return needs_code and not is_tokenizer(settings.get("tokenizer_class"))
+
+
+def _own_code(file: str, reason: str) -> str:
     return (
-        f"names code of its own ({file.name}: auto_map), which is never run. If transformers knows "
-        "the architecture by itself, take auto_map out of that file."
+        f"needs code of its own ({file}: auto_map), which is never run, and transformers "
+        f"{version('transformers')} {reason}. Use a model of an architecture that transformers "
+        "has, or a version of transformers that has this one."
     )
-
-
-def _is_json_object(file: Path) -> bool:
-    return _json_object(file) is not None
 
 
 def _json_object(file: Path) -> dict[str, Any] | None:
