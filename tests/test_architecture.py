@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "trainables/resources": "models spec",
     "trainables/evaluation": "data errors methods models resources spec tasks",
     "trainables/training": "data errors evaluation methods models resources spec storage",
-    "trainables/preflight": "data errors models spec tasks",
+    "trainables/preflight": "data errors methods models spec tasks",
     "trainables/simulation": "data errors evaluation methods models preflight resources spec "
     "storage tasks training",
     "trainables/workers": "data errors models resources spec storage training",

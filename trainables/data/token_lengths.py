@@ -89,11 +89,9 @@ class TokenLengths:
         examples that don't fit and are not to be dropped, OSError if there is no tokenizer."""
         names = ("train", "selection") if spec.role == TRIAL else ("selection", "report")
         found = {name: self.split(spec, name, positions=positions) for name in names}
-        limit = sequence_limit(spec, positions=positions)
-        told = (length_fault(spec, n, s.too_long, len(s), limit) for n, s in found.items())
-        faults = [fault for fault in told if fault is not None]
-        if faults:
-            raise InputError(faults)
+        fault = length_fault(spec, found, sequence_limit(spec, positions=positions))
+        if fault is not None:
+            raise InputError(fault)
         return {
             name: split.without_too_long() if name == "train" else split
             for name, split in found.items()
@@ -146,25 +144,32 @@ def sequence_limit(spec: TrialSpec, *, positions: int | None) -> int:
 
 
 def length_fault(
-    spec: TrialSpec, split: str, too_long: Sequence[TooLong], examples: int, limit: int
+    spec: TrialSpec, splits: Mapping[str, SplitLengths | Encoded], limit: int
 ) -> str | None:
-    """Why a split can't be used because of its `too_long` ones of so many examples, or None.
+    """Why splits can't be used because of examples that need more than `limit` tokens, or None.
 
-    `limit`: the tokens that are allowed.
+    Examples may be dropped if the spec says so, but not a whole split.
     """
     drops = drops_too_long(spec.task_options)
-    if not too_long or (drops and len(too_long) < examples):
+    refused = {
+        name: split
+        for name, split in splits.items()
+        if split.too_long and not (drops and len(split.too_long) < len(split))
+    }
+    if not refused:
         return None
-    longest = max(too_long, key=lambda example: example.tokens)
+    counts = [f"{len(s.too_long)} of {len(s)} of the {n} split" for n, s in refused.items()]
+    every = [example for split in refused.values() for example in split.too_long]
+    longest = max(every, key=lambda example: example.tokens)
     model, asked = spec.knobs["model"], int(spec.knobs["sequence_length"])
     way = f"Set sequence_length >= {longest.tokens}"
     if limit < asked:
         way = f"{model} has no more positions than that: use another model"
     drop = "" if drops else ", or data.too_long: drop, which leaves them out"
     return (
-        f"sequence_length: {len(too_long)} of the {examples} examples of the {split} split need "
-        f"more than {limit} tokens, even without any context (tokenizer of {model}); the longest, "
-        f"{longest.example_id}, needs {longest.tokens}. {way}, or a shorter prompt{drop}."
+        f"sequence_length: examples need more than {limit} tokens, even without any context, with "
+        f"the tokenizer of {model}: {', '.join(counts)}; the longest, {longest.example_id}, needs "
+        f"{longest.tokens}. {way}, or a shorter prompt{drop}."
     )
 
 

@@ -70,7 +70,7 @@ def _task_options(spec: TrialSpec) -> dict[str, Any]:
 
 def check_lengths(encoded: Encoded, spec: TrialSpec, *, split: str, limit: int) -> None:
     """Raises InputError for examples that don't fit, if the spec refuses them or none is left."""
-    fault = length_fault(spec, split, encoded.too_long, len(encoded), limit)
+    fault = length_fault(spec, {split: encoded}, limit)
     if fault is not None:
         raise InputError(fault)
 

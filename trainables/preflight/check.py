@@ -33,7 +33,7 @@ def preflight(
         if model_folder(of_model[0]) is None:
             found.unchecked.append(name)
             continue
-        say(f"checking {name}")
+        say(name)
         try:
             model = check_model(of_model, found)
         except InputError as error:

@@ -31,37 +31,38 @@ class DataCheck:
     lengths: TokenLengths
     found: Findings
     say: Callable[[str], None]
-    _refused: set[tuple[str, str, str]] = field(default_factory=set)
+    _refused: set[tuple[str, str]] = field(default_factory=set)
 
     def check(self, spec: TrialSpec) -> None:
         """Checks the spec's prompt and target at its sequence_length.
 
-        A split that was refused at a shorter one is not tokenized again: the message says which
+        Those that were refused at a shorter one are not tokenized again: the message says which
         sequence_length would do.
         """
-        for split in SPLITS:
-            key = (str(spec.knobs["prompt"]), str(spec.knobs["target"]), split)
-            if key in self._refused:
-                continue
-            limit = sequence_limit(spec, positions=self.model.positions)
-            self.say(f"checking {self.model.name}: the {split} split at {limit} tokens")
-            faults = list(self._faults(spec, split, limit))
-            if faults:
-                self._refused.add(key)
-                self.found.faults += faults
+        key = (str(spec.knobs["prompt"]), str(spec.knobs["target"]))
+        if key in self._refused:
+            return
+        faults = list(self._faults(spec))
+        if faults:
+            self._refused.add(key)
+            self.found.faults += faults
 
-    def _faults(self, spec: TrialSpec, split: str, limit: int) -> Iterator[str]:
-        try:
-            lengths = self.lengths.split(spec, split, positions=self.model.positions)
-        except InputError as error:
-            yield from error.messages
-        except Exception as error:  # noqa: BLE001  # foreign templates and tasks raise anything
-            yield self._raising(spec, split, limit, error)
-        else:
-            fault = length_fault(spec, split, lengths.too_long, len(lengths), limit)
-            yield from [] if fault is None else [fault]
-            yield from self._outside(split, lengths)
-            self.found.notes += [] if fault else _notes(self.model.name, split, lengths, limit)
+    def _faults(self, spec: TrialSpec) -> Iterator[str]:
+        limit = sequence_limit(spec, positions=self.model.positions)
+        splits: dict[str, SplitLengths] = {}
+        for name in SPLITS:
+            self.say(f"{self.model.name}, the {name} split at {limit} tokens")
+            try:
+                splits[name] = self.lengths.split(spec, name, positions=self.model.positions)
+            except InputError as error:
+                yield from error.messages
+            except Exception as error:  # noqa: BLE001  # foreign templates and tasks raise anything
+                yield self._raising(spec, name, limit, error)
+        fault = length_fault(spec, splits, limit)
+        yield from [] if fault is None else [fault]
+        for name, lengths in splits.items():
+            yield from self._outside(name, lengths)
+            self.found.notes += _notes(self.model.name, name, lengths, limit) if not fault else []
 
     def _outside(self, split: str, lengths: SplitLengths) -> Iterator[str]:
         embedded = self.model.embedded

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from trainables.data.token_lengths import tokenizer_of
 from trainables.errors import first_line
+from trainables.methods.target_modules import ALL_LINEAR, target_faults
 from trainables.models.hub import HubModel, cached
 from trainables.models.tokenizer import pad_token_fault
+from trainables.models.weight_faults import has_weights, weight_faults
 from trainables.preflight.findings import Findings
 from trainables.spec.trial_spec import TrialSpec
 
@@ -41,6 +46,12 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     assert folder is not None
     name = str(spec.knobs["model"])
     config = _config(folder, name, found)
+    if not has_weights(folder):
+        found.without_weights.append(name)
+    elif config is not None:
+        faults = weight_faults(folder, allow_bin=spec.execution.allow_bin_weights)
+        found.faults += [f"model: {name} {fault}" for fault in faults]
+    found.faults += _target_faults(config, name, specs)
     tokenizer = tokenizer_of(spec)
     text = None if config is None else config.get_text_config()
     model = CheckedModel(
@@ -55,10 +66,19 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     return model
 
 
+def _target_faults(config: Any, name: str, specs: Sequence[TrialSpec]) -> Iterator[str]:
+    """What of `target_modules` the model does not have; it is built without weights."""
+    asked = [spec.knobs.get("target_modules", ALL_LINEAR) for spec in specs]
+    if config is None or all(targets == ALL_LINEAR for targets in asked):
+        return
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    for targets in asked:
+        yield from (f"model: {name}: {fault}" for fault in target_faults(model, targets))
+
+
 def _config(folder: Path, name: str, found: Findings) -> Any:
     """The configuration as transformers reads it; None, with a fault, if it does not."""
-    from transformers import AutoConfig
-
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

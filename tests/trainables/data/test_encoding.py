@@ -13,7 +13,7 @@ from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
 from trainables.data.encoding import Encoded, TooLong, encode
-from trainables.data.token_lengths import length_fault
+from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt
@@ -87,9 +87,9 @@ def test_what_the_first_cut_leaves_too_long_the_second_shortens_from_its_side() 
 def test_examples_that_do_not_fit_get_no_tokens_and_are_named_with_what_they_need() -> None:
     pages = [_page("context", "how many? " * count, "") for count in (20, 1, 30)]
     encoded = _encode(make_tokenizer(), pages, sequence_length=40)
-    needed = [_encode(make_tokenizer(), [page], sequence_length=400).length(0) for page in pages]
-    context = len("context")
-    assert [each.tokens for each in encoded.too_long] == [needed[0] - context, needed[2] - context]
+    bare = [_page("", "how many? " * count, "") for count in (20, 30)]
+    needed = [_encode(make_tokenizer(), [page], sequence_length=400).length(0) for page in bare]
+    assert [each.tokens for each in encoded.too_long] == needed
     assert encoded.fitting == [1] and encoded.prompts[0] == encoded.completions[2] == ()
     kept = encoded.without_too_long()
     assert len(kept) == 1 and kept.too_long == encoded.too_long and kept.cut == (False,)
@@ -100,15 +100,20 @@ def test_all_examples_that_do_not_fit_are_one_error_that_says_what_would_do(
     tiny_llama: Path, length: int
 ) -> None:
     spec = make_spec(tiny_llama, sequence_length=length)
-    long_ones = [TooLong("a", 700), TooLong("b", 817)]
-    told = length_fault(spec, "train", long_ones, 9, min(length, 512))
-    assert told is not None and "2 of the 9 examples of the train split" in told
+    nine = SplitLengths.of([(9, 1)] * 9)
+    splits = {
+        "train": replace(nine, too_long=(TooLong("a", 700), TooLong("b", 817))),
+        "report": replace(nine, too_long=(TooLong("c", 650),)),
+    }
+    told = length_fault(spec, splits, min(length, 512))
+    assert told is not None and "2 of 9 of the train split, 1 of 9 of the report split" in told
     assert "the longest, b, needs 817" in told and "data.too_long: drop" in told
     way = "Set sequence_length >= 817" if length == 48 else "has no more positions"
     assert way in told
     dropping = replace(spec, task_options={**spec.task_options, "too_long": "drop"})
-    assert length_fault(dropping, "train", long_ones, 9, 512) is None
-    assert length_fault(dropping, "train", long_ones, 2, 512) is not None  # nothing is left
+    assert length_fault(dropping, splits, 512) is None
+    nothing_left = replace(splits["report"], prompts=(range(0),), completions=(range(0),))
+    assert length_fault(dropping, {"report": nothing_left}, 512) is not None
 
 
 def test_only_completions_have_labels_and_rows_are_padded_on_the_right() -> None:
