@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "
     "command_line errors spec storage tasks",
     "orchestrator/doctor": "cli cluster config planning runs space tracking | command_line errors "
-    "storage workers",
+    "preflight storage workers",
 }
 DOORS = {"orchestrator/" + name for name in ("ask", "report", "score", "status", "sweep", "track")}
 

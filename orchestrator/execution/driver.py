@@ -50,6 +50,7 @@ class Driver:
     python: tuple[str, ...] = ()
     _setup: SweepSetup | None = field(default=None, init=False)
     _signals: DeferredSignals = field(default_factory=DeferredSignals, init=False)
+    _repeated_failure: str = field(default="", init=False)
 
     def show(self) -> Outcome:
         """Prints the report of a sweep that has ended and sends its tracker what that lacks."""
@@ -155,7 +156,8 @@ class Driver:
             display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
             if not run_trials(sweep, signals=self._signals):
                 return False
-        if sweep.trial_queue.end_reason:
+        self._repeated_failure = sweep.repeated_failure
+        if sweep.trial_queue.end_reason and not sweep.repeated_failure:
             display.message(sweep.trial_queue.end_reason)
         self._score_reports(sweep, display)
         return True
@@ -177,7 +179,7 @@ class Driver:
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
-        early = sweep.trial_queue.ended_early
+        early = sweep.trial_queue.ended_early and sweep.clock.used_up
         remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early)
         if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
@@ -209,6 +211,8 @@ class Driver:
         if outcome != "interrupted":
             report.print()
             self._print_out_of_hours()
+            if self._repeated_failure:
+                print(self._repeated_failure)
         self._tracking.close(tracker, interrupted=outcome == "interrupted")
         self._export_study()
 

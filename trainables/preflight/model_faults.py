@@ -54,6 +54,8 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     found.faults += _target_faults(config, name, specs)
     tokenizer = tokenizer_of(spec)
     text = None if config is None else config.get_text_config()
+    template = template_faults(tokenizer)
+    found.faults += [f"model: {name}: {fault.removeprefix('model: ')}" for fault in template]
     model = CheckedModel(
         name=name,
         tokenizer=tokenizer,
@@ -63,7 +65,7 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     if model.embedded is not None:
         fault = pad_token_fault(tokenizer, name, embedded=model.embedded)
         found.faults += [] if fault is None else [fault]
-    return model
+    return None if template else model
 
 
 def _target_faults(config: Any, name: str, specs: Sequence[TrialSpec]) -> Iterator[str]:
