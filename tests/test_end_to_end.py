@@ -1,8 +1,9 @@
-"""A sweep by its command: killed, interrupted and resumed, then complete.
+"""A sweep by its command: interrupted and resumed, then complete, then asked for more.
 
-The real program runs once on its own Ray, and each test reads what it has left: a driver is killed
-with SIGKILL, the next one is interrupted with Ctrl-C, the third ends, a fourth finds nothing to do,
-a fifth is asked for more trials while MLflow is unavailable.
+The real program runs once on its own Ray, and each test reads what it has left: a driver is
+interrupted with Ctrl-C, the second completes the sweep while MLflow is unavailable, the third and
+the fourth find nothing to do, the fifth is refused, the sixth and the seventh have used up their
+hours, and the last has more hours and trials. Kills: test_resume.py.
 """
 
 from __future__ import annotations
@@ -95,36 +96,24 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     value["scheduler"] = "none"
     told = Story(tiny_sweep.write_space(folder / "tiny.yaml", value), folder / "runs")
 
-    def one_is_finished_and_another_has_a_checkpoint(driver: int) -> bool:
-        del driver
-        return bool(_trained(told.run) and _going_on(told.run))
-
-    def the_second_driver_was_refused_and_another_is_finished(driver: int) -> bool:
+    def the_second_driver_was_refused_and_a_trial_is_finished(driver: int) -> bool:
         holder = read_lease(told.run / "driver.lock") or {}
         if "second" not in told.ended and holder.get("pid") == driver:
             told.runs("second")
-        fresh = set(_trained(told.run)) - set(told.written["killed"])
-        return bool(fresh and _going_on(told.run))
+        return bool(_trained(told.run) and _going_on(told.run))
 
-    told.meets("killed", signal.SIGKILL, when=one_is_finished_and_another_has_a_checkpoint)
     told.meets(
-        "interrupted",
-        signal.SIGINT,
-        when=the_second_driver_was_refused_and_another_is_finished,
+        "interrupted", signal.SIGINT, when=the_second_driver_was_refused_and_a_trial_is_finished
     )
-    told.runs("resumed")
+    told.runs("resumed", "--tracking-uri", "http://127.0.0.1:9")  # nobody answers there
+    told.runs("tracked")
     told.runs("again")
     told.runs("changed", "--set", "space.alpha=16")
-    more = ("--trials", str(MORE_TRIALS))
-    told.runs("grown", *more, "--tracking-uri", "http://127.0.0.1:9")  # nobody answers there
-    told.runs("tracked", *more)
+    more, hours = ("--trials", str(MORE_TRIALS)), "limits.sweep_hours"
+    told.runs("out of hours", *more, "--set", f"{hours}=0.001")
+    told.runs("still out of hours", *more, "--set", f"{hours}=0.001")
+    told.runs("grown", *more, "--set", f"{hours}=9")
     return told
-
-
-def test_a_killed_driver_leaves_finished_and_unfinished_trials(story: Story) -> None:
-    assert story.ended["killed"].returncode == -signal.SIGKILL
-    assert 0 < len(story.written["killed"]) < TRIALS + 2  # two baselines
-    assert story.going_on["killed"]
 
 
 def test_a_second_driver_is_refused(story: Story) -> None:
@@ -148,16 +137,16 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(story: Story) -> None:
     assert not (story.run / "driver.lock").exists()
 
 
-@pytest.mark.parametrize("name", ["interrupted", "resumed"])
-def test_a_resumed_sweep_says_what_is_done(story: Story, name: str) -> None:
-    before = {"interrupted": "killed", "resumed": "interrupted"}[name]
-    done = len(set(story.written[before]) & set(_trained(story.run)))
-    assert f"{done} of {TRIALS} trials are done" in story.ended[name].stdout
+def test_a_resumed_sweep_says_what_is_done(story: Story) -> None:
+    assert story.going_on["interrupted"]
+    done = len(set(story.written["interrupted"]) & set(_trained(story.run)))
+    assert 0 < done < TRIALS
+    assert f"{done} of {TRIALS} trials are done" in story.ended["resumed"].stdout
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("killed", "interrupted"), ("interrupted", "resumed"), ("resumed", "again")],
+    [("interrupted", "resumed"), ("resumed", "again"), ("resumed", "grown")],
 )
 def test_finished_trials_are_never_trained_again(story: Story, before: str, after: str) -> None:
     assert story.written[before].items() <= story.written[after].items()
@@ -203,16 +192,27 @@ def test_a_sweep_may_be_asked_for_more_trials(story: Story) -> None:
     grown = story.ended["grown"]
     assert grown.returncode == 0, grown.stderr + grown.stdout
     assert f"{TRIALS} of {MORE_TRIALS} trials are done" in grown.stdout
+    assert "used up" not in grown.stdout
+    assert len(story.written["resumed"]) == TRIALS + 2
     assert len(story.written["grown"]) == MORE_TRIALS + 2
-    assert story.written["resumed"].items() <= story.written["grown"].items()
+
+
+def test_a_sweep_out_of_hours_shows_its_report_until_it_is_given_more(story: Story) -> None:
+    over, still = story.ended["out of hours"], story.ended["still out of hours"]
+    assert over.returncode == 0, over.stderr  # what had finished has
+    assert "used up" in over.stdout
+    assert story.written["out of hours"] == story.written["resumed"]
+    assert still.returncode == 0, still.stderr
+    assert "used up" in still.stdout
+    assert "Starting Ray" not in still.stdout
 
 
 def test_a_tracker_that_can_not_be_reached_is_a_warning_and_is_completed_later(
     story: Story,
 ) -> None:
-    grown, tracked = story.ended["grown"], story.ended["tracked"]
-    assert "http://127.0.0.1:9 can't be used" in grown.stdout
-    assert "The sweep goes on" in grown.stdout
+    resumed, tracked = story.ended["resumed"], story.ended["tracked"]
+    assert "http://127.0.0.1:9 can't be used" in resumed.stdout
+    assert "The sweep goes on" in resumed.stdout
     assert tracked.returncode == 0
     assert "Starting Ray" not in tracked.stdout
 

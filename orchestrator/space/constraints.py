@@ -47,7 +47,9 @@ def parse_rules(value: object, where: str = "exclude") -> tuple[Rule, ...]:
     ]
     if faults:
         raise InputError(faults)
-    return tuple({name: tuple(_listed(given)) for name, given in rule.items()} for rule in value)
+    return tuple(
+        {name: tuple(_listed(name, given)) for name, given in rule.items()} for rule in value
+    )
 
 
 def render_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
@@ -132,15 +134,17 @@ def _faults(rule: object, where: str) -> list[str]:
     faults = [
         f"{where}.{name}: {wrong}"
         for name, given in rule.items()
-        for value in _listed(given)
+        for value in _listed(name, given)
         if (wrong := knobs.check(name, value))
     ]
     empty = [f"{where}.{name}: the list is empty." for name, given in rule.items() if given == []]
     return [*dict.fromkeys(faults), *empty]
 
 
-def _listed(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
+def _listed(name: str, given: Any) -> list[Any]:
+    """The values that a rule gives for a knob."""
+    several = isinstance(given, list) and not knobs.is_one_value(name, given)
+    return given if several else [given]
 
 
 def _value(configuration: Mapping[str, Any], name: str) -> Any:

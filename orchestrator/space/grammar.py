@@ -1,8 +1,8 @@
 """The grammar of a search space: from the values of YAML to a Space and back.
 
-A list is a choice; a one-key mapping is a branch (`lora: {...}`), a range (`log_uniform: [lo,
-hi]`) or, as `value: ...`, a literal; any other value is a constant. search_spaces/README.md has
-examples.
+A list is a choice, unless the knob takes it as one value (names of modules); a one-key mapping is a
+branch (`lora: {...}`), a range (`log_uniform: [lo, hi]`) or, as `value: ...`, a literal; any other
+value is a constant. search_spaces/README.md has examples.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from orchestrator.space.tree import (
     same,
 )
 from trainables.errors import InputError
+from trainables.spec.knobs import is_one_value
 
 
 def parse_space(value: object, where: str = "space") -> Space:
@@ -80,7 +81,7 @@ class _Parser:
     def node(
         self, knob: str, value: object, *, path: str, enclosing: Mapping[str, Any]
     ) -> Node | None:
-        if isinstance(value, list):
+        if isinstance(value, list) and not is_one_value(knob, value):
             return self.choice(knob, value, path=path, enclosing=enclosing)
         if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in RANGES:
             return self.range(knob, value, path=path)
@@ -102,7 +103,7 @@ class _Parser:
     def option(
         self, knob: str, value: object, *, path: str, enclosing: Mapping[str, Any]
     ) -> Constant | Branch | None:
-        if isinstance(value, list):
+        if isinstance(value, list) and not is_one_value(knob, value):
             self.fault(
                 path, f"{value!r} is a list in a list. For a literal list: {{value: [...]}}."
             )

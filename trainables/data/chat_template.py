@@ -9,6 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
+from trainables.errors import first_line
+
+_PROBE = "What is 4711 plus 4712?\nThe answer is a number."
 _TODAY = datetime(2024, 7, 26)
 _CODES = "aAbBdHIjmMpSyY"  # format codes of strftime
 
@@ -23,6 +28,30 @@ def chat_prompt(tokenizer: Any, message: str) -> str:
         add_generation_prompt=True,
     )
     return text
+
+
+def template_faults(tokenizer: Any) -> list[str]:
+    """Why prompts can't be written in the tokenizer's chat template, if it has one; else [].
+
+    A template that raises, or in whose text the message is not to be found, as one that expects
+    messages in another form.
+    """
+    if tokenizer.chat_template is None:
+        return []
+    advice = (
+        "Correct chat_template.jinja or chat_template in tokenizer_config.json, or remove it: "
+        "without one a prompt is plain text."
+    )
+    try:
+        text = chat_prompt(tokenizer, _PROBE)
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        return [f"model: its chat template can't be used: {first_line(error)} {advice}"]
+    if _PROBE in text:
+        return []
+    return [
+        f"model: its chat template drops the message: of {_PROBE!r} it makes {text[:200]!r}, so "
+        f"that no question would be seen. {advice}"
+    ]
 
 
 def _on_a_fixed_day(template: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainables.data.chat_template import chat_prompt
+from trainables.data.chat_template import chat_prompt, template_faults
+from trainables.errors import InputError
 from trainables.tasks.task import Cut, Example, Prompt, Task
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
@@ -72,8 +73,11 @@ def encode(
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
-    An example that does not fit without its context either gets no tokens.
+    An example that does not fit without its context either gets no tokens. Raises InputError if the
+    chat template can't be used.
     """
+    if faults := template_faults(tokenizer):
+        raise InputError(faults)
     writer = _Writer(tokenizer)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions([task.target(e) for e in examples], prompts)

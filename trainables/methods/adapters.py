@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trainables.errors import InputError
 from trainables.methods.loading_faults import key_faults, refuse_faults
 from trainables.methods.method import Method
-from trainables.methods.target_modules import target_faults
+from trainables.methods.target_modules import ALL_LINEAR, target_faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ class LoRA(Method):
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: str | tuple[str, ...] = ALL_LINEAR
 
     @classmethod
     def loading_lines(cls, folder: str) -> list[str]:

@@ -23,19 +23,21 @@ def target_faults(model: PreTrainedModel, targets: str | Sequence[str]) -> list[
     """
     if targets == ALL_LINEAR:
         return []
-    layers = [name for name, module in model.named_modules() if _can_be_adapted(module)]
+    layers = {n: module for n, module in model.named_modules() if _can_be_adapted(module)}
+    linear = [n for n, module in layers.items() if _is_linear(module, model)]
+    names = sorted({name.rpartition(".")[2] for name in linear})
+    there = f"It has {', '.join(names)}; {ALL_LINEAR} stands for all of them."
     if isinstance(targets, str):
-        wrong = [] if any(re.fullmatch(targets, name) for name in layers) else [targets]
-    else:
-        wrong = [name for name in targets if not any(_ends(layer, name) for layer in layers)]
+        if any(re.fullmatch(targets, name) for name in layers):
+            return []
+        return [
+            f"target_modules: {targets!r} alone is a pattern for whole names, as {linear[0]}, and "
+            f"this model has none that matches. Give a list of names, as [{targets}]. {there}"
+        ]
+    wrong = [name for name in targets if not any(_ends(layer, name) for layer in layers)]
     if not wrong:
         return []
-    head = model.get_output_embeddings()
-    there = sorted({n.rpartition(".")[2] for n in layers if model.get_submodule(n) is not head})
-    return [
-        f"target_modules: {', '.join(wrong)} is the name of no layer of this model. It has "
-        f"{', '.join(there)}; {ALL_LINEAR} stands for all linear ones."
-    ]
+    return [f"target_modules: this model has no layer {', '.join(wrong)}. {there}"]
 
 
 def _ends(layer: str, name: str) -> bool:
@@ -47,3 +49,11 @@ def _can_be_adapted(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, Conv1D))
+
+
+def _is_linear(module: Any, model: PreTrainedModel) -> bool:
+    """Whether it is one of the layers that ALL_LINEAR stands for."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (nn.Linear, Conv1D)) and module is not model.get_output_embeddings()

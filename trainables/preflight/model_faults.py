@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainables.data.chat_template import template_faults
 from trainables.data.token_lengths import tokenizer_of
 from trainables.errors import first_line
 from trainables.methods.target_modules import ALL_LINEAR, target_faults

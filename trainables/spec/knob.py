@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,11 @@ from trainables.spec.checks import Check
 from trainables.spec.memory_effect import CELL, MemoryEffect
 
 Knobs = Mapping[str, Any]
+
+
+def never(value: Any) -> bool:
+    del value
+    return False
 
 
 def itself(value: Any) -> Any:
@@ -31,6 +36,8 @@ class Knob:
     convert: Callable[[Any], Any]
     read_by: Callable[[Knobs], bool]
     unsaid: bool = False
+    is_one_value: Callable[[Sequence[Any]], bool] = never
+    """Whether a list that is written for the knob is one value of it, and not a choice."""
 
     # Memory and speed. The default values are right for any knob, but compare only equal values.
     memory: MemoryEffect = CELL

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainables.methods.target_modules import ALL_LINEAR
 from trainables.spec.checks import whole
 
 AUTO = "auto"  # as batch_size: the largest micro-batch that fits
@@ -47,7 +48,12 @@ def modules(value: Any) -> str | None:
     """Accepts lists of module names, and a name for several modules."""
     names = [value] if isinstance(value, str) else value
     ok = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
-    return None if ok else f"got {value!r}; needs 'all-linear' or a list of module names."
+    return None if ok else f"got {value!r}; needs '{ALL_LINEAR}' or a list of module names."
+
+
+def are_modules(values: Sequence[Any]) -> bool:
+    """Whether a list is one value, the names of modules, and not a choice between values."""
+    return ALL_LINEAR not in values and modules(values) is None
 
 
 def as_modules(value: Any) -> Any:
@@ -58,7 +64,7 @@ def modules_at_least(one: Any, other: Any) -> bool:
     """A memory order: a superset needs more; a name compares with itself only, but "all-linear"
     needs at least as much as anything."""
     if isinstance(one, str) or isinstance(other, str):
-        return one in (other, "all-linear")
+        return one in (other, ALL_LINEAR)
     return set(one) >= set(other)
 
 

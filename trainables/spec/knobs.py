@@ -6,16 +6,18 @@ that two configurations that train the same thing are equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainables.errors import did_you_mean
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS, UNTRAINED
+from trainables.methods.target_modules import ALL_LINEAR
 from trainables.spec.checks import above, at_least, boolean, name_in, one_of, whole, within
 from trainables.spec.knob import Knob
 from trainables.spec.knob_values import (
     AUTO,
+    are_modules,
     as_batch_size,
     as_modules,
     batch_at_least,
@@ -62,6 +64,11 @@ def check(name: str, value: Any) -> str | None:
     if name not in KNOBS:
         return f"unknown key.{did_you_mean(name, KNOBS)}"
     return KNOBS[name].check(value)
+
+
+def is_one_value(name: str, values: Sequence[Any]) -> bool:
+    """Whether a list for knob `name` is one value of it, and not several."""
+    return name in KNOBS and KNOBS[name].is_one_value(values)
 
 
 def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,10 +179,11 @@ KNOBS: dict[str, Knob] = {
         activations=lambda value: 1.1 if value else 1.0,
     ),
     "target_modules": Knob(
-        "all-linear",
+        ALL_LINEAR,
         modules,
         as_modules,
         _field_of("target_modules"),
+        is_one_value=are_modules,
         memory=MemoryEffect(modules_at_least),
     ),
     "workers": Knob(

@@ -36,6 +36,15 @@ def test_a_rule_matches_when_all_of_its_knobs_do_and_a_list_matches_any() -> Non
     assert not excluded({"rank": 8, "quantization": "none"}, rules)
 
 
+def test_in_a_rule_too_a_list_of_module_names_is_one_value() -> None:
+    rules = parse_rules([{"target_modules": ["q_proj", "v_proj"]}])
+    assert excluded({"target_modules": ["q_proj", "v_proj"]}, rules)
+    assert not excluded({"target_modules": ["q_proj"]}, rules)
+    several = parse_rules([{"target_modules": ["all-linear", ["q_proj"]]}])
+    assert excluded({"target_modules": ["q_proj"]}, several)
+    assert parse_rules(render_rules([*rules, *several])) == (*rules, *several)
+
+
 def test_a_knob_that_is_absent_matches_nothing() -> None:
     assert not excluded({"model": "m"}, parse_rules([{"quantization": "none"}]))
 

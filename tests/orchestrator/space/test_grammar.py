@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
+from orchestrator.space.enumeration import grid
 from orchestrator.space.grammar import parse_space, render
 from tests.orchestrator import spaces
 from trainables.errors import InputError
@@ -46,7 +47,27 @@ def test_a_range_ends_at_its_last_step() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [
+        (["q_proj", "v_proj"], [["q_proj", "v_proj"]]),
+        (["q_proj"], [["q_proj"]]),
+        ({"value": ["q_proj", "v_proj"]}, [["q_proj", "v_proj"]]),
+        (["all-linear"], ["all-linear"]),
+        (["all-linear", ["q_proj", "v_proj"]], ["all-linear", ["q_proj", "v_proj"]]),
+        (["all-linear", {"value": ["q_proj"]}], ["all-linear", ["q_proj"]]),
+        ([["q_proj"], ["k_proj", "v_proj"]], [["q_proj"], ["k_proj", "v_proj"]]),
+        ("all-linear", ["all-linear"]),
+    ],
+)
+def test_a_list_of_module_names_is_one_value(written: Any, values: list[Any]) -> None:
+    space = parse_space({"model": "m", "target_modules": written})
+    assert [found["target_modules"] for found in grid(space)] == values
+    assert parse_space(yaml.safe_load(yaml.safe_dump(render(space)))) == space
+
+
 FAULTS = [
+    ({"target_modules": [["q_proj"], ["q_proj"]]}, "space.target_modules: ('q_proj',) is there"),
     ({"rnak": 4}, "space.rnak: unknown key. Did you mean 'rank'?"),
     (
         {"method": [{"lora": {"rnak": 4}}]},

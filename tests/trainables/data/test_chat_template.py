@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
-from trainables.data.chat_template import chat_prompt
+from trainables.data.chat_template import chat_prompt, template_faults
 
 LLAMA = (
     "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
@@ -45,3 +45,27 @@ def test_nothing_else_in_a_template_changes(beginning: str) -> None:
 
 def test_a_template_without_a_date_is_as_it_was() -> None:
     assert prompt(CHAT_TEMPLATE) == "<s><|user|>how many?</s><|assistant|>"
+
+
+PARTS = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (PARTS, "drops the message"),
+        ("{{ messages[0]['content'][:9] }}", "drops the message"),
+        ("{{ raise_exception('Only system first') }}", "can't be used: TemplateError: Only system"),
+        ("{{ messages[0].content.no.such }}", "can't be used: UndefinedError"),
+        ("{% if %}", "can't be used: TemplateSyntaxError"),
+        ("{{ messages[0]['content'] + 1 }}", "can't be used: TypeError"),
+    ],
+)
+def test_a_template_that_loses_the_message_or_raises_is_refused(template: str, told: str) -> None:
+    [fault] = template_faults(make_tokenizer(chat_template=template))
+    assert told in fault
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, LLAMA, "{{ messages[0].content|trim }}"])
+def test_a_template_that_holds_the_message_has_no_faults(template: str | None) -> None:
+    assert template_faults(make_tokenizer(chat_template=template)) == []

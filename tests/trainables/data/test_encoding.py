@@ -45,6 +45,12 @@ def test_a_chat_template_wraps_the_question_and_the_answer_begins_in_the_reply()
     assert tokenizer.decode(encoded.prompts[0]) == expected
 
 
+def test_with_a_template_that_drops_the_question_nothing_is_encoded() -> None:
+    tokenizer = make_tokenizer(chat_template="{{ messages[0]['content'][:9] }}")
+    with pytest.raises(InputError, match="drops the message"):
+        _encode(tokenizer, [_page("a", "b", "c")])
+
+
 @pytest.mark.parametrize("template", [None, CHAT_TEMPLATE])
 def test_the_beginning_token_comes_once(template: str | None) -> None:
     encoded = _encode(make_tokenizer(chat_template=template), [_page("a", "b", "c")])

@@ -43,6 +43,36 @@ def test_lora_can_be_kept_to_named_modules(tiny_llama: Path) -> None:
     LoRA().detach(model)
 
 
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (("q_proj", "v_porj"), "no layer v_porj. It has down_proj, gate_proj, k_proj, "),
+        (("no", "nor"), "no layer no, nor. It has"),
+        (("mlp",), "no layer mlp"),  # a block, and no layer that can be adapted
+        ("q_proj", "'q_proj' alone is a pattern .* Give a list of names, as \\[q_proj\\]"),
+    ],
+)
+def test_a_name_of_no_layer_is_refused_with_those_there_are(
+    targets: str | tuple[str, ...], told: str, tiny_llama: Path
+) -> None:
+    base = shared_base(make_spec(tiny_llama)).model
+    names = [name for name, _ in base.named_modules()]
+    [fault] = LoRA(target_modules=targets).faults(base)
+    assert "lm_head" not in fault.partition("It has")[2]
+    with pytest.raises(InputError, match=told):
+        LoRA(target_modules=targets).attach(base, seed=0)
+    assert [name for name, _ in base.named_modules()] == names
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*\.(q|v)_proj", ("layers.0.mlp.up_proj", "lm_head")]
+)
+def test_a_target_that_matches_is_no_fault(
+    targets: str | tuple[str, ...], tiny_llama: Path
+) -> None:
+    assert LoRA(target_modules=targets).faults(shared_base(make_spec(tiny_llama)).model) == []
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_seed_gives_the_same_initial_parameters(seed: int, tiny_llama: Path) -> None:
     first, again = (_initial(tiny_llama, seed) for _ in range(2))
