@@ -15,6 +15,7 @@ from trainables.data.batches import IGNORED, collate, fixed_subset, training_ord
 from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
+from trainables.errors import InputError
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import Cut, Example, Prompt
 
