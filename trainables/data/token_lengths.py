@@ -176,7 +176,7 @@ def length_fault(
 def split_of(spec: TrialSpec, name: str) -> tuple[Task, list[Example]]:
     """The spec's task and the examples of a split. Raises InputError for bad or empty data."""
     knobs = {knob: spec.knobs[knob] for knob in ("prompt", "target")}
-    task = make_task(spec.task, {**knobs, **spec.task_options})
+    task = _task(spec.task, json.dumps({**knobs, **spec.task_options}, sort_keys=True))
     examples = task.load(name)
     if not examples:
         raise InputError(f"{spec.task}: the {name} split is empty.")
@@ -210,6 +210,12 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _task(name: str, options: str) -> Task:
+    """The task, which keeps the data that it has read."""
+    return make_task(name, json.loads(options))
 
 
 @functools.lru_cache(maxsize=4)

@@ -59,7 +59,7 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
         share_bytes=share,
         storage=storage_error_in(error) is not None,
         taken_over=any(isinstance(cause, OwnershipLostError) for cause in error_chain(error)),
-        may_repeat=_may_repeat(error),
+        may_repeat=not does_not_fit and _may_repeat(error),
     )
 
 
