@@ -45,8 +45,7 @@ printed); {BAD_INPUT} bad input."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code. Writes nothing."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _ask(options), prefix="")
+    return run_command(lambda: _ask(_parser().parse_args(arguments)), prefix="")
 
 
 def _ask(options: argparse.Namespace) -> int:

@@ -25,11 +25,10 @@ def title(metric: str) -> str:
 
 def format_metric(metric: MetricSpec, value: float | None) -> str:
     """A metric's value as its declaration says: '61.5%', '1.20 letters', '64.0 MiB'."""
-    if value is None or metric.unit == "bytes":
-        return format_bytes(value)
-    if metric.unit == "FLOP":
-        return format_flops(value)
-    return f"{value:{metric.format}} {metric.unit}".rstrip()
+    if value is None:
+        return MISSING
+    in_words = _IN_WORDS.get(metric.unit)
+    return in_words(value) if in_words else f"{value:{metric.format}} {metric.unit}".rstrip()
 
 
 def format_bare(metric: MetricSpec, value: float) -> str:
@@ -38,7 +37,10 @@ def format_bare(metric: MetricSpec, value: float) -> str:
 
 
 def format_signed(metric: MetricSpec, difference: float) -> str:
-    """A difference of two values without its unit: '+12.3' percentage points for 0.123."""
+    """A difference of two values without the unit that `difference_unit` says: '+12.3' percentage
+    points for 0.123; '+1.96 GiB'."""
+    if metric.unit in _IN_WORDS:
+        return ("-" if difference < 0 else "+") + format_metric(metric, abs(difference))
     return f"{metric.scale * difference:+{_places(metric)}}"
 
 
@@ -48,6 +50,8 @@ def format_difference(metric: MetricSpec, difference: float) -> str:
 
 
 def difference_unit(metric: MetricSpec) -> str:
+    if metric.unit in _IN_WORDS:
+        return ""
     return "points" if metric.is_percentage else metric.unit
 
 
@@ -107,3 +111,6 @@ def format_duration(seconds: float | None) -> str:
 def format_p_value(p_value: float) -> str:
     """A p-value with two digits, never as zero."""
     return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+
+
+_IN_WORDS = {"bytes": format_bytes, "FLOP": format_flops}  # units that are part of the text

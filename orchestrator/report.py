@@ -15,8 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report and writes its files; 2 if RUN_DIR is not a run folder."""
     parser = new_parser("orchestrator.report", description=str(__doc__))
     add_run_argument(parser)
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _report(options.run_dir), prefix="")
+    return run_command(lambda: _report(parser.parse_args(arguments).run_dir), prefix="")
 
 
 def _report(run_dir: str) -> int:

@@ -42,8 +42,7 @@ exit codes: 0 scored; 2 bad input."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code. Writes nothing."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _score(options), prefix="")
+    return run_command(lambda: _score(_parser().parse_args(arguments)), prefix="")
 
 
 def _score(options: argparse.Namespace) -> int:

@@ -130,8 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the status; 2 if RUN_DIR is not a run folder. Writes nothing."""
     parser = new_parser("orchestrator.status", description=str(__doc__))
     add_run_argument(parser)
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _print_status(options.run_dir), prefix="")
+    return run_command(lambda: _print_status(parser.parse_args(arguments).run_dir), prefix="")
 
 
 def _print_status(run_dir: str) -> int:

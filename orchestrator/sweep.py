@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
 from trainables.command_line import DONE, FAILED, INTERRUPTED, new_parser, run_command
 from trainables.errors import InputError
+from trainables.standard_streams import standard_streams
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,16 +43,18 @@ def program() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    options = _parser().parse_args(arguments)
+
+    def options() -> argparse.Namespace:
+        return _parser().parse_args(arguments)
+
     return run_command(
-        lambda: _sweep(options), next_step=lambda: f"Resume with: {resume_command(options)}"
+        lambda: _sweep(options()),
+        next_step=lambda: f"Resume with: {resume_command(options())}",
+        needs_output=False,
     )
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from orchestrator.execution.signals import terminate_like_ctrl_c
-
-    terminate_like_ctrl_c()
     from orchestrator.execution.driver import Driver
     from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch
@@ -61,7 +64,8 @@ def _sweep(options: argparse.Namespace) -> int:
     fetch(run)
     planner = Planner(config)
     if options.dry_run:
-        return _dry_run(planner, run, predicts=not options.no_predict)
+        with standard_streams(needs_output=True):
+            return _dry_run(planner, run, predicts=not options.no_predict)
     driver = Driver(
         run=run,
         config=config,
@@ -240,8 +244,6 @@ def _exit(code: int) -> NoReturn:
     """
     if code != INTERRUPTED:
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 

@@ -68,11 +68,11 @@ _NO_SERVER = f"Start that server, or give another --tracking-uri. {_GOES_ON}"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    options = _parser().parse_args(arguments)
     return run_command(
-        lambda: _track(options),
+        lambda: _track(_parser().parse_args(arguments)),
         next_step=lambda: _GOES_ON,
         failures={TrackingError: _NO_SERVER},
+        needs_output=False,
     )
 
 

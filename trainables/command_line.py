@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from trainables.errors import InputError
+from trainables.standard_streams import OutputGoneError, standard_streams
 from trainables.storage.errors import StorageError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+READER_ENDED = 141  # of standard output, as `head` does; a shell's code for SIGPIPE
 
 
 def run_command(
@@ -20,28 +26,31 @@ def run_command(
     prefix: str = "error: ",
     next_step: Callable[[], str] = lambda: "",
     failures: Mapping[type[Exception], str] = MappingProxyType({}),
+    needs_output: bool = True,
 ) -> int:
     """Calls `work` and returns its exit code, or that of the error that ended it, which is printed.
 
+    `work` begins with the reading of the arguments, so that `--help` is printed as all else is.
     InputError and StorageError give BAD_INPUT, KeyboardInterrupt gives INTERRUPTED. `failures` are
     the exceptions that give FAILED, each with a line printed after its message. `prefix` precedes
     a message. `next_step` is called after a StorageError or an interruption: how to continue.
+    SIGTERM and SIGHUP interrupt as Ctrl-C does; of these, what is ignored at the start stays so.
+
+    What can't be encoded is shown by something else. Where standard output takes nothing any more,
+    the command goes on without it; one that `needs_output` ends quietly with READER_ENDED if its
+    reader has ended, else with FAILED and the reason.
     """
-    try:
-        return work()
-    except InputError as error:
-        _print(*(f"{prefix}{message}" for message in error.messages))
-        return BAD_INPUT
-    except StorageError as error:
-        _print(f"{prefix}{error} {next_step()}".rstrip())
-        return BAD_INPUT
-    except tuple(failures) as error:
-        hint = next(text for kind, text in failures.items() if isinstance(error, kind))
-        _print(f"{prefix}{error}", *([hint] if hint else []))
-        return FAILED
-    except KeyboardInterrupt:
-        _print(f"\nInterrupted. {next_step()}".rstrip())
-        return INTERRUPTED
+    with standard_streams(needs_output=needs_output), _signals_like_ctrl_c():
+        try:
+            try:
+                return _code(work, prefix=prefix, next_step=next_step, failures=failures)
+            finally:
+                sys.stdout.flush()
+        except OutputGoneError as error:
+            if error.reader_has_ended:
+                return READER_ENDED
+            _print(f"{prefix}{error}")
+            return FAILED
 
 
 def new_parser(
@@ -61,6 +70,46 @@ def new_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+@contextlib.contextmanager
+def _signals_like_ctrl_c() -> Iterator[None]:
+    """Inside it SIGTERM and SIGHUP have the effect of Ctrl-C, but for what was ignored before."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: how for number, how in found.items() if how is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
+
+
+def _code(
+    work: Callable[[], int],
+    *,
+    prefix: str,
+    next_step: Callable[[], str],
+    failures: Mapping[type[Exception], str],
+) -> int:
+    try:
+        return work()
+    except InputError as error:
+        _print(*(f"{prefix}{message}" for message in error.messages))
+        return BAD_INPUT
+    except StorageError as error:
+        _print(f"{prefix}{error} {next_step()}".rstrip())
+        return BAD_INPUT
+    except tuple(failures) as error:
+        hint = next(text for kind, text in failures.items() if isinstance(error, kind))
+        _print(f"{prefix}{error}", *([hint] if hint else []))
+        return FAILED
+    except KeyboardInterrupt:
+        _print(f"\nInterrupted. {next_step()}".rstrip())
+        return INTERRUPTED
 
 
 def _print(*lines: str) -> None:

@@ -15,11 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from orchestrator.cluster.socket_folder import folder_for_sockets
 from orchestrator.shipped_files import ROOT
 from trainables.workers import fork_client
 from trainables.workers.fork_server import can_fork
 
 _SERVER = "trainables.workers.fork_server"
+_PREFIX, _SOCKET = "sweep-fork-", "socket"
 
 
 class ForkedPython:
@@ -27,7 +29,8 @@ class ForkedPython:
 
     `cpus` is what a host asks Ray for, None for its default: forks compute with as many threads
     as Ray gives to a host of that size, a number that is fixed before the imports. Unless it is
-    `wanted`, and where nothing can be forked, there is no server and `python` is Python.
+    `wanted`, and where nothing can be forked or no folder is short enough for its socket, there is
+    no server and `python` is Python.
     """
 
     def __init__(self, *, cpus: float | None, wanted: bool = True) -> None:
@@ -38,8 +41,9 @@ class ForkedPython:
 
     def __enter__(self) -> ForkedPython:
         """Starts the server and does not wait for its imports; commands wait for them."""
-        if self._wanted:
-            self._folder = Path(tempfile.mkdtemp(prefix="sweep-fork-"))  # of this user alone
+        place = folder_for_sockets(len(f"{_PREFIX}12345678/{_SOCKET}"))
+        if self._wanted and place is not None:
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))  # of this user alone
             self._process = subprocess.Popen(
                 [sys.executable, "-m", _SERVER, str(self._socket)],
                 cwd=ROOT,
@@ -69,4 +73,4 @@ class ForkedPython:
     @property
     def _socket(self) -> Path:
         assert self._folder is not None
-        return self._folder / "socket"
+        return self._folder / _SOCKET

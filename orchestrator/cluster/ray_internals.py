@@ -6,7 +6,11 @@ whatever the installed version of Ray no longer has.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 # Environment variables that Ray Train reads in the process that calls `fit`.
@@ -29,6 +33,58 @@ def keep_sigterm_handler() -> None:
     from ray._private import utils
 
     utils.set_sigterm_handler = lambda handler: None
+
+
+def shield_ray_processes() -> None:
+    """Lets the Ray that this process starts from here on outlive SIGTERM, SIGHUP and SIGINT.
+
+    A signal to the process group, or to all processes of a Slurm job or a service, asks the sweep
+    to end in order, for which it needs Ray. Ray blocks only SIGINT in its processes, and has no
+    setting. They still end with this process, by SIGKILL. Where the kernel can't do that Ray ends
+    them as a process group, which is left as it is.
+    """
+    from ray._private import services
+
+    if sys.platform != "linux" or hasattr(services.ConsolePopen, "shielded"):
+        return
+
+    class ShieldedProcess(services.ConsolePopen):  # type: ignore[misc]
+        shielded = (signal.SIGTERM, signal.SIGHUP)
+
+        def __init__(self, *arguments: Any, preexec_fn: Callable[[], None], **options: Any) -> None:
+            def block() -> None:  # in the child, and for all that it starts
+                preexec_fn()
+                signal.pthread_sigmask(signal.SIG_BLOCK, self.shielded)
+
+            super().__init__(*arguments, preexec_fn=block, start_new_session=True, **options)
+
+        def terminate(self) -> None:
+            """Ray waits in vain for what a blocked signal does."""
+            self.kill()
+
+    services.ConsolePopen = ShieldedProcess
+
+
+def started_cluster() -> str | None:
+    """The address of the cluster that the last `ray start` of this machine started or joined.
+
+    `ray.init` joins it, but can't be asked whether there is one.
+    """
+    from ray._private import utils
+
+    address: str | None = utils.read_ray_address()
+    return address or None
+
+
+def ray_folder() -> tuple[str, Path]:
+    """Where Ray puts its files and sockets by default, with the variable that says so.
+
+    No public API tells it.
+    """
+    from ray._common import utils
+
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    return variable, Path(utils.get_default_system_temp_dir())
 
 
 def has_started_ray() -> bool:

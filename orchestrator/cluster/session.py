@@ -13,9 +13,14 @@ from typing import Any
 
 from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
 from orchestrator.cluster.hosts.host_shape import HostShape, SharingPolicy, host_shape
+from orchestrator.cluster.joined_cluster import no_cluster, ray_start
 from orchestrator.cluster.model_prefetch import ModelFiles, prefetch
 from orchestrator.cluster.nodes import autoscaler_node_groups, one_accelerator
-from orchestrator.cluster.ray_internals import has_started_ray, keep_sigterm_handler
+from orchestrator.cluster.ray_internals import (
+    has_started_ray,
+    keep_sigterm_handler,
+    shield_ray_processes,
+)
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
@@ -83,29 +88,39 @@ class RemainingHosts:
             )
 
 
-def start_ray(address: str | None, *, dashboard: bool = False) -> None:
+def start_ray(
+    address: str | None,
+    *,
+    dashboard: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
+) -> None:
     """Joins the cluster at `address`; None: one on this machine, or else starts a local one.
 
-    Raises InputError if no cluster answers there, or Ray does not start in time.
+    A Ray that this starts outlives the signals by which a sweep is asked to end. `notify` gets
+    what the user should know of the choice. Raises InputError if no cluster answers there, or Ray
+    does not start in time.
     """
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    start = ray_start(address, notify)
+    own = start.address == "local"
     try:
         keep_sigterm_handler()
+        shield_ray_processes()
         ray.init(
-            address=address,
+            address=start.address,
             namespace="sweep",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            include_dashboard=dashboard if address in (None, "local") else None,
+            include_dashboard=dashboard if own else None,
+            _temp_dir=None if start.folder is None else str(start.folder),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if own:
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"--address {address}: no Ray cluster answers there ({reason}). "
-            "Start one with `ray start --head`, or leave --address out to use this machine."
-        ) from error
+        raise no_cluster(start, reason) from error
     except Exception as error:
         if _STARTUP_TIMEOUT not in str(error):
             raise

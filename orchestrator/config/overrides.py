@@ -34,7 +34,7 @@ def apply_overrides(value: object, texts: Sequence[str]) -> tuple[Any, list[Over
     Raises InputError with every override that can't be parsed or whose path does not exist. A new
     key is accepted here; the check of the whole file refuses unknown ones.
     """
-    changed: Any = copy.deepcopy(value)
+    changed: Any = _copied(value)
     applied: list[Override] = []
     faults: list[str] = []
     for text in texts:
@@ -45,6 +45,15 @@ def apply_overrides(value: object, texts: Sequence[str]) -> tuple[Any, list[Over
     if faults:
         raise InputError(faults)
     return changed, applied
+
+
+def _copied(value: Any) -> Any:
+    """A copy in which what an alias of the file repeats is there for itself."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
+    return copy.deepcopy(value)
 
 
 def _apply(root: Any, text: str) -> Override:

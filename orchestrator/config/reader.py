@@ -38,9 +38,11 @@ from orchestrator.config.task_settings import a_task, objective_setting, target_
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
 from orchestrator.space.enumeration import grid
+from orchestrator.space.foreign_names import meant
 from orchestrator.space.grammar import parse_space
 from orchestrator.space.partial import complete
 from orchestrator.space.tree import Space, knob_names
+from orchestrator.space.unread import unread_knobs
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import above, at_least, between, boolean, one_of, whole
 
@@ -55,16 +57,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     _expect_mapping(value, str(path))
     changed, applied = apply_overrides(value, overrides)
     try:
-        return from_mapping(changed)
+        config = from_mapping(changed)
+        _refuse_unread(config.space, value, applied)
     except InputError as error:
         raise InputError(
             [_sourced(fault, applied, str(path)) for fault in error.messages]
         ) from None
+    return config
 
 
 def from_mapping(value: object) -> SweepConfig:
-    """The sweep of a parsed file. Raises InputError; each message starts with a path."""
-    sections = _expect_mapping(value, "sweep")
+    """The sweep of a parsed file. Raises InputError; each message starts with a path.
+
+    Top-level keys that begin with `x-` hold what the file's anchors name, and are not read.
+    """
+    sections = {
+        key: section
+        for key, section in _expect_mapping(value, "sweep").items()
+        if not str(key).startswith("x-")
+    }
     faults = Faults()
     top = faults.catch(_read_top, sections)
     if top is not None and len(top["objectives"]) > 1:
@@ -92,15 +103,28 @@ def _expect_mapping(value: object, where: str) -> Mapping[Any, Any]:
     return value
 
 
+def _refuse_unread(space: Space, written: Any, overrides: Sequence[Override]) -> None:
+    """Raises InputError for knobs that no trial reads, unless an override of another value has
+    narrowed the space so that nothing reads them any more."""
+    unread = {f"space.{path}": reason for path, reason in unread_knobs(space).items()}
+    alone = Faults().catch(parse_space, written.get("space")) if overrides else space
+    unread_alone = {f"space.{path}" for path in unread_knobs(alone)} if alone else set()
+    faults = [
+        f"{path}: {reason}"
+        for path, reason in unread.items()
+        if path in unread_alone or any(override.made(path) for override in overrides)
+    ]
+    if faults:
+        raise InputError(faults)
+
+
 def _sourced(fault: str, overrides: Sequence[Override], file: str) -> str:
     makers = [f"--set {override.text}" for override in overrides if override.made(fault)]
     return f"{makers[-1] if makers else file}: {fault}"
 
 
 def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
-    unknown = [
-        f"{key}: unknown key.{did_you_mean(key, _KEYS)}" for key in sections if key not in _KEYS
-    ]
+    unknown = [f"{key}: unknown key.{meant(key, _KEYS)}" for key in sections if key not in _KEYS]
     table = {
         "task": Setting(a_task),
         "data": Setting(options, {}),

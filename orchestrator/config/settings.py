@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trainables.errors import InputError, did_you_mean
+from orchestrator.space.foreign_names import meant
+from trainables.errors import InputError
 from trainables.spec.checks import Check, is_finite
 
 REQUIRED = object()
@@ -61,9 +62,7 @@ def read_settings(value: object, where: str, table: Mapping[str, Setting]) -> di
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: got {value!r}; needs a mapping with {', '.join(table)}.")
     faults = [
-        f"{prefix}{name}: unknown key.{did_you_mean(name, table)}"
-        for name in given
-        if name not in table
+        f"{prefix}{name}: unknown key.{meant(name, table)}" for name in given if name not in table
     ]
     for name, setting in table.items():
         wrong = _wrong(given.get(name), setting)

@@ -26,8 +26,11 @@ _EPILOG = "exit codes: 0 fit; 1 something failed; 2 bad input; 130 interrupted"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _check_file(options) if options.cluster else _check_cluster(options))
+    return run_command(lambda: _check(_parser().parse_args(arguments)))
+
+
+def _check(options: argparse.Namespace) -> int:
+    return _check_file(options) if options.cluster else _check_cluster(options)
 
 
 def _check_file(options: argparse.Namespace) -> int:
@@ -61,7 +64,7 @@ def _check_cluster(options: argparse.Namespace) -> int:
     config = load_config(space_file(options.space or DEFAULT_SPACE))
     storage = storage_place(options.storage)
     print("Joining the cluster, or starting a local Ray ...", flush=True)
-    start_ray(options.address)
+    start_ray(options.address, notify=_progress_printer("note:"))
     try:
         findings = []
         checks = dict(CHECKS) if options.no_sweep else {**CHECKS, "sweep": check_sweep}

@@ -21,6 +21,7 @@ from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, STOPPED
+from trainables.storage.errors import StorageError
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.tracking.background import BackgroundTracker
 
 Outcome = Literal["finished", "nothing", "interrupted"]
+GONE_SECONDS = 3.0  # between two looks after a signal at whether Ray is there
 _DONE = (FINISHED, STOPPED, FAILED)
 
 
@@ -73,7 +75,7 @@ class Driver:
         display = SweepDisplay(self._metrics.primary)
         ledger = self._ledger(display, retry_failed=retry_failed)
         setup = self._start_setup(display)
-        self._start_ray(display)
+        self._start_ray(ledger, display)
         tracker = self._tracking.open(display.message, delayed=True)
         outcome: Outcome = "interrupted"
         at_once = is_refused = False
@@ -82,14 +84,16 @@ class Driver:
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt as error:
             at_once = isinstance(error, SecondInterrupt)
-        except InputError:
-            is_refused = not ledger.records
-            raise
+        except Exception as error:
+            is_refused = isinstance(error, InputError) and not ledger.records
+            if not self._signals.asked or isinstance(error, InputError | StorageError):
+                raise  # else a cluster of others, whose processes got the signal as well
         finally:
             display.stop()
             setup.close()
             clock.save()
-            ray.shutdown()
+            with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
+                ray.shutdown()
             ledger.discard_leftovers()
             if is_refused:
                 unbind(self.run)  # what was refused is mended and the same command run again
@@ -118,16 +122,20 @@ class Driver:
         self._setup.start_simulator()
         return self._setup
 
-    def _start_ray(self, display: SweepDisplay) -> None:
+    def _start_ray(self, ledger: Ledger, display: SweepDisplay) -> None:
         """Starts or joins Ray and checks that all nodes can use the storage."""
         from orchestrator.cluster.session import needs_dashboard, start_ray
         from orchestrator.cluster.storage_check import check_storage
 
         display.message("Starting Ray and its hosts ...")
         with self._signals:
-            start_ray(self.address, dashboard=needs_dashboard(self.config))
-            self._signals.take()  # Ray has put a handler of its own in place
-            self._signals.check()
+            try:
+                with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
+                    dashboard = needs_dashboard(self.config)
+                    start_ray(self.address, dashboard=dashboard, notify=display.message)
+            finally:  # an interrupted start may end in an error
+                self._signals.take()  # Ray has put a handler of its own in place
+                self._signals.check()
             is_shared = check_storage(self.run.storage)
             shared_folder = self.run.path.parent if is_shared else None
             self._tracking.refuse_shared_sqlite(shared_folder=shared_folder)
@@ -143,7 +151,12 @@ class Driver:
         assert self._setup is not None
         first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
         best = (first.metrics[first.primary.name], first.label) if first else None
-        with self._signals:
+        with (
+            self._signals,
+            self._signals.leave_if_stuck(
+                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=_ray_is_gone
+            ),
+        ):
             sweep = self._setup.build(
                 ledger,
                 watchers=_watchers(display, tracker),
@@ -203,8 +216,7 @@ class Driver:
         if outcome == "interrupted":
             for record in ledger.with_state(RUNNING):
                 ledger.interrupted(record)
-            done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
-            print(f"Interrupted: {done} trials are done. Resume with: {self.resume_command}")
+            self._say_interrupted(ledger)
         if at_once:
             return
         report = self._report()
@@ -215,6 +227,16 @@ class Driver:
                 print(self._repeated_failure)
         self._tracking.close(tracker, interrupted=outcome == "interrupted")
         self._export_study()
+
+    def _leave(self, ledger: Ledger, display: SweepDisplay) -> None:
+        """The last words of a process that waits for a Ray that does not answer."""
+        display.stop()
+        self._say_interrupted(ledger)
+
+    def _say_interrupted(self, ledger: Ledger) -> None:
+        done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
+        line = f"Interrupted: {done} trials are done. Resume with: {self.resume_command}"
+        print(line, flush=True)
 
     def _export_study(self) -> None:
         """Writes the study for optuna-dashboard, if there is one; the sweep never reads it."""
@@ -238,6 +260,14 @@ class Driver:
         from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
+
+
+def _ray_is_gone() -> bool:
+    import ray
+
+    from orchestrator.cluster.joined_cluster import is_gone
+
+    return is_gone(ray.get_runtime_context().gcs_address)
 
 
 def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepObserver]:

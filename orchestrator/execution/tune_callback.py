@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import tune
@@ -34,6 +34,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._signals = signals or DeferredSignals()
         self._ended_early = False
         self._failures = RepeatedFailures()
+        self.fault: Exception | None = None  # of this process; no trial has failed by it
         self._hosts_left = RemainingHosts(sweep.cluster, sweep.notify)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,6 +46,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def poll(self) -> None:
         """Ends the sweep if the user interrupted it or its hours are used up."""
+        if self.fault is not None:
+            raise self.fault
         sweep = self._sweep
         sweep.clock.update()
         self._hosts_left.poll()
@@ -64,7 +67,44 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        with self._own_work():
+            self._apply(self._record(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
+        with self._own_work():
+            if record.state == RUNNING:
+                self._sweep.ledger.stopped(record)
+                _free_host(trial)
+            self._ended(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial's proxy broke, or a method above raised, which Tune tells in the same way."""
+        record = self._record(trial)
+        scheduler = self._sweep.cluster.host_scheduler
+        scheduler.replace.remote(record.trial_id)  # the trial may still run on its host
+        if self.fault is not None:
+            if record.state == RUNNING:
+                with suppress(StorageError):
+                    self._sweep.ledger.interrupted(record)
+            return
+        with self._own_work():
+            if self._signals.asked:  # by a signal that has ended the proxy as well
+                self._sweep.ledger.interrupted(record)
+            else:
+                self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
+            self._ended(record)
+
+    @contextmanager
+    def _own_work(self) -> Iterator[None]:
+        """Keeps what breaks here, so that the sweep ends with it and not the trial."""
+        try:
+            yield
+        except Exception as error:
+            self.fault = self.fault or error
+            raise
+
+    def _apply(self, record: TrialRecord, result: Mapping[str, Any]) -> None:
         if _has_written(result):
             record.folder.pull()
         if result.get("failure"):
@@ -79,20 +119,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._take(record, [Event.from_json(result["event"])])
         if result.get("stopped"):
             self._sweep.ledger.stopped(record, result["stopped"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self._record(trial)
-        if record.state == RUNNING:
-            self._sweep.ledger.stopped(record)
-            _free_host(trial)
-        self._ended(record)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self._record(trial)
-        self._sweep.ledger.failed(record, f"the trial's proxy broke: {trial.error_file}")
-        scheduler = self._sweep.cluster.host_scheduler
-        scheduler.replace.remote(record.trial_id)  # the trial may still run on its host
-        self._ended(record)
 
     def _catch_up(self, record: TrialRecord, history: Sequence[Event]) -> None:
         """Replays the events up to the checkpoint that the trial resumes from."""

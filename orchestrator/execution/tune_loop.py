@@ -34,7 +34,10 @@ def run_trials(sweep: Sweep, *, signals: DeferredSignals) -> bool:
     _quiet_tune()
     scheduler = _scheduler(sweep)
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
-    _fit(sweep, scheduler, SweepCallback(sweep, scheduler, signals=signals), scratch)
+    callback = SweepCallback(sweep, scheduler, signals=signals)
+    _fit(sweep, scheduler, callback, scratch)
+    if callback.fault is not None:
+        raise callback.fault
     return sweep.trial_queue.over and not signals.asked
 
 
@@ -57,8 +60,8 @@ def _fit(sweep: Sweep, scheduler: Any, callback: SweepCallback, scratch: str) ->
                 callbacks=[callback],
             ),
         ).fit()
-    except tune.TuneError as error:
-        raise (storage_error_in(error) or error) from error  # Tune wraps what its callbacks raise
+    except tune.TuneError as error:  # Tune wraps what its callbacks raise
+        raise (callback.fault or storage_error_in(error) or error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

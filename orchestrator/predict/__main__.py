@@ -24,6 +24,7 @@ from trainables.errors import InputError
 from trainables.spec.checks import one_of
 from trainables.spec.quantization import QUANTIZATIONS
 from trainables.spec.trial_spec import TrialSpec
+from trainables.standard_streams import shows_everything
 from trainables.tasks.registry import task_names
 
 _DESCRIPTION = """\
@@ -58,8 +59,9 @@ exit codes: 0 answered; 1 a model could not be asked (it did not fit, say); 2 ba
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _predict(options), failures={AnsweringFailedError: ""})
+    return run_command(
+        lambda: _predict(_parser().parse_args(arguments)), failures={AnsweringFailedError: ""}
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -70,7 +72,7 @@ def _predict(options: argparse.Namespace) -> int:
         notify("")  # clears the line, also before an error is printed
     if options.json:
         for line in json_lines(found):
-            print(json.dumps(line, ensure_ascii=False))
+            print(json.dumps(line, ensure_ascii=not shows_everything(sys.stdout)))
     else:
         report(found, whole_prompt=options.whole_prompt).print()
     return DONE

@@ -15,7 +15,7 @@ from orchestrator.config.changes import differences
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import LimitsConfig, SweepConfig
 from orchestrator.config.writer import to_mapping
-from orchestrator.config.yaml_loader import read_yaml
+from orchestrator.config.yaml_loader import read_yaml, yaml_text
 from trainables.errors import InputError
 from trainables.spec.states import INFEASIBLE, TRIAL
 from trainables.storage.errors import StorageError
@@ -92,14 +92,11 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
     `contents` holds the digests of models, data and prompts (`Planner.contents`). Only the holder
     of the lease may call it. Raises InputError if the run has another space or other contents.
     """
-    import yaml
-
     refuse_another_space(run, config)
     state = {"sweep_id": uuid.uuid4().hex[:12], **_bound_state(run)}
     _refuse_other_contents(run, state.get("contents", {}), contents)
     run.write_state({**state, "contents": {**state.get("contents", {}), **contents}})
-    text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
-    run.write_text(run.sweep_file, text)
+    run.write_text(run.sweep_file, yaml_text(to_mapping(config)))
     return str(state["sweep_id"])
 
 

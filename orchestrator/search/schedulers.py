@@ -78,6 +78,22 @@ class Stratified(FIFOScheduler):  # type: ignore[misc]  # Ray carries no types
         return str(inner.on_trial_result(None, trial, dict(result)))
 
 
+class Halving(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Tune's ASHA, for which a result that is not finite is worse than any other.
+
+    It is not kept: a percentile between it and another result would be no number, or infinite, and
+    stop nothing.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        if not math.isfinite(result[OBJECTIVE]):
+            for _, recorded in self._trial_info[trial.trial_id]._rungs:
+                if not math.isfinite(recorded.get(trial.trial_id, 0.0)):
+                    del recorded[trial.trial_id]
+        return decision
+
+
 class Brackets(FIFOScheduler):  # type: ignore[misc]
     """Asynchronous HyperBand: several ASHAs, each with a later first rung than the one before.
 
@@ -86,7 +102,7 @@ class Brackets(FIFOScheduler):  # type: ignore[misc]
     trial into its bracket again.
     """
 
-    def __init__(self, brackets: Sequence[AsyncHyperBandScheduler]) -> None:
+    def __init__(self, brackets: Sequence[Halving]) -> None:
         super().__init__()
         self._brackets = brackets
 
@@ -96,7 +112,7 @@ class Brackets(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         return str(self._of(trial).on_trial_result(tune_controller, trial, result))
 
-    def _of(self, trial: Any) -> AsyncHyperBandScheduler:
+    def _of(self, trial: Any) -> Halving:
         return self._brackets[bracket_of(trial.trial_id, brackets=len(self._brackets))]
 
 
@@ -159,8 +175,8 @@ def _none(config: SchedulerConfig, budget: int) -> NoStopping:
     return NoStopping()
 
 
-def _halving(config: SchedulerConfig, budget: int, *, bracket: int = 0) -> AsyncHyperBandScheduler:
-    return AsyncHyperBandScheduler(
+def _halving(config: SchedulerConfig, budget: int, *, bracket: int = 0) -> Halving:
+    return Halving(
         time_attr=UNITS,
         metric=OBJECTIVE,
         mode="max",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.space.enumeration import combinations
+from orchestrator.space.foreign_names import meant
 from orchestrator.space.remainder import Remainder, Rule, matches, values_of
 from orchestrator.space.tree import Branch, Choice, Question, Space, questions, resolve
 from trainables.errors import InputError
@@ -68,7 +69,7 @@ def excluded(configuration: Mapping[str, Any], rules: Iterable[Rule]) -> bool:
 def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
     """How many configurations the rules leave; None if one has a continuous range."""
     total = 0
-    for configuration, left in combinations(space, _deciding()):
+    for configuration, left in combinations(space, decides()):
         remainder = Remainder(configuration, left, rules)
         if remainder.count and any(question.answers is None for question in left):
             return None
@@ -79,7 +80,7 @@ def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
 def cells(space: Space, rules: Sequence[Rule] = ()) -> list[Cell]:
     """Every model, quantization and method of the space, in its order."""
     totals: dict[tuple[str, str, str], list[int]] = {}
-    for configuration, left in combinations(space, _deciding()):
+    for configuration, left in combinations(space, decides()):
         model, quantization, method = (_value(configuration, name) for name in _CELL)
         remainder = Remainder(configuration, left, rules)
         total = totals.setdefault((model, quantization, method), [0, 0])
@@ -97,7 +98,7 @@ def surviving(
     Configurations are in the order of a grid.
     """
     firsts: dict[tuple[Any, ...], tuple[list[int], dict[str, Any]]] = {}
-    for configuration, left in combinations(space, _deciding(names)):
+    for configuration, left in combinations(space, decides(names)):
         found = Remainder(configuration, left, rules).first()
         if found is not None:
             key, place = tuple(_hashable(found.get(name)) for name in names), _place(space, found)
@@ -108,7 +109,7 @@ def surviving(
 
 def leaves_nothing(space: Space, rules: Sequence[Rule]) -> bool:
     """Whether every configuration is excluded."""
-    found = combinations(space, _deciding())
+    found = combinations(space, decides())
     return not any(Remainder(configuration, left, rules).count for configuration, left in found)
 
 
@@ -118,7 +119,7 @@ def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
     Not an error: `--set` narrows a space without touching its rules.
     """
     open_ = {question.knob for question in questions(space) if question.answers is None}
-    parts = [*combinations(space, _deciding())]
+    parts = [*combinations(space, decides())]
     lines = []
     for place, rule in enumerate(rules):
         varied = {name: values for name, values in rule.items() if name not in open_}
@@ -135,10 +136,15 @@ def _faults(rule: object, where: str) -> list[str]:
         f"{where}.{name}: {wrong}"
         for name, given in rule.items()
         for value in _listed(name, given)
-        if (wrong := knobs.check(name, value))
+        if (wrong := _wrong(name, value))
     ]
     empty = [f"{where}.{name}: the list is empty." for name, given in rule.items() if given == []]
     return [*dict.fromkeys(faults), *empty]
+
+
+def _wrong(name: Any, value: Any) -> str | None:
+    known = name in KNOBS
+    return knobs.check(name, value) if known else f"unknown key.{meant(name, KNOBS)}"
 
 
 def _listed(name: str, given: Any) -> list[Any]:
@@ -151,11 +157,11 @@ def _value(configuration: Mapping[str, Any], name: str) -> Any:
     return configuration.get(name, KNOBS[name].default)
 
 
-def _deciding(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
+def decides(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
     """Whether a question decides the cell, one of `names`, or which other knobs are read."""
     named = {*_CELL, *names}
 
-    def decides(question: Question) -> bool:
+    def asked(question: Question) -> bool:
         options = question.options if isinstance(question, Choice) else ()
         return (
             question.knob in named
@@ -163,7 +169,7 @@ def _deciding(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
             or (question.knob == "batch_size" and any(option.value == AUTO for option in options))
         )
 
-    return decides
+    return asked
 
 
 def _place(space: Space, configuration: Mapping[str, Any]) -> list[int]:

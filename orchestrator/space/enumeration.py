@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from orchestrator.space.tree import (
     questions,
     recorded,
     resolve,
+    settled,
 )
 from trainables.errors import InputError
 
@@ -55,19 +57,22 @@ def combinations(
 
     def walk(choose: Choose) -> tuple[dict[str, Any], list[Question]]:
         left: list[Question] = []
-
-        def choose_if_spread(question: Question) -> Any:
-            answers = question.answers
-            if answers is not None and spread(question):
-                return choose(question)
-            left.append(question)
-            return answers[0] if answers else math.nan
-
-        configuration = resolve(space, choose_if_spread)
+        configuration = resolve(space, _spreading(spread, choose, left))
         open_ = {question.knob for question in left if question.answers is None}
         return {name: value for name, value in configuration.items() if name not in open_}, left
 
     return _walks(walk, _all_answers)
+
+
+def settings_read(space: Space, spread: Callable[[Question], bool]) -> Iterator[tuple[str, Node]]:
+    """The knobs, each with the node that sets it, of every combination of the answers to the
+    questions that are `spread`; those may come again."""
+
+    def walk(choose: Choose) -> list[tuple[str, Node]]:
+        chosen = settled(space, _spreading(spread, choose, []))
+        return [(name, node) for name, node, _ in chosen]
+
+    return itertools.chain.from_iterable(_walks(walk, _all_answers))
 
 
 def values_of(space: Space, knob: str) -> Iterator[tuple[str, Any]]:
@@ -100,6 +105,19 @@ def _walks(walk: Callable[[Choose], _Walk], answers: Answers) -> Iterator[_Walk]
         if not positions:
             return
         positions[-1] += 1
+
+
+def _spreading(spread: Callable[[Question], bool], choose: Choose, left: list[Question]) -> Choose:
+    """Asks `choose` what is `spread`; adds the other questions to `left`, with a first answer."""
+
+    def choose_if_spread(question: Question) -> Any:
+        answers = question.answers
+        if answers is not None and spread(question):
+            return choose(question)
+        left.append(question)
+        return answers[0] if answers else math.nan
+
+    return choose_if_spread
 
 
 def _chooser(positions: list[int], sizes: list[int], answers: Answers) -> Choose:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.space.foreign_names import meant
 from orchestrator.space.tree import decision_order, is_read
 from trainables.errors import did_you_mean
 from trainables.methods.registry import METHODS
@@ -22,7 +23,7 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
     if name in allowed:
         return None
     if name not in KNOBS:
-        return f"unknown key.{did_you_mean(name, allowed)}"
+        return f"unknown key.{meant(name, allowed)}"
     around = ", ".join(f"{knob} {value}" for knob, value in enclosing.items())
     if not _comes_later(str(name), enclosing):
         return f"{name} is decided before {list(enclosing)[-1]}: write it outside of this branch."

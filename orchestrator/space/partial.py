@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.space.constraints import excluded
 from orchestrator.space.enumeration import every
+from orchestrator.space.foreign_names import meant
 from orchestrator.space.remainder import Rule
 from orchestrator.space.tree import (
     Branch,
@@ -116,8 +117,9 @@ def _faults(space: Space, name: Any, value: Any) -> Iterator[str]:
     nodes = list(_nodes(space.knobs, name))
     if not nodes:
         here = list(dict.fromkeys(_names(space.knobs)))
-        what = "not a knob of this space" if name in KNOBS else "unknown key"
-        yield f"{name}: {what}.{did_you_mean(name, here)}"
+        is_knob = name in KNOBS
+        what = "not a knob of this space" if is_knob else "unknown key"
+        yield f"{name}: {what}.{did_you_mean(name, here) if is_knob else meant(name, here)}"
     elif not any(_takes(node, value) for node in nodes):
         allowed = dict.fromkeys(_allowed(node) for node in nodes)
         yield f"{name}: got {value!r}; the space has {', or '.join(allowed)}."

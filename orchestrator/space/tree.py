@@ -118,15 +118,20 @@ def resolve(space: Space, choose: Choose) -> dict[str, Any]:
 
     Questions come in `decision_order`; a Choice with a single option is not asked.
     """
+    return {name: value for name, _, value in settled(space, choose)}
+
+
+def settled(space: Space, choose: Choose) -> Iterator[tuple[str, Node, Any]]:
+    """The knobs of `resolve` as they are decided, each with the node that sets it and its value."""
     scope = dict(space.knobs)
-    configuration: dict[str, Any] = {}
     completed = defaults()
     for name in decision_order():
         if name in scope and KNOBS[name].read_by(completed):
-            answer = _answer(scope[name], choose)
-            configuration[name] = completed[name] = plain(answer.value)
+            node = scope[name]
+            answer = _answer(node, choose)
+            completed[name] = plain(answer.value)
             scope.update(answer.knobs if isinstance(answer, Branch) else ())
-    return configuration
+            yield name, node, completed[name]
 
 
 def recorded(space: Space, choose: Choose) -> Sample:

@@ -6,6 +6,7 @@ stops it there.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +137,21 @@ def test_baselines_are_neither_stopped_nor_compared_with(kind: str, value: float
     beside = Simulation(kind, {**baselines, **many()}, dict.fromkeys(baselines))
     beside.live(one_by_one(kind, [*baselines, *many()]))
     assert beside.stopped == plain.stopped
+
+
+@pytest.mark.parametrize("kind", STOPPING)
+def test_a_result_that_is_not_finite_is_the_worst_and_moves_no_cutoff(kind: str) -> None:
+    """An eval loss that is NaN counts as infinite (`objective_of_metric`)."""
+    order = [*reversed(many())]
+    plain = Simulation(kind, many())
+    plain.live(one_by_one(kind, order))
+    broken = {f"broken {number}": -math.inf for number in range(9)}
+    beside = Simulation(kind, {**broken, **many()})
+    beside.live(one_by_one(kind, [*broken, *order]))
+    assert beside.stopped == plain.stopped
+    late = Simulation(kind, {**many(40), **broken})
+    late.live(one_by_one(kind, [*many(40), *broken]))
+    assert all(late.stopped.get(name, BUDGET) < BUDGET for name in broken)
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)

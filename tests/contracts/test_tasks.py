@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contracts.hard_answers import ANSWERS, NUMBERS, PROGRAMS
 from tests.contracts.letters_task import Letters, LettersByError
 from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
@@ -160,3 +163,18 @@ def test_metrics_of_no_question_are_refused(task: Task) -> None:
 def test_options_that_it_does_not_have_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown option"):
         make_task(name, {**OPTIONS[name](tmp_path), "nonsense": 1})
+
+
+def test_no_answer_raises_or_takes_long(task: Task, tmp_path: Path) -> None:
+    """Whatever a model writes is right or wrong, and the rule can say why."""
+    for target in task.targets:
+        asked = make_task(task.name, {**OPTIONS[task.name](tmp_path), "target": target})
+        examples = asked.load("train")[:4]  # of TAT-QA, one of each kind of answer
+        for text in [*NUMBERS, *PROGRAMS] if target == "program" else ANSWERS:
+            started = time.process_time()
+            scores = [asked.score(example, text) for example in examples]
+            assert all(asked.reason(example, text) for example in examples)
+            for example in examples:
+                asked.score_prediction(example, text, marker_required=False)
+            assert all(map(math.isfinite, asked.aggregate(scores).values()))
+            assert time.process_time() - started < 2, f"{text[:40]!r}, {len(text)} characters"

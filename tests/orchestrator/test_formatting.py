@@ -45,7 +45,9 @@ def test_a_value_has_the_format_and_the_unit(
         (EM_ACC, -0.05, "-5.0 points", "points"),
         (LETTERS, -0.25, "-0.25 letters", "letters"),
         (EVAL_LOSS, 0.5, "+0.500", ""),
-        (TRAIN_PEAK_MEMORY, 1048576, "+1,048,576 bytes", "bytes"),
+        (TRAIN_PEAK_MEMORY, 1048576, "+1.0 MiB", ""),
+        (TRAIN_PEAK_MEMORY, -2.1e9, "-1.96 GiB", ""),
+        (FLOPS, 2.5e12, "+2.5 TFLOP", ""),
     ],
 )
 def test_a_difference_has_its_sign_and_of_shares_is_in_points(

@@ -187,3 +187,21 @@ def test_tatqa_is_scored_by_its_own_rule(tmp_path: Path) -> None:
     assert result["f1"] == pytest.approx((1 + 0.67 + 1 + 0) / 4)
     assert (result["count"], result["count_numeric"]) == (4, 2)
     assert "f1" in score._table(result)
+
+
+@pytest.mark.parametrize("task", ["finqa", "tatqa"])
+@pytest.mark.parametrize("form", ['"{}"', "{}", "-{}.5"])
+@pytest.mark.parametrize("digits", [309, 400, 4_300, 4_301])
+def test_a_model_that_repeats_one_digit_is_wrong_once(
+    tmp_path: Path, gold: Path, task: str, form: str, digits: int
+) -> None:
+    """As text and as a number of JSON, of which Python reads 4,300 digits."""
+    if task == "tatqa":
+        contexts = tatqa_file.contexts("x", 1)
+        gold = tatqa_file.write(tmp_path / "gold.json", contexts)
+    names = list(GOLD) if task == "finqa" else [f"x0-{letter}" for letter in "abcd"]
+    endless = form.format("9" * digits)
+    lines = [f'{{"id": "{name}", "prediction": {endless}}}' for name in names[:-1]]
+    lines.append(json.dumps({"id": names[-1], "prediction": "0"}))  # right
+    (tmp_path / "predictions.jsonl").write_text("\n".join(lines))
+    assert score.score_files(tmp_path / "predictions.jsonl", task=task, gold=gold)["em_acc"] == 0.25

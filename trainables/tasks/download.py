@@ -24,8 +24,7 @@ _BLOCK_BYTES = 1 << 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _download(options), prefix="")
+    return run_command(lambda: _download(_parser().parse_args(arguments)), prefix="")
 
 
 def download(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from trainables.errors import InputError
 def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
     """The JSON values of a file with their line numbers: the elements of one list, or one a line.
 
+    An integer of more digits than int() accepts is read as an infinite float, as 1e999 is.
     Raises InputError if the file can't be read, is empty or is not JSON; `hint` ends the message if
     there is no such file.
     """
@@ -29,6 +31,14 @@ def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]
         raise InputError(f"{path}:{error.line}: not valid JSON: {error}") from error
     if empty:
         raise InputError(f"{path}: the file holds no records.")
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number of a file is in a float's range."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond it
+        return False
 
 
 class _MalformedError(ValueError):
@@ -77,14 +87,14 @@ def _line_values(text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line, parse_int=_integer)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise _MalformedError(number, str(error)) from error
 
 
 def _list_values(text: str) -> Iterator[tuple[int, Any]]:
     """The elements of a JSON list one by one, because json.loads does not give their lines."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=_integer)
     position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
     wanted_comma, may_end = False, True
     while True:
@@ -113,3 +123,10 @@ def _skip_space(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position
+
+
+def _integer(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:  # more than 4,300 digits
+        return float(digits)

@@ -3,23 +3,27 @@
     python -I -S fork_client.py SOCKET ARGUMENT ...      in place of: python ARGUMENT ...
 
 It lives as long as the command, ends with its exit code, and when it is killed the server kills
-the command. It imports the standard library only, so that it starts within milliseconds.
+the command. Both outlive the signals that ask the driver to end, which needs them for that. It
+imports the standard library only, so that it starts within milliseconds.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
 
+DRIVERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # they ask it to end in order
 LENGTH_BYTES = 8
 BEGUN = b"b"  # the server's first answer; its second is the exit code
 EXIT_CODE_BYTES = 4
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)
     place, *arguments = sys.argv[1:]
     with socket.socket(socket.AF_UNIX) as server:
         if _has_begun(server, place, arguments):

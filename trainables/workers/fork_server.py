@@ -25,7 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.workers.fork_client import BEGUN, EXIT_CODE_BYTES, LENGTH_BYTES
+from trainables.workers.fork_client import (
+    BEGUN,
+    DRIVERS_SIGNALS,
+    EXIT_CODE_BYTES,
+    LENGTH_BYTES,
+)
 
 STANDARD_STREAMS = 3
 REQUEST_SECONDS = 10.0  # at most; a client sends its request at once
@@ -49,6 +54,7 @@ def can_fork() -> bool:
 
 def main() -> None:
     """Listens at once, so that clients can wait; ends with its standard input."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)
     place = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))

@@ -35,7 +35,7 @@ def headline(
     """`trivial` has the values of the task's trivial baselines on the report split."""
     if best is None:
         return Section("Best trial", [Paragraph("No trial has finished, so there is no best one.")])
-    split: Split = "report" if metrics.ranking.name in best.report_metrics else "selection"
+    split: Split = "report" if metrics.per_question.name in best.report_metrics else "selection"
     headers = ["metric", "split", "value", "95% interval", "questions"]
     base = base_of(best, results)
     blocks: list[Block] = [

@@ -58,8 +58,8 @@ def test_a_range_that_became_a_choice_is_two_lines(tmp_path: Path) -> None:
 
 
 def test_a_branch_more_shows_as_an_option_and_its_knobs(tmp_path: Path) -> None:
-    assert _differences(tmp_path, "space.model.b={rank: 2}") == [
-        "space.model.b.rank: was not set, now 2",
+    assert _differences(tmp_path, "space.model.b={batch_size: 2}") == [
+        "space.model.b.batch_size: was not set, now 2",
     ]
 
 

@@ -23,6 +23,7 @@ from orchestrator.config.sections import (
     SweepConfig,
 )
 from orchestrator.config.writer import to_mapping
+from orchestrator.config.yaml_loader import yaml_text
 from tests.orchestrator import spaces
 from trainables.errors import InputError
 
@@ -332,6 +333,43 @@ def test_a_fault_of_an_override_names_the_override(write: Write) -> None:
 def test_narrowing_a_space_does_not_break_its_rules(write: Write) -> None:
     path = write(yaml.safe_dump(_changed(exclude=[{"quantization": "nf4", "rank": 8}])))
     assert isinstance(load_config(path, ["space.quantization=[none]"]), SweepConfig)
+
+
+def test_what_begins_with_x_holds_anchors_and_is_not_read(write: Write) -> None:
+    minimal = yaml.safe_dump({**MINIMAL, "space": None})
+    path = write(
+        "x-lora: &lora {rank: [4, 8]}\n"
+        + minimal.replace("space: null", "space: {model: [{m: *lora}, {n: *lora}]}")
+    )
+    assert to_mapping(load_config(path))["space"] == {
+        "model": [{"m": {"rank": [4, 8]}}, {"n": {"rank": [4, 8]}}]
+    }
+    changed = load_config(path, ["space.model.n.rank=2", "x-lora.rank=3"])
+    assert to_mapping(changed)["space"] == {"model": [{"m": {"rank": [4, 8]}}, {"n": {"rank": 2}}]}
+    assert _faults(write(f"y-lora: 1\n{yaml.safe_dump(MINIMAL)}"))[0].endswith(
+        "y-lora: unknown key. Allowed: budget, data, exclude, execution, limits, objective, "
+        "resources, scheduler, search, space, task."
+    )
+
+
+def test_a_knob_that_nothing_reads_is_a_fault_unless_an_override_narrows_the_space(
+    write: Write,
+) -> None:
+    space = {"model": "m", "batch_size": [4, "auto"], "effective_batch_size": 16}
+    path = write(yaml_text(_changed(space=space)))
+    assert (
+        load_config(path, ["space.batch_size=4"]).space
+        == from_mapping(_changed(space={**space, "batch_size": 4})).space
+    )
+    reason = "no trial of this space reads it; it is read with batch_size: auto. Leave it out."
+    overrides = ["space.batch_size=4", "space.effective_batch_size=32"]
+    assert _faults(path, *overrides) == [
+        f"--set space.effective_batch_size=32: space.effective_batch_size: {reason}"
+    ]
+    alone = write(yaml_text(_changed(space={**space, "batch_size": 4})))
+    told = [f"{alone}: space.effective_batch_size: {reason}"]
+    assert _faults(alone) == _faults(alone, "search.trials=9") == told
+    assert load_config(alone, ["space.batch_size=auto"])
 
 
 def test_every_algorithm_has_a_searcher() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from orchestrator.config.yaml_loader import parse_yaml, read_yaml
+from orchestrator.config.yaml_loader import parse_yaml, read_yaml, yaml_text
 from trainables.errors import InputError
 
 
@@ -19,14 +20,68 @@ def _fault(text: str) -> str:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 1e-3), ("-2E5", -2e5), ("1.0e-3", 1e-3), (".5e1", 5.0), ("3", 3), ("e5", "e5")],
+    [
+        ("1e-3", 1e-3),
+        ("-2E5", -2e5),
+        ("1.0e-3", 1e-3),
+        (".5e1", 5.0),
+        ("3", 3),
+        ("e5", "e5"),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("1_000", 1000),
+        ("010.5", 10.5),
+        ("00", 0),
+        ("07", 7),
+        (".inf", math.inf),
+        ("0.05", 0.05),
+    ],
 )
 def test_a_number_may_be_written_as_anyone_would(text: str, value: object) -> None:
     assert parse_yaml(text, "x") == value
 
 
-def test_a_date_is_text() -> None:
-    assert parse_yaml("2024-05-01", "x") == "2024-05-01"
+@pytest.mark.parametrize("text", ["2024-05-01", "1:75", "llama3:8", "8:", "'010'", "'1:30'"])
+def test_dates_times_and_what_is_quoted_are_text(text: str) -> None:
+    expected = {"8:": {8: None}}.get(text, text.strip("'"))
+    assert parse_yaml(text, "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2. Write 10 or 8, or for text '010'"),
+        ("-010", "-010 is -8 to YAML 1.1 and -10 to YAML 1.2. Write -10 or -8, "),
+        ("08", "08 is text to YAML 1.1 and 8 to YAML 1.2. Write 8, or for text '08' in quotes."),
+        ("0_10", "0_10 is 8 to YAML 1.1 and text to YAML 1.2. Write 10 or 8, "),
+        ("1:30", "1:30 is 90 to YAML 1.1 and text to YAML 1.2. Write 1.5 or 90, or for text"),
+        ("-1:30", "-1:30 is -90 to YAML 1.1 and text to YAML 1.2. Write -1.5 or -90, "),
+        ("1:30:00", "1:30:00 is 5400 to YAML 1.1 and text to YAML 1.2. Write 1.5 or 5400, "),
+        ("0:30.5", "0:30.5 is 30.5 to YAML 1.1 and text to YAML 1.2. Write "),
+    ],
+)
+def test_a_number_of_two_readings_is_refused(text: str, message: str) -> None:
+    assert _fault(text).startswith(f"x.yaml: line 1, column 1: {message}")
+    assert _fault(f"a: [{text}]").startswith(f"x.yaml: line 1, column 5: {message}")
+
+
+def test_all_numbers_of_two_readings_are_named_with_their_lines() -> None:
+    text = "rank: [010, 16]\nlimits: {sweep_hours: 1:30,\n  trial_hours: 2:15}\n"
+    with pytest.raises(InputError) as raised:
+        parse_yaml(text, "x.yaml")
+    assert [fault.split(" is ")[0] for fault in raised.value.messages] == [
+        "x.yaml: line 1, column 8: 010",
+        "x.yaml: line 2, column 23: 1:30",
+        "x.yaml: line 3, column 16: 2:15",
+    ]
+
+
+_TEXTS = ["010", "08", "1:30", "0o10", "0x1F", "1_000", "1e-3", "2024-05-01", "no", "yes", "~", ""]
+
+
+@pytest.mark.parametrize("value", [*_TEXTS, 8, 1e-5, 1.5, math.inf, True, None, [], {"a": ["b"]}])
+def test_what_is_written_is_read_again(value: object) -> None:
+    assert parse_yaml(yaml_text({"a": value}), "x") == {"a": value}
 
 
 @pytest.mark.parametrize(

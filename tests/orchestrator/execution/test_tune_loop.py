@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -226,7 +228,8 @@ def test_ctrl_c_is_heard_while_tune_only_asks_for_a_trial(running: Running) -> N
     callback = SweepCallback(running.sweep, None, signals=signals)
     searcher = QueueSearcher(running.sweep, poll=callback.poll)
     assert isinstance(searcher.suggest("one"), dict)
-    signals.asked = True
+    with signals:
+        os.kill(os.getpid(), signal.SIGTERM)
     searcher.suggest("two")
     assert running.sweep.trial_queue.end_reason == "interrupted"
 

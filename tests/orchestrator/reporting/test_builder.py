@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import ask, status
 from orchestrator.report import main
 from orchestrator.reporting.builder import build_report, write_report
 from orchestrator.reporting.sections.headline import base_of
@@ -45,6 +46,37 @@ def test_the_headline_compares_the_best_with_its_base_and_with_guessing(run: Run
     assert "untrained base (small nf4 untrained) on the report split: +45.0 points" in text
     assert "exact McNemar p < 0.0001, 100 questions): better" in text
     assert "(copy a cell) is right in 21.0%" in text and "in 55.0%: +34.0 points" in text
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ("train_peak_memory_bytes", ["small none", "memory | selection | 1.96 GiB", "+3.91 GiB"]),
+        (["train_peak_memory_bytes", "em_acc"], ["small none", "selection | 1.96 GiB", "+3.91"]),
+        ("eval_peak_memory_bytes", ["small none", "memory | selection | 1.00 GiB", "+2.00 GiB"]),
+        ("eval_loss", ["small fp4", "eval loss | selection | 1.4000", "-0.200"]),
+        ("em_acc_strict", ["small fp4", "strict EmAcc | selection | 60.0%", "+20.0"]),
+    ],
+)
+def test_a_sweep_by_any_objective_prints_its_values_as_they_are_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], objective: Any, told: list[str]
+) -> None:
+    run = new_run(tmp_path / "sweep", {**CONFIG, "objective": objective})
+    for number, quantization in enumerate(("none", "nf4", "fp4")):
+        add_baseline(run, outcomes(5), report_right=outcomes(4), quantization=quantization)
+        sizes = {"train": 2.1e9 * (number + 1), "eval": 2**30 * (number + 1)}
+        measured = {f"{phase}_peak_memory_bytes": size for phase, size in sizes.items()}
+        for rank in (4, 8):
+            scores = {"right": outcomes(40 + 10 * number), "report_right": outcomes(30)}
+            add_trial(run, **scores, metrics=measured, quantization=quantization, rank=rank)
+    text = markdown(run)
+    headline, mattered = section(text, "Best trial"), section(text, "What mattered")
+    assert all(words in headline + mattered for words in told)
+    assert "on the report split: +26.0 points" in headline
+    assert "It has no score on" not in headline
+    for command in (status.main, ask.main):
+        assert command([str(run.path)]) == 0
+        assert "0000" not in capsys.readouterr().out
 
 
 def test_questions_with_a_number_for_gold_are_compared_apart(run: RunFolder) -> None:

@@ -6,7 +6,6 @@ The form follows from the content of a file, not from its name. Every error name
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.tasks.exact_match import WORDS
 from trainables.tasks.prompts.templates import CONTEXTS
-from trainables.tasks.records import half_character_faults, read_lines
+from trainables.tasks.records import half_character_faults, is_finite, read_lines
 
 EVIDENCE_KINDS = ("gold", "retrieved", "gold+retrieved")
 _ASKED = ("question", "program", "exe_ans")  # under "qa" in an official record
@@ -158,14 +157,7 @@ def _is_table(value: Any) -> bool:
 def _is_answer(value: Any) -> bool:
     if isinstance(value, str):
         return value in WORDS
-    return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond a float's range
-        return False
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
 
 
 _KINDS = ", ".join(EVIDENCE_KINDS)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 DECIMALS = 5
 
 _STEP = re.compile(r"\s*([a-z_]+)\(([^()]*)\)\s*")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _REFERENCE = re.compile(r"#([0-9]{1,4})")
 
 _KINDS = {

@@ -5,13 +5,12 @@ A file is a JSON list, gzip or not. Every error names the line at which its cont
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.tasks.records import half_character_faults, read_lines
+from trainables.tasks.records import half_character_faults, is_finite, read_lines
 from trainables.tasks.task import Example
 from trainables.tasks.tatqa.scoring import SCALES, Answer
 
@@ -19,6 +18,7 @@ ANSWER_TYPES = ("span", "multi-span", "arithmetic", "count")
 _COMPUTED = ("arithmetic", "count")
 _SOURCES = ("table", "text", "table-text")
 _MOST_FAULTS = 10  # shown for one file
+_MOST_DIGITS = 18  # of a count and of a paragraph's order
 _DOWNLOAD_HINT = " `python -m trainables.tasks.download tatqa` fetches the official files."
 
 
@@ -146,10 +146,8 @@ def _fits(answer: Any, answer_type: str) -> bool:
         texts = isinstance(answer, list) and all(isinstance(item, str) for item in answer)
         return texts and any(item.strip() for item in answer)
     if answer_type == "count":
-        return str(answer).strip().isdecimal()
-    return (
-        isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
-    )
+        return _is_count(answer)
+    return isinstance(answer, int | float) and not isinstance(answer, bool) and is_finite(answer)
 
 
 def _is_table(value: Any) -> bool:
@@ -158,7 +156,12 @@ def _is_table(value: Any) -> bool:
 
 def _is_paragraph(value: Any) -> bool:
     is_object = isinstance(value, dict) and isinstance(value.get("text"), str)
-    return is_object and str(value.get("order")).isdecimal()
+    return is_object and _is_count(value.get("order"))
+
+
+def _is_count(value: Any) -> bool:
+    digits = str(value).strip()
+    return digits.isdecimal() and len(digits) <= _MOST_DIGITS
 
 
 def _is_grid(value: Any) -> bool:

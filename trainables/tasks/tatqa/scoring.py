@@ -4,7 +4,8 @@ An answer is a list of items and one scale for all of them. The items become one
 numbers rounded to 2 decimals, multiplied by the scale and printed with 4; the strings are
 normalised and compared. The rule is that of tatqa_metric.py and tatqa_utils.py of
 NExTplusplus/TAT-QA at commit 870accc41953dcde885aabeb963d94aabdc0fbc3, with its peculiarities, so
-that results can be compared with published ones.
+that results can be compared with published ones. Where those scripts fail, at a number beyond a
+float's range, the number is compared as text.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _FACTORS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9
 _DROPPED_IN_NUMBERS = str.maketrans("", "", "'\"\\$€£¥%(),[]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _FIRST_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
-_NUMBER_AND_WORD = re.compile(r"[\d.]+\s?[a-zA-Z]+")
+_NUMBER_AND_WORD = re.compile(r"[\d.]\s?[a-zA-Z]+")
 _IN_BRACKETS = re.compile(r"\([\d.\s]+\)")
-_IN_PERCENT = re.compile(r"[\d.\s]+%")
+_IN_PERCENT = re.compile(r"[\d.\s]%")
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
+_LARGEST = 1e280  # a larger number is text: times a scale it could exceed a float's range
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,30 @@ def is_number(text: str) -> bool:
         value = float(words[0]) if words else math.nan
     except ValueError:
         return False
-    return not math.isnan(value) and (len(words) < 2 or _factor(words[1]) != 1)
+    if math.isnan(value) or abs(float(_first_number(text) or 0)) > _LARGEST:
+        return False
+    return len(words) < 2 or _factor(words[1]) != 1
 
 
 def to_number(text: str) -> float | None:
-    """The first number of the text, with its scale word, brackets (negative) and % applied."""
-    found = _FIRST_NUMBER.search(text.translate(_DROPPED_IN_NUMBERS))
-    if found is None or found.group(1) is None:
+    """The first number of the text, with its scale word, brackets (negative) and % applied.
+
+    None if there is none or it is too large to be one.
+    """
+    digits = _first_number(text)
+    if digits is None or abs(float(digits)) > _LARGEST:
         return None
-    number = float(found.group(1)) if "." in found.group(1) else int(found.group(1))
+    number = float(digits) if "." in digits else int(digits)
     worded = _NUMBER_AND_WORD.search(text)
     factor = _factor(worded.group()) if worded else 1
     sign = -1 if _IN_BRACKETS.search(text.strip()) else 1
     percent = 0.01 if _IN_PERCENT.search(text.strip()) else 1
     return round(number * factor * sign * percent, 4)
+
+
+def _first_number(text: str) -> str | None:
+    found = _FIRST_NUMBER.search(text.translate(_DROPPED_IN_NUMBERS))
+    return found.group(1) if found else None
 
 
 def _mean(scores: Sequence[Mapping[str, float]], name: str) -> float:

@@ -319,6 +319,14 @@ def test_a_record_at_fault_is_told_with_its_line(
     assert message in found
 
 
+def test_an_integer_that_python_refuses_to_read_is_a_fault_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    write_lines(path, [flat("A/1-1"), {**flat("A/1-2"), "exe_ans": 0.25}])
+    path.write_text(path.read_text().replace("0.25", "9" * 5_000))
+    with pytest.raises(InputError, match=r"f.jsonl:2: exe_ans is Infinity; it must be a finite"):
+        read_records(path)
+
+
 def test_an_official_list_is_told_by_line_too(tmp_path: Path) -> None:
     records = [official("A/1-1"), official("A/1-2", exe_ans="")]
     path = Path(write_list(tmp_path / "f.json", records))

@@ -100,6 +100,8 @@ def test_options_are_checked_all_at_once() -> None:
         ({"scale": "trillion"}, "scale is 'trillion'; it must be one of '', 'thousand'"),
         ({"answer": "x"}, "answer is 'x'; it does not fit span"),
         ({"answer": []}, "it does not fit span"),
+        ({"answer": 10**400, "answer_type": "arithmetic"}, "it does not fit arithmetic"),
+        ({"answer": "9" * 5_000, "answer_type": "count"}, "it does not fit count"),
         ({"uid": ""}, "uid is ''; it must be a string that is not empty"),
         ({"rel_paragraphs": None}, "rel_paragraphs must be a list"),
     ],
