@@ -62,12 +62,6 @@ def _reach(config: SweepConfig, size: int | None) -> int | None:
     return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))
 
 
-_NO_TOKENIZER = (
-    "  the task could not be tokenized here (model or data are not at hand): every row is taken "
-    "to be as long as sequence_length allows"
-)
-
-
 def predicted_lines(
     planner: Planner, device: PlannedDevice, forecaster: Forecaster, *, storage: Path
 ) -> Iterator[str]:
@@ -77,16 +71,20 @@ def predicted_lines(
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
     flops: list[float] = []
-    lengths_are_known = True
+    unknown: dict[str, None] = {}  # why, in order
     for (model, quantization, method), cell in representatives(planner.config).items():
         yield f"  {model}  {quantization}  {method}"
         for line, forecast in _cell_lines(planner, forecaster, cell):
             yield line
             if forecast is not None:
                 flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
-                lengths_are_known &= forecast.estimate.knows_lengths
-    if not lengths_are_known:
-        yield _NO_TOKENIZER
+                if not forecast.estimate.knows_lengths:
+                    unknown[forecast.estimate.lengths_fault] = None
+    for why in unknown:
+        yield (
+            f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
+            "sequence_length allows"
+        )
     yield from _hours(planner, device, flops, storage)
 
 

@@ -6,7 +6,6 @@ requests of a driver that imports no torch.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -93,10 +92,12 @@ def predict_trial(
     InputError for a device or a model that can't be simulated.
     """
     positions = getattr(model_config(config), "max_position_embeddings", None)
-    splits, known = assumed_splits(spec, positions=positions), False
+    splits, fault = assumed_splits(spec, positions=positions), ""
     if not assume_lengths:
-        with contextlib.suppress(InputError, OSError, ValueError):
-            splits, known = lengths.splits(spec, positions=positions), True
+        try:
+            splits = lengths.splits(spec, positions=positions)
+        except (OSError, ValueError) as error:  # InputError is a ValueError
+            fault = str(error).strip().partition("\n")[0] or type(error).__name__
     work = planned_work(
         spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
     )
@@ -107,7 +108,8 @@ def predict_trial(
         prediction=estimate,
         train_flops=total_flops(work.training, estimate.training),
         eval_flops=total_flops(work.evaluation, estimate.forward) * workers,
-        knows_lengths=known,
+        knows_lengths=not (fault or assume_lengths),
+        lengths_fault=fault,
     )
 
 
