@@ -12,7 +12,7 @@ from orchestrator.analysis.best_within import Requirements, aims, as_json, best_
 from orchestrator.cli import add_run_argument
 from orchestrator.config.settings import parsed_size, size
 from orchestrator.reporting.answer import answer_lines, answer_report
-from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from orchestrator.runs.results import closed, open_run, read_config, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import task_fault
 from trainables.command_line import BAD_INPUT, DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
@@ -53,6 +53,9 @@ def _ask(options: argparse.Namespace) -> int:
     metric = _metric(run)
     question = _question(options, metric)
     results = read_trials(run)
+    of_trials = (text for item in results for text in item.warnings)
+    for text in (*read_config(run)[1], *closed(run), *of_trials):
+        print(f"warning: {text}", file=sys.stderr)
     found = best_within(results, question, metric=metric)
     if options.json:
         print(json.dumps({**as_json(found), "load": answer_lines(found.best)}, indent=2))

@@ -24,7 +24,7 @@ from orchestrator.runs.progress import (
     run_name,
     wanted_trials,
 )
-from orchestrator.runs.results import open_run, read_config, read_metrics, read_trials
+from orchestrator.runs.results import closed, open_run, read_config, read_metrics, read_trials
 from orchestrator.runs.trial_result import RUNNING, TrialResult, ranked
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.spec.metric import MetricSpec
@@ -90,7 +90,7 @@ def read_status(run: RunFolder) -> Status:
         done=done_trials(results),
         wanted=wanted_trials(config),
         metric=read_metrics(run).ranking,
-        warnings=(*warnings, *(text for item in results for text in item.warnings)),
+        warnings=(*warnings, *closed(run), *(text for item in results for text in item.warnings)),
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.cli import DEFAULT_SPACE, space_file, storage_place
 from trainables.command_line import DONE, FAILED, INTERRUPTED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.standard_streams import standard_streams
+from trainables.storage.layout import wrong_run_name
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.execution.driver import Driver
     from orchestrator.planning.planner import Planner
 
+_SHOWN = 60  # characters of a name in a message
 _EXIT_CODES = {"finished": DONE, "nothing": FAILED, "interrupted": INTERRUPTED}
 _DESCRIPTION = """\
 Run a sweep over LLM fine-tuning configurations: Ray Tune schedules the trials, Optuna suggests
@@ -161,29 +163,29 @@ def _load(options: argparse.Namespace) -> SweepConfig:
 
 def _run_folder(options: argparse.Namespace) -> RunFolder:
     """`--storage`/`--name` as an absolute path: hosts may have another working directory."""
-    name = options.name or Path(options.space).stem
-    if name in (".", "..") or Path(name).name != name:
-        raise InputError(
-            f"--name: got {name!r}; needs a plain name, the folder of this run in --storage."
-        )
+    name = Path(options.space).stem if options.name is None else options.name
+    wrong = wrong_run_name(name)
+    if wrong is not None:
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise InputError(f"--name: got {shown!r}; {wrong}")
     return RunFolder.at(f"{storage_place(options.storage)}/{name}")
 
 
 def resume_command(options: argparse.Namespace) -> str:
-    """The command line that resumes this sweep, without the passwords in it."""
+    """The command line that resumes this sweep, without the passwords of the addresses in it."""
     import shlex
 
-    from orchestrator.tracking.tracker import redact
+    from orchestrator.tracking.tracker import redact_address
 
     words = ["python", "-m", "orchestrator.sweep", options.space]
     for option in ("name", "storage", "tracking_uri", "trials", "address"):
         value = getattr(options, option)
         if value is not None and value != _parser().get_default(option):
-            words += [f"--{option.replace('_', '-')}", redact(str(value))]
+            words += [f"--{option.replace('_', '-')}", redact_address(str(value))]
     if options.no_predict:
         words.append("--no-predict")
     for override in options.set:
-        words += ["--set", redact(override)]
+        words += ["--set", redact_address(override)]
     return shlex.join(words)
 
 

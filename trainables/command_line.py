@@ -31,9 +31,10 @@ def run_command(
     """Calls `work` and returns its exit code, or that of the error that ended it, which is printed.
 
     `work` begins with the reading of the arguments, so that `--help` is printed as all else is.
-    InputError and StorageError give BAD_INPUT, KeyboardInterrupt gives INTERRUPTED. `failures` are
-    the exceptions that give FAILED, each with a line printed after its message. `prefix` precedes
-    a message. `next_step` is called after a StorageError or an interruption: how to continue.
+    InputError, StorageError and PermissionError give BAD_INPUT, KeyboardInterrupt INTERRUPTED.
+    `failures` are the exceptions that give FAILED, each with a line printed after its message.
+    `prefix` precedes a message. `next_step` is called after a StorageError or an interruption: how
+    to continue.
     SIGTERM and SIGHUP interrupt as Ctrl-C does; of these, what is ignored at the start stays so.
 
     What can't be encoded is shown by something else. Where standard output takes nothing any more,
@@ -102,6 +103,10 @@ def _code(
         return BAD_INPUT
     except StorageError as error:
         _print(f"{prefix}{error} {next_step()}".rstrip())
+        return BAD_INPUT
+    except PermissionError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _print(f"{prefix}{where}{error.strerror}. Its owner can let you read it (chmod a+rX).")
         return BAD_INPUT
     except tuple(failures) as error:
         hint = next(text for kind, text in failures.items() if isinstance(error, kind))

@@ -16,7 +16,7 @@ from orchestrator.cluster.ray_internals import (
     train_controller_callback,
 )
 from trainables.spec.events import Event
-from trainables.workers.outcomes import Failure
+from trainables.workers.outcomes import Failure, is_of_another_worker
 
 if TYPE_CHECKING:
     from trainables.workers.group_member import Decision
@@ -89,10 +89,15 @@ def failure_of_train(error: Any) -> Failure | None:
     if any(isinstance(death, ray.exceptions.OutOfMemoryError) for death in deaths):
         return Failure("its node ran out of memory", infeasible=True)
     gone = (PreemptionError, GroupAbandonedError)
-    if deaths or any(isinstance(each, gone) or "gloo" in str(each) for each in found):
+    if deaths or any(isinstance(each, gone) or _is_lost(each) for each in found):
         return None
     lines = str(found[0]).strip().splitlines() or [type(found[0]).__name__]
     return Failure(f"Ray Train: {lines[0]}")
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a worker failed because another one is gone; Ray Train gives its traceback."""
+    return is_of_another_worker(f"{type(error).__name__}: {error}")
 
 
 def _controller_callback(coordinator: Any) -> Any:

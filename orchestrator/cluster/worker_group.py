@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,19 @@ from trainables.models.hub import HubAccess
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.storage.run_folder import trial_at
-from trainables.workers.outcomes import Failure, Interruption, finished_event, record_event
+from trainables.workers.outcomes import (
+    LOADING_FACTOR,
+    Failure,
+    Interruption,
+    finished_event,
+    record_event,
+)
 
 if TYPE_CHECKING:
     from trainables.workers.group_member import Decision
 
 ABORT_SECONDS = 120.0  # for Ray Train to end the workers, which may just be starting
+LOOKS_EVERY_SECONDS = 10.0  # at the signs of life of workers that are to end
 POLL_SECONDS = 0.2  # whether a trial that waits for a decision was interrupted
 
 
@@ -45,6 +53,7 @@ class WorkerGroup:
             queue.Queue()
         )
         self._decisions: queue.Queue[Decision] = queue.Queue()
+        self._silent_seconds: float | None = None
         self._interrupted = threading.Event()
         self._abandoned = threading.Event()
         self._has_started = False
@@ -71,7 +80,7 @@ class WorkerGroup:
         self, folder: str, silent_seconds: float | None = None
     ) -> list[Event] | Failure | Interruption:
         """Starts the workers; returns the events of the checkpoint that they resume from."""
-        self._folder = trial_at(folder)
+        self._folder, self._silent_seconds = trial_at(folder), silent_seconds
         self._folder.pull()
         summary = self._folder.summary()
         if summary is not None and summary.get("state") == FINISHED:
@@ -109,18 +118,18 @@ class WorkerGroup:
         """
         if self._train_thread is not None:
             self._decisions.put("discard" if discard else "close")
-            self._train_thread.join()
+            self._await_end()
         return 0
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def interrupt(self) -> None:
         """Ends the trial after its current optimizer step or evaluation batch.
 
-        Returns when its checkpoint is written.
+        Returns when its checkpoint is written. Workers that give no sign of life for as long as a
+        trial may be silent are ended, and this process with them.
         """
         self._interrupted.set()
-        if self._train_thread is not None:
-            self._train_thread.join()
+        self._await_end()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def cancel_unless_started(self) -> None:
@@ -209,9 +218,31 @@ class WorkerGroup:
         message = self._messages.get()
         if message is None:
             os._exit(1)
-        if isinstance(message, Interruption) and self._train_thread is not None:
-            self._train_thread.join()  # their checkpoint is written then
+        if isinstance(message, Interruption):
+            self._await_end()  # their checkpoint is written then
         return message
+
+    def _await_end(self) -> None:
+        """Waits until the workers have ended; ends those that are silent for too long."""
+        if not self._have_ended():
+            self.abandon()
+
+    def _have_ended(self) -> bool:
+        """Waits for the workers as long as they give signs of life; whether they have ended."""
+        thread, allowed = self._train_thread, self._silent_seconds
+        if thread is None:
+            return True
+        if allowed is None:
+            thread.join()
+            return True
+        every = min(LOOKS_EVERY_SECONDS, allowed / 4)
+        allowed *= 1 if self._has_started else LOADING_FACTOR
+        began, sign = time.monotonic(), self._folder.sign_of_life(every=every)
+        while thread.is_alive() and time.monotonic() - began <= allowed:
+            thread.join(every)
+            before, sign = sign, self._folder.sign_of_life(every=every)
+            began = began if sign == before else time.monotonic()
+        return not thread.is_alive()
 
     def _run(self, arguments: dict[str, Any]) -> None:
         """Runs the workers until they end, and sends the failure that they cannot send."""

@@ -34,7 +34,12 @@ from orchestrator.config.settings import (
     read_settings,
     size,
 )
-from orchestrator.config.task_settings import a_task, objective_setting, target_faults
+from orchestrator.config.task_settings import (
+    a_task,
+    objective_setting,
+    option_faults,
+    target_faults,
+)
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
 from orchestrator.space.enumeration import grid
@@ -134,6 +139,7 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     faults.messages += unknown
     own = {key: value for key, value in sections.items() if key in table}
     top = faults.catch(read_settings, own, "", table)
+    faults.messages += option_faults(top["data"]) if top else []
     if faults.messages or top is None:
         raise InputError(faults.messages)
     given = top.pop("objective")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.space.remainder import Rule
+from orchestrator.space.rules import Rule
 from orchestrator.space.tree import Space
 
 ALGORITHMS = ("tpe", "random", "nsga2", "grid", "one_factor")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.config.objectives import objectives
@@ -29,6 +29,11 @@ def objective_setting(task: Any) -> Setting:
         return Setting(lambda value: None, "")
     metrics = find_task(task).metrics
     return Setting(_objectives(list(objectives(metrics))), metrics.primary.name)
+
+
+def option_faults(data: Mapping[str, Any]) -> list[str]:
+    """Options of a task that no sweep has: without its other splits there is nothing to train."""
+    return ["data.asked: unknown option."] if "asked" in data else []
 
 
 def target_faults(space: Space, task: str) -> list[str]:

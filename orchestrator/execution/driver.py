@@ -176,7 +176,8 @@ class Driver:
         return True
 
     def _score_reports(self, sweep: Sweep, display: SweepDisplay) -> None:
-        """Scores the report split; the sweep has ended only if all that is due was scored."""
+        """Scores the report split; the sweep has ended only if all that is due was scored, but for
+        what can't be."""
         from orchestrator.execution.report_split import (
             score_reports,
             worth_keeping,
@@ -188,13 +189,15 @@ class Driver:
         results = read_trials(self.run)
         chosen = worth_reporting(results, self._metrics.ranking)
         due = [sweep.ledger.records[trial_id] for trial_id in chosen]
-        score_reports(sweep, due, notify=display.message)
+        unscored = score_reports(sweep, due, notify=display.message)
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
         early = sweep.trial_queue.ended_early and sweep.clock.used_up
-        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early)
-        if all(record.folder.report_score() for record in due) and not sweep.trial_queue.gave_up:
+        remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early, unscored=unscored)
+        waiting = [record for record in due if record.trial_id not in unscored]
+        is_scored = all(record.folder.report_score() for record in waiting)
+        if is_scored and not sweep.trial_queue.gave_up:
             done = sweep.ledger.count(*_DONE)
             remember(self.run, trials_done=done, exhausted=sweep.trial_queue.exhausted)
 

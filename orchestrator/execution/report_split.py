@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
@@ -13,7 +14,9 @@ from orchestrator.execution.limits import trial_limits
 from orchestrator.execution.liveness import HostUnresponsiveError, wait_for
 from orchestrator.execution.running_sweep import Sweep
 from orchestrator.runs.ledger import TrialRecord
+from orchestrator.runs.progress import not_scored
 from orchestrator.runs.trial_result import TrialResult, ranked
+from trainables.spec.knobs import needs_ranks
 from trainables.spec.metric import MetricSpec
 from trainables.workers.outcomes import LOADING_FACTOR, Failure
 
@@ -38,10 +41,11 @@ def worth_keeping(results: Sequence[TrialResult], due: Iterable[str]) -> set[str
 
 def score_reports(
     sweep: Sweep, records: Sequence[TrialRecord], *, notify: Callable[[str], None]
-) -> list[TrialRecord]:
-    """Scores finished trials on the report split, once each, and returns those that were scored.
+) -> dict[str, str]:
+    """Scores finished trials on the report split, once each.
 
-    A failure is reported by `notify`; the next start of the sweep tries the trial again.
+    A failure is reported by `notify`, and the next start of the sweep tries the trial again.
+    Returns, by trial id, why trials can't be scored on these devices: trying again is of no use.
     """
     waiting = [record for record in records if record.folder.report_score() is None]
     waiting.sort(key=lambda record: record.spec.base_key)  # so that hosts seldom load another base
@@ -52,19 +56,25 @@ def score_reports(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C must not wait for the rest
     for record, failure in zip(waiting, failures, strict=True):
-        if failure:
-            notify(
-                f"warning: trial {record.trial_id} was not scored on the report split: {failure}"
-            )
-    return [record for record, why in zip(waiting, failures, strict=True) if not why]
+        if failure is not None:
+            notify(f"warning: {not_scored(record.trial_id, failure.reason)}")
+    return {
+        record.trial_id: failure.reason
+        for record, failure in zip(waiting, failures, strict=True)
+        if failure is not None and failure.infeasible
+    }
 
 
-def _score_report(sweep: Sweep, record: TrialRecord) -> str:
-    """Scores one trial on any host; returns the reason for a failure, else an empty string."""
+def _score_report(sweep: Sweep, record: TrialRecord) -> Failure | None:
+    """Scores one trial on any host; returns the failure, or None."""
     place, host_scheduler = f"{record.trial_id}/report", sweep.cluster.host_scheduler
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_FACTOR
-    need = ResourceRequest.of(record.folder.estimate())
+    need = ResourceRequest.of(
+        record.folder.estimate(),
+        # what is predicted of a trial of several workers is the share of one
+        exclusive=sweep.config.resources.placement == "exclusive" or needs_ranks(record.spec.knobs),
+    )
     host = ray.get(host_scheduler.acquire.remote(place, record.spec.base_key, need))
     gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)
     try:
@@ -72,8 +82,11 @@ def _score_report(sweep: Sweep, record: TrialRecord) -> str:
         score = wait_for(call, record.folder, silent_seconds=allowed)
     except gone as error:
         ray.get(host_scheduler.replace.remote(place))
-        return f"its host died or hung ({type(error).__name__})"
+        return Failure(
+            f"its host died or hung ({type(error).__name__})",
+            infeasible=isinstance(error, OutOfMemoryError),
+        )
     finally:
         ray.get(host_scheduler.release.remote(place))
     record.folder.pull()
-    return score.reason if isinstance(score, Failure) else ""
+    return score if isinstance(score, Failure) else None

@@ -220,9 +220,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         host, self._host = self._host, None
         if host is None:
             return
+        silent = self._limits["silent_seconds"]
+        call = host.close.remote(discard=discard)
         try:
-            held_bytes = ray.get(host.close.remote(discard=discard))
-        except host_gone():
+            held_bytes = wait_for(call, self._folder, silent_seconds=silent)
+        except (*host_gone(), HostUnresponsiveError):
             ray.get(self._host_scheduler.replace.remote(self._trial_id))
         else:
             ray.get(self._host_scheduler.release.remote(self._trial_id, held_bytes))

@@ -85,6 +85,9 @@ def predicted_lines(
             f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
             "sequence_length allows"
         )
+    for name, source in planner.models.items():
+        if not source.has_weights:
+            yield f"  {name} has no weights: it can be planned for, and not trained"
     yield from _hours(planner, device, flops, storage)
 
 

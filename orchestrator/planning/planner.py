@@ -56,6 +56,7 @@ class Planner:
     models: dict[str, ModelSource] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None  # None: no trial is refused for its memory
+    needs_weights: bool = True
     _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
 
     def prepare(
@@ -63,9 +64,11 @@ class Planner:
     ) -> None:
         """Checks every model and every variant of the task that the space names.
 
-        `revisions`: those of hub models that are resolved already. Without `ask_the_hub` a model
-        that is not a local folder is not checked.
+        `revisions`: those of hub models that are resolved already. Without `ask_the_hub`, for a
+        plan alone, a model that is not a local folder is not checked, and a folder may be without
+        weights.
         """
+        self.needs_weights = ask_the_hub
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
         problems = _misplaced(self.config.data)
@@ -201,7 +204,9 @@ class Planner:
         name = knobs["model"]
         if name not in self.models:
             allow_bin = self.config.execution.allow_bin_weights
-            self.models[name] = find_model(name, allow_bin=allow_bin)
+            self.models[name] = find_model(
+                name, allow_bin=allow_bin, needs_weights=self.needs_weights
+            )
         return self.models[name]
 
     def _task(self, knobs: Mapping[str, Any]) -> PlannedTask:

@@ -70,6 +70,8 @@ def preflight_lines(planner: Planner, simulator: SimulatorClient) -> Iterator[st
         return
     if found.faults:
         raise InputError(found.faults)
+    # a plan says by itself which folders have no file of weights
+    found.without_weights = [n for n in found.without_weights if planner.models[n].has_weights]
     yield from (f"  note: {text}" for text in [*refusals(found), *notes(found)])
 
 

@@ -7,7 +7,6 @@ configurations, so that three predictions describe the cell.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -16,14 +15,14 @@ from typing import Any
 
 from orchestrator.config.sections import SweepConfig
 from orchestrator.space.constraints import cells as all_cells
-from orchestrator.space.constraints import count, excluded
+from orchestrator.space.constraints import count, surviving
 from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.sampling import random_configuration
-from orchestrator.space.tree import Sample
 from trainables.methods.registry import make_method
 from trainables.spec.knob_values import smallest_batch
 from trainables.spec.knobs import KNOBS, canonical, step_examples, with_unsaid
 
+_CELL = ("model", "quantization", "method")
 _MOST_ENUMERATED = 4_000  # of a larger space that many configurations are drawn at random
 
 Configuration = Mapping[str, Any]
@@ -44,22 +43,31 @@ def representatives(config: SweepConfig) -> dict[Cell, Representatives]:
     cells: dict[Cell, list[tuple[float, Configuration]]] = {
         (cell.model, cell.quantization, cell.method): [] for cell in all_cells(config.space)
     }
-    for configuration, _ in _some(config):
-        if not excluded(configuration, config.exclude):
-            knobs = canonical(configuration)
-            cell = (str(knobs["model"]), str(knobs["quantization"]), str(knobs["method"]))
-            cells[cell].append((_score(knobs), configuration))
+    for configuration in _some(config):
+        knobs = canonical(configuration)
+        cells[_cell_of(knobs)].append((_score(knobs), configuration))
+    for configuration in surviving(config.space, config.exclude, _CELL):
+        knobs = canonical(configuration)
+        if not cells[_cell_of(knobs)]:  # what the rules leave of it is too rare to be drawn
+            cells[_cell_of(knobs)].append((_score(knobs), configuration))
     return {cell: _of(scored) for cell, scored in cells.items() if scored}
 
 
-def _some(config: SweepConfig) -> Iterator[Sample]:
-    size = count(config.space)
+def _cell_of(knobs: Configuration) -> Cell:
+    model, quantization, method = (str(knobs[name]) for name in _CELL)
+    return model, quantization, method
+
+
+def _some(config: SweepConfig) -> Iterator[Configuration]:
+    size = count(config.space, config.exclude)
     if size is not None and size <= _MOST_ENUMERATED:
-        return grid_configurations(config.space)
+        yield from (found for found, _ in grid_configurations(config.space, config.exclude))
+        return
     chance = random.Random(config.search.seed)
-    return itertools.islice(
-        iter(lambda: random_configuration(config.space, chance), None), _MOST_ENUMERATED
-    )
+    for _ in range(_MOST_ENUMERATED):
+        drawn = random_configuration(config.space, chance, config.exclude)
+        if drawn is not None:
+            yield drawn[0]
 
 
 def _of(scored: list[tuple[float, Configuration]]) -> Representatives:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.shipped_files import existing_path
 from trainables.models.hub import resolve_revision
-from trainables.models.model_folder import check_model_folder, model_digest
+from trainables.models.model_folder import has_weights, model_digest
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -22,16 +22,20 @@ class ModelSource:
     location: str  # an absolute folder, or a hub id
     digest: str
     revision: str = ""
+    has_weights: bool = True
 
 
-def find_model(name: str, *, allow_bin: bool = False) -> ModelSource:
-    """The local folder of that name if there is one, else a model of the hub."""
+def find_model(name: str, *, allow_bin: bool = False, needs_weights: bool = True) -> ModelSource:
+    """The local folder of that name if there is one, else a model of the hub.
+
+    A plan needs no weights: config.json and a tokenizer are enough for it.
+    """
     if is_hub_id(name):
         revision = resolve_revision(name, "main")
         return ModelSource(name, f"{name}@{revision}", revision)
     folder = existing_path(name) or Path(name).expanduser()
-    check_model_folder(folder, allow_bin=allow_bin)
-    return ModelSource(str(folder), model_digest(folder, allow_bin=allow_bin))
+    digest = model_digest(folder, allow_bin=allow_bin, needs_weights=needs_weights)
+    return ModelSource(str(folder), digest, has_weights=has_weights(folder))
 
 
 def is_hub_id(name: str) -> bool:

@@ -131,6 +131,7 @@ def _plain_spec(options: argparse.Namespace) -> TrialSpec:
         task=options.task,
         overrides=options.set,
         quantization=options.quantization,
+        split=options.split,
     )
 
 

@@ -25,6 +25,7 @@ from trainables.storage.object_store import is_url
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
+from trainables.storage.trial_reader import DAMAGED
 
 MODEL = "model"  # the kind of a plain model; a trial's kind is the title of its method
 _SHOWN = 4  # trials of a run that a message names
@@ -238,10 +239,10 @@ def _missing(folder: TrialFolder, spec: TrialSpec) -> str | None:
         folder.pull_trained()
     except StorageError as error:
         return str(error)
-    damaged = folder.damaged_adapter()
     place = folder.trained_folder(spec)
-    if damaged or not place.is_dir():
-        return f"{damaged[0] if damaged else place} is damaged or gone; don't use it."
+    faults = folder.unusable_adapter() or ({} if place.is_dir() else {place: DAMAGED})
+    for file, fault in faults.items():
+        return f"{file} is {fault}; don't use it." if fault == DAMAGED else f"{file} {fault}."
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli import space_file
@@ -29,18 +30,23 @@ def plain_spec(
     task: str | None,
     overrides: Sequence[str] = (),
     quantization: str = "none",
+    split: str = "selection",
 ) -> TrialSpec:
     """The spec of a plain model if no trial is named: an untrained baseline.
 
     Task, data, execution and, at the top of its space, prompt, target and sequence_length are
-    those of a sweep's file; without one, those of the task's downloaded data. The compute dtype
-    stays "auto" unless something sets it. Raises InputError with all that is wrong.
+    those of a sweep's file; without one, those of the task's downloaded data, of which only the
+    file of the split is read if the task can do that. The compute dtype stays "auto" unless
+    something sets it. Raises InputError with all that is wrong.
     """
-    value = _downloaded(task or DEFAULT_TASK) if space is None else read_yaml(space_file(space))
+    value = _downloaded(task or DEFAULT_TASK) if space is None else _file(space)
     changed, _ = apply_overrides(value, overrides)
     if space is not None and task not in (None, changed.get("task")):
         raise InputError(f"--task: got {task}, and {space} is of {changed.get('task')}.")
-    planner = Planner(from_mapping(_of_one(changed, model, quantization)))
+    config = from_mapping(_of_one(changed, model, quantization))
+    if find_task(config.task).loads_one_split:
+        config = replace(config, data={**config.data, "asked": split})
+    planner = Planner(config)
     planner.device = {"compute_dtype": "auto"}
     planner.prepare()
     cells = [planner.baseline(each) for each in planner.cell_configurations()]
@@ -94,6 +100,17 @@ def option_faults(
     return faults
 
 
+def _file(space: str) -> dict[str, Any]:
+    """The content of a sweep's file. Raises InputError if that is no mapping."""
+    value = read_yaml(space_file(space))
+    if not isinstance(value, dict):
+        kind = {list: "a list", type(None): "nothing"}.get(type(value), repr(value))
+        raise InputError(
+            f"--space {space}: holds {kind}; needs a sweep's file, with task and data."
+        )
+    return value
+
+
 def _downloaded(task: str) -> dict[str, Any]:
     source = find_task(task).source
     if source is None:
@@ -101,14 +118,13 @@ def _downloaded(task: str) -> dict[str, Any]:
     return {"task": task, "data": downloaded_data(task, source)}
 
 
-def _of_one(value: Any, model: str, quantization: str) -> dict[str, Any]:
+def _of_one(value: Mapping[str, Any], model: str, quantization: str) -> dict[str, Any]:
     """The mapping of a sweep with one model, which keeps the file's task, data and prompt."""
-    given = value if isinstance(value, dict) else {}
-    space = given.get("space")
+    space = value.get("space")
     own = space if isinstance(space, dict) else {}
     kept = {name: own[name] for name in baseline_knobs() if name in own and name != "method"}
     return {
-        **{name: given[name] for name in ("task", "data", "execution") if name in given},
+        **{name: value[name] for name in ("task", "data", "execution") if name in value},
         "space": {**kept, "model": {"value": model}, "quantization": quantization},
         "budget": {"train_examples": 1, "eval_examples": 1},
         "search": {"algorithm": "random", "trials": 1},

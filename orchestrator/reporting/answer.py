@@ -31,6 +31,7 @@ from orchestrator.runs.results import read_config
 from orchestrator.runs.trial_result import TrialResult
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
+from trainables.storage.trial_reader import DAMAGED
 
 SHOWN = 8  # ties
 
@@ -117,9 +118,12 @@ def _caveats(item: TrialResult, found: Recommendation) -> list[str]:
     texts += _uncertain(item, found)
     if item.provenance.get("device_type") == "cpu" and found.question.gpu_memory is not None:
         texts.append("It was measured on a CPU: on a GPU other kernels take other memory.")
-    damaged = item.folder.damaged_adapter()
-    if damaged:
-        texts.append(f"Don't use its adapter: {damaged[0]} is damaged or gone.")
+    faults = item.folder.unusable_adapter()
+    if faults:
+        file, fault = next(iter(faults.items()))
+        is_damaged = fault == DAMAGED
+        text = "Don't use its adapter: {} is {}." if is_damaged else "Its adapter: {} {}."
+        texts.append(text.format(file, fault))
     return texts
 
 

@@ -22,9 +22,10 @@ from orchestrator.runs.progress import (
     remembered,
     resume_line,
     run_name,
+    unscored,
     wanted_trials,
 )
-from orchestrator.runs.results import damage, read_config, read_metrics, read_trials
+from orchestrator.runs.results import closed, damage, read_config, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.storage.run_folder import RunFolder
@@ -107,7 +108,13 @@ def _report_of(
         findings.provenance(results),
         _paths(run, metrics),
         *_warnings(
-            [*warnings, *damage(run), *(text for item in results for text in item.warnings)]
+            [
+                *warnings,
+                *closed(run),
+                *unscored(run),
+                *damage(run),
+                *(text for item in results for text in item.warnings),
+            ]
         ),
     ]
     return Report(f"Sweep {run_name(run)}", sections)

@@ -15,8 +15,12 @@ _NUMBERS = ("pid", "taken", "heartbeat", "monotonic")
 
 
 def read_lease(file: Path) -> dict[str, Any] | None:
-    """The content of a lease, or None if there is none, or it is incomplete or damaged."""
-    return parsed(lease_content(file))
+    """The content of a lease, or None if there is none, or it is incomplete or damaged, or may not
+    be read."""
+    try:
+        return parsed(lease_content(file))
+    except PermissionError:
+        return None
 
 
 def own_lease(*, nonce: str, taken: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.runs.trial_result import Split, TrialResult
 from trainables.storage.trial_folder import TrialFolder
+from trainables.storage.trial_reader import DAMAGED
 
 Row = dict[str, Any]
 
@@ -112,10 +113,14 @@ def read_predictions(
     None either, and a warning, if the file is not the one that the trial's scores are of.
     """
     file = folder.predictions_file(split)
-    if split == "report" and folder.report_score() is None:
-        return [], []  # nothing says that the answers are whole
-    if file in folder.damaged_files([file.name]):
-        return [], [not_scored(file)]
+    try:
+        if split == "report" and folder.report_score() is None:
+            return [], []  # nothing says that the answers are whole
+    except PermissionError:
+        return [], []
+    faults = folder.unusable_files([file.name])
+    if faults:
+        return [], [not_scored(*fault) for fault in faults.items()]
     try:
         lines = file.read_text().split("\n")  # not splitlines: answers hold other line ends
     except (OSError, UnicodeDecodeError) as error:
@@ -130,9 +135,11 @@ def read_predictions(
     return list({str(row["id"]): row for row in rows if row is not None}.values()), warnings
 
 
-def not_scored(file: Path) -> str:
-    """The warning that a file of predictions does not match the digest noted with its scores."""
-    return f"{file}: damaged or gone: not the answers that were scored; left out"
+def not_scored(file: Path, fault: str) -> str:
+    """The warning that a file of predictions can't be read or does not match the digest noted with
+    its scores; `fault` is as in `TrialReader.unusable_files`."""
+    why = ": not the answers that were scored" if fault == DAMAGED else ""
+    return f"{file}: {fault}{why}; left out"
 
 
 def _rows(lines: Sequence[str]) -> list[Row | None]:

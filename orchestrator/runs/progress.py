@@ -43,6 +43,18 @@ def is_over(run: RunFolder, results: Sequence[TrialResult], wanted: int | None) 
     return is_exhausted(run) or done_trials(results) >= wanted
 
 
+def not_scored(trial_id: str, reason: str) -> str:
+    """The warning that a trial that should have been was not scored on the report split."""
+    return f"trial {trial_id} was not scored on the report split: {reason}"
+
+
+def unscored(run: RunFolder) -> list[str]:
+    """Warnings about trials that can't be scored on the report split on this sweep's devices."""
+    found = remembered(run).get("unscored")
+    reasons = found if isinstance(found, Mapping) else {}
+    return [not_scored(trial_id, str(reason)) for trial_id, reason in reasons.items()]
+
+
 def is_exhausted(run: RunFolder) -> bool:
     """Whether the sweep ended because its space has no more configurations."""
     return bool(remembered(run).get("exhausted"))

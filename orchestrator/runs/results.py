@@ -6,6 +6,7 @@ possible during a sweep and after a crash.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,30 @@ from trainables.storage.object_store import is_url
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
+from trainables.storage.trial_reader import DAMAGED
+
+_DONT_USE = "not the adapter that was scored; don't use it"
+_UNCHECKED = "whether it is the adapter that was scored is not known"
 
 
 def open_run(path: str | Path) -> RunFolder:
     """The run folder at `path`; of a URL a copy is fetched.
 
-    Raises InputError, with similar names, if it is no run folder, and StorageError.
+    Raises InputError, with similar names, if it is no run folder or may not be read, and
+    StorageError.
     """
     if is_url(str(path)):
         return _open_in_bucket(str(path))
-    folder = Path(path)
+    try:
+        return _open_folder(Path(path))
+    except PermissionError as error:
+        hint = shlex.join(["chmod", "-R", "a+rX", str(path)])
+        raise InputError(
+            f"{path}: can't be read ({error.strerror}). Its owner can let you: {hint}"
+        ) from error
+
+
+def _open_folder(folder: Path) -> RunFolder:
     if _is_run(folder):
         return RunFolder(folder)
     inside = sorted(str(item) for item in folder.glob("*") if _is_run(item))
@@ -58,17 +73,28 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
     return [_read_trial(folder, undone=undone, metrics=metrics) for folder in run.trials()]
 
 
+def closed(run: RunFolder) -> list[str]:
+    """Warnings about files and folders of the run that may not be read here."""
+    return [
+        f"{place}: can't be read ({reason}), so what it holds is not shown. Its owner can let you:"
+        f" {shlex.join(['chmod', '-R', 'a+rX', str(place)])}"
+        for place, reason in run.closed().items()
+        if place != run.sweep_file  # `read_config` says so
+    ]
+
+
 def damage(run: RunFolder) -> list[str]:
     """Warnings about damaged files: those set aside at earlier starts, adapters that are not as
-    they were written, trials without a spec, symbolic links. Reads every adapter.
+    they were written or may not be read, trials without a spec, symbolic links. Reads every
+    adapter.
     """
     aside = sorted(run.trials_folder.glob("*/*.damaged"))
     return [
         *(f"{file}: was found damaged and set aside; delete it once seen" for file in aside),
         *(
-            f"{file}: damaged or gone: not the adapter that was scored; don't use it"
+            f"{file}: {fault}: {_DONT_USE if fault == DAMAGED else _UNCHECKED}"
             for folder in run.trials()
-            for file in folder.damaged_adapter()
+            for file, fault in folder.unusable_adapter().items()
         ),
         *(f"{place}: its spec is gone, so it is no trial any more" for place in run.without_spec()),
         *(f"{link}: a symbolic link; not followed" for link in run.links()),
@@ -128,7 +154,7 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
     prediction = _mapping(folder, folder.estimate_file, warnings)
-    warnings += [not_scored(file) for file in folder.damaged_files()]
+    warnings += [not_scored(file, fault) for file, fault in folder.unusable_files().items()]
     source = summary or progress
     return TrialResult(
         folder=folder,
@@ -159,6 +185,9 @@ def _mapping(folder: TrialFolder, file: Path, warnings: list[str]) -> Mapping[st
     try:
         return folder.read(file)
     except FileNotFoundError:
+        return {}
+    except PermissionError as error:
+        warnings.append(f"{file}: can't be read ({error.strerror})")
         return {}
     except (OSError, DamagedError) as error:
         warnings.append(f"{file}: {error}")

@@ -43,6 +43,6 @@ SEARCHERS: dict[str, Callable[[int, int], Any]] = {
     "one_factor": _random,
 }
 ORDERS: dict[str, Callable[[SweepConfig], Iterator[Sample]]] = {
-    "grid": lambda config: grid_configurations(config.space),
+    "grid": lambda config: grid_configurations(config.space, config.exclude),
     "one_factor": lambda config: one_factor(config.space, config.exclude, config.search.reference),
 }

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.config.objectives import objectives_of
 from orchestrator.config.sections import SweepConfig
 from orchestrator.search.samplers import ORDERS, SEARCHERS
-from orchestrator.space.constraints import count, excluded
+from orchestrator.space.constraints import count
 from orchestrator.space.enumeration import grid_configurations
 from orchestrator.space.partial import Given, complete, has, parameters_of
+from orchestrator.space.rules import excluded
 from orchestrator.space.sampling import random_configuration, suggest
 from orchestrator.space.tree import Sample
 
@@ -107,7 +108,7 @@ class Search:
         a bounded number is sampled. `impose` makes a sample a proposal.
         """
         for configuration, suggestion in self._samples():
-            if not excluded(configuration, self._config.exclude) and not seen(configuration):
+            if not seen(configuration):
                 yield configuration, suggestion
 
     def impose(self, suggestion: Mapping[str, Any]) -> Proposal:
@@ -175,10 +176,8 @@ class Search:
 
     def _next_in_order(self) -> Proposal | None:
         assert self._order is not None
-        for configuration, suggestion in self._order:
-            if not excluded(configuration, self._config.exclude):
-                return self.impose(suggestion)
-        return None
+        _, suggestion = next(self._order, (None, None))
+        return None if suggestion is None else self.impose(suggestion)
 
     def _samples(self) -> Iterator[Sample]:
         space = self._config.space
@@ -187,8 +186,11 @@ class Search:
             self._random.shuffle(everything)
             yield from everything
             return
-        yield from (random_configuration(space, self._random) for _ in range(_MOST_SAMPLES))
+        for _ in range(_MOST_SAMPLES):
+            found = random_configuration(space, self._random, self._config.exclude)
+            if found is not None:
+                yield found
 
     @cached_property
     def _everything(self) -> list[Sample]:
-        return list(grid_configurations(self._config.space))
+        return list(grid_configurations(self._config.space, self._config.exclude))

@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.space.enumeration import combinations
 from orchestrator.space.foreign_names import meant
-from orchestrator.space.remainder import Remainder, Rule, matches, values_of
+from orchestrator.space.remainder import Remainder
+from orchestrator.space.rules import Rule, matches, places
 from orchestrator.space.tree import Branch, Choice, Question, Space, questions, resolve
 from trainables.errors import InputError
 from trainables.spec import knobs
@@ -59,11 +60,6 @@ def render_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
         {name: values[0] if len(values) == 1 else list(values) for name, values in rule.items()}
         for rule in rules
     ]
-
-
-def excluded(configuration: Mapping[str, Any], rules: Iterable[Rule]) -> bool:
-    """Whether a rule matches; a knob that the configuration lacks matches nothing."""
-    return any(matches(configuration, rule) for rule in rules)
 
 
 def count(space: Space, rules: Sequence[Rule] = ()) -> int | None:
@@ -119,14 +115,22 @@ def idle_rules(space: Space, rules: Sequence[Rule]) -> list[str]:
     Not an error: `--set` narrows a space without touching its rules.
     """
     open_ = {question.knob for question in questions(space) if question.answers is None}
-    parts = [*combinations(space, decides())]
-    lines = []
-    for place, rule in enumerate(rules):
-        varied = {name: values for name, values in rule.items() if name not in open_}
-        remainders = (Remainder(configuration, left, [varied]) for configuration, left in parts)
-        if all(remainder.count == remainder.total for remainder in remainders):
-            lines.append(f"exclude[{place}]: matches no configuration of this space.")
-    return lines
+    varied = [
+        {name: values for name, values in rule.items() if name not in open_} for rule in rules
+    ]
+    idle = set(range(len(rules)))
+    for configuration, left in combinations(space, decides()):
+        free = {question.knob: question for question in left if question.answers is not None}
+        idle -= {at for at in idle if _may_match(configuration, free, varied[at])}
+    return [f"exclude[{at}]: matches no configuration of this space." for at in sorted(idle)]
+
+
+def _may_match(configuration: Mapping[str, Any], free: Mapping[str, Question], rule: Rule) -> bool:
+    """Whether it matches with some answers to the `free` questions, by knob."""
+    fixed = {name: values for name, values in rule.items() if name not in free}
+    return matches(configuration, fixed) and all(
+        places(free[name], values) for name, values in rule.items() if name in free
+    )
 
 
 def _faults(rule: object, where: str) -> list[str]:
@@ -180,9 +184,10 @@ def _place(space: Space, configuration: Mapping[str, Any]) -> list[int]:
         answers = question.answers
         if answers is None:
             return math.nan
-        values = values_of(question)
-        positions.append(values.index(configuration[question.knob]))
-        return answers[positions[-1]]
+        place = question.place(configuration[question.knob])
+        assert place is not None
+        positions.append(place)
+        return answers[place]
 
     resolve(space, choose)
     return positions

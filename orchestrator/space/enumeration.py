@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from orchestrator.space.rules import Rule, admissible, excluded
 from orchestrator.space.tree import (
     Branch,
     Choice,
@@ -23,7 +24,8 @@ from orchestrator.space.tree import (
 )
 from trainables.errors import InputError
 
-Answers = Callable[[Question], Sequence[Any]]
+Decided = Mapping[str, Any]  # the knobs before a question, by name
+Answers = Callable[[Question, Decided], Sequence[Any]]
 _Walk = TypeVar("_Walk")
 
 
@@ -38,14 +40,23 @@ def grid(space: Space) -> Iterator[dict[str, Any]]:
     return (configuration for configuration, _ in combinations(space, lambda question: True))
 
 
-def grid_configurations(space: Space) -> Iterator[Sample]:
-    """As `grid`, with the parameters in a study; reaching a continuous range raises InputError."""
-    return every(space, _all_answers)
+def grid_configurations(space: Space, rules: Sequence[Rule] = ()) -> Iterator[Sample]:
+    """As `grid`, with the parameters in a study, without those that a rule excludes.
+
+    Answers that a rule forbids are not gone through. Reaching a continuous range raises InputError.
+    """
+    found = every(space, lambda question, decided: _admissible(question, decided, rules))
+    return (sample for sample in found if not excluded(sample[0], rules))
 
 
 def every(space: Space, answers: Answers) -> Iterator[Sample]:
-    """Every configuration whose answers are among `answers(question)`, which is never empty."""
-    return _walks(lambda choose: recorded(space, choose), answers)
+    """Every configuration whose answers are among `answers(question, decided)`; where that is empty
+    there is none."""
+    decided: dict[str, Any] = {}
+    return _walks(
+        lambda choose: recorded(space, choose, decided),
+        lambda question: answers(question, decided),
+    )
 
 
 def combinations(
@@ -93,18 +104,52 @@ def _values(
                 yield from _values(option.knobs, wanted, f"{prefix}{name}.{option.value}.")
 
 
-def _walks(walk: Callable[[Choose], _Walk], answers: Answers) -> Iterator[_Walk]:
+class _DeadEnd(Exception):  # noqa: N818  # no error: a question has no answer to try
+    """Raised in a walk by a question that has no answers."""
+
+
+def _walks(
+    walk: Callable[[Choose], _Walk], answers: Callable[[Question], Sequence[Any]]
+) -> Iterator[_Walk]:
     """The results of `walk` for every combination of answers to the questions that it asks; those
     to the last question vary fastest."""
+    allowed: list[Sequence[Any]] = []  # answers to each question
     positions: list[int] = []  # of the answer to each question: an odometer
     while True:
-        sizes: list[int] = []
-        yield walk(_chooser(positions, sizes, answers))
-        while positions and positions[-1] + 1 == sizes[len(positions) - 1]:
+        try:
+            found = walk(_chooser(positions, allowed, answers))
+        except _DeadEnd:
+            pass
+        else:
+            yield found
+        while positions and positions[-1] + 1 == len(allowed[-1]):
             positions.pop()
+            allowed.pop()
         if not positions:
             return
         positions[-1] += 1
+
+
+def _chooser(
+    positions: list[int],
+    allowed: list[Sequence[Any]],
+    answers: Callable[[Question], Sequence[Any]],
+) -> Choose:
+    """Returns the answers at `positions`; appends the answers to further questions, and the first
+    positions."""
+    asked = itertools.count()
+
+    def choose(question: Question) -> Any:
+        place = next(asked)
+        if place == len(positions):
+            found = answers(question)
+            if not found:
+                raise _DeadEnd
+            allowed.append(found)
+            positions.append(0)
+        return allowed[place][positions[place]]
+
+    return choose
 
 
 def _spreading(spread: Callable[[Question], bool], choose: Choose, left: list[Question]) -> Choose:
@@ -120,24 +165,14 @@ def _spreading(spread: Callable[[Question], bool], choose: Choose, left: list[Qu
     return choose_if_spread
 
 
-def _chooser(positions: list[int], sizes: list[int], answers: Answers) -> Choose:
-    """Returns the answers at `positions`, and the first ones to further questions; appends how many
-    answers each question has to `sizes`."""
-
-    def choose(question: Question) -> Any:
-        allowed = answers(question)
-        sizes.append(len(allowed))
-        if len(sizes) > len(positions):
-            positions.append(0)
-        return allowed[positions[len(sizes) - 1]]
-
-    return choose
-
-
 def _all_answers(question: Question) -> Sequence[Any]:
+    return _admissible(question, {}, ())
+
+
+def _admissible(question: Question, decided: Decided, rules: Sequence[Rule]) -> Sequence[Any]:
     if question.answers is None:
         raise InputError(f"{question.name}: there is no end to a continuous range.")
-    return question.answers
+    return admissible(question, decided, rules)
 
 
 def _no_grid(question: Question) -> str:

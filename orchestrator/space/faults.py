@@ -10,12 +10,14 @@ from orchestrator.space.tree import decision_order, is_read
 from trainables.errors import did_you_mean
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
+from trainables.spec.checks import is_finite
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
 
 RANGES = ("log_uniform", "uniform", "integers")
 LITERAL = "value"
+_MOST_NUMBERS = 2**53  # each of them is still its own float
 
 
 def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
@@ -74,7 +76,7 @@ def wrong_range(knob: str, kind: str, bounds: object) -> str | None:
     if not isinstance(bounds, list) or len(bounds) not in ((2, 3) if with_step else (2,)):
         return f"got {bounds!r}; needs [low, high]{' or [low, high, step]' if with_step else ''}."
     number = int if whole else int | float
-    wrong = [bound for bound in bounds if isinstance(bound, bool) or not isinstance(bound, number)]
+    wrong = [bound for bound in bounds if not _is_number(bound, number)]
     if wrong:
         return f"got {wrong[0]!r} in {bounds!r}; needs {'whole ' if whole else ''}numbers."
     low, high = bounds[:2]
@@ -84,7 +86,13 @@ def wrong_range(knob: str, kind: str, bounds: object) -> str | None:
         return f"got {bounds[2]!r} as step; needs a step > 0 and <= {high - low:g}."
     if kind == "log_uniform" and low <= 0:
         return f"got {low!r} as low end; a logarithmic range needs low > 0."
-    return _wrong_ends(knob, kind, [low, high])
+    return _wrong_ends(knob, kind, [low, high]) or _too_many(kind, bounds)
+
+
+def _is_number(bound: Any, kind: Any) -> bool:
+    """Whether it is of this type, and a whole number not too large for a float."""
+    is_kind = isinstance(bound, kind) and not isinstance(bound, bool)
+    return is_kind and (isinstance(bound, float) or is_finite(bound))
 
 
 def _wrong_ends(knob: str, kind: str, ends: list[Any]) -> str | None:
@@ -94,6 +102,14 @@ def _wrong_ends(knob: str, kind: str, ends: list[Any]) -> str | None:
     if wrong and not any(knobs.check(knob, end) for end in ends):
         return f"{knob} takes whole numbers only. Use {{integers: [low, high]}} or a list."
     return wrong
+
+
+def _too_many(kind: str, bounds: list[Any]) -> str | None:
+    """What is wrong with a range of so many numbers that a float can't tell them apart, or None."""
+    steps = [*bounds[2:], *([1] if kind == "integers" else [])]
+    if not steps or bounds[1] - bounds[0] < steps[0] * _MOST_NUMBERS:
+        return None
+    return f"got {bounds!r}, which has more than 2^53 numbers; needs a larger step."
 
 
 def hint(knob: str, value: object) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.space.constraints import excluded
 from orchestrator.space.partial import answer_for, complete, levels, usual_answer
-from orchestrator.space.remainder import Rule
+from orchestrator.space.rules import Rule, excluded
 from orchestrator.space.tree import Choose, Question, Sample, Space, recorded, resolve, same
 
 

@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.space.constraints import excluded
 from orchestrator.space.enumeration import every
 from orchestrator.space.foreign_names import meant
-from orchestrator.space.remainder import Rule
+from orchestrator.space.rules import Rule, excluded
 from orchestrator.space.tree import (
     Branch,
     Choice,
@@ -23,11 +22,13 @@ from orchestrator.space.tree import (
     Sample,
     Space,
     branches_of,
+    decision_order,
     plain,
     questions,
     same,
 )
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.checks import is_finite
 from trainables.spec.knobs import KNOBS
 
 Given = Mapping[str, Any]
@@ -47,13 +48,11 @@ def complete(space: Space, rules: Sequence[Rule], given: object, where: str) -> 
     faults = [fault for name, value in given.items() for fault in _faults(space, name, value)]
     if faults:
         raise InputError([f"{where}.{fault}" for fault in faults])
-    forbidden = None
-    for configuration, parameters in every(space, _narrowed(given, rules)):
-        if has(configuration, given):
-            if not excluded(configuration, rules):
-                return configuration, parameters
-            forbidden = forbidden or configuration
-    raise InputError(f"{where}: {_why_not(forbidden, given, rules)}")
+    found = next(_completions(space, given, rules), None)
+    if found is None:
+        forbidden, _ = next(_completions(space, given, rules, admits=()), (None, {}))
+        raise InputError(f"{where}: {_why_not(forbidden, given, rules)}")
+    return found
 
 
 def has(configuration: Mapping[str, Any], given: Given) -> bool:
@@ -75,14 +74,12 @@ def parameters_of(space: Space, given: Given) -> dict[str, Any]:
 
 def answer_for(question: Question, value: Any) -> Any:
     """The question's answer that has this value; None if it has none."""
-    if isinstance(question, Choice):
-        found = (option for option in question.options if same(plain(option.value), value))
-        return next(found, None)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if question.answers is not None:
+        place = question.place(value)
+        return None if place is None else question.answers[place]
+    if isinstance(question, Choice) or not is_finite(value):
         return None
-    if question.answers is None:
-        return float(value) if question.low <= value <= question.high else None
-    return next((answer for answer in question.answers if same(answer, value)), None)
+    return float(value) if question.low <= value <= question.high else None
 
 
 def usual_answer(question: Question) -> Any:
@@ -123,6 +120,30 @@ def _faults(space: Space, name: Any, value: Any) -> Iterator[str]:
     elif not any(_takes(node, value) for node in nodes):
         allowed = dict.fromkeys(_allowed(node) for node in nodes)
         yield f"{name}: got {value!r}; the space has {', or '.join(allowed)}."
+
+
+def _completions(
+    space: Space, given: Given, rules: Sequence[Rule], *, admits: Sequence[Rule] | None = None
+) -> Iterator[Sample]:
+    """The configurations with the given values that the rules leave, or those that `admits` do."""
+    left_by = rules if admits is None else admits
+    narrowed = _narrowed(given, rules)
+
+    def answers(question: Question, decided: Given) -> Sequence[Any]:
+        if excluded(decided, left_by) or _contradicts(decided, given, question.knob):
+            return ()
+        return narrowed(question)
+
+    for sample in every(space, answers):
+        if has(sample[0], given) and not excluded(sample[0], left_by):
+            yield sample
+
+
+def _contradicts(decided: Given, given: Given, knob: str) -> bool:
+    """Whether a given knob that comes before `knob` is not read, or has another value."""
+    order = decision_order()
+    before = order[: order.index(knob)]
+    return any(name in before and not has(decided, {name: given[name]}) for name in given)
 
 
 def _narrowed(given: Given, rules: Sequence[Rule]) -> Callable[[Question], Sequence[Any]]:

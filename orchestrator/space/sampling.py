@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from orchestrator.space.rules import Rule, admissible, excluded
 from orchestrator.space.tree import Choose, Question, Range, Sample, Space, recorded, resolve
 
 
@@ -25,9 +26,32 @@ def sample(space: Space, rng: random.Random) -> dict[str, Any]:
     return resolve(space, at_random(rng))
 
 
-def random_configuration(space: Space, rng: random.Random) -> Sample:
-    """As `sample`, with its parameters in a study."""
-    return recorded(space, at_random(rng))
+def random_configuration(
+    space: Space, rng: random.Random, rules: Sequence[Rule] = ()
+) -> Sample | None:
+    """As `sample`, with its parameters in a study, and among the answers that no rule forbids.
+
+    None if the answers that were drawn leave none to a question, or a rule matches all the same.
+    """
+    decided: dict[str, Any] = {}
+
+    def choose(question: Question) -> Any:
+        if question.answers is None or not rules:
+            return at_random(rng)(question)
+        kept = admissible(question, decided, rules)
+        if not kept:
+            raise _NoneLeftError
+        return rng.choice(kept)
+
+    try:
+        found = recorded(space, choose, decided)
+    except _NoneLeftError:
+        return None
+    return None if excluded(found[0], rules) else found
+
+
+class _NoneLeftError(Exception):
+    """A question has no answer that the rules leave."""
 
 
 def at_random(rng: random.Random) -> Choose:

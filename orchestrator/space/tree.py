@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.spec.checks import is_finite
 from trainables.spec.knobs import KNOBS, defaults
 
 _FIRST = ("model", "method", "quantization")  # they decide which other knobs are read
@@ -57,10 +58,32 @@ class Choice:
         are_storable = all(isinstance(value, str | int | float | None) for value in values)
         return values if are_storable else list(range(len(values)))
 
+    def place(self, value: Any) -> int | None:
+        """The position of the option with this value, or None."""
+        found = (at for at, option in enumerate(self.options) if same(plain(option.value), value))
+        return next(found, None)
+
     def parameter(self, answer: Constant | Branch) -> Any:
         """The value that Optuna stores for one of the options."""
         position = next(place for place, option in enumerate(self.options) if option is answer)
         return self.labels[position]
+
+
+@dataclass(frozen=True)
+class _Steps(Sequence[float]):
+    """low + k * step for k = 0, 1, ..., `size` numbers, none of which is kept."""
+
+    low: float
+    step: float
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return round(self.low + index * self.step, 15)
 
 
 @dataclass(frozen=True)
@@ -86,8 +109,15 @@ class Range:
             return range(int(self.low), int(self.high) + 1, int(self.step or 1))
         if self.step is None:
             return None
-        steps = range(round((self.high - self.low) / self.step) + 1)
-        return [round(self.low + position * self.step, 15) for position in steps]
+        return _Steps(self.low, self.step, round((self.high - self.low) / self.step) + 1)
+
+    def place(self, value: Any) -> int | None:
+        """The position of the answer with this value, or None; it is computed, not looked for."""
+        answers = self.answers
+        if answers is None or not is_finite(value):
+            return None
+        place = round((value - self.low) / (self.step or 1))
+        return place if 0 <= place < len(answers) and same(answers[place], value) else None
 
     def parameter(self, answer: float) -> float:
         """The value that Optuna stores for one of its numbers."""
@@ -134,16 +164,23 @@ def settled(space: Space, choose: Choose) -> Iterator[tuple[str, Node, Any]]:
             yield name, node, completed[name]
 
 
-def recorded(space: Space, choose: Choose) -> Sample:
-    """As `resolve`, with the parameters of an Optuna study that stand for the configuration."""
+def recorded(space: Space, choose: Choose, decided: dict[str, Any] | None = None) -> Sample:
+    """As `resolve`, with the parameters of an Optuna study that stand for the configuration.
+
+    `decided` is emptied and then gets every knob when it is decided, for `choose` to read.
+    """
     parameters: dict[str, Any] = {}
+    configuration = {} if decided is None else decided
+    configuration.clear()
 
     def choose_and_record(question: Any) -> Any:
         answer = choose(question)
         parameters[question.name] = question.parameter(answer)
         return answer
 
-    return resolve(space, choose_and_record), parameters
+    for name, _, value in settled(space, choose_and_record):
+        configuration[name] = value
+    return dict(configuration), parameters
 
 
 def questions(space: Space) -> Iterator[Question]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from orchestrator.space.constraints import decides
 from orchestrator.space.enumeration import settings_read
@@ -12,7 +13,9 @@ from trainables.methods.registry import METHODS
 from trainables.spec.knob_values import AUTO
 from trainables.spec.quantization import QUANTIZATIONS
 
-_DECIDERS = {  # the knobs on which it depends whether another one is read, and their kinds
+_DECIDERS: dict[
+    str, list[Any]
+] = {  # the knobs on which it depends whether another one is read, and their kinds
     "method": [name for name, method in METHODS.items() if method.trains],
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],

@@ -269,5 +269,5 @@ def _adapters(results: Sequence[TrialResult]) -> dict[str, Path]:
     return {
         folder.trial_id: folder.adapter_folder
         for folder in folders
-        if folder.adapter_folder.is_dir() and not folder.damaged_adapter()
+        if folder.adapter_folder.is_dir() and not folder.unusable_adapter()
     }

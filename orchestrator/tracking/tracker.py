@@ -107,6 +107,18 @@ _SECRET = re.compile(
 )
 
 
+_CREDENTIALS = re.compile(r"://(?:[^/?#@\s]*:(?!\d+/)\S*|[^/?#\s]*)@")  # before a host
+
+
+def redact_address(text: str) -> str:
+    """As `redact` if the text is or holds one address, of which paths are left as they are; any
+    other text is returned unchanged."""
+    if "://" not in text:
+        return text
+    place, mark, query = _CREDENTIALS.sub("://***@", text).partition("?")
+    return place + mark + _SECRET.sub(r"\1=***", query)
+
+
 def redact(text: str) -> str:
     """`text` without the user names, passwords, keys and tokens of the addresses in it."""
     return _SECRET.sub(r"\1=***", _USER.sub("://***@", text))

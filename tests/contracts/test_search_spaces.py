@@ -12,8 +12,9 @@ import yaml
 from orchestrator.config.reader import from_mapping, load_config
 from orchestrator.config.sections import SweepConfig
 from orchestrator.config.writer import to_mapping
-from orchestrator.space.constraints import cells, count, excluded, idle_rules
+from orchestrator.space.constraints import cells, count, idle_rules
 from orchestrator.space.enumeration import combinations, grid
+from orchestrator.space.rules import excluded
 from orchestrator.space.sampling import sample, suggest
 from trainables.spec import knobs
 from trainables.spec.constraints import violations

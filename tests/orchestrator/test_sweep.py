@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -193,11 +194,56 @@ def test_the_line_that_resumes_says_all_that_was_said() -> None:
     words = ["my space.yaml", "--name", "n", "--storage", "s", "--trials", "4"]
     words += ["--tracking-uri", "http://x", "--address", "local", "--set", "a.b=[c, d]"]
     line = resume_command(_parser().parse_args(words))
-    import shlex
-
     again = shlex.split(line)
     assert again[:3] == ["python", "-m", "orchestrator.sweep"]
     assert _parser().parse_args(again[3:]) == _parser().parse_args(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "data.train=/d/token=1/x.json", "--set", "data.selection=/d/pwd=2"],
+        ["--storage", "s3://bucket/token=1/api_key=2", "--name", "secret=3"],
+        ["--storage", "/data/a@b", "--set", "data.train=s3://bucket/a@b/x.json"],
+        ["--tracking-uri", "sqlite:////d/password=1/mlflow.db"],
+    ],
+)
+def test_a_path_is_no_secret_and_the_line_can_be_pasted(words: list[str]) -> None:
+    from orchestrator.sweep import _parser
+
+    given = _parser().parse_args(["x.yaml", *words])
+    line = shlex.split(resume_command(given))
+    assert _parser().parse_args(line[3:]) == given
+
+
+def test_a_name_is_that_of_a_folder_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
+    plain = "needs a plain name, the folder of this run in --storage."
+    mlflow = "needs another name: MLflow keeps its files there."
+    for name, told in {
+        "x" * 300: "needs at most 200 bytes; it has 300.",
+        "ü" * 150: "needs at most 200 bytes; it has 300.",
+        "artifacts": mlflow,
+        "mlflow.db": mlflow,
+        "mlflow.db-wal": mlflow,
+        "mlruns": mlflow,
+        "": plain,
+        " ": plain,
+        ".": plain,
+        "..": plain,
+        ".hidden": plain,
+        "a/b": plain,
+        "a\\b": plain,
+        "a\nb": plain,
+        "a\0b": plain,
+    }.items():
+        assert main([str(file), f"--name={name}", "--storage", str(tmp_path), "--dry-run"]) == 2
+        assert capsys.readouterr().err.rstrip().endswith(told)
+    artifacts = file.rename(tmp_path / "artifacts.yaml")
+    assert main([str(artifacts), "--storage", str(tmp_path), "--dry-run"]) == 2
+    assert f"--name: got 'artifacts'; {mlflow}" in capsys.readouterr().err
 
 
 class _InterruptedImport:

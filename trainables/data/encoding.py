@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.errors import InputError
-from trainables.tasks.task import Cut, Example, Prompt, Task
+from trainables.tasks.task import Cut, Example, Prompt, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
@@ -74,13 +74,14 @@ def encode(
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
     An example that does not fit without its context either gets no tokens. Raises InputError if the
-    chat template can't be used.
+    chat template can't be used, or for a target of several lines, which would be trained whole and
+    judged by its first.
     """
     if faults := template_faults(tokenizer):
         raise InputError(faults)
     writer = _Writer(tokenizer)
     prompts = [task.prompt(example) for example in examples]
-    completions = writer.completions([task.target(e) for e in examples], prompts)
+    completions = writer.completions(_targets(task, examples), prompts)
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
     fitted = [
         writer.fit(prompt, tokens, sequence_length - len(completion))
@@ -101,6 +102,17 @@ def encode(
             if not fit
         ),
     )
+
+
+def _targets(task: Task, examples: Sequence[Example]) -> list[str]:
+    targets = [task.target(example) for example in examples]
+    long = [e.id for e, target in zip(examples, targets, strict=True) if one_line(target) != target]
+    if long:
+        raise InputError(
+            f"{task.name}: {len(long)} of {len(targets)} targets have several lines (the first is "
+            f"that of {long[0]}), and an answer ends at a line break. Make them one line."
+        )
+    return targets
 
 
 class _Writer:

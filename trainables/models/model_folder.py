@@ -18,33 +18,43 @@ _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ENDINGS_THAT_COUNT = (".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken")
 _PICKLES = "pytorch_model*.bin"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-def check_model_folder(folder: str | Path, *, allow_bin: bool = False) -> None:
+def check_model_folder(
+    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True
+) -> None:
     """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
     Pickled weights are refused unless `allow_bin`, and so is a model that needs code of its own or
-    whose architecture generates no text. Of the weights only their names are looked at; see
+    whose architecture generates no text. Without `needs_weights` it may have none, which is enough
+    to plan for it. Of the weights only their names are looked at; see
     `trainables.models.weight_faults`.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
         state = "is a file, not a folder" if place.exists() else "does not exist"
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
-    faults = [f"model: {folder} {fault}" for fault in _faults(place, allow_bin=allow_bin)]
+    found = _faults(place, allow_bin=allow_bin, needs_weights=needs_weights)
+    faults = [f"model: {folder} {fault}" for fault in found]
     if faults:
         raise InputError(faults)
 
 
-def model_digest(folder: str | Path, *, allow_bin: bool = False) -> str:
+def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True) -> str:
     """The sha256 over names and contents of the configuration, the tokenizer and the weights.
 
     It does not depend on the folder's path, on a README or on a training log. A process reads a
     file again only if its size or modification time has changed.
     """
     place = Path(folder).expanduser()
-    check_model_folder(place, allow_bin=allow_bin)
+    check_model_folder(place, allow_bin=allow_bin, needs_weights=needs_weights)
     return _digest(place, tuple(map(_stamp, _files(place))))
+
+
+def has_weights(folder: str | Path) -> bool:
+    """Whether a folder has files of weights, of any format. Without, it can only be planned for."""
+    return any(file.suffix in _WEIGHTS for file in Path(folder).iterdir())
 
 
 def check_model(spec: TrialSpec) -> None:
@@ -76,11 +86,11 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 def _files(place: Path) -> list[Path]:
     """The files that decide the digest; pickled weights only if there are no safetensors."""
     files = sorted(file for file in place.iterdir() if _counts(file))
-    has_weights = any(file.suffix == ".safetensors" for file in files)
-    return files if has_weights else sorted([*files, *place.glob(_PICKLES)])
+    has_safetensors = any(file.suffix == ".safetensors" for file in files)
+    return files if has_safetensors else sorted([*files, *place.glob(_PICKLES)])
 
 
-def _faults(place: Path, *, allow_bin: bool) -> list[str]:
+def _faults(place: Path, *, allow_bin: bool, needs_weights: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
     config = _json_object(place / CONFIG)
@@ -95,7 +105,8 @@ def _faults(place: Path, *, allow_bin: bool) -> list[str]:
             "holds an adapter (adapter_config.json), which would be loaded into the base. "
             "Move it elsewhere."
         )
-    if not any(name.endswith(".safetensors") for name in names):
+    may_be_without = not needs_weights and not has_weights(place)
+    if not (may_be_without or any(name.endswith(".safetensors") for name in names)):
         faults += _without_safetensors(place, names, allow_bin=allow_bin)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
@@ -103,7 +114,7 @@ def _faults(place: Path, *, allow_bin: bool) -> list[str]:
 
 
 def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> list[str]:
-    if not any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+    if not has_weights(place):
         return ["has no *.safetensors. Save it with safe_serialization."]
     if allow_bin and any(place.glob(_PICKLES)):
         return []

@@ -67,7 +67,8 @@ class Workload:
 
 @dataclass(frozen=True)
 class FlopRates:
-    """FLOPs of one row: per token, per pair of query and key, per position with logits.
+    """FLOPs of one row: per token, per pair of query and key, per position with logits; and those
+    of a pass over any number of rows, `fixed`.
 
     A row has length squared pairs: masked ones count too. A multiply-add is two FLOPs.
     """
@@ -75,18 +76,20 @@ class FlopRates:
     token: float
     pair: float
     logit: float
+    fixed: float = 0.0
 
     def of(self, *, batch_size: int, length: int, positions: int) -> float:
         """FLOPs of a batch padded to `length`, with logits at `positions` of its positions."""
         per_row = self.token * length + self.pair * length**2 + self.logit * positions
-        return batch_size * per_row
+        return batch_size * per_row + self.fixed
 
     def of_generation(self, *, batch_size: int, prompt: int, new_tokens: int) -> float:
         """FLOPs of a forward pass over `prompt` tokens and of a cached step per further token."""
         steps = max(0, new_tokens - 1)
         seen = steps * prompt + steps * (steps + 1) // 2
         tokens = self.token * (prompt + steps) + self.logit * new_tokens
-        return batch_size * (tokens + self.pair * (prompt**2 + seen))
+        per_row = tokens + self.pair * (prompt**2 + seen)
+        return batch_size * per_row + self.fixed * (1 + steps)
 
 
 @dataclass(frozen=True)

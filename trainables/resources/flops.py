@@ -86,4 +86,5 @@ def total_flops(work: Iterable[ForwardBackward | Generation], rates: FlopRates) 
 
 
 def _rates(value: Mapping[str, Any]) -> FlopRates:
-    return FlopRates(**{name: float(value[name]) for name in ("token", "pair", "logit")})
+    rates = {name: float(value[name]) for name in ("token", "pair", "logit")}
+    return FlopRates(**rates, fixed=float(value.get("fixed", 0.0)))

@@ -1,12 +1,12 @@
 """Simulations of a model of any depth from simulations of shallow ones.
 
-Memory and FLOPs grow linearly with the number of blocks, in each phase: two depths give a line, and
-a third one checks it. If the check fails, the model is simulated at its full depth.
+Memory and FLOPs grow linearly with the number of repeated blocks, in each phase: two depths give a
+line, and a third one checks it. If the check fails, or if the shallow models have as many blocks as
+the model, it is simulated at its full depth.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +14,13 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.methods.registry import make_method
 from trainables.resources.estimate import Workload
+from trainables.simulation.blocks import (
+    Pattern,
+    block_kinds,
+    decoder_config,
+    pattern_of,
+    shortened,
+)
 from trainables.simulation.phases import BACKWARD_BETWEEN
 from trainables.simulation.step import EVALUATION, PARTS, Measured, simulate
 
@@ -32,15 +39,19 @@ def simulate_any_depth(
     Raises InputError for a model that transformers doesn't know.
     """
     whole = model_config(config)
-    depth = int(whole.num_hidden_layers)
+    depth = int(decoder_config(whole).num_hidden_layers)
     parts = PARTS if make_method(knobs).trains else (EVALUATION,)
+    kinds = block_kinds(whole)
+    pattern = pattern_of(kinds)
 
     @functools.cache
     def at(blocks: int) -> Measured:
-        short = _shortened(whole, blocks)
-        return simulate(short, knobs, workload, device=device, parts=parts)
+        short = shortened(whole, blocks)
+        return simulate(short, knobs, workload, device=device, parts=parts, repeated=pattern)
 
-    for depths in _depths(depth, _period(whole)):
+    for depths in _depths(depth, pattern):
+        if any(block_kinds(shortened(whole, blocks)) != kinds[:blocks] for blocks in depths):
+            break
         line = _Line.through(at(depths[0]), at(depths[1]), depths)
         if line.fits(at(depths[2]), depths[2]):
             return line.at(depth), depths
@@ -58,31 +69,15 @@ def model_config(config: Mapping[str, Any]) -> Any:
         raise InputError(f"model: its config.json can't be used: {error}") from error
 
 
-def _shortened(config: Any, blocks: int) -> Any:
-    short = copy.deepcopy(config)
-    kinds = getattr(config, "layer_types", None)
-    short.num_hidden_layers = blocks
-    if kinds:
-        short.layer_types = kinds[:blocks]
-    return short
-
-
-def _period(config: Any) -> int:
-    """The number of blocks after which the kinds of blocks repeat."""
-    kinds = getattr(config, "layer_types", None) or []
-    for period in range(1, len(kinds)):
-        if all(kinds[at] == kinds[at % period] for at in range(len(kinds))):
-            return period
-    return 1
-
-
-def _depths(depth: int, period: int) -> Iterator[tuple[int, int, int]]:
-    """Depths to simulate, all below the model's and ending with the same kind of block."""
-    first = depth % period + period
-    first += period if first < 2 else 0
+def _depths(depth: int, pattern: Pattern) -> Iterator[tuple[int, int, int]]:
+    """Depths to simulate, which end with the same kind of block as the model and have fewer blocks
+    than it together."""
+    period = pattern.period
+    first = pattern.shortest + (depth - pattern.shortest) % period
     for start in range(first, first + _ATTEMPTS * period, period):
-        if start + 2 * period < depth:
-            yield start, start + period, start + 2 * period
+        depths = start, start + period, start + 2 * period
+        if sum(depths) < depth:
+            yield depths
 
 
 class _Line:

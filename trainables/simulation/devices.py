@@ -17,10 +17,8 @@ from torch.nn import functional
 
 from trainables.resources.estimate import Term
 from trainables.resources.gpu_overhead import CUBLAS_WORKSPACE_BYTES, CUDA_CONTEXT_BYTES
+from trainables.simulation.attention import cuda_attention
 from trainables.simulation.kernels import CPU_KERNELS, CUDA_KERNELS, Kernel
-
-_HALF = (torch.bfloat16, torch.float16)
-_aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -56,39 +54,6 @@ def functions_of(device: Device) -> Iterator[None]:
             setattr(functional, name, function)
 
 
-def _cuda_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    """Flash attention without a mask in a 16-bit type; else memory-efficient attention."""
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    groups = query.shape[1] // key.shape[1]
-    if attn_mask is None and query.dtype in _HALF:
-        return _aten._scaled_dot_product_flash_attention(
-            query, key, value, dropout_p, is_causal, False, scale=scale
-        )[0]
-    if enable_gqa and groups > 1:
-        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
-    bias = None
-    if attn_mask is not None:
-        blocked = torch.full((), float("-inf"), dtype=query.dtype)
-        bias = torch.where(attn_mask, 0.0, blocked).to(query.dtype)
-        bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    grad = torch.is_grad_enabled()
-    return _aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, grad, dropout_p, is_causal, scale=scale
-    )[0]
-
-
 def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Runs `function` in float32 under autocast, as CUDA's autocast does and a CPU's does not."""
 
@@ -112,7 +77,7 @@ DEVICES: dict[str, Device] = {
         granularity_bytes=512,  # c10/cuda/CUDACachingAllocator: kMinBlockSize
         kernels=CUDA_KERNELS,
         functions={
-            "scaled_dot_product_attention": _cuda_attention,
+            "scaled_dot_product_attention": cuda_attention,
             "layer_norm": _in_float32(functional.layer_norm),
             "softmax": _in_float32(functional.softmax),
         },

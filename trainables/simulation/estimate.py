@@ -21,6 +21,7 @@ from trainables.errors import InputError
 from trainables.models.base import quiet
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 from trainables.resources.flops import total_flops
+from trainables.simulation.blocks import decoder_config
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
@@ -29,7 +30,7 @@ from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
-VERSION = 1  # of the estimates: a new version makes cached ones void
+VERSION = 2  # of the estimates: a new version makes cached ones void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _DIGEST_NAMES = {"dropout": "drops"}  # the name in cached estimates; other knobs keep theirs
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
@@ -91,7 +92,7 @@ def predict_trial(
     tokenized, or with `assume_lengths`, every example has the greatest length allowed. Raises
     InputError for a device or a model that can't be simulated.
     """
-    positions = getattr(model_config(config), "max_position_embeddings", None)
+    positions = getattr(decoder_config(model_config(config)), "max_position_embeddings", None)
     splits, fault = assumed_splits(spec, positions=positions), ""
     if not assume_lengths:
         try:
@@ -200,6 +201,7 @@ def _rates(
         token=flops.get(f"{kind}.token", 0) / (batch_size * length),
         pair=flops.get(f"{kind}.pair", 0) / (batch_size * length**2),
         logit=flops.get(f"{kind}.logit", 0) / max(1, batch_size * positions),
+        fixed=flops.get(f"{kind}.fixed", 0),
     )
 
 

@@ -16,13 +16,16 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from trainables.models.imports import without_compiler
 
-with without_compiler():
-    import bitsandbytes  # noqa: F401  # registers its operations
+with without_compiler():  # these register operations
+    import bitsandbytes  # noqa: F401
+    from transformers.integrations import moe  # noqa: F401
 
 Kernel = Callable[..., Any]
 
 _aten = torch.ops.aten
 _bnb = torch.ops.bitsandbytes
+_grouped_fallback = torch.ops.transformers.grouped_mm_fallback  # where torch's can't be used
+_grouped_fallback_backward = torch.ops.transformers.grouped_mm_fallback_backward
 
 
 def _dense(a: torch.Tensor, shape: Sequence[int], *rest: Any, **named: Any) -> int:
@@ -50,6 +53,13 @@ def _int8_mixed(
     return _dense(a, cb.shape)
 
 
+def _grouped(a: torch.Tensor, b: torch.Tensor, *rest: Any, **named: Any) -> int:
+    """FLOPs of a matmul in groups: each row, as a token routed to an expert, is in one group."""
+    del rest, named
+    rows, columns = (a.shape[-2], b.numel()) if b.dim() == 2 < a.dim() else (a.numel(), b.shape[-1])
+    return 2 * rows * columns
+
+
 def _attention(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
     del rest, named
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
@@ -70,6 +80,9 @@ FLOPS: dict[Any, Callable[..., int]] = {
     _bnb.int8_linear_matmul: _int8,
     _bnb.int8_scaled_mm: _int8,
     _bnb.int8_mixed_scaled_mm: _int8_mixed,
+    _aten._grouped_mm: _grouped,
+    _grouped_fallback: _grouped,
+    _grouped_fallback_backward: lambda a, b, offsets, gradient, **named: 2 * _grouped(a, b),
     _aten._int_mm: lambda a, b, **named: 2 * a.numel() * b.shape[-1],
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
@@ -137,27 +150,28 @@ def _int8_operands(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, 
     return ca, cb, sca, scb, bias
 
 
-def attention_workspace_bytes(query: torch.Tensor, key: torch.Tensor) -> int:
-    """Bytes that flash attention on a CPU keeps for its tiles, per thread, and for packed copies of
-    16-bit keys and values (ATen/native/cpu/FlashAttentionKernel.cpp)."""
-    length, size = query.shape[-2:]
-    rows = min(length, 256 if length >= 768 else 64 if length >= 192 else 32)
-    columns = min(512, key.shape[-2])
-    is_half = query.dtype in _HALF
-    tile = rows * columns * (4 + 2 * is_half) + rows * (2 + size) * 4
-    packed = 2 * key.numel() * key.itemsize if is_half else 0
-    return torch.get_num_threads() * tile + packed
+def _grouped_mm(
+    a: torch.Tensor, b: torch.Tensor, offsets: torch.Tensor | None = None, *rest: Any, **named: Any
+) -> torch.Tensor:
+    """The result alone. torch's own function for fake tensors knows bfloat16 only."""
+    del rest
+    shape = [a.shape[-2], b.shape[-1]]
+    if a.dim() == b.dim():
+        groups = len(a) if offsets is None else len(offsets)
+        shape = [groups, *shape]
+    return a.new_empty(shape, dtype=named.get("out_dtype"))
 
 
-_HALF = (torch.bfloat16, torch.float16)
 _HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 CPU_KERNELS: dict[Any, Kernel] = {
+    _aten._grouped_mm.default: _grouped_mm,
     _bnb.gemm_4bit.default: _gemm_4bit_unfused,
     _bnb.int8_vectorwise_quant.default: _int8_quantize_cpu,
     _bnb.int8_mixed_scaled_mm.default: _int8_matmul_cpu,
 }
 CUDA_KERNELS: dict[Any, Kernel] = {
+    _aten._grouped_mm.default: _grouped_mm,
     _bnb.gemm_4bit.default: _gemm_4bit_unfused,
     _bnb.int8_vectorwise_quant.default: _int8_quantize_cuda,
     _bnb.int8_mixed_scaled_mm.default: _int8_matmul_cuda,

@@ -18,6 +18,8 @@ from trainables.simulation.kernels import FLOPS, Kernel
 from trainables.simulation.special_operations import SPECIAL_OPERATIONS, workspace_bytes
 
 _DEVICE = torch.ops.prim.device.default
+_BATCHED_MATMULS = {torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default}
+_MATMULS = _BATCHED_MATMULS | {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -26,8 +28,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     `granularity_bytes`: allocations are rounded up to a multiple of it. `true_counts`: how many
     entries of a mask are true, by the mask's shape. `kernels`: replacements of operations.
     `copies_operands`: operations copy operands whose type or strides they can't use. `head`: the
-    weight that makes logits. `flops` are keyed by what they grow with: token, pair (of query and
-    key) or logit. `truth`: the value of a condition that depends on data.
+    weight that makes logits. `length`: tokens of a row. `flops` are keyed by what they grow with:
+    token, pair (of query and key), logit or, as products of weights do, nothing (fixed). `truth`:
+    the value of a condition that depends on data.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kernels: Mapping[Any, Kernel] | None = None,
         copies_operands: bool = False,
         head: torch.Tensor | None = None,
+        length: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now_bytes = 0
@@ -49,6 +53,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._changes: list[tuple[str, int, int]] = []  # phase, storage's number, bytes
         self._numbers: dict[int, tuple[int, int, Any]] = {}  # number, bytes and reference
         self._made = 0
+        existing = list(existing)
+        self._weights = {t.untyped_storage()._cdata for t in existing if t.is_floating_point()}
+        self._weights_multiplied: set[tuple[int, ...]] = set()  # sizes of products
         self._existing = [tensor.untyped_storage() for tensor in existing]
         self._ignored = {storage._cdata for storage in self._existing}
         self._granularity = granularity_bytes
@@ -56,6 +63,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kernels = dict(kernels or {})
         self._counting = True
         self._head = head
+        self._length = length
         self._copies_operands = copies_operands
 
     @contextmanager
@@ -105,7 +113,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             out = func(*args, **kwargs)
             self._count(func, args, kwargs, out)
-        self._follow(out)
+        self._follow(out, (*args, *kwargs.values()))
         if copied:
             self._change(0, -copied)
         return out
@@ -133,14 +141,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peaks[phase] = max(self.peaks.get(phase, 0), self.now_bytes)
         self._changes.append((phase, 0, 0))
 
-    def _follow(self, out: Any) -> None:
+    def _follow(self, out: Any, given: Iterable[Any]) -> None:
         if isinstance(out, torch.Tensor):
-            self._follow_storage(out.untyped_storage())
+            self._follow_storage(out.untyped_storage(), given)
         elif isinstance(out, list | tuple):
             for part in out:
-                self._follow(part)
+                self._follow(part, given)
 
-    def _follow_storage(self, storage: torch.UntypedStorage) -> None:
+    def _follow_storage(self, storage: torch.UntypedStorage, given: Iterable[Any]) -> None:
         key = storage._cdata
         if key in self._numbers or key in self._ignored:
             return
@@ -151,10 +159,19 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def freed(reference: Any, phase_of: LiveBytes = self) -> None:
             del reference
             phase_of._numbers.pop(key, None)
+            phase_of._weights.discard(key)
             phase_of._change(number, -size)
 
         self._numbers[key] = number, size, weakref.ref(storage, freed)
+        if self._are_weights(given):
+            self._weights.add(key)
         self._change(number, size)
+
+    def _are_weights(self, given: Iterable[Any]) -> bool:
+        """Whether all tensors of `given` are weights, or were made of weights alone."""
+        tensors = [part for part in given if isinstance(part, torch.Tensor)]
+        owned = (part.untyped_storage()._cdata in self._weights for part in tensors)
+        return bool(tensors) and all(owned)
 
     def _change(self, number: int, size: int) -> None:
         self.now_bytes += size
@@ -172,8 +189,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops[name] = self.flops.get(name, 0) + done
 
     def _grows_with(self, func: Any, args: Any, out: Any) -> str:
-        if "attention" in func.overloadpacket.__name__:
+        if "attention" in func.overloadpacket.__name__ or self._is_of_scores(func, args):
             return "pair"
+        if func in _MATMULS and self._is_of_weights(*args[-2:]):
+            return "fixed"
         head = self._head
         if head is None:
             return "token"
@@ -183,3 +202,20 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return "logit"
         is_gradient = head.requires_grad and out is not None and out.shape == head.shape
         return "logit" if is_gradient else "token"
+
+    def _is_of_scores(self, func: Any, args: Any) -> bool:
+        """Whether a matmul makes or uses the scores of attention that is written as a formula: of
+        the three sizes of each of its products, two are the row's length."""
+        if func not in _BATCHED_MATMULS:
+            return False
+        first, second = args[-2:]
+        sizes = [*first.shape[1:], second.shape[-1]]
+        return sizes.count(self._length) == 2
+
+    def _is_of_weights(self, first: torch.Tensor, second: torch.Tensor) -> bool:
+        """Whether a matmul is of weights, or of the gradient of such a product, whose sizes are the
+        same: PEFT multiplies the adapters of experts in every pass."""
+        sizes = tuple(sorted((*first.shape, second.shape[-1])))
+        if self._are_weights((first, second)):
+            self._weights_multiplied.add(sizes)
+        return sizes in self._weights_multiplied

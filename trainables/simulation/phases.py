@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.simulation.blocks import Pattern, blocks_of
 from trainables.simulation.live_bytes import LiveBytes
 
 BACKWARD_BETWEEN = "backward_between"
@@ -23,13 +24,15 @@ EVAL_PHASES = ("eval_loss", "prefill", "generation")
 
 
 @contextmanager
-def backward_phases(base_model: Any, live: LiveBytes) -> Iterator[None]:
+def backward_phases(base_model: Any, live: LiveBytes, *, repeated: Pattern) -> Iterator[None]:
     """While it is open, the backward pass of `base_model` enters its phases of `live`.
 
-    A phase begins when the gradient of a block's input is computed.
+    A phase begins when the gradient of a block's input is computed. The last and the first block
+    stand for as many as it takes for each kind of block to be among them.
     """
-    blocks = _blocks(base_model)
-    begins = {len(blocks) - 1: BACKWARD_BETWEEN, 1: "backward_of_first_block"}
+    blocks = blocks_of(base_model)
+    first = repeated.lead + repeated.period
+    begins = {len(blocks) - repeated.period: BACKWARD_BETWEEN, first: "backward_of_first_block"}
     head = base_model.get_output_embeddings()
     hooks = [head.register_forward_hook(_on_output(live, "backward_of_last_block"))]
     for index, phase in begins.items():
@@ -62,9 +65,3 @@ def _on_input(live: LiveBytes, phase: str) -> Callable[..., None]:
             hidden.register_hook(lambda gradient: live.enter_phase(phase))
 
     return hook
-
-
-def _blocks(model: Any) -> nn.ModuleList:
-    depth = model.config.get_text_config().num_hidden_layers
-    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-    return next(lists, nn.ModuleList())

@@ -6,13 +6,16 @@ CPU's operations copy operands that they can't use as they are.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
-from trainables.simulation.kernels import attention_workspace_bytes
+from trainables.resources.allocator import allocator_events, highest_sum
+from trainables.simulation.attention import attention_workspace_bytes
 
 _aten = torch.ops.aten
 _ATTENTION = _aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -35,7 +38,7 @@ def workspace_bytes(func: Any, args: Any) -> int:
     if func in _ELEMENTWISE and len(args) > 1 and isinstance(args[1], torch.Tensor):
         return _cast_bytes(args[0], args[1], in_place=func in _IN_PLACE)
     if func in _MATMULS:
-        return sum(map(_reordered_bytes, args[:2]))
+        return sum(map(_copied_bytes, args[:2]))
     if func is _ATTENTION:
         return attention_workspace_bytes(args[0], args[1])
     return 0
@@ -75,6 +78,17 @@ def _index(live: Live, args: Any, kwargs: Any) -> Any:
     return _aten.index.Tensor(source, found)
 
 
+def _safe_softmax(live: Live, args: Any, kwargs: Any) -> Any:
+    """What that operation of the attention formula allocates: it looks for rows that are masked
+    whole, and fills them in place."""
+    scores, dim = args[:2]
+    with live:
+        found = torch.softmax(scores, dim, dtype=args[2] if len(args) > 2 else kwargs.get("dtype"))
+        is_masked = scores == float("-inf")
+        rows = is_masked.all(dim, keepdim=True)
+        return found.masked_fill_(rows, 0.0)
+
+
 def _cast_bytes(first: torch.Tensor, second: torch.Tensor, *, in_place: bool) -> int:
     """Bytes of operands that are cast to their common type, and of a result that is cast back."""
     if first.dtype == second.dtype or not (first.dim() and second.dim()):
@@ -86,14 +100,42 @@ def _cast_bytes(first: torch.Tensor, second: torch.Tensor, *, in_place: bool) ->
     return sum(common.itemsize * part.numel() for part in cast)
 
 
-def _reordered_bytes(matrix: torch.Tensor) -> int:
-    """Bytes of a copy for oneDNN, which multiplies only 16-bit matrices that are contiguous, or
-    whose transpose is (ATen/native/mkldnn/Matmul.cpp)."""
-    if matrix.dtype not in _ONEDNN_TYPES or matrix.is_contiguous():
-        return 0
+def _copied_bytes(matrix: torch.Tensor) -> int:
+    """Bytes of a copy of an operand of a matmul, if it is copied.
+
+    oneDNN multiplies only what is contiguous or whose transpose is (ATen/native/mkldnn/
+    Matmul.cpp), BLAS any matrix whose rows or columns are (ATen/native/LinearAlgebra.cpp).
+    """
     *batch, rows, columns = matrix.shape
-    transposed = (rows * columns, 1, rows) if batch else (1, rows)
-    return 0 if matrix.stride() == transposed else matrix.numel() * matrix.itemsize
+    if matrix.dtype in onednn_types():
+        transposed = (rows * columns, 1, rows) if batch else (1, rows)
+        is_usable = matrix.is_contiguous() or matrix.stride() == transposed
+    else:
+        along, across = matrix.stride()[-2:]
+        by_rows, by_columns = across == 1 and along >= columns, along == 1 and across >= rows
+        is_usable = bool(batch) or by_rows or by_columns or 1 in {rows, columns}
+    return 0 if is_usable else matrix.numel() * matrix.itemsize
+
+
+@functools.cache
+def onednn_types() -> frozenset[torch.dtype]:
+    """The types whose matrices oneDNN multiplies on this machine, found out by multiplying some."""
+    asked: dict[torch.dtype, Callable[[], bool]] = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        torch.float32: torch.backends.mkldnn.is_acl_available,  # on aarch64
+    }
+    return frozenset(dtype for dtype, may_be in asked.items() if may_be() and _uses_onednn(dtype))
+
+
+def _uses_onednn(dtype: torch.dtype) -> bool:
+    """Whether a matrix that is repeated for each row of a batch is copied for each of them."""
+    with _disable_current_modes(), torch.no_grad():
+        rows = torch.ones((4, 8, 64), dtype=dtype)[:, -2:]
+        repeated = torch.ones((64, 64), dtype=dtype).expand(4, 64, 64)
+        with allocator_events() as events:
+            torch.bmm(rows, repeated)
+    return highest_sum(events) >= repeated.numel() * repeated.itemsize
 
 
 def _from_engine() -> bool:
@@ -113,14 +155,6 @@ def _is_sole(tensor: torch.Tensor) -> bool:
     return holders <= _SOLE_TENSOR and storage <= _SOLE_STORAGE
 
 
-_ONEDNN_TYPES = {
-    dtype
-    for dtype, is_supported in (
-        (torch.bfloat16, torch.ops.mkldnn._is_mkldnn_bf16_supported),
-        (torch.float16, torch.ops.mkldnn._is_mkldnn_fp16_supported),
-    )
-    if is_supported()
-}
 _MATMULS = {_aten.mm.default, _aten.bmm.default}
 _IN_PLACE = {getattr(_aten, name).Tensor for name in ("add_", "sub_", "mul_", "div_")}
 _ELEMENTWISE = _IN_PLACE | {getattr(_aten, name).Tensor for name in ("add", "sub", "mul", "div")}
@@ -130,4 +164,5 @@ SPECIAL_OPERATIONS: dict[Any, Callable[[Live, Any, Any], Any]] = {
     _aten._local_scalar_dense.default: _number,
     _aten.nonzero.default: _nonzero,
     _aten.index.Tensor: _index,
+    _aten._safe_softmax.default: _safe_softmax,
 }

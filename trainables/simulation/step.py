@@ -21,6 +21,7 @@ from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload
+from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
 from trainables.simulation.devices import DEVICES, Device, functions_of
 from trainables.simulation.fake_model import (
     attached,
@@ -53,14 +54,21 @@ class Measured:
 
 
 def simulate(
-    config: Any, knobs: Knobs, workload: Workload, *, device: str, parts: Sequence[str] = PARTS
+    config: Any,
+    knobs: Knobs,
+    workload: Workload,
+    *,
+    device: str,
+    parts: Sequence[str] = PARTS,
+    repeated: Pattern = ALL_ALIKE,
 ) -> Measured:
     """Runs a training step and the evaluation of a batch on fake tensors, or only some `parts`.
 
-    `config`: a model's, of transformers. `bytes` holds the phases of `parts`, and what is kept:
-    base, trained, gradients, optimizer_state. `flops` holds training.token and so on (see
-    FlopRates), as sums over the batch. Replaces functions of torch and transformers while it runs,
-    so nothing else may run a model in this process at the same time.
+    `config`: a model's, of transformers. `repeated`: how its kinds of blocks repeat. `bytes` holds
+    the phases of `parts`, and what is kept: base, trained, gradients, optimizer_state. `flops`
+    holds training.token and so on (see FlopRates), as sums over the batch. Replaces functions of
+    torch and transformers while it runs, so nothing else may run a model in this process at the
+    same time.
     """
     base_model = base_on_meta(config, knobs)
     model = attached(base_model, knobs)
@@ -70,7 +78,7 @@ def simulate(
         run = _Simulation(base_model, model, knobs, workload, device=row)
         bytes_, flops = run.kept(), dict[str, int]()
         for part in parts:
-            found = run.train() if part == TRAIN else run.evaluate()
+            found = run.train(repeated) if part == TRAIN else run.evaluate()
             bytes_ |= found.bytes
             flops |= found.flops
     return Measured(bytes_, flops)
@@ -114,7 +122,7 @@ class _Simulation:
             * self._base.compute_dtype.itemsize,
         }
 
-    def train(self) -> Measured:
+    def train(self, repeated: Pattern) -> Measured:
         """The second step of a training: the optimizer has its state already, and there are
         gradients if the step accumulates."""
         work = self._workload
@@ -124,7 +132,7 @@ class _Simulation:
         self._model.train()
         engine = Engine(self._model, self._base, self._engine_knobs(), total_steps=1)
         checkpointing = bool(self._knobs["gradient_checkpointing"])
-        phases = backward_phases(self._base.model, live)
+        phases = backward_phases(self._base.model, live, repeated=repeated)
         with live, less_activation_memory(self._model, wanted=checkpointing), phases:
             with live.phase("loss"):
                 engine.accumulate(batch, completion_tokens=count)
@@ -188,20 +196,22 @@ class _Simulation:
     def _filled_cache(self, states: States) -> Any:
         """The cache before the last token of an answer, from its shapes after the prompt.
 
-        Layers with a sliding window keep no more than the window.
+        Layers with a sliding window keep no more than the window, and count all tokens.
         """
         from transformers import DynamicCache
 
-        cache = DynamicCache(config=self._base.model.config.get_text_config())
-        work = self._workload
-        for index, shapes in enumerate(states):
-            parts = []
-            for *outer, length, size in shapes:
-                more = max(0, work.new_tokens - 2) if length == work.prompt_length else 0
-                whole = (*outer, length + more, size)
-                parts.append(torch.empty(whole, dtype=self._base.compute_dtype))
-            cache.update(*parts, index)
+        cache = DynamicCache(config=decoder_config(self._base.model.config))
+        seen = self._workload.prompt_length + max(0, self._workload.new_tokens - 2)
+        for layer, shapes in zip(cache.layers, states, strict=True):
+            kept = min(seen, layer.sliding_window - 1) if layer.is_sliding else seen
+            layer.update(*(self._empty_states(shape, kept) for shape in shapes))
+            if layer.is_sliding:
+                layer.cumulative_length = seen
         return cache
+
+    def _empty_states(self, shape: Sequence[int], length: int) -> torch.Tensor:
+        *outer, _, size = shape
+        return torch.empty((*outer, length, size), dtype=self._base.compute_dtype)
 
     def _live(self, batch: Batch, positions: int, count: int) -> LiveBytes:
         batch_size, length = batch.input_ids.shape
@@ -213,6 +223,7 @@ class _Simulation:
             kernels=self._device.kernels,
             copies_operands=self._device.copies_operands,
             head=self._base.model.get_output_embeddings().weight,
+            length=length,
         )
         live.truth = _is_unpadded(batch_size)
         return live

@@ -5,7 +5,7 @@ A check returns what is wrong with a value, or None if it accepts the value.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -66,9 +66,9 @@ def name_in(table: Collection[str]) -> Check:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether `value` is a finite number; true and false are not numbers."""
+    """Whether `value` is a number that a float can hold; true and false are not numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _number(accepts: Callable[[float], bool], bounds: str) -> Check:

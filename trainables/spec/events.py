@@ -13,8 +13,8 @@ class Event:
     """One thing that a running trial reports, in order; units and step never decrease.
 
     progress: some optimizer steps are done (at most one event per `progress_seconds`); metrics:
-    train_loss (mean over completion tokens since the last event), learning_rate,
-    examples_per_second, tokens_seen, ....
+    train_loss (mean over completion tokens since the last event), train_loss_last_16_steps (the
+    same over these steps), learning_rate, examples_per_second, tokens_seen, ....
     rung: the trial was evaluated at `fraction` of its budget; metrics also hold eval_loss, those
     of the task, the number of questions, and the peaks of memory.
     finished: the last event; the summary is on disk.

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,6 +63,16 @@ def write_bytes(file: Path, content: bytes, *, guard: Guard = unguarded) -> None
             sync(file.parent)
         finally:
             _remove(temporary)
+
+
+def give_usual_mode(file: Path) -> None:
+    """Lets others read a file as far as the umask does; safetensors makes its files private.
+
+    The umask is seen by the mode of the folder, which was made just before.
+    """
+    mode, usual = file.stat().st_mode, file.parent.stat().st_mode & 0o666
+    if usual & ~mode:
+        file.chmod(stat.S_IMODE(mode) | usual)
 
 
 def sync(path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_NOT_FOR_WANT_OF_ROOM = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class StorageError(OSError):
@@ -24,8 +27,7 @@ def storage_errors(place: Path, *others: type[Exception]) -> Iterator[None]:
     except StorageError:
         raise
     except kinds as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StorageError(_message(place, reason)) from error
+        raise StorageError(_message(place, error)) from error
 
 
 def storage_error_in(error: BaseException | None) -> StorageError | None:
@@ -39,8 +41,11 @@ def storage_error_in(error: BaseException | None) -> StorageError | None:
     return None
 
 
-def _message(place: Path, reason: str) -> str:
-    return f"{place}: can't be written ({reason.strip()}{_free(place)}). Make room, then resume."
+def _message(place: Path, error: Exception) -> str:
+    reason = str(getattr(error, "strerror", None) or error).strip()
+    if getattr(error, "errno", None) in _NOT_FOR_WANT_OF_ROOM:
+        return f"{place}: can't be written ({reason}). Make it writable, then resume."
+    return f"{place}: can't be written ({reason}{_free(place)}). Make room, then resume."
 
 
 def _free(place: Path) -> str:

@@ -10,6 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+_DATABASE = "mlflow.db"
+_NOT_RUNS = (_DATABASE, "artifacts", "mlflow-artifacts", "mlartifacts", "mlruns")  # of MLflow
+_LONGEST_NAME = 200  # bytes; file systems take 255, MLflow's experiments 256
+
+
+def wrong_run_name(name: str) -> str | None:
+    """What keeps a text from being the name of a run, a folder in the storage, or None."""
+    is_plain = Path(name).name == name and name.isprintable() and "\\" not in name
+    if not name.strip() or not is_plain or name.startswith((".", "-")):
+        return "needs a plain name, the folder of this run in --storage."
+    if len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return f"needs at most {_LONGEST_NAME} bytes; it has {len(name.encode(errors='replace'))}."
+    if name.lower().startswith(f"{_DATABASE}-") or name.lower() in _NOT_RUNS:
+        return "needs another name: MLflow keeps its files there."
+    return None
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -56,7 +72,7 @@ class RunFiles:
 
     @property
     def tracking_database(self) -> Path:
-        return self.path.parent / "mlflow.db"
+        return self.path.parent / _DATABASE
 
     @property
     def flips_file(self) -> Path:

@@ -123,12 +123,21 @@ class RunFolder(RunFiles):
         entries = (
             Path(place, name) for place, folders, files in below for name in (*folders, *files)
         )
-        return sorted(entry for entry in entries if entry.is_symlink())
+        # not Path.is_symlink, which raises where a folder is closed
+        return sorted(entry for entry in entries if os.path.islink(entry))  # noqa: PTH114
+
+    def closed(self) -> dict[Path, str]:
+        """Files and folders of the run that this process may not read, each with the reason."""
+        files = (self.sweep_file, self.state_file, self.lock_file)
+        folders = (self.trials_folder, *_entries(self.trials_folder))
+        found = {place: _refusal(place) for place in (*files, *folders)}
+        return {place: reason for place, reason in found.items() if reason}
 
     def without_spec(self) -> list[Path]:
-        """Folders of trials without a spec that was not set aside as damaged."""
-        folders = (item for item in self.trials_folder.glob("*") if item.is_dir())
-        gone = (item for item in folders if not [*item.glob("spec.json*")] and any(item.iterdir()))
+        """Folders of trials without a spec that was not set aside as damaged; none of those that
+        may not be read (see `closed`)."""
+        folders = (place for place in _entries(self.trials_folder) if not _refusal(place))
+        gone = (item for item in folders if not [*item.glob("spec.json*")] and _entries(item))
         return sorted(gone)
 
     def write_text(self, file: Path, text: str) -> None:
@@ -145,6 +154,29 @@ class RunFolder(RunFiles):
     def _trial(self, path: Path) -> TrialFolder:
         mirror = None if self.mirror is None else self.mirror.below(f"trials/{path.name}")
         return TrialFolder(path, self.guard, mirror)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing if it is none or may not be read."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+def _refusal(place: Path) -> str:
+    """Why a file or a folder may not be read; "" if it may, or is not there."""
+    try:
+        if place.is_dir():
+            next(place.iterdir(), None)
+            os.stat(f"{place}/.")  # noqa: PTH116  # to pass through a folder is a right of its own
+        else:
+            place.open("rb").close()
+    except PermissionError as error:
+        return error.strerror or "not permitted"
+    except OSError:
+        return ""
+    return ""
 
 
 def trial_at(place: str) -> TrialFolder:

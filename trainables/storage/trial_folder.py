@@ -15,6 +15,7 @@ from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import (
     digest,
     finite,
+    give_usual_mode,
     sync,
     temporary_path,
     write_bytes,
@@ -151,6 +152,8 @@ class TrialFolder(TrialReader):
             try:
                 save(temporary)
                 for written in (*temporary.rglob("*"), temporary):
+                    if written.is_file():
+                        give_usual_mode(written)
                     sync(written)
                 self.guard()
                 shutil.rmtree(place, ignore_errors=True)
@@ -189,7 +192,7 @@ class TrialFolder(TrialReader):
         self.guard()
         file.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with storage_errors(file), os.fdopen(os.open(file, flags, 0o644), "a") as lines:
+        with storage_errors(file), os.fdopen(os.open(file, flags, 0o666), "a") as lines:
             lines.write(line.rstrip("\n") + "\n")
 
     def _write(self, file: Path, value: Mapping[str, Any]) -> None:

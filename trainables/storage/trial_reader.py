@@ -16,6 +16,7 @@ from trainables.storage.sealed_json import DamagedError, verified
 if TYPE_CHECKING:
     from trainables.storage.mirror import Mirror
 
+DAMAGED = "damaged or gone"
 FILES = "files"  # in a summary or score: the digests of the files that belong to it
 
 
@@ -95,16 +96,25 @@ class TrialReader(TrialFiles):
         """The files that do not match the digests in the trial's summary or report score.
 
         `names` are relative to the trial's folder, by default its predictions on both splits.
+        Raises PermissionError for a file that may not be read, and so may be sound.
         """
-        noted = {**self._noted(self.summary_file), **self._noted(self.report_score_file)}
-        predictions = [self.predictions_file(split).name for split in ("selection", "report")]
-        wanted = predictions if names is None else list(names)
-        return [
-            self.path / name
-            for name in wanted
-            if name in noted and digest(self.path / name) != noted[name]
-            if not self._is_kept_elsewhere(name)
-        ]
+        noted = self._noted_files(names).items()
+        return [self.path / name for name, known in noted if self._is_damaged(name, known)]
+
+    def unusable_files(self, names: Iterable[str] | None = None) -> dict[Path, str]:
+        """As `damaged_files`, with what is wrong with each; a file that may not be read is one."""
+        found = {}
+        try:
+            noted = self._noted_files(names)
+        except PermissionError:  # who reads the summary says so
+            return {}
+        for name, known in noted.items():
+            try:
+                if self._is_damaged(name, known):
+                    found[self.path / name] = DAMAGED
+            except PermissionError as error:
+                found[self.path / name] = f"can't be read ({error.strerror})"
+        return found
 
     def is_sound(self) -> bool:
         """Whether spec, summary, score and predictions are undamaged; only the spec must exist."""
@@ -119,9 +129,14 @@ class TrialReader(TrialFiles):
 
     def damaged_adapter(self) -> list[Path]:
         """As `damaged_files`, for the adapter or model; a deleted model is not damaged."""
-        folders = ("adapter/",) if self.model_was_removed else ("adapter/", "model/")
-        noted = self._noted(self.summary_file)
-        return self.damaged_files(name for name in noted if name.startswith(folders))
+        return self.damaged_files(self._trained_names())
+
+    def unusable_adapter(self) -> dict[Path, str]:
+        """As `unusable_files`, for the adapter or model."""
+        try:
+            return self.unusable_files(self._trained_names())
+        except PermissionError:  # as there
+            return {}
 
     @property
     def model_was_removed(self) -> bool:
@@ -133,6 +148,20 @@ class TrialReader(TrialFiles):
         files = [file for file in self.model_folder.rglob("*") if file.is_file()]
         elsewhere = self.mirror.elsewhere_bytes("model") if self.mirror is not None else 0
         return sum(file.stat().st_size for file in files) + elsewhere
+
+    def _trained_names(self) -> list[str]:
+        folders = ("adapter/",) if self.model_was_removed else ("adapter/", "model/")
+        return [name for name in self._noted(self.summary_file) if name.startswith(folders)]
+
+    def _noted_files(self, names: Iterable[str] | None) -> Json:
+        """The noted digests of files, by default of the predictions."""
+        noted = {**self._noted(self.summary_file), **self._noted(self.report_score_file)}
+        predictions = [self.predictions_file(split).name for split in ("selection", "report")]
+        wanted = predictions if names is None else names
+        return {name: noted[name] for name in wanted if name in noted}
+
+    def _is_damaged(self, name: str, noted: str) -> bool:
+        return digest(self.path / name) != noted and not self._is_kept_elsewhere(name)
 
     def _is_kept_elsewhere(self, name: str) -> bool:
         """Whether the file is in the bucket only; it is checked when it is fetched."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
-import os
 import sys
-import tempfile
 import urllib.request
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,15 +106,14 @@ def _write(path: Path, content: bytes) -> None:
     """Writes beside the path and renames, so that the path never holds half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with beside.open("xb") as file:
                 for start in range(0, len(content), _BLOCK_BYTES):
                     file.write(content[start : start + _BLOCK_BYTES])
-            Path(beside).chmod(0o644)
-            Path(beside).replace(path)
+            beside.replace(path)
         finally:
-            Path(beside).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{path}: can't be written: {error}. Name another folder with --output."

@@ -14,6 +14,14 @@ T = TypeVar("T")
 _CARVE_SEED = 7  # which pages of the selection file become the report split
 
 
+def files_read(asked: str | None, *, has_report: bool) -> tuple[str, ...]:
+    """The splits of which the files are read: all, or that of the one split that is `asked`; halves
+    are of the selection file."""
+    if asked is None:
+        return SPLITS
+    return ("selection",) if asked == "report" and not has_report else (asked,)
+
+
 def halve(records: Sequence[T], page: Callable[[T], str], *, file: str) -> tuple[list[T], list[T]]:
     """Two halves that share no page, each in the order of the file.
 

@@ -34,6 +34,11 @@ SPLITS = ("train", "selection", "report")
 NOTHING = "nothing was written"  # the reason why an empty answer is wrong
 
 
+def one_line(text: str) -> str:
+    """The text, where it has several lines with a space between its words instead."""
+    return text if len(text.splitlines()) < 2 else " ".join(text.split())
+
+
 @dataclass(frozen=True)
 class Cut:
     """A piece of a prompt that may be shortened, and the side ("start" or "end") that goes."""
@@ -91,6 +96,7 @@ class Task(Protocol):
     prompts: ClassVar[Mapping[str, str]] = {}  # text by name; a prompt's name is a knob
     targets: ClassVar[tuple[str, ...]] = ("answer",)  # what a model may learn to write; a knob too
     source: ClassVar[Source | None] = None  # None: it has no files to download
+    loads_one_split: ClassVar[bool] = False  # the option `asked` names the only one that is needed
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Task:
@@ -156,7 +162,10 @@ class Task(Protocol):
     def prompt(self, example: Example) -> Prompt: ...
 
     def target(self, example: Example) -> str:
-        """What the model learns to write after the prompt's reply, without a leading space."""
+        """What the model learns to write after the prompt's reply, without a leading space.
+
+        One line, as answers are read to their first line break; see `one_line`.
+        """
         ...
 
     def gold(self, example: Example) -> float | str: ...

@@ -20,7 +20,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainables.storage.atomic_files import Guard, digest, sync, temporary_path, unguarded
+from trainables.storage.atomic_files import (
+    Guard,
+    digest,
+    give_usual_mode,
+    sync,
+    temporary_path,
+    unguarded,
+)
 from trainables.storage.errors import storage_errors
 from trainables.storage.sealed_json import DamagedError, verified, with_checksum
 
@@ -151,6 +158,7 @@ def files_in(place: Path) -> set[str]:
 def _write_tensors(place: Path, named: Mapping[str, torch.Tensor]) -> dict[str, str | None]:
     tensors = {name: t.detach().cpu().contiguous() for name, t in named.items()}
     save_file(_without_shared_memory(tensors), place / _TENSORS)
+    give_usual_mode(place / _TENSORS)
     sync(place / _TENSORS)
     return {_TENSORS: digest(place / _TENSORS)}
 

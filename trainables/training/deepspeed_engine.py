@@ -26,7 +26,7 @@ from trainables.methods.method import Method
 from trainables.models.base import Base
 from trainables.resources.step_recording import StepRecording
 from trainables.spec.knobs import NO_OFFLOAD, REDUCE_BUCKET
-from trainables.storage.atomic_files import digest, sync, temporary_path
+from trainables.storage.atomic_files import digest, give_usual_mode, sync, temporary_path
 from trainables.storage.errors import storage_errors
 from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
@@ -149,6 +149,7 @@ class ShardedEngine:
         )
         file = temporary / SHARDS / _rng_file(self._process_group.rank)
         save_file(rng_states(self.device), file)
+        give_usual_mode(file)
         self._process_group.barrier()
 
     def _digests(self, place: Path, names: list[str]) -> dict[str, str | None]:

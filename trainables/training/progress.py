@@ -15,12 +15,15 @@ from trainables.storage.trial_folder import TrialFolder
 from trainables.training import checkpoint
 from trainables.training.trial import TrialContext
 
+RECENT_STEPS = 16  # optimizer steps
+
 
 @dataclass
 class Progress:
     """The progress of a trial, which a checkpoint keeps as JSON beside the tensors.
 
-    `loss_sum` and `loss_tokens` cover the time since the last event. `train_flops` and `eval_flops`
+    `loss_sum` and `loss_tokens` cover the time since the last event, `recent_losses` (the sum and
+    the number of tokens of each step) the last RECENT_STEPS steps. `train_flops` and `eval_flops`
     are None if a part of the work ran without an estimate by which to count it. `device_seconds` is
     the time that its attempts held the device, including loading, saving and pauses, times the
     number of devices. Nothing includes what an attempt did after its last checkpoint.
@@ -31,6 +34,7 @@ class Progress:
     tokens_seen: int = 0
     loss_sum: float = 0.0
     loss_tokens: int = 0
+    recent_losses: list[tuple[float, int]] = field(default_factory=list)
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     other_seconds: float = 0.0
@@ -111,10 +115,12 @@ class Progress:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds the duration of the block to the field `name`."""
+        """Adds the duration of the block to the field `name`, also if the block is interrupted."""
         started = time.perf_counter()
-        yield
-        setattr(self, name, getattr(self, name) + time.perf_counter() - started)
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - started)
 
     def event(
         self,
@@ -146,11 +152,17 @@ class Progress:
         self.tokens_seen += tokens
         self.loss_sum += loss
         self.loss_tokens += loss_tokens
+        self.recent_losses = [*self.recent_losses, (loss, loss_tokens)][-RECENT_STEPS:]
 
     def take_training_metrics(self, *, learning_rate: float) -> dict[str, float]:
-        """The metrics of training; the loss is the mean since the last call."""
+        """The metrics of training.
+
+        `train_loss` is the mean since the last call, thus depends on the clock, by which events
+        come; the other loss is of the last steps, so that equal trainings have equal ones.
+        """
         metrics = {
             "train_loss": self.loss_sum / max(1, self.loss_tokens),
+            **self._recent_loss(),
             "learning_rate_now": learning_rate,
             "examples_per_second": self.units / self.train_seconds,
             "tokens_seen": float(self.tokens_seen),
@@ -160,6 +172,16 @@ class Progress:
         }
         self.loss_sum, self.loss_tokens = 0.0, 0
         return metrics
+
+    def _recent_loss(self) -> dict[str, float]:
+        """The mean over the tokens of the last RECENT_STEPS steps, or of all if they are fewer.
+
+        Absent where an older checkpoint did not keep them.
+        """
+        if len(self.recent_losses) < min(self.step, RECENT_STEPS):
+            return {}
+        losses, tokens = zip(*self.recent_losses, strict=True)
+        return {f"train_loss_last_{RECENT_STEPS}_steps": sum(losses) / max(1, sum(tokens))}
 
     def memory_metrics(self) -> dict[str, float]:
         """The memory peaks of evaluation, of the process as of now, and of the GPU."""

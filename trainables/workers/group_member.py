@@ -18,7 +18,13 @@ from trainables.spec.events import Event
 from trainables.storage.run_folder import trial_at
 from trainables.training.progress import resumed_history
 from trainables.workers.heartbeat import Watchdog
-from trainables.workers.outcomes import LOADING_FACTOR, Failure, failure_of
+from trainables.workers.outcomes import (
+    LOADING_FACTOR,
+    Failure,
+    error_chain,
+    failure_of,
+    is_of_another_worker,
+)
 
 Decision = Literal["continue", "close", "discard"]
 DECISIONS: tuple[Decision, ...] = ("continue", "close", "discard")
@@ -149,6 +155,5 @@ def _no_beat() -> None:
 
 def _is_of_another_rank(error: Exception) -> bool:
     """Whether a collective operation failed because another rank is gone or hangs."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    texts = (f"{type(each).__name__}: {each}" for each in error_chain(error))
+    return any(map(is_of_another_worker, texts))

@@ -56,7 +56,7 @@ class Watchdog:
             yield
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with os.fdopen(os.open(self._folder.log_file, flags, 0o644), "a") as log:
+        with os.fdopen(os.open(self._folder.log_file, flags, 0o666), "a") as log:
             self._log = log
             self._arm(factor)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ from trainables.storage.errors import storage_error_in
 from trainables.storage.ownership import OwnershipLostError
 from trainables.storage.trial_folder import TrialFolder
 
+# https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api/types.html#ncclresult-t
+_OF_ANOTHER = re.compile(
+    r"gloo|Dist(Backend|Network|Store)?Error|NCCL communicator was aborted"
+    r"|Watchdog caught collective operation timeout"
+)
+_NCCL_OF_ITS_OWN = re.compile(r"nccl(UnhandledCudaError|InvalidArgument|InvalidUsage)")
 LOADING_FACTOR = 4.0  # longer than other silence: loading a base may be a long download
 
 
@@ -61,6 +68,13 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
         taken_over=any(isinstance(cause, OwnershipLostError) for cause in error_chain(error)),
         may_repeat=not does_not_fit and _may_repeat(error),
     )
+
+
+def is_of_another_worker(text: str) -> bool:
+    """Whether an error's name and message, or its traceback, is that of a collective operation that
+    failed because another worker is gone or hangs; under Gloo, under NCCL, and at the store by
+    which workers join."""
+    return _OF_ANOTHER.search(text) is not None and _NCCL_OF_ITS_OWN.search(text) is None
 
 
 def finished_event(summary: Mapping[str, Any]) -> Event:

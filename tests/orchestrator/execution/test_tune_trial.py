@@ -212,6 +212,25 @@ def test_a_trial_that_hangs_is_ended_and_its_log_says_where(
     ray.get(host_scheduler.release.remote("the next"))
 
 
+class Deaf:
+    """A host whose trial never ends."""
+
+    def close(self, *, discard: bool) -> None:
+        time.sleep(600)
+
+
+def test_a_host_that_hangs_while_its_trial_ends_is_not_waited_for_without_end(
+    host_scheduler: Any, model: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    proxy = open_proxy(RunFolder(tmp_path / "run"), model, rank=8, silent_seconds=1.0)
+    proxy._host = ray.remote(num_cpus=0)(Deaf).remote()
+    began = time.monotonic()
+    proxy.leave()
+    assert 1 <= time.monotonic() - began < 20
+
+
 def test_a_trial_that_outgrows_its_share_has_one_more_try_with_the_device_alone(
     host_scheduler: Any, model: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def test_cells_come_one_by_one_as_they_are_predicted(tmp_path: Path) -> None:
     assert predictions.asked == []
     next(streamed)
     assert {request["trial"]["knobs"]["quantization"] for request in predictions.asked} == {"none"}
+
+
+def test_a_model_without_weights_is_planned_for_and_said_to_be_without(tmp_path: Path) -> None:
+    config = settings(A_GPU)
+    device = planned_device(config.resources)
+    planner = tiny_sweep.planner(config, **device.facts)
+    planner.models |= {n: replace(m, has_weights=False) for n, m in planner.models.items()}
+    forecasts = forecaster(device.capacity.bytes)
+    told = list(predicted_lines(planner, device, forecasts, storage=tmp_path))
+    assert "  a-model has no weights: it can be planned for, and not trained" in told
+    assert not any("no weights" in line for line in lines(config, tmp_path))
 
 
 def test_flops_of_all_trials_and_no_hours_where_nothing_was_measured(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_what_fits_is_told_with_its_bytes_and_flops() -> None:
     told = found.to_json()
     assert told["uncorrected_train_memory_bytes"] == told["train_memory_bytes"]
     assert (told["train_flops"], told["eval_flops"]) == (3e12, 1e12)
-    assert told["forward"] == {"token": 6.0, "pair": 1.0, "logit": 2.0}
+    assert told["forward"] == {"token": 6.0, "pair": 1.0, "logit": 2.0, "fixed": 0.0}
     assert (told["device"], told["micro_batch"]) == ("cpu", 4)
 
 

@@ -118,6 +118,23 @@ def test_all_that_is_wrong_with_models_is_told_at_once(tmp_path: Path) -> None:
     assert len(set(refused.value.messages)) == len(refused.value.messages)
 
 
+def test_a_plan_needs_no_weights(base_models: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base_models / "small" / name, tmp_path)
+    given: dict[str, Any] = {"config": config(model=str(tmp_path)), "device": dict(tiny_sweep.CPU)}
+    planner = Planner(**given)
+    planner.prepare(ask_the_hub=False)
+    assert not planner.models[str(tmp_path)].has_weights
+    for needed in ("config.json", "tokenizer.json"):
+        kept = (tmp_path / needed).read_bytes()
+        (tmp_path / needed).unlink()
+        with pytest.raises(InputError, match=needed.removesuffix(".json")):
+            Planner(**given).prepare(ask_the_hub=False)
+        (tmp_path / needed).write_bytes(kept)
+    with pytest.raises(InputError, match=r"has no \*\.safetensors"):
+        Planner(**given).prepare()
+
+
 def test_a_paged_optimizer_needs_a_gpu() -> None:
     on_cpu = tiny_sweep.planner(config())
     spec = on_cpu.spec(one(optimizer="paged_adamw_8bit"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.config.reader import from_mapping
 from orchestrator.predict.questions import (
     chosen_questions,
     option_faults,
@@ -97,6 +98,48 @@ def test_a_plain_model_is_asked_as_a_sweeps_file_says(
     assert spec.knobs["prompt"] == "short" and spec.knobs["sequence_length"] == 128
     assert spec.model_source == model and spec.execution.max_new_tokens == 9
     assert len(task_of(spec).load("selection")) > 0
+
+
+@pytest.mark.parametrize("content", ["- task: finqa\n", "finqa", "", "3"])
+def test_a_file_that_holds_no_mapping_is_refused(
+    content: str, base_models: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"--space .*space.yaml: holds .*; needs a sweep's file"):
+        plain_spec(str(base_models / "small"), space=str(file), task=None)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_plain_model_needs_the_file_of_the_split_alone(
+    split: str, base_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tatqa_file.options(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    own = [f"data.{split}={given[split]}"]
+    spec = plain_spec(
+        str(base_models / "small"), space=None, task="tatqa", overrides=own, split=split
+    )
+    assert task_of(spec).load(split) == make_task("tatqa", given).load(split)
+    space = tmp_path / "space.yaml"
+    absent = {other: f"{other}.json" for other in SPLITS}
+    data = {**absent, split: given[split]}
+    space.write_text(yaml.safe_dump({"task": "tatqa", "data": data}))
+    assert plain_spec(
+        str(base_models / "small"), space=str(space), task=None, split=split
+    ).task_identity == (spec.task_identity)
+
+
+def test_a_sweep_can_not_leave_out_what_it_trains_on() -> None:
+    value = {
+        "task": "finqa",
+        "data": {"selection": "dev.json", "asked": "selection"},
+        "space": {"model": "m"},
+        "budget": {"train_examples": 10, "eval_examples": 5},
+        "search": {"trials": 3},
+    }
+    with pytest.raises(InputError, match=r"data\.asked: unknown option"):
+        from_mapping(value)
 
 
 def test_a_file_that_leaves_the_prompt_open_or_is_of_another_task_is_refused(

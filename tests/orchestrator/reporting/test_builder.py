@@ -67,7 +67,7 @@ def test_a_sweep_by_any_objective_prints_its_values_as_they_are_declared(
         sizes = {"train": 2.1e9 * (number + 1), "eval": 2**30 * (number + 1)}
         measured = {f"{phase}_peak_memory_bytes": size for phase, size in sizes.items()}
         for rank in (4, 8):
-            scores = {"right": outcomes(40 + 10 * number), "report_right": outcomes(30)}
+            scores: Any = {"right": outcomes(40 + 10 * number), "report_right": outcomes(30)}
             add_trial(run, **scores, metrics=measured, quantization=quantization, rank=rank)
     text = markdown(run)
     headline, mattered = section(text, "Best trial"), section(text, "What mattered")

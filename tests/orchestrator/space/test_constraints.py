@@ -15,7 +15,6 @@ from orchestrator.space.constraints import (
     Cell,
     cells,
     count,
-    excluded,
     idle_rules,
     leaves_nothing,
     parse_rules,
@@ -24,6 +23,7 @@ from orchestrator.space.constraints import (
 )
 from orchestrator.space.enumeration import combinations, grid
 from orchestrator.space.grammar import parse_space
+from orchestrator.space.rules import excluded
 from orchestrator.space.tree import questions
 from tests.orchestrator import spaces
 from trainables.errors import InputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from orchestrator.space.foreign_names import FOREIGN_NAMES, meant
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
 
-SWEEP = {
+SWEEP: dict[str, Any] = {
     "task": "finqa",
     "space": {"model": "m"},
     "budget": {"train_examples": 64, "eval_examples": 8},
@@ -34,7 +35,7 @@ def test_a_row_is_no_name_of_ours_and_names_what_there_is(name: str) -> None:
         assert section in SECTIONS | {"docs", "full"}
         assert section != "space" or key in KNOBS
         if section not in ("space", "data", "docs", "full"):
-            fault = _fault(**{section: {**dict(SWEEP.get(section, {})), key: object()}})  # type: ignore[call-overload]
+            fault = _fault(**{section: {**dict(SWEEP.get(section, {})), key: object()}})
             assert fault.startswith(f"{section}.{key}: got ")
 
 

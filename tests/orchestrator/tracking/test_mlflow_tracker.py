@@ -25,6 +25,7 @@ from orchestrator.tracking.tracker import (
     SweepIdentity,
     TrackingError,
     redact,
+    redact_address,
 )
 from tests.conftest import REPOSITORY
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec
@@ -585,6 +586,25 @@ def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
 )
 def test_redact(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data.train=/d/token=1/x.json", "data.train=/d/token=1/x.json"),
+        ("s3://bucket/token=1/a@b", "s3://bucket/token=1/a@b"),
+        ("s3://bucket/run@2:3", "s3://bucket/run@2:3"),
+        ("https://me:s3cret@host/a?token=t", "https://***@host/a?token=***"),
+        ("http://me:p@ss/word@host", "http://***@host"),
+        ("http://me:p?ss@host/a", "http://***@host/a"),
+        ("http://me:123@host/a", "http://***@host/a"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("http://ghp_token@host/a", "http://***@host/a"),
+        ("x=postgresql://h/db?user=me&password=s", "x=postgresql://h/db?user=me&password=***"),
+    ],
+)
+def test_redact_address(text: str, expected: str) -> None:
+    assert redact_address(text) == expected
 
 
 TOGETHER = """

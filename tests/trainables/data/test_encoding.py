@@ -23,6 +23,8 @@ from trainables.tasks.task import Cut, Example, Prompt
 class Pages:
     """A task whose examples are pages of words around a question."""
 
+    name = "pages"
+
     def prompt(self, example: Example) -> Prompt:
         before, question, after = example.record["pieces"]
         cuts = (Cut(piece=2, side="end"), Cut(piece=0, side="start"))
@@ -121,6 +123,17 @@ def test_all_examples_that_do_not_fit_are_one_error_that_says_what_would_do(
     assert length_fault(dropping, splits, 512) is None
     nothing_left = replace(splits["report"], prompts=(range(0),), completions=(range(0),))
     assert length_fault(dropping, {"report": nothing_left}, 512) is not None
+
+
+@pytest.mark.parametrize("answer", ["5\n6", "5\r\n6", "\n5", "5\u20286", "5\x0c6"])
+def test_an_answer_of_several_lines_is_refused_as_only_its_first_would_be_judged(
+    answer: str,
+) -> None:
+    pages = [_page("a", "b", "c"), _page("a", "b", "c", answer=answer)]
+    with pytest.raises(
+        InputError, match=r"pages: 1 of 2 targets have several lines .* that of page"
+    ):
+        _encode(make_tokenizer(), pages)
 
 
 def test_only_completions_have_labels_and_rows_are_padded_on_the_right() -> None:

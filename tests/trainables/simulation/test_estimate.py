@@ -1,4 +1,4 @@
-"""Estimates: equal to what the allocator sees, FLOPs independent of quantization, any depth."""
+"""Estimates: equal to what the allocator sees, FLOPs independent of quantization."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
+from benchmarks.architectures import ARCHITECTURES, case
 from benchmarks.memory_prediction import compare, draw
 from trainables.errors import InputError
 from trainables.resources.estimate import Estimate, Workload
 from trainables.simulation import depth as simulate_depth
-from trainables.simulation import estimate, step
+from trainables.simulation import estimate
 from trainables.simulation.estimate import digest, predict
-from trainables.simulation.phases import TRAIN_PHASES
 from trainables.simulation.service import answers
 from trainables.simulation.step import paged_adamw_8bit_bytes
 from trainables.spec.knobs import canonical
@@ -80,6 +79,17 @@ def _check(index: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_is_predicted(architecture: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    found = compare(case(architecture, "bfloat16, checkpointing"), tmp_path)
+    assert found.is_within_allowance, found
+    training, evaluation = map(abs, found.errors)
+    assert training < 0.01, found
+    assert evaluation < 0.03, found
+
+
+@pytest.mark.slow
 def test_flops_are_the_same_for_every_quantization() -> None:
     dense = small()
     for quantization in QUANTIZATIONS:
@@ -117,50 +127,6 @@ def test_flops_of_other_lengths_follow_from_one_simulation() -> None:
     short = small()
     expected = short.training.of(batch_size=3, length=200, positions=longer.positions)
     assert whole.train_flops_per_step == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.slow
-def test_a_deep_model_is_predicted_from_shallow_ones() -> None:
-    deep = {**SMALL, "num_hidden_layers": 7}
-    knobs = configuration(gradient_checkpointing=True)
-    found = predict(deep, knobs, WORKLOAD)
-    assert len(found.depths) == 3
-    assert max(found.depths) < 7
-    whole = step.simulate(LlamaConfig.from_dict(deep), knobs, WORKLOAD, device="cpu")
-    model = whole.bytes["base"] + whole.bytes["trained"]
-    peaks = [whole.bytes[name] for name in TRAIN_PHASES]
-    assert found.train_memory_bytes == pytest.approx(model + max(peaks), rel=0.002)
-    assert found.training.token * 2 * 96 == pytest.approx(whole.flops["training.token"], rel=0.001)
-
-
-@pytest.mark.slow
-def test_blocks_that_differ_are_extrapolated_by_whole_periods() -> None:
-    kinds = ["sliding_attention", "full_attention"] * 5
-    patterned = {
-        **SMALL,
-        "model_type": "qwen2",
-        "num_hidden_layers": 10,
-        "layer_types": kinds,
-        "use_sliding_window": True,
-        "sliding_window": 32,
-    }
-    assert predict(patterned, configuration(), WORKLOAD).depths == (2, 4, 6)
-
-
-@pytest.mark.slow
-def test_a_phase_that_is_no_line_over_depth_is_simulated_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real = step.simulate
-
-    def bent(config: Any, *given: Any, **named: Any) -> Any:
-        found = real(config, *given, **named)
-        return replace(found, bytes={**found.bytes, "loss": config.num_hidden_layers**3 * 10**6})
-
-    monkeypatch.setattr(simulate_depth, "simulate", bent)
-    found = predict({**SMALL, "num_hidden_layers": 5, "vocab_size": 640}, configuration(), WORKLOAD)
-    assert found.depths == (5,)
-    assert found.phases["loss"] > 125 * 10**6
 
 
 @pytest.mark.slow

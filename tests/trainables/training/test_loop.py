@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import stat
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +25,13 @@ from tests.tiny_trials import (
     run,
     shared_base,
 )
-from trainables.errors import InputError
+from trainables.errors import InputError, Interrupted
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
 from trainables.training.full_evaluation import score_report
 from trainables.training.loop import TrainingFailedError, train
-from trainables.training.progress import resumed_history
+from trainables.training.progress import RECENT_STEPS, Progress, resumed_history
 from trainables.training.trial import TrialContext
 
 # All that has a state: dropout, a moving rate, moments, several micro-batches, a second epoch.
@@ -69,6 +72,34 @@ def test_rungs_ask_a_subset_and_the_last_the_whole_split(tiny_llama: Path, tmp_p
     assert all(value >= 0 for event in rungs for value in event.metrics.values())
 
 
+def test_equal_trainings_have_one_loss_at_a_rung_whenever_they_reported(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The mean since the last event depends on the clock, by which events come."""
+    budget = Budget(train_examples=80, eval_examples=2, rungs=(0.1, 0.6, 1.0))
+    told = []
+    for seconds in (0.0, 1e-3, 3600.0):
+        rarely = replace(EXECUTION, progress_seconds=seconds)
+        spec = make_spec(tiny_llama, budget=budget, execution=rarely, batch_size=2)
+        trial = make_trial(spec, tmp_path / str(seconds))
+        if seconds == 1e-3:  # and whether it was interrupted
+            running = train(trial)
+            next(running)
+            running.close()
+        list(train(trial))
+        summary = trial.folder.summary()
+        assert summary is not None
+        history = map(Event.from_json, summary["history"])
+        told.append([event.metrics for event in history if event.kind == "rung"])
+    one, two, three = told
+    name = f"train_loss_last_{RECENT_STEPS}_steps"
+    for rung in range(3):
+        assert one[rung][name] == two[rung][name] == three[rung][name]
+    assert one[1]["train_loss"] != three[1]["train_loss"]
+    assert three[0][name] == three[0]["train_loss"]  # fewer steps than that
+    assert three[1][name] != three[1]["train_loss"]
+
+
 @pytest.mark.parametrize(
     ("rungs", "told"),
     [
@@ -104,6 +135,37 @@ def test_a_finished_trial_leaves_its_result_and_no_checkpoint(
     assert summary["seconds"]["train"] + summary["seconds"]["eval"] <= summary["seconds"]["total"]
     assert summary["facts"]["train_prompts_cut"] == summary["facts"]["eval_prompts_cut"] == 0
     assert summary["facts"]["executed_micro_batch"] == 4
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_every_file_may_be_read_by_whom_the_umask_lets(
+    umask: int, mode: int, method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """safetensors makes files that only their owner may read, whatever the umask."""
+    often = replace(EXECUTION, checkpoint_seconds=0.0)
+    spec = make_spec(tiny_llama, execution=often, method=method)
+    before = os.umask(umask)
+    try:
+        trial = make_trial(spec, tmp_path)
+        running = train(trial)
+        next(running)
+        (saved,) = trial.folder.checkpoints_folder.rglob("*.safetensors")
+        assert stat.S_IMODE(saved.stat().st_mode) == mode
+        list(running)
+    finally:
+        os.umask(before)
+    files = [item for item in trial.folder.path.rglob("*") if item.is_file()]
+    assert any(file.suffix == ".safetensors" for file in files)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+
+
+def test_an_interrupted_evaluation_has_taken_its_time() -> None:
+    progress = Progress()
+    with pytest.raises(Interrupted), progress.timed("eval_seconds"):
+        time.sleep(0.02)
+        raise Interrupted
+    assert progress.eval_seconds >= 0.02
 
 
 def test_predictions_are_of_the_whole_selection_split(tiny_llama: Path, tmp_path: Path) -> None:

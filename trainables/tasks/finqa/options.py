@@ -8,6 +8,7 @@ from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks.prompts.templates import CONTEXTS
+from trainables.tasks.splits import files_read
 from trainables.tasks.task import SPLITS
 
 TARGETS = ("answer", "program")
@@ -31,7 +32,8 @@ class Options:
     `train`, `selection`, `report`: files; without `report`, half of the selection file's pages are
     the report split. `generated` replaces the files. `context`: "full" or "evidence". `prompt`: a
     named one or a template file; None is the default one of the `target` ("answer" or "program").
-    `skip_missing_context`: leave out and count the records that lack the context.
+    `skip_missing_context`: leave out and count the records that lack the context. `asked`: the one
+    split that is needed, where nothing is trained; other files are not read.
     """
 
     train: str | None = None
@@ -42,6 +44,7 @@ class Options:
     prompt: str | None = None
     target: str = "answer"
     skip_missing_context: bool = False
+    asked: str | None = None
 
 
 def parse_options(given: Mapping[str, Any]) -> Options:
@@ -68,10 +71,11 @@ def _source_faults(given: Mapping[str, Any]) -> list[str]:
     files = [split for split in SPLITS if given.get(split) is not None]
     if given.get("generated") is not None:
         return [f"data.{split}: a file beside data.generated; give one of them." for split in files]
+    needed = files_read(given.get("asked"), has_report="report" in files)
     return [
         f"data.{split}: missing; give a FinQA file, or data.generated."
-        for split in SPLITS[:2]
-        if split not in files
+        for split in needed
+        if split not in files and split != "report"
     ]
 
 

@@ -10,7 +10,7 @@ from trainables.tasks.finqa.files import Record, read_records, record_from
 from trainables.tasks.finqa.options import Options, SyntheticData
 from trainables.tasks.finqa.programs import program_kind
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE
-from trainables.tasks.splits import check_disjoint, halve
+from trainables.tasks.splits import check_disjoint, files_read, halve
 from trainables.tasks.task import SPLITS, Example
 
 _Records = dict[str, list[Record]]
@@ -86,9 +86,9 @@ def _generate(wanted: SyntheticData) -> _Records:
 
 
 def _read(options: Options) -> _Records:
-    records: _Records = {}
+    records: _Records = {split: [] for split in SPLITS}
     faults: list[str] = []
-    for split in SPLITS:
+    for split in files_read(options.asked, has_report=bool(options.report)):
         path = getattr(options, split)
         try:
             records[split] = read_records(path) if path else []
@@ -96,7 +96,7 @@ def _read(options: Options) -> _Records:
             faults += error.messages
     if faults:
         raise InputError(faults)
-    if not options.report:
+    if not options.report and options.asked != "train":
         halves = halve(records["selection"], _page, file=str(options.selection))
         records["selection"], records["report"] = halves
     return records

@@ -23,7 +23,7 @@ from trainables.tasks.finqa.splits import Split, load_splits
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import EVIDENCE, Template, load_template_for
 from trainables.tasks.source import Source
-from trainables.tasks.task import Example, Prompt, Task
+from trainables.tasks.task import Example, Prompt, Task, one_line
 
 VERSION = "1"
 
@@ -55,6 +55,8 @@ class FinQA(Task):
         },
         splits={"train": "train.json", "selection": "dev.json", "report": "test.json"},
     )
+
+    loads_one_split: ClassVar[bool] = True
 
     options: Options
     template: Template
@@ -116,7 +118,7 @@ class FinQA(Task):
 
     def target(self, example: Example) -> str:
         if self.options.target == "program":
-            return str(example.record["program"])
+            return one_line(str(example.record["program"]))
         return exact_match.answer_text(self.gold(example))
 
     def gold(self, example: Example) -> float | str:

@@ -19,8 +19,8 @@ from trainables.tasks import exact_match
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
 from trainables.tasks.source import Source
-from trainables.tasks.splits import check_disjoint, halve
-from trainables.tasks.task import SPLITS, Example, Prompt, Task
+from trainables.tasks.splits import check_disjoint, files_read, halve
+from trainables.tasks.task import SPLITS, Example, Prompt, Task, one_line
 from trainables.tasks.tatqa import explanations, scoring
 from trainables.tasks.tatqa.files import gold_of, read_examples
 from trainables.tasks.tatqa.prompts import PROMPTS
@@ -34,15 +34,17 @@ class Options:
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's contexts
     are the report split. `context`: "full" (table and paragraphs) or "evidence" (what the answer
-    is from, by the annotators). `prompt`: a named one or a template file.
+    is from, by the annotators). `prompt`: a named one or a template file. `asked`: the one split
+    that is needed, where nothing is trained; other files are not read.
     """
 
-    train: str
-    selection: str
+    train: str | None = None
+    selection: str | None = None
     report: str | None = None
     context: str = "full"
     prompt: str | None = None
     target: str = "answer"
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class TATQA(Task):
             "report": "tatqa_dataset_test_gold.json",
         },
     )
+
+    loads_one_split: ClassVar[bool] = True
 
     options: Options
     template: Template
@@ -125,7 +129,7 @@ class TATQA(Task):
         return self.template.fill(render_values(example.record, context=self.options.context))
 
     def target(self, example: Example) -> str:
-        return gold_of(example)[0].text
+        return one_line(gold_of(example)[0].text)
 
     def gold(self, example: Example) -> str:
         return gold_of(example)[0].text
@@ -166,9 +170,9 @@ def _answer_line(completion: str) -> str:
 
 
 def _load(options: Options) -> Mapping[str, Sequence[Example]]:
-    examples: dict[str, list[Example]] = {}
+    examples: dict[str, list[Example]] = {split: [] for split in SPLITS}
     faults: list[str] = []
-    for split in SPLITS:
+    for split in files_read(options.asked, has_report=bool(options.report)):
         path = getattr(options, split)
         try:
             examples[split] = read_examples(path) if path else []
@@ -176,8 +180,9 @@ def _load(options: Options) -> Mapping[str, Sequence[Example]]:
             faults += error.messages
     if faults:
         raise InputError(faults)
-    if not options.report:
-        halves = halve(examples["selection"], lambda each: each.group, file=options.selection)
+    if not options.report and options.asked != "train":
+        file = str(options.selection)
+        halves = halve(examples["selection"], lambda each: each.group, file=file)
         examples["selection"], examples["report"] = halves
     check_disjoint(examples, group=lambda each: each.group)
     check_disjoint(examples, group=lambda each: each.id)
@@ -193,8 +198,8 @@ def _option_faults(given: Mapping[str, Any]) -> list[str]:
     ]
     faults += [
         f"data.{split}: missing; give a TAT-QA file."
-        for split in SPLITS[:2]
-        if not given.get(split)
+        for split in files_read(given.get("asked"), has_report=bool(given.get("report")))
+        if not given.get(split) and split != "report"
     ]
     for name in (*SPLITS, "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):

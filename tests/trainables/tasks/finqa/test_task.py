@@ -73,6 +73,33 @@ def messages(options: dict[str, Any], split: str = "train") -> list[str]:
     return list(caught.value.messages)
 
 
+def test_a_program_of_several_lines_is_learnt_in_one_that_is_right(tmp_path: Path) -> None:
+    program = "subtract(12,\n 10)"
+    train = write_list(tmp_path / "lines.json", [official("D/1-1", program=program)])
+    task = make_task("finqa", files(tmp_path, train=train, target="program"))
+    (example,) = task.load("train")
+    assert task.target(example) == "subtract(12, 10)"
+    assert task.score(example, " subtract(12, 10)\n")["em_acc"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_split_alone_needs_no_other_file(tmp_path: Path, split: str) -> None:
+    given = files(tmp_path)
+    absent = {other: str(tmp_path / "absent.json") for other in SPLITS if other != split}
+    alone = make_task("finqa", {split: given[split], **absent, "asked": split})
+    assert alone.load(split) == make_task("finqa", given).load(split)
+    assert [len(alone.load(other)) for other in SPLITS if other != split] == [0, 0]
+    assert make_task("finqa", {"generated": QUICK, "asked": split}).load(split)
+
+
+def test_one_half_alone_needs_no_other_file(tmp_path: Path) -> None:
+    selection = write_lines(tmp_path / "s.jsonl", [flat(f"B/{page}-1") for page in range(9)])
+    given = {"train": files(tmp_path)["train"], "selection": selection}
+    for split in ("selection", "report"):
+        alone = make_task("finqa", {"selection": selection, "asked": split})
+        assert alone.load(split) == make_task("finqa", given).load(split)
+
+
 def test_official_and_flat_files_give_the_same_examples_and_digests(tmp_path: Path) -> None:
     names = ["A/1-1", "A/1-2", "A/2-1"]
     forms = [

@@ -70,6 +70,45 @@ def test_only_the_first_line_of_a_completion_counts(tmp_path: Path) -> None:
     assert not task.score(computed, "because\n-22.22 percent")["em_acc"]
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["net sales of\nthe\r\nyear"],
+        ["12\nmillion"],
+        ["a\u2028b", "2019"],
+        ["\nthe year 2019"],
+        ["$4.5"],
+    ],
+)
+def test_a_gold_of_several_lines_is_learnt_in_one_that_is_right(
+    tmp_path: Path, items: list[str]
+) -> None:
+    asked = question("q", items, answer_type="multi-span")
+    (example,) = read_examples(write(tmp_path / "file.json", [context("0", asked)]))
+    task = make_task("tatqa", options(tmp_path))
+    target = task.target(example)
+    assert len(target.splitlines()) == 1
+    assert task.score(example, f" {target}\n")["em_acc"]
+    assert len(items) > 1 or len(items[0].splitlines()) > 1 or target == items[0]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_split_alone_needs_no_other_file(tmp_path: Path, split: str) -> None:
+    given = options(tmp_path)
+    whole = make_task("tatqa", given)
+    absent = {other: str(tmp_path / "absent.json") for other in SPLITS if other != split}
+    alone = make_task("tatqa", {split: given[split], **absent, "asked": split})
+    assert alone.load(split) == whole.load(split)
+    assert alone.data_digest(split) == whole.data_digest(split)
+    halved = {name: given[name] for name in ("train", "selection")}
+    if split != "train":
+        write(Path(given["selection"]), contexts("selection", 6))
+        half = make_task("tatqa", {"selection": given["selection"], "asked": split})
+        assert half.load(split) == make_task("tatqa", halved).load(split)
+    with pytest.raises(InputError, match=r"data\.(train|selection): missing"):
+        make_task("tatqa", {"asked": split})
+
+
 def test_metrics_hold_f1_and_the_share_of_computed_answers(tmp_path: Path) -> None:
     task = make_task("tatqa", options(tmp_path))
     written = ["$1,496.5 million", "2019", "-22.22 percent", "1"]
