@@ -102,7 +102,7 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
 
 def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
     """Raises InputError, with each change, if the run was started with another space."""
-    if not run.sweep_file.is_file() or not _bound_state(run):
+    if not run.sweep_file.is_file() or read_state(run).get("refused"):
         return
     changes = differences(from_mapping(read_yaml(run.sweep_file)), config)
     if changes:
