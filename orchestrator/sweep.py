@@ -126,8 +126,8 @@ def _print_predictions(planner: Planner, run: RunFolder) -> None:
     from orchestrator.planning.dry_run import predicted_lines
     from orchestrator.planning.forecaster import Forecaster, known_config
     from orchestrator.planning.planned_device import planned_device
-    from orchestrator.planning.preflight import preflight_lines
     from orchestrator.planning.simulator import SimulatorClient
+    from orchestrator.preflight import preflight_lines
 
     device = planned_device(planner.config.resources)
     planner.device = device.facts

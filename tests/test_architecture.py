@@ -50,12 +50,13 @@ MAY_IMPORT = {
     "orchestrator/reporting": "analysis formatting runs | spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
-    "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "
-    "space tracking | errors spec storage tasks workers",
+    "orchestrator/preflight": "planning space | errors preflight spec storage",
+    "orchestrator/execution": "analysis cluster config formatting planning preflight reporting runs "
+    "search space tracking | errors spec storage tasks workers",
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "
     "command_line errors spec standard_streams storage tasks",
-    "orchestrator/doctor": "cli cluster config planning runs space tracking | command_line errors "
-    "preflight storage workers",
+    "orchestrator/doctor": "cli cluster config planning preflight runs space tracking | "
+    "command_line errors preflight storage workers",
 }
 DOORS = {"orchestrator/" + name for name in ("ask", "report", "score", "status", "sweep", "track")}
 

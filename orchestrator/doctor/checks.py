@@ -21,8 +21,8 @@ from orchestrator.doctor.node_probes import (
     node_versions,
 )
 from orchestrator.planning.planner import Planner
-from orchestrator.planning.preflight import notes, preflight, refusals
 from orchestrator.planning.simulator import SimulatorClient
+from orchestrator.preflight import notes, preflight, refusals
 from orchestrator.space.constraints import cells, surviving
 from orchestrator.tracking.sqlite_store import refuse_shared_sqlite, sqlite_file
 from trainables.errors import InputError

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from orchestrator.cluster.session import Cluster
     from orchestrator.execution.limits import SweepClock
     from orchestrator.execution.running_sweep import Sweep, SweepObserver
-    from orchestrator.planning.preflight import PreflightGate
     from orchestrator.planning.simulator import SimulatorClient
+    from orchestrator.preflight import PreflightGate
     from orchestrator.search.searcher import Search
 
 
@@ -47,8 +47,8 @@ class SweepSetup:
     def start_simulator(self) -> None:
         """Starts the process that predicts memory and FLOPs, and the preflight in it; it works
         while Ray starts."""
-        from orchestrator.planning.preflight import PreflightGate
         from orchestrator.planning.simulator import SERVICE, SimulatorClient
+        from orchestrator.preflight import PreflightGate
 
         self._simulator = SimulatorClient(
             cache=self.run.predictions_folder,

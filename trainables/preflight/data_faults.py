@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trainables.data.encoding import encode
@@ -62,7 +62,7 @@ class DataCheck:
         yield from [] if fault is None else [fault]
         for name, lengths in splits.items():
             yield from self._outside(name, lengths)
-            self.found.notes += _notes(self.model.name, name, lengths, limit) if not fault else []
+        self.found.notes += [] if fault else _notes(self.model.name, splits, limit)
 
     def _outside(self, split: str, lengths: SplitLengths) -> Iterator[str]:
         embedded = self.model.embedded
@@ -101,15 +101,18 @@ def _reason(task: Task, example: Example, model: CheckedModel, limit: int) -> st
     return None
 
 
-def _notes(model: str, split: str, lengths: SplitLengths, limit: int) -> Iterator[str]:
-    if lengths.too_long:
-        what = "left out" if split == "train" else "not asked and count as not answered"
+def _notes(model: str, splits: Mapping[str, SplitLengths], limit: int) -> Iterator[str]:
+    dropped = _counts(splits, {name: len(split.too_long) for name, split in splits.items()})
+    cut = _counts(splits, {name: split.prompts_cut for name, split in splits.items()})
+    if dropped:
         yield (
-            f"data.too_long: drop: {len(lengths.too_long)} of {len(lengths)} examples of the "
-            f"{split} split do not fit {model} at {limit} tokens: {what}."
+            f"data.too_long: drop: examples that do not fit {model} at {limit} tokens: {dropped}. "
+            "They are left out of training, and not answered in evaluations."
         )
-    if lengths.prompts_cut:
-        yield (
-            f"{model} at {limit} tokens: {lengths.prompts_cut} of {len(lengths)} prompts of the "
-            f"{split} split lose part of their context."
-        )
+    if cut:
+        yield f"Prompts that lose part of their context, {model} at {limit} tokens: {cut}."
+
+
+def _counts(splits: Mapping[str, SplitLengths], counts: Mapping[str, int]) -> str:
+    told = [f"{count} of {len(splits[name])} of {name}" for name, count in counts.items() if count]
+    return ", ".join(told)

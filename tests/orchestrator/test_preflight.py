@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.config.reader import from_mapping
 from orchestrator.planning.planner import Planner
-from orchestrator.planning.preflight import PreflightGate, preflight, preflight_specs
 from orchestrator.planning.simulator import SimulatorClient
+from orchestrator.preflight import PreflightGate, preflight, preflight_specs
 from orchestrator.sweep import main
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
