@@ -30,13 +30,21 @@ POLL_SECONDS = 0.1
 QUIET_SECONDS = 2.0  # a short wait is not worth a line
 SECONDS_BETWEEN_LINES = 15.0
 _PACKAGES = ("transformers", "tokenizers")
-_DECIDING = ("model", "prompt", "target", "target_modules", "sequence_length")
+_DECIDING = (
+    "model",
+    "quantization",
+    "double_quantization",
+    "target_modules",
+    "prompt",
+    "target",
+    "sequence_length",
+)
 _ANY_DTYPE = {"compute_dtype": "float32"}  # no preflight depends on it
 
 
 def preflight_specs(planner: Planner) -> list[TrialSpec]:
-    """Trials that together have each model, prompt, target, choice of modules and sequence_length
-    of the space; of a range of lengths the shortest."""
+    """Trials that together have each model, quantization, choice of modules, prompt, target and
+    sequence_length of the space; of a range of lengths the shortest."""
     config, plan = planner.config, replace(planner, device=_ANY_DTYPE, forecaster=None)
     ranges = {question.knob for question in questions(config.space) if isinstance(question, Range)}
     names = [name for name in _DECIDING if name not in ranges]

@@ -35,6 +35,10 @@ examples:
   python -m orchestrator.sweep search_spaces/finqa_quantization.yaml --trials 40
   python -m orchestrator.sweep --name nf4 --set 'space.quantization=[nf4]'
 
+Ctrl-C, SIGTERM or SIGHUP: running trials save a checkpoint, and the command that resumes is
+printed; twice leaves at once. What is ignored at the start, as by nohup, stays ignored. A sweep
+whose output can't be written any more goes on without it; see it with orchestrator.status.
+
 exit codes: 0 finished; 1 no trial finished; 2 bad input; 130 interrupted"""
 
 
@@ -217,7 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--address",
         metavar="ADDR",
-        help="Ray cluster to use: auto, local or an address (default: a running one, else local)",
+        help="Ray cluster to use: auto (of RAY_ADDRESS, else of this machine's last `ray start`), "
+        "local, or HOST:PORT (default: as auto if there is one, else local)",
     )
     parser.add_argument(
         "--set",

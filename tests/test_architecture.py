@@ -47,12 +47,12 @@ MAY_IMPORT = {
     "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
-    "orchestrator/reporting": "analysis formatting runs | spec storage",
+    "orchestrator/reporting": "analysis formatting runs | errors spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
     "orchestrator/preflight": "planning space | errors preflight spec storage",
-    "orchestrator/execution": "analysis cluster config formatting planning preflight reporting runs "
-    "search space tracking | errors spec storage tasks workers",
+    "orchestrator/execution": "analysis cluster config formatting planning preflight reporting "
+    "runs search space tracking | errors spec storage tasks workers",
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "
     "command_line errors spec standard_streams storage tasks",
     "orchestrator/doctor": "cli cluster config planning preflight runs space tracking | "

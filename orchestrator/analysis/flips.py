@@ -185,7 +185,9 @@ def _kind(value: Any) -> str:
     return str(value or UNKNOWN_KIND)
 
 
-def _place(pair: Pair) -> tuple[bool, str, int]:
-    order = [*QUANTIZATIONS]
-    quantization = str(pair.quantized.knobs["quantization"])
-    return pair.is_baseline, pair.reference.trial_id, order.index(quantization)
+def _place(pair: Pair) -> tuple[bool, str, int, str]:
+    """In the order of QUANTIZATIONS; those that only a later version has come last."""
+    places = {name: place for place, name in enumerate(QUANTIZATIONS)}
+    name = str(pair.quantized.knobs["quantization"])
+    place = places.get(name, len(places))
+    return pair.is_baseline, pair.reference.trial_id, place, name

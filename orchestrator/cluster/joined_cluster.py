@@ -14,11 +14,11 @@ from trainables.errors import InputError
 
 VARIABLE = "RAY_ADDRESS"
 ANSWER_SECONDS = 5.0  # the most that a cluster may take for its first bytes
-_SOCKET = "ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
+_SOCKET = "ray/session_2026-12-31_23-59-59_999999_4194304/sockets/dash_UsageStatsHead"
 # HTTP/2: what a client sends first, with empty settings. A server's first frame is its settings.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _FRAME_HEAD, _KIND, _SETTINGS = 9, 3, 4
-_START = "Start one with `ray start --head`"
+_START = "Start one with `ray start --head`, give HOST:PORT"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def ray_start(address: str | None, notify: Callable[[str], None]) -> RayStart:
     return RayStart(wanted, asked)
 
 
-def is_gone(address: str) -> bool:
+def cluster_is_gone(address: str) -> bool:
     """Whether a cluster that was joined at HOST:PORT answers no more."""
     return bool(_unreachable(address))
 
@@ -70,7 +70,8 @@ def _started_on_this_machine(
 ) -> RayStart:
     """Ray itself would take any Ray that runs here where `auto` is asked for."""
     found = started_cluster()
-    reason = _unreachable(found) if found else "`ray start` has started none on this machine"
+    file = ray_folder()[1] / "ray" / "ray_current_cluster"
+    reason = _unreachable(found) if found else f"no `ray start` has left its address in {file}"
     if not reason:
         os.environ.pop(VARIABLE, None)  # "auto" at most, by which Ray would look on its own
         return RayStart(None, asked if is_wanted else f"`ray start` at {found}")
@@ -92,8 +93,9 @@ def _own_ray(notify: Callable[[str], None]) -> RayStart:
         )
     if folder == usual:
         return RayStart("local")
+    folder /= "ray"
     notify(f"{variable} is too long a name for sockets, or can't be written: Ray uses {folder}.")
-    return RayStart("local", folder=folder / "ray")
+    return RayStart("local", folder=folder)
 
 
 def _unreachable(address: str) -> str:

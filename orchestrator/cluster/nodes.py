@@ -201,7 +201,7 @@ def autoscaler_config_file(gcs_address: str) -> dict[str, Any] | None:
         words: Sequence[str] = process.info["cmdline"] or ()
         files = [word.removeprefix(_OPTION) for word in words if word.startswith(_OPTION)]
         if files and f"--gcs-address={gcs_address}" in words:
-            found: dict[str, Any] = yaml.safe_load(Path(files[0]).expanduser().read_text())
+            found: dict[str, Any] = yaml.safe_load(Path(files[0]).expanduser().read_text("utf-8"))
             return found
     return None
 

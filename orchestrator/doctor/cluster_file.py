@@ -75,7 +75,8 @@ def fill_ins(value: Any) -> Iterator[str]:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        documents = [each for each in yaml.safe_load_all(file.read_text()) if each is not None]
+        text = file.read_text(encoding="utf-8")
+        documents = [each for each in yaml.safe_load_all(text) if each is not None]
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error.strerror}).") from error
     except yaml.YAMLError as error:

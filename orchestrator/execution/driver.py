@@ -6,6 +6,7 @@ The run folder decides what is left to do; nothing else is carried over from an 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.config.sections import SweepConfig
@@ -148,13 +149,18 @@ class Driver:
         clock: SweepClock,
     ) -> bool:
         """Runs the trials, then scores the report split; False if the user interrupted them."""
+        import ray
+
+        from orchestrator.cluster.joined_cluster import cluster_is_gone
+
         assert self._setup is not None
+        is_gone = partial(cluster_is_gone, ray.get_runtime_context().gcs_address)
         first = next(iter(ranked(read_trials(self.run), self._metrics.primary)), None)
         best = (first.metrics[first.primary.name], first.label) if first else None
         with (
             self._signals,
             self._signals.leave_if_stuck(
-                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=_ray_is_gone
+                lambda: self._leave(ledger, display), every=GONE_SECONDS, is_stuck=is_gone
             ),
         ):
             sweep = self._setup.build(
@@ -263,14 +269,6 @@ class Driver:
         from orchestrator.reporting.builder import write_report
 
         return write_report(self.run, is_driven=False)
-
-
-def _ray_is_gone() -> bool:
-    import ray
-
-    from orchestrator.cluster.joined_cluster import is_gone
-
-    return is_gone(ray.get_runtime_context().gcs_address)
 
 
 def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepObserver]:

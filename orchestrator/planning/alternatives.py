@@ -9,7 +9,7 @@ from typing import Any
 from trainables.spec.constraints import violations
 from trainables.spec.knob_values import smallest_batch
 from trainables.spec.knobs import NO_OFFLOAD, step_examples
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS, quantization_of
 from trainables.spec.trial_spec import TrialSpec
 
 _SMALLEST = "nf4"  # the quantization that is proposed
@@ -39,7 +39,7 @@ def alternatives_of(spec: TrialSpec, *, devices: int) -> Iterator[tuple[str, Tri
 
 
 def _quantized(spec: TrialSpec, sizes: list[int]) -> Iterator[tuple[str, TrialSpec, list[int]]]:
-    bits = QUANTIZATIONS[spec.knobs["quantization"]].bits
+    bits = quantization_of(spec.knobs).bits
     if bits > QUANTIZATIONS[_SMALLEST].bits and spec.method.allows_quantized_base:
         other = _with(spec, quantization=_SMALLEST, double_quantization=False)
         yield f"quantization: {_SMALLEST}", other, sizes

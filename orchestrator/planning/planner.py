@@ -6,13 +6,14 @@ content of its model and data and not on their paths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
 from orchestrator.planning.forecast import Forecast
 from orchestrator.planning.forecaster import Forecaster
+from orchestrator.planning.model_config import model_config
 from orchestrator.planning.sources import (
     ModelSource,
     find_model,
@@ -28,6 +29,7 @@ from trainables.errors import InputError
 from trainables.methods.registry import UNTRAINED
 from trainables.spec.constraints import violations
 from trainables.spec.knobs import KNOBS, baseline_knobs, canonical
+from trainables.spec.quantization import stored_fault
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
@@ -72,6 +74,7 @@ class Planner:
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
         problems = _misplaced(self.config.data)
+        saved: dict[str, list[str | None]] = {}
         for configuration in self.cell_configurations():
             knobs = self._completed(configuration)
             if not ask_the_hub and is_hub_id(knobs["model"]):
@@ -81,6 +84,11 @@ class Planner:
                     check(knobs)
                 except InputError as error:
                     problems += [text for text in error.messages if text not in problems]
+            if (source := self.models.get(knobs["model"])) is not None:
+                ask = ask_the_hub and knobs["model"] not in (revisions or {})
+                config = model_config(source.location, source.revision, ask_the_hub=ask)
+                saved.setdefault(knobs["model"], []).append(stored_fault(config or {}, knobs))
+        problems += _never_loaded(saved)
         if problems:
             raise InputError(problems)
 
@@ -150,6 +158,8 @@ class Planner:
     def _kind_rejection(self, spec: TrialSpec) -> str | None:
         """Why no device of this kind, of any size, can run the trial, or None."""
         reason = violations(spec.knobs)
+        config = model_config(spec.model_source, spec.revision, ask_the_hub=False) or {}
+        reason = reason or stored_fault(config, spec.knobs)
         if reason is not None:
             return reason
         if (
@@ -236,6 +246,11 @@ def _largest(question: Question) -> int:
     if isinstance(question, Range):
         return int(question.high)
     return max(int(option.value) for option in question.options)
+
+
+def _never_loaded(saved: Mapping[str, Sequence[str | None]]) -> list[str]:
+    """Faults of the models of which the space has no row that they are saved as."""
+    return [str(faults[0]) for faults in saved.values() if None not in faults]
 
 
 def _misplaced(data: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.errors import InputError
+from trainables.spec.quantization import quantization_of
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 
@@ -13,9 +14,17 @@ from trainables.storage.trial_folder import TrialFolder
 def loading_lines(folder: TrialFolder) -> list[str]:
     """Code that loads `model` and `tokenizer` of a finished trial, for any Python program.
 
-    Raises FileNotFoundError, or DamagedError, if the trial's spec can't be read.
+    Only a comment, if that takes a later version of this project. Raises FileNotFoundError, or
+    DamagedError, if the trial's spec can't be read.
     """
     spec = folder.spec()
+    try:
+        return _loading_lines(folder, spec)
+    except InputError as error:
+        return [f"# {error}"]
+
+
+def _loading_lines(folder: TrialFolder, spec: TrialSpec) -> list[str]:
     method = spec.method
     trained = str(folder.trained_folder(spec).resolve())
     source = trained if method.saves_model else spec.model_source or str(spec.knobs["model"])
@@ -44,11 +53,11 @@ _UNPACKED = (
 def _repacks(folder: TrialFolder, knobs: Mapping[str, Any]) -> bool:
     """Whether the lines must keep bitsandbytes from repacking, as `trainables.models.base` does."""
     device = ((folder.summary() or {}).get("provenance") or {}).get("device_type")
-    return device == "cpu" and "load_in_4bit" in QUANTIZATIONS[knobs["quantization"]].loader
+    return device == "cpu" and "load_in_4bit" in quantization_of(knobs).loader
 
 
 def _names(knobs: Mapping[str, Any]) -> list[str]:
-    quantized = ["BitsAndBytesConfig"] if QUANTIZATIONS[knobs["quantization"]].loader else []
+    quantized = ["BitsAndBytesConfig"] if quantization_of(knobs).loader else []
     return ["AutoModelForCausalLM", "AutoTokenizer", *quantized]
 
 
@@ -64,7 +73,7 @@ def _model_lines(spec: TrialSpec, source: str, *, revision: str | None) -> list[
 
 
 def _quantization(knobs: Mapping[str, Any], dtype: str) -> list[str]:
-    loader = QUANTIZATIONS[knobs["quantization"]].loader
+    loader = quantization_of(knobs).loader
     if not loader:
         return []
     arguments = [f"{name}={_quoted(value)}" for name, value in loader.items()]

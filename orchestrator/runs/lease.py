@@ -126,7 +126,7 @@ class HeartbeatLease(ABC):
                 self._renew()
             except LeaseLostError:
                 if not self._over.is_set():
-                    os.kill(os.getpid(), signal.SIGINT)
+                    interrupt_this_process()
                 return
             except OSError:
                 continue  # the next heartbeat tries again
@@ -256,3 +256,9 @@ class Lease(HeartbeatLease):
 
     def _close(self) -> None:
         os.close(self._descriptor)
+
+
+def interrupt_this_process() -> None:
+    """As Ctrl-C does; as SIGTERM where Ctrl-C is ignored, as it is in a script's background."""
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    os.kill(os.getpid(), signal.SIGTERM if is_ignored else signal.SIGINT)

@@ -122,7 +122,8 @@ def read_predictions(
     if faults:
         return [], [not_scored(*fault) for fault in faults.items()]
     try:
-        lines = file.read_text().split("\n")  # not splitlines: answers hold other line ends
+        text = file.read_text(encoding="utf-8")
+        lines = text.split("\n")  # not splitlines: answers hold other line ends
     except (OSError, UnicodeDecodeError) as error:
         missing = isinstance(error, FileNotFoundError)
         return [], [] if missing else [f"{file}: {error}"]

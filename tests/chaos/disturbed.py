@@ -72,6 +72,9 @@ class Place:
     def summaries(self) -> dict[str, dict[str, Any]]:
         return tiny_sweep.summaries(self.run)
 
+    def environment(self) -> dict[str, str]:
+        return {**tiny_sweep.environment(), MARK: str(self.storage)}
+
     def command(self) -> list[str]:
         return tiny_sweep.command(self.space, self.storage, *self.options, predicts=self.predicts)
 
@@ -102,8 +105,7 @@ class Seen:
 @contextmanager
 def driver(place: Place) -> Iterator[subprocess.Popen[str]]:
     """Starts a driver and kills it at the end; its child processes live on (see `nothing_left`)."""
-    environment = {**tiny_sweep.environment(), MARK: str(place.storage)}
-    with driver_of(place.command(), environment) as process:
+    with driver_of(place.command(), place.environment()) as process:
         yield process
 
 
@@ -113,7 +115,7 @@ def driver_of(
 ) -> Iterator[subprocess.Popen[str]]:
     """As `driver`, for any command."""
     process = subprocess.Popen(
-        command,
+        ["env", "--default-signal=INT,HUP", *command],  # also where `nohup` runs the tests
         cwd=tiny_sweep.REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,

@@ -1,4 +1,5 @@
-"""Promise: Ctrl-C or SIGTERM saves running trials and prints how to resume; twice ends at once.
+"""Promise: Ctrl-C, SIGTERM or SIGHUP saves running trials and prints how to resume; twice ends at
+once.
 
 A terminal sends Ctrl-C to the whole process group, and so do these tests.
 """
@@ -10,9 +11,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # it carries no types
 import pytest
 
 from tests.chaos.disturbed import (
@@ -97,6 +100,22 @@ def terminate(pid: int) -> None:
     os.kill(pid, signal.SIGTERM)
 
 
+def hang_up(pid: int) -> None:
+    """As a terminal that is closed, whose shell sends it on to the whole process group."""
+    os.killpg(pid, signal.SIGHUP)
+
+
+def terminate_all(pid: int) -> None:
+    """As Slurm or systemd, which send it to every process, and as `timeout`, which sends it twice
+    to the driver.
+    """
+    started = psutil.Process(pid).children(recursive=True)
+    for process in (*started, psutil.Process(pid)):
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    os.killpg(pid, signal.SIGTERM)
+
+
 def starts_ray(place: Place, process: Process) -> bool:
     return "resume_command" in place.state
 
@@ -150,8 +169,8 @@ def story(tiny: Place) -> dict[str, Interrupted]:
     """One sweep that is interrupted again and again, each time by another driver."""
     told: dict[str, Interrupted] = {}
     for name, condition, send in (
-        ("SIGTERM while Ray starts", starts_ray, terminate),
-        ("SIGTERM", trains(1), terminate),
+        ("SIGHUP while Ray starts", starts_ray, hang_up),
+        ("SIGTERM", trains(1), terminate_all),
         ("Ctrl-C twice", trains(1), ctrl_c_twice),
         ("SIGTERM in the report", writes_the_report, terminate),
     ):
@@ -171,7 +190,9 @@ def test_ctrl_c_in_the_quickstart_saves_every_running_trial_within_seconds(tmp_p
     assert told.seconds < MARGIN * PROMISED_SECONDS
 
 
-def test_sigterm_saves_every_running_trial(tiny: Place, story: dict[str, Interrupted]) -> None:
+def test_sigterm_to_every_process_saves_every_running_trial(
+    tiny: Place, story: dict[str, Interrupted]
+) -> None:
     told = story["SIGTERM"]
     assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
     assert "Resume with:" in told.ended.stdout
@@ -182,10 +203,10 @@ def test_sigterm_saves_every_running_trial(tiny: Place, story: dict[str, Interru
     check_resumed(tiny, told.after)
 
 
-def test_sigterm_while_ray_starts_ends_the_driver_and_says_how_to_go_on(
+def test_sighup_while_ray_starts_ends_the_driver_and_says_how_to_go_on(
     story: dict[str, Interrupted],
 ) -> None:
-    told = story["SIGTERM while Ray starts"]
+    told = story["SIGHUP while Ray starts"]
     assert told.ended.returncode == 130, told.ended.stdout + told.ended.stderr
     assert "Resume with:" in told.ended.stdout + told.ended.stderr
     assert "Traceback" not in told.ended.stdout + told.ended.stderr

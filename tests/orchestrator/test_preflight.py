@@ -72,13 +72,15 @@ def test_each_model_prompt_and_length_is_looked_at_once_whatever_else_varies() -
         )
     )
     lengths = [("one", 256), ("one", 128), ("other", 256), ("other", 128)]
-    assert sorted(read(specs, "model", "sequence_length")) == sorted(lengths)
-    specs = preflight_specs(planner(prompt=["short", "statements"]))
+    assert sorted(read(specs, "model", "sequence_length")) == sorted(lengths * 2)
+    assert set(read(specs, "quantization")) == {("none",), ("nf4",)}
+    specs = preflight_specs(planner(quantization="none", prompt=["short", "statements"]))
     assert read(specs, "prompt") == [("short",), ("statements",)]
 
 
 def test_of_a_range_of_lengths_the_shortest_is_looked_at() -> None:
-    specs = preflight_specs(planner(sequence_length={"integers": [64, 4096]}))
+    lengths = {"integers": [64, 4096]}
+    specs = preflight_specs(planner(quantization="none", sequence_length=lengths))
     assert read(specs, "sequence_length") == [(64,)]
 
 
@@ -87,10 +89,10 @@ def test_a_result_without_faults_is_kept_for_the_next_start(tmp_path: Path) -> N
     for _ in range(2):
         asked.gate(tmp_path / "kept").pass_through(lambda: None)
     assert asked.said == ["prompts are cut"] * 2
-    assert asked.specs == [1]
+    assert asked.specs == [2]
     preflight(planner(sequence_length=64), asked.client, cache=tmp_path / "kept")
     asked.client.close()
-    assert asked.specs == [1, 1]
+    assert asked.specs == [2, 2]
 
 
 @pytest.mark.parametrize("found", [{"faults": ["a", "b"]}, {"without_weights": ["a", "b"]}])
@@ -103,7 +105,7 @@ def test_all_faults_refuse_a_sweep_at_once_and_are_looked_for_again(
             asked.gate(tmp_path / "kept").pass_through(lambda: None)
         assert len(refused.value.messages) == 2
     asked.client.close()
-    assert asked.specs == [1, 1]
+    assert asked.specs == [2, 2]
 
 
 def test_faults_of_a_sweep_with_finished_trials_are_warnings(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_models_that_were_fetched_meanwhile_are_looked_at_then(tmp_path: Path) -
     asked = Asked(tmp_path, unchecked=["owner/name"])
     asked.gate(tmp_path / "kept").pass_through(lambda: None)
     asked.client.close()
-    assert asked.specs == [1, 1]
+    assert asked.specs == [2, 2]
     assert asked.said == [
         "model: owner/name is not on this machine yet; it is checked when it is loaded."
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from trainables.command_line import BAD_INPUT, DONE, FAILED, INTERRUPTED, new_parser, run_command
 from trainables.errors import InputError
 from trainables.storage.errors import StorageError
@@ -47,6 +49,42 @@ def test_a_message_may_stand_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended_by(InputError("one."), prefix="") == BAD_INPUT
     assert ended_by(MeterError("no meter."), prefix="", failures={MeterError: ""}) == FAILED
     assert capsys.readouterr().err == "one.\nno meter.\n"
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from trainables.command_line import run_command
+ignored = getattr(signal, sys.argv[2])
+signal.signal(ignored, signal.SIG_IGN)
+def work():
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    return 7
+code = run_command(work)
+assert signal.getsignal(ignored) is signal.SIG_IGN
+assert {signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)} - {signal.SIG_IGN} == {
+    signal.SIG_DFL}
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "ignored", "code"),
+    [
+        ("SIGTERM", "SIGINT", INTERRUPTED),
+        ("SIGHUP", "SIGINT", INTERRUPTED),
+        ("SIGINT", "SIGINT", 7),
+        ("SIGHUP", "SIGHUP", 7),
+    ],
+)
+def test_signals_interrupt_but_for_those_that_were_ignored(
+    sent: str, ignored: str, code: int
+) -> None:
+    command = ["env", "--default-signal=INT,HUP,TERM", sys.executable, "-c", SIGNALLED]
+    done = subprocess.run(
+        [*command, sent, ignored], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ("\nInterrupted.\n" if code == INTERRUPTED else "")
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.errors import InputError
 from trainables.methods.adapters import LoRA
 from trainables.methods.method import Method, Untrained
 from trainables.methods.weights import Full
@@ -16,9 +17,15 @@ METHODS: dict[str, type[Method]] = {"lora": LoRA, "full": Full, UNTRAINED: Untra
 def make_method(knobs: Mapping[str, Any]) -> Method:
     """The method that canonical knobs name, with its hyperparameters from them.
 
-    A hyperparameter that the knobs leave unsaid has its default.
+    A hyperparameter that the knobs leave unsaid has its default. Raises InputError for a method of
+    a later version of this project.
     """
-    chosen = METHODS[knobs["method"]]
+    chosen = METHODS.get(knobs["method"])
+    if chosen is None:
+        raise InputError(
+            f"method: this version has no {knobs['method']}; it has {', '.join(METHODS)}. Use the "
+            "version that ran the trial."
+        )
     written = (name for name in chosen.hyperparameters() if name in knobs)
     return chosen(**{name: _frozen(knobs[name]) for name in written})
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from trainables.errors import InputError
 from trainables.methods.loading_faults import key_faults, refuse_faults
@@ -24,10 +24,18 @@ from trainables.models.device import default_device
 from trainables.models.hub import HubModel, fetched
 from trainables.models.imports import without_compiler
 from trainables.models.model_folder import check_model_folder
-from trainables.models.quantized import DTYPES, keep_weights_unpacked, quantization_config
+from trainables.models.quantized import (
+    DTYPES,
+    keep_weights_unpacked,
+    quantization_config,
+    refuse_unquantized,
+    replacing_subclasses,
+    with_compute_dtype,
+)
 from trainables.models.tensors import tensor_bytes
 from trainables.models.tokenizer import load_tokenizer, pad_token_fault, pad_token_of
 from trainables.models.weight_faults import weight_faults
+from trainables.spec.quantization import stored_fault
 from trainables.spec.trial_spec import TrialSpec
 
 
@@ -140,21 +148,30 @@ def _source(spec: TrialSpec) -> tuple[str, str | None]:
 
 
 def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str) -> Any:
-    quantization = quantization_config(spec)
-    model, found = AutoModelForCausalLM.from_pretrained(
-        name,
-        revision=revision,
-        local_files_only=True,  # see `_source`
-        adapter_kwargs={"local_files_only": True},  # or transformers looks for one at the hub
-        use_safetensors=None if spec.execution.allow_bin_weights else True,
-        weights_only=True,  # applies to pickles
-        trust_remote_code=False,
-        dtype=DTYPES[spec.knobs["compute_dtype"]],
-        device_map={"": device},
-        output_loading_info=True,
-        **({} if quantization is None else {"quantization_config": quantization}),
+    config = AutoConfig.from_pretrained(
+        name, revision=revision, local_files_only=True, trust_remote_code=False
     )
+    if fault := stored_fault(config.to_dict(), spec.knobs):
+        raise InputError(fault)
+    is_saved_quantized = with_compute_dtype(config, spec.knobs)
+    quantization = None if is_saved_quantized else quantization_config(spec.knobs)
+    with replacing_subclasses():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            local_files_only=True,  # see `_source`
+            adapter_kwargs={"local_files_only": True},  # or transformers looks for one at the hub
+            use_safetensors=None if spec.execution.allow_bin_weights else True,
+            weights_only=True,  # applies to pickles
+            trust_remote_code=False,
+            dtype=DTYPES[spec.knobs["compute_dtype"]],
+            device_map={"": device},
+            output_loading_info=True,
+            **({} if quantization is None else {"quantization_config": quantization}),
+        )
     refuse_faults(name, key_faults(found))
+    refuse_unquantized(model, spec.knobs)
     model.requires_grad_(False)
     model.eval()
     keep_weights_unpacked(model)

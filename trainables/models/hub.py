@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from trainables.errors import InputError, first_line
-from trainables.models.model_folder import CONFIG, check_model_folder
+from trainables.models.model_folder import CONFIG, check_model_folder, is_complete
 
 _LOCK = "sweep-download.lock"
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -96,31 +96,12 @@ def fetched(model: HubModel) -> Path:
     Waits while another process of the node fetches. The hub is not asked if the cached list shows
     that all files are there. A model in the cache without that list, as other programs leave it,
     is completed by the hub's list; offline, or if the cache is read-only, it is used as it is if
-    it can be loaded. Raises InputError if the model is missing and can't be fetched.
+    it is complete. Raises InputError if the model is missing and can't be fetched, or is none that
+    can be loaded.
     """
-    from filelock import FileLock
-    from huggingface_hub import constants
-
-    found = cached(model)
-    if found is not None:
-        return found
-    cache = Path(constants.HF_HUB_CACHE)
-    if constants.HF_HUB_OFFLINE or _is_read_only(cache):
-        found = _unlisted(model)
-        if found is not None:
-            return found
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(
-            f"model: {model.name} at {model.revision} is not, or not whole, in the hub's cache "
-            f"{cache} of {os.uname().nodename}, and HF_HUB_OFFLINE is set, so it is not fetched. "
-            f"Fetch it there while online (hf download {model.name} --revision {model.revision}), "
-            "unset HF_HUB_OFFLINE, or give a local folder."
-        )
-    lock = cache / ".locks" / _LOCK
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        found = cached(model)
-        return found if found is not None else _downloaded(model)
+    folder = _fetched(model)
+    check_model_folder(folder, allow_bin=model.allow_bin, name=model.name)
+    return folder
 
 
 def cached(model: HubModel) -> Path | None:
@@ -172,6 +153,32 @@ def resolve_revision(model: str, revision: str = "main") -> str:
         ) from error
 
 
+def _fetched(model: HubModel) -> Path:
+    from filelock import FileLock
+    from huggingface_hub import constants
+
+    found = cached(model)
+    if found is not None:
+        return found
+    cache = Path(constants.HF_HUB_CACHE)
+    if constants.HF_HUB_OFFLINE or _is_read_only(cache):
+        found = _unlisted(model)
+        if found is not None:
+            return found
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(
+            f"model: {model.name} at {model.revision} is not, or not whole, in the hub's cache "
+            f"{cache} of {os.uname().nodename}, and HF_HUB_OFFLINE is set, so it is not fetched. "
+            f"Fetch it there while online (hf download {model.name} --revision {model.revision}), "
+            "unset HF_HUB_OFFLINE, or give a local folder."
+        )
+    lock = cache / ".locks" / _LOCK
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        found = cached(model)
+        return found if found is not None else _downloaded(model)
+
+
 def _listed(model: HubModel) -> list[str] | None:
     """The names of a commit's files if the hub's list is cached, else None."""
     from huggingface_hub import get_cached_repo_tree
@@ -208,23 +215,22 @@ def _found(model: HubModel, wanted: Sequence[str]) -> Path | None:
         )
     except (LocalEntryNotFoundError, OSError):
         return None
-    return folder if _can_be_loaded(folder, allow_bin=model.allow_bin) else None
+    return folder if _is_whole(folder, allow_bin=model.allow_bin) else None
 
 
 def _unlisted(model: HubModel) -> Path | None:
-    """The folder of a model without a cached list of its files, if it can be loaded."""
+    """The folder of a model without a cached list of its files, if it is whole."""
     return _found(model, _WANTED) if _listed(model) is None else None
 
 
-def _can_be_loaded(folder: Path, *, allow_bin: bool) -> bool:
+def _is_whole(folder: Path, *, allow_bin: bool) -> bool:
     try:
-        check_model_folder(folder, allow_bin=allow_bin)
         index = folder / _INDEX
         files = json.loads(index.read_text())["weight_map"].values() if index.exists() else ()
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     weights = [*folder.glob("*.safetensors"), *(folder / str(name) for name in files)]
-    return all(file.is_file() for file in weights)
+    return is_complete(folder, allow_bin=allow_bin) and all(file.is_file() for file in weights)
 
 
 def _is_read_only(cache: Path) -> bool:
@@ -235,7 +241,6 @@ def _downloaded(model: HubModel) -> Path:
     folder = _download(model, _WANTED)
     if model.allow_bin and not any(folder.glob("*.safetensors")):
         folder = _download(model, (*_WANTED, _PICKLES))
-    check_model_folder(folder, allow_bin=model.allow_bin)
     return folder
 
 

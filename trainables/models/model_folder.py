@@ -22,23 +22,27 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def check_model_folder(
-    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True
+    folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True, name: str = ""
 ) -> None:
     """Raises InputError with every reason why `folder` can't be loaded as a base model.
 
+    Without `needs_weights` a folder that has none yet is accepted: one can plan for its model.
     Pickled weights are refused unless `allow_bin`, and so is a model that needs code of its own or
-    whose architecture generates no text. Without `needs_weights` it may have none, which is enough
-    to plan for it. Of the weights only their names are looked at; see
-    `trainables.models.weight_faults`.
+    whose architecture generates no text. Of the weights only their names are looked at; see
+    `trainables.models.weight_faults`. `name` stands for the folder in the messages.
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
         state = "is a file, not a folder" if place.exists() else "does not exist"
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
-    found = _faults(place, allow_bin=allow_bin, needs_weights=needs_weights)
-    faults = [f"model: {folder} {fault}" for fault in found]
+    faults = [*_missing(place, allow_bin, needs_weights), *_refused(place)]
     if faults:
-        raise InputError(faults)
+        raise InputError([f"model: {name or folder} {fault}" for fault in faults])
+
+
+def is_complete(folder: Path, *, allow_bin: bool = False) -> bool:
+    """Whether a folder has a configuration, a tokenizer and weights, whatever their content."""
+    return not _missing(folder, allow_bin, needs_weights=True)
 
 
 def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: bool = True) -> str:
@@ -90,32 +94,35 @@ def _files(place: Path) -> list[Path]:
     return files if has_safetensors else sorted([*files, *place.glob(_PICKLES)])
 
 
-def _faults(place: Path, *, allow_bin: bool, needs_weights: bool) -> list[str]:
+def _missing(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     names = {file.name for file in place.iterdir()}
     faults = []
-    config = _json_object(place / CONFIG)
     if CONFIG not in names:
         faults.append("has no config.json. Give the folder that save_pretrained wrote.")
-    elif config is None:
+    elif _json_object(place / CONFIG) is None:
         faults.append("has a config.json that is not a JSON object.")
-    else:
-        faults += _architecture_faults(place, config)
-    if "adapter_config.json" in names:
-        faults.append(
-            "holds an adapter (adapter_config.json), which would be loaded into the base. "
-            "Move it elsewhere."
-        )
-    may_be_without = not needs_weights and not has_weights(place)
-    if not (may_be_without or any(name.endswith(".safetensors") for name in names)):
-        faults += _without_safetensors(place, names, allow_bin=allow_bin)
+    if not any(name.endswith(".safetensors") for name in names):
+        faults += _without_safetensors(place, allow_bin, needs_weights)
     if not names & set(_TOKENIZER_FILES):
         faults.append("has no tokenizer. Save the tokenizer beside the weights.")
     return faults
 
 
-def _without_safetensors(place: Path, names: set[str], *, allow_bin: bool) -> list[str]:
+def _refused(place: Path) -> list[str]:
+    faults = []
+    if (place / "adapter_config.json").exists():
+        faults.append(
+            "holds an adapter (adapter_config.json), which would be loaded into the base. "
+            "Move it elsewhere."
+        )
+    config = _json_object(place / CONFIG)
+    return faults if config is None else [*faults, *_architecture_faults(place, config)]
+
+
+def _without_safetensors(place: Path, allow_bin: bool, needs_weights: bool) -> list[str]:
     if not has_weights(place):
-        return ["has no *.safetensors. Save it with safe_serialization."]
+        missing = "has no *.safetensors. Save it with safe_serialization, or fetch its weights."
+        return [missing] if needs_weights else []
     if allow_bin and any(place.glob(_PICKLES)):
         return []
     return [

@@ -31,9 +31,12 @@ def _quantization_state(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
     if isinstance(module, Linear4bit):
-        for part, value in module.weight.quant_state.as_dict(packed=False).items():
-            if isinstance(value, torch.Tensor):
-                yield part, value
+        state = module.weight.quant_state  # its `as_dict` gives copies of some
+        yield "absmax", state.absmax
+        yield "quant_map", state.code
+        if state.nested:
+            yield "nested_absmax", state.state2.absmax
+            yield "nested_quant_map", state.state2.code
     elif isinstance(module, Linear8bitLt):
         scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
         if scales is not None:

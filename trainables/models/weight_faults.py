@@ -186,9 +186,13 @@ def _loading_info(folder: Path, state: State) -> Mapping[str, Collection[Any]]:
 def _without_table() -> Iterator[None]:
     """Inside, transformers does not print what it found."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_nothing)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    del record
+    return False

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from trainables.data.chat_template import template_faults
 from trainables.data.token_lengths import tokenizer_of
-from trainables.errors import first_line
+from trainables.errors import InputError, first_line
 from trainables.methods.target_modules import ALL_LINEAR, target_faults
 from trainables.models.hub import HubModel, cached
+from trainables.models.on_meta import base_on_meta
 from trainables.models.tokenizer import pad_token_fault
 from trainables.models.weight_faults import has_weights, weight_faults
 from trainables.preflight.findings import Findings
+from trainables.spec.quantization import quantization_of
 from trainables.spec.trial_spec import TrialSpec
+
+_BUILDING = ("quantization", "double_quantization", "target_modules")
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     assert folder is not None
     name = str(spec.knobs["model"])
     config = _config(folder, name, found)
+    faults: list[str] = []
     if not has_weights(folder):
         found.without_weights.append(name)
     elif config is not None:
         faults = weight_faults(folder, allow_bin=spec.execution.allow_bin_weights)
-        found.faults += [f"model: {name} {fault}" for fault in faults]
-    found.faults += _target_faults(config, name, specs)
+    found.faults += [f"model: {name} {fault}" for fault in faults]
+    if config is not None and not faults:
+        found.faults += _building_faults(config, name, specs)
     tokenizer = tokenizer_of(spec)
     text = None if config is None else config.get_text_config()
     template = template_faults(tokenizer)
@@ -69,15 +75,19 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     return None if template else model
 
 
-def _target_faults(config: Any, name: str, specs: Sequence[TrialSpec]) -> Iterator[str]:
-    """What of `target_modules` the model does not have; it is built without weights."""
-    asked = [spec.knobs.get("target_modules", ALL_LINEAR) for spec in specs]
-    if config is None or all(targets == ALL_LINEAR for targets in asked):
-        return
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    for targets in asked:
-        yield from (f"model: {name}: {fault}" for fault in target_faults(model, targets))
+def _building_faults(config: Any, name: str, specs: Sequence[TrialSpec]) -> Iterator[str]:
+    """What is wrong with quantizations and `target_modules`, from the model without weights."""
+    asked = {json.dumps([spec.knobs.get(knob) for knob in _BUILDING]): spec for spec in specs}
+    for spec in asked.values():
+        targets = spec.knobs.get("target_modules", ALL_LINEAR)
+        if targets == ALL_LINEAR and not quantization_of(spec.knobs).loader:
+            continue
+        try:
+            model = base_on_meta(config, spec.knobs)
+        except InputError as error:
+            yield from error.messages
+        else:
+            yield from (f"model: {name}: {fault}" for fault in target_faults(model, targets))
 
 
 def _config(folder: Path, name: str, found: Findings) -> Any:

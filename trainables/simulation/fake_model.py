@@ -1,13 +1,12 @@
 """The model of a configuration without weights: modules of transformers that hold fake tensors.
 
-Modules are built on the meta device; quantized layers and adapters are inserted by the same code
-as in training. Then `fill` replaces every tensor by a fake one of the shape and type in which it
-would be stored; call it inside the FakeTensorMode that runs the model.
+Modules are built on the meta device (`trainables.models.on_meta`); quantized layers and adapters
+are inserted by the same code as in training. Then `fill` replaces every tensor by a fake one of the
+shape and type in which it would be stored; call it inside the FakeTensorMode that runs the model.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import nn
 
 from trainables.methods.registry import make_method
 from trainables.models.imports import without_compiler
-from trainables.models.quantized import DTYPES
-from trainables.spec.quantization import QUANTIZATIONS
 
 with without_compiler():
     from bitsandbytes import MatmulLtState
@@ -25,23 +22,6 @@ with without_compiler():
 Knobs = Mapping[str, Any]
 
 _BLOCK, _NESTED_BLOCK = 64, 256  # values per scale in bitsandbytes' 4-bit weights and their scales
-
-
-def base_on_meta(config: Any, knobs: Knobs) -> Any:
-    """The frozen base of transformers' `config`, quantized as in `knobs`, on the meta device."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), dtype=DTYPES[knobs["compute_dtype"]]
-        )
-    model.tie_weights()
-    row = QUANTIZATIONS[knobs["quantization"]]
-    if row.loader:
-        _insert_quantized_layers(model, row.loader, knobs)
-    model.requires_grad_(False)
-    model.eval()
-    return model
 
 
 def attached(base: Any, knobs: Knobs) -> Any:
@@ -104,22 +84,6 @@ def _is_fake(tensor: torch.Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     return isinstance(tensor, FakeTensor)
-
-
-def _insert_quantized_layers(model: Any, loader: Mapping[str, object], knobs: Knobs) -> None:
-    from transformers import BitsAndBytesConfig
-    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
-
-    config = BitsAndBytesConfig(
-        **loader,
-        bnb_4bit_use_double_quant=bool(knobs.get("double_quantization", False)),
-        bnb_4bit_compute_dtype=DTYPES[knobs["compute_dtype"]],
-    )
-    left = get_keys_to_not_convert(model)
-    replace_with_bnb_linear(model, modules_to_not_convert=left, quantization_config=config)
-    model.is_loaded_in_8bit = bool(loader.get("load_in_8bit"))  # PEFT asks for these
-    model.is_loaded_in_4bit = bool(loader.get("load_in_4bit"))
 
 
 def _stored(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter:

@@ -19,13 +19,13 @@ from trainables.data.batches import Batch
 from trainables.evaluation.generation import EndOfLine
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
+from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
 from trainables.simulation.devices import DEVICES, Device, functions_of
 from trainables.simulation.fake_model import (
     attached,
-    base_on_meta,
     fill,
     largest_quantized,
     multiply_in_int8,

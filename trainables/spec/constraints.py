@@ -8,7 +8,7 @@ from typing import Any
 from trainables.methods.registry import METHODS
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS, NO_OFFLOAD, needs_ranks
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.quantization import quantization_of
 
 Knobs = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def _float16_zero(knobs: Knobs) -> str | None:
 
 
 def _is_quantized(knobs: Knobs) -> bool:
-    return QUANTIZATIONS[knobs["quantization"]].bits < 16
+    return quantization_of(knobs).bits < 16
 
 
 _REFUSALS = (

@@ -31,7 +31,7 @@ from trainables.spec.knob_values import (
 )
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
-from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.quantization import QUANTIZATIONS, quantization_of
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -150,7 +150,7 @@ def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _double(configuration: Mapping[str, Any]) -> bool:
-    return QUANTIZATIONS[configuration["quantization"]].has_double_quantization
+    return quantization_of(configuration).has_double_quantization
 
 
 KNOBS: dict[str, Knob] = {

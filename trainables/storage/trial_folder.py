@@ -192,8 +192,8 @@ class TrialFolder(TrialReader):
         self.guard()
         file.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with storage_errors(file), os.fdopen(os.open(file, flags, 0o666), "a") as lines:
-            lines.write(line.rstrip("\n") + "\n")
+        with storage_errors(file), os.fdopen(os.open(file, flags, 0o666), "ab") as lines:
+            lines.write((line.rstrip("\n") + "\n").encode("utf-8", "backslashreplace"))
 
     def _write(self, file: Path, value: Mapping[str, Any]) -> None:
         self._write_here(file, value)

@@ -18,6 +18,9 @@ TRAIN = "ray.train.v2._internal"
 CALLBACK = f"{TRAIN}.execution.callback:ControllerCallback"
 USED = {  # module:attribute, with the parameters of a function that we call or override
     "ray._private.utils:set_sigterm_handler": ["sigterm_handler"],
+    "ray._private.utils:read_ray_address": ["temp_dir"],
+    "ray._private.services:ConsolePopen.terminate": ["self"],
+    "ray._common.utils:get_default_system_temp_dir": [],
     "ray._private.worker:_global_node": None,
     "ray._private.state:state.get_draining_nodes": [],
     "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE.clear": None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -72,7 +71,8 @@ class Running:
         parts = (settings, trial_queue, self.ledger, cluster(self.told), [self.told], clock)
         self.sweep = Sweep(*parts)
         scheduler = SCHEDULERS["asha"](settings.scheduler, settings.budget.train_examples)
-        self.callback = SweepCallback(self.sweep, scheduler)
+        self.signals = DeferredSignals()
+        self.callback = SweepCallback(self.sweep, scheduler, signals=self.signals)
         self.config = QueueSearcher(self.sweep).suggest("tune's own")
         assert isinstance(self.config, dict)
         self.left: list[str] = []  # by proxies, of their hosts
@@ -91,6 +91,9 @@ class Running:
 
     def complete(self) -> None:
         self.callback.on_trial_complete(1, [], self.trial)
+
+    def error(self) -> None:
+        self.callback.on_trial_error(1, [], self.trial)
 
     def heard(self) -> list[str]:
         return [call for call, _ in self.told.calls]
@@ -229,7 +232,7 @@ def test_ctrl_c_is_heard_while_tune_only_asks_for_a_trial(running: Running) -> N
     searcher = QueueSearcher(running.sweep, poll=callback.poll)
     assert isinstance(searcher.suggest("one"), dict)
     with signals:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     searcher.suggest("two")
     assert running.sweep.trial_queue.end_reason == "interrupted"
 
@@ -255,6 +258,44 @@ def test_a_folder_that_can_not_be_written_ends_the_sweep_and_no_trial_is_to_blam
     with pytest.raises(StorageError, match="disk is full"):
         running.result(failure=asdict(Failure("the disk is full", storage=True)), units=0)
     assert running.record.state == INTERRUPTED
+
+
+class BreakingError(Exception):
+    """An observer's own fault."""
+
+
+def breaks(record: TrialRecord, *events: object) -> None:
+    raise BreakingError
+
+
+@pytest.mark.parametrize("when", ["trial_events", "trial_ended"])
+def test_an_observer_that_breaks_ends_the_sweep_and_no_trial_is_to_blame(
+    when: str, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.told, when, breaks)
+    with pytest.raises(BreakingError):
+        running.event(rung(0.5, units=8, fraction=0.25))
+        running.complete()
+    state = running.record.state
+    running.error()  # which Tune calls for the trial whose result was being handled
+    assert running.record.state == (INTERRUPTED if when == "trial_events" else state)
+    with pytest.raises(BreakingError):
+        running.callback.poll()
+
+
+def test_a_proxy_that_ends_by_the_signal_for_the_sweep_has_not_failed(running: Running) -> None:
+    with running.signals:
+        signal.raise_signal(signal.SIGTERM)
+    running.error()
+    assert running.record.state == INTERRUPTED
+
+
+def test_a_proxy_that_breaks_is_a_failed_trial(running: Running) -> None:
+    running.error()
+    assert (running.record.state, running.record.reason) == (
+        FAILED,
+        "the trial's proxy broke: error.txt",
+    )
 
 
 def test_a_failed_trial_keeps_the_last_lines_of_its_log(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,49 @@ def test_a_pair_that_no_machine_can_run_is_rejected_with_its_reason() -> None:
     split = {**one(), "quantization": "nf4", "zero_stage": 3, "workers": 2}
     assert "zero_stage 3 splits every weight" in str(planner.rejection(planner.spec(split)))
     assert planner.rejection(planner.spec({**one(), "method": "full"})) is None
+
+
+def saved_as(folder: Path, base_models: Path, **stored: Any) -> str:
+    """A copy of the small model whose configuration says that it is saved quantized."""
+    shutil.copytree(base_models / "small", folder)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": stored}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_of_a_model_that_is_saved_quantized_the_other_rows_are_rejected(
+    base_models: Path, tmp_path: Path
+) -> None:
+    stored = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    model = saved_as(tmp_path / "nf4", base_models, **stored)
+    rows = ["none", "int8", "nf4", "fp4"]
+    planner = Planner(config(model=model, quantization=rows), device=dict(tiny_sweep.CPU))
+    planner.prepare()
+    rejected = {row: planner.rejection(planner.spec(one(model, quantization=row))) for row in rows}
+    assert [row for row, reason in rejected.items() if reason is None] == ["nf4"]
+    assert "saved quantized (nf4)" in str(rejected["none"])
+    baselines = [planner.baseline(one(model, quantization=row)) for row in rows]
+    assert [planner.rejection(each) is None for each in baselines] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ({"load_in_8bit": True}, "Use quantization: int8"),
+        (
+            {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+            "Use quantization: fp4, double_quantization: true",
+        ),
+        ({"quant_method": "gptq"}, "saved quantized by gptq"),
+    ],
+)
+def test_a_space_with_no_row_that_a_model_is_saved_as_is_refused(
+    stored: dict[str, Any], told: str, base_models: Path, tmp_path: Path
+) -> None:
+    model = saved_as(tmp_path / "saved", base_models, **stored)
+    with pytest.raises(InputError, match=told) as raised:
+        Planner(config(model=model, quantization=["none", "nf4"])).prepare()
+    assert len(raised.value.messages) == 1
 
 
 def test_specs_carry_every_knob_that_is_read() -> None:

@@ -290,6 +290,19 @@ def test_a_paused_driver_that_was_taken_over_writes_nothing_more(
             assert not [*run.path.glob(".*.part")]
 
 
+@pytest.fixture(params=["Ctrl-C is heard", "Ctrl-C is ignored"])
+def handlers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Those of a driver, which a script may have started in its background."""
+    ignored = request.param == "Ctrl-C is ignored"
+    wanted = {signal.SIGINT: signal.SIG_IGN if ignored else signal.default_int_handler,
+              signal.SIGTERM: signal.default_int_handler}  # fmt: skip
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_driver_that_does_nothing_hears_of_it_at_its_next_heartbeat(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,22 @@ def test_offline_what_can_be_loaded_is_taken_unless_the_hub_is_known_to_list_mor
     assert hub.asked == []
 
 
+def test_a_model_that_needs_code_of_its_own_is_told_by_its_name_and_not_as_missing(
+    hub: Hub, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = json.loads((snapshot / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").write_text(json.dumps({**config, **own}))
+    with pytest.raises(InputError, match=r"owner/tiny needs code of its own .* has no causal"):
+        fetched(MODEL)
+    (snapshot / "config.json").write_text(json.dumps({**config, "auto_map": own["auto_map"]}))
+    assert fetched(MODEL) == snapshot
+
+
 def test_a_hub_that_refuses_leaves_what_can_be_loaded_and_is_asked_again(
     hub: Hub, snapshot: Path
 ) -> None:
