@@ -16,13 +16,14 @@ from trainables.preflight.model_faults import CheckedModel, check_model, model_f
 from trainables.spec.trial_spec import TrialSpec
 
 Say = Callable[[str], None]
+_READ = ("prompt", "target")  # with the length, all that decides how a model reads the data
 
 
 def preflight(
     specs: Sequence[TrialSpec], *, lengths: TokenLengths, say: Say = lambda text: None
 ) -> Findings:
-    """Everything that would fail trials of these specs, which differ in model, prompt, target,
-    sequence_length or target modules; `say` gets what is being looked at.
+    """Everything that would fail trials of these specs, which differ in model, quantization, target
+    modules, prompt, target or sequence_length; `say` gets what is being looked at.
 
     A model of the hub is checked if its files are on this machine, and never fetched. Never raises
     for what a user gave.
@@ -55,7 +56,8 @@ def _check_data(
 ) -> None:
     """Checks each prompt and target, the shortest sequence_length first: what fits it fits all."""
     check = DataCheck(model, lengths, found, say)
-    for spec in sorted(specs, key=lambda spec: int(spec.knobs["sequence_length"])):
+    read = {(spec.knobs["sequence_length"], *map(spec.knobs.get, _READ)): spec for spec in specs}
+    for spec in sorted(read.values(), key=lambda spec: int(spec.knobs["sequence_length"])):
         check.check(spec)
 
 

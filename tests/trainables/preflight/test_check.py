@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from tests.tiny_models import make_mixtral
 from tests.tiny_trials import make_spec
 from trainables.data.token_lengths import TokenLengths
 from trainables.errors import InputError
@@ -145,6 +146,13 @@ def test_what_is_dropped_is_counted_by_split(tiny_llama: Path) -> None:
     assert found.faults == []
     assert any("data.too_long: drop" in note and "do not fit" in note for note in found.notes)
     assert "4 of 4 of the report split" in findings(dropping(spec, sequence_length=24)).faults[0]
+
+
+def test_a_quantization_that_reaches_too_little_is_told_and_no_other(tmp_path: Path) -> None:
+    model = make_mixtral(tmp_path)
+    asked = [make_spec(model, quantization=kind, sequence_length=500) for kind in ("none", "nf4")]
+    [fault] = findings(*asked).faults
+    assert "nf4" in fault and "experts" in fault and "exclude:" in fault
 
 
 def test_a_model_without_weights_is_no_fault_but_told(model: Path) -> None:
