@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import gc
 import random
 import statistics
 import sys
@@ -156,7 +157,11 @@ def measure(case: Case, folder: Path) -> tuple[int, int, dict[str, Any]]:
 
 
 def peak_bytes(work: Callable[[], None]) -> int:
-    """The peak of allocated minus freed bytes during `work`."""
+    """The peak of allocated minus freed bytes during `work`.
+
+    What earlier work has left is freed before, not during it.
+    """
+    gc.collect()
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         work()

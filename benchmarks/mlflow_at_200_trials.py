@@ -82,7 +82,7 @@ def served(run: RunFolder) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    store = f"sqlite:///{run.tracking_database.resolve()}"
+    store = run.tracking_uri
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
     started = time.perf_counter()
     server = subprocess.Popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trainables.spec.metric import COMMON_METRICS, MetricSpec
 
 
@@ -12,6 +14,16 @@ def in_words(amount: float) -> str:
             return f"{amount:.3g} {name}" if amount < 100 else f"{amount:.0f} {name}"
         amount /= 1024
     return f"{amount:.1f} GiB"
+
+
+def counted(count: float, noun: str, plural: str = "") -> str:
+    """'1 trial', '3 trials', '2.5 hours'; `plural` is the noun's if that is not with an s."""
+    number = f"{count:g}" if isinstance(count, float) else str(count)
+    return f"{number} {noun if count == 1 else plural or noun + 's'}"
+
+
+def is_or_are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 MISSING = "–"
@@ -67,6 +79,12 @@ def format_percent(share: float | None) -> str:
 def format_number(value: float | None, digits: int = 3) -> str:
     """A loss or a rate with `digits` decimals."""
     return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def format_measured(values: Sequence[float]) -> str:
+    """Measured values with three digits: '0.0939', of several the least and the greatest."""
+    ends = dict.fromkeys(f"{end:.3g}" for end in (min(values), max(values)))
+    return " to ".join(ends)
 
 
 def format_bytes(count: float | None) -> str:

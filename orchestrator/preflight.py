@@ -96,9 +96,11 @@ class PreflightGate:
         *,
         cache: Path,
         notify: Callable[[str], None],
+        note: Callable[[str], None],
     ) -> None:
         self.only_warns = False
         self._simulator, self._cache, self._notify = simulator, cache, notify
+        self._note = note
         self._step = "starting"
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preflight")
         self._specs = preflight_specs(planner)
@@ -115,7 +117,7 @@ class PreflightGate:
         return both
 
     def pass_through(self, check: Callable[[], None]) -> None:
-        """Waits for the findings and prints them. Raises InputError for faults.
+        """Waits for the findings and notes them. Raises InputError for faults.
 
         Models that had to be fetched from the hub first are looked at now. `check` is called while
         it waits and may raise.
@@ -129,7 +131,7 @@ class PreflightGate:
         if found is not None:
             faults = list(refusals(found))
             for text in [*(f"warning: {fault}" for fault in faults), *notes(found)]:
-                self._notify(text)
+                self._note(text)
 
     def _ask(self) -> Future[Findings | None]:
         asked = (self._specs, self._simulator, self._cache, self._note_step)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.significance import half_width_95
-from orchestrator.formatting import format_metric
+from orchestrator.formatting import counted, format_metric
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.metric import MetricSpec
@@ -185,7 +185,7 @@ def _table(result: Mapping[str, Any]) -> str:
     if _HALF_WIDTH in result:
         lines[0] += f"  +- {100 * result[_HALF_WIDTH]:.1f} points (95%)"
     rule = f"{metrics.primary.title} rule version {result['rule_version']}"
-    return "\n".join([f"{result['task']}: {result['count']} questions, {rule}", *lines])
+    return "\n".join([f"{result['task']}: {counted(result['count'], 'question')}, {rule}", *lines])
 
 
 def _value_text(metric: MetricSpec, value: float) -> str:

@@ -14,9 +14,9 @@ from orchestrator.runs.lease import Lease
 from orchestrator.runs.progress import is_over, wanted_trials
 from orchestrator.runs.results import open_run, read_config, read_trials
 from orchestrator.runs.state import remember
-from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_store import tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
-from orchestrator.tracking.sync import end_sweep, mirror_trial, sweep_identity
+from orchestrator.tracking.sync import end_sweep, labelled_trials, mirror_trial, sweep_identity
 from orchestrator.tracking.tracker import Tracker, TrackingError, redact
 from trainables.command_line import DONE, FAILED, new_parser, run_command
 from trainables.errors import InputError
@@ -47,10 +47,10 @@ def rebuild(run: RunFolder, tracker: Tracker, *, notify: Callable[[str], None]) 
     Raises TrackingError, and InputError if the folder does not name the sweep.
     """
     tracker.open(sweep_identity(run))
-    folders, damaged = list(run.trials()), []
+    folders, damaged = list(labelled_trials(run)), []
     last = time.monotonic()
-    for number, folder in enumerate(folders, start=1):
-        if not mirror_trial(tracker, folder, is_driven=False):
+    for number, (folder, label) in enumerate(folders, start=1):
+        if not mirror_trial(tracker, folder, label=label, is_driven=False):
             damaged.append(folder.trial_id)
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
             notify(f"{number} of {len(folders)} trials are there ...")
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _track(options: argparse.Namespace) -> int:
     run = open_run(options.run_dir)
     _refuse_links(run)
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(run)
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or run.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_SECONDS))
     with _held(run):
         print(f"Mirroring {run.path} to {redact(uri)} ...", flush=True)

@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "orchestrator/shipped_files": "",
     "orchestrator/cli": "shipped_files | storage",
     "orchestrator/config": "space | errors spec tasks",
-    "orchestrator/runs": "config formatting shipped_files | errors resources spec storage tasks",
+    "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
+    "tasks",
     "orchestrator/analysis": "runs | spec",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
     "preflight resources spec storage tasks",

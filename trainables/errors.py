@@ -12,11 +12,13 @@ CHANGED = "has changed since this trial was planned; run the sweep under another
 class InputError(ValueError):
     """One or more faults in what the user gave; the command line prints them and exits with 2.
 
-    Each message says where, what was given, what is allowed and what to do next.
+    Each message says where, what was given, what is allowed and what to do next; a fault that is
+    met twice has one.
     """
 
     def __init__(self, messages: str | Sequence[str]) -> None:
-        self.messages = (messages,) if isinstance(messages, str) else tuple(messages)
+        given = (messages,) if isinstance(messages, str) else messages
+        self.messages = tuple(dict.fromkeys(given))
         super().__init__("\n".join(self.messages))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.cluster.nodes import Node, alive_nodes, run_on_all_nodes
-from orchestrator.formatting import format_bytes
+from orchestrator.formatting import counted, format_bytes
 from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
@@ -59,7 +59,7 @@ def prefetch(
     _wait(calls, model_files, notify, check)
     faults = [fault for call, node in calls.items() for fault in _faults(call, node, notify)]
     if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+        raise InputError(faults)
 
 
 def _start(node: Node, model_files: ModelFiles) -> Any:
@@ -102,7 +102,8 @@ def _wait(
             )
             next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     if time.monotonic() > began + QUIET_SECONDS:
-        notify(f"The models are on {len(calls)} nodes after {time.monotonic() - began:.0f} s.")
+        nodes, seconds = counted(len(calls), "node"), time.monotonic() - began
+        notify(f"The models are on {nodes} after {seconds:.0f} s.")
 
 
 def _progress_line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:

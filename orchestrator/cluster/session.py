@@ -22,6 +22,7 @@ from orchestrator.cluster.ray_internals import (
     shield_ray_processes,
 )
 from orchestrator.config.sections import ResourcesConfig, SweepConfig
+from orchestrator.formatting import counted
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel
@@ -82,9 +83,10 @@ class RemainingHosts:
         if status.waiting and not status.up:
             shape = self._cluster.shape
             self._notify(
-                f"No host is up and {status.waiting} trials wait for one. Each host asks Ray for "
-                f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs. Trials continue when one has "
-                "started, as soon as Ray has these resources or a node joins."
+                f"No host is up and {counted(status.waiting, 'trial waits', 'trials wait')} for "
+                f"one. Each host asks Ray for {counted(shape.cpus, 'CPU')} and "
+                f"{counted(shape.gpus, 'GPU')}. Trials continue when one has started, as soon as "
+                "Ray has these resources or a node joins."
             )
 
 
@@ -162,7 +164,7 @@ def open_hosts(
 
     coming = autoscaler_node_groups()
     if coming:
-        notify(f"The cluster's autoscaler may start {len(coming)} more nodes.")
+        notify(f"The cluster's autoscaler may start {counted(len(coming), 'more node')}.")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + coming
     resources, nodes = _of_one_type(resources, nodes, notify)
     shape = host_shape(
@@ -238,6 +240,7 @@ def _progress_line(shape: HostShape, *, seconds: float) -> str:
     free = ray.available_resources()
     return (
         f"Waiting for the first host ({seconds:.0f} s): it asks for "
-        f"{shape.cpus:g} CPUs and {shape.gpus:g} GPUs; {free.get('CPU', 0):g} CPUs and "
-        f"{free.get('GPU', 0):g} GPUs are free now."
+        f"{counted(shape.cpus, 'CPU')} and {counted(shape.gpus, 'GPU')}; "
+        f"{counted(free.get('CPU', 0), 'CPU')} and {counted(free.get('GPU', 0), 'GPU')} are free "
+        "now."
     )

@@ -90,7 +90,7 @@ def _progress_printer(prefix: str) -> Callable[[str], None]:
 
 def _tracking_uri(options: argparse.Namespace, storage: str) -> str:
     """The tracking URI of a sweep that is started with the same options."""
-    own = f"sqlite:///{RunFolder.at(f'{storage}/any').tracking_database}"
+    own = RunFolder.at(f"{storage}/any").tracking_uri
     return str(options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own)
 
 

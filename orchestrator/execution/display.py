@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 STARTING = "starting"
+NOTES = 6  # below the live table
 
 
 @dataclass
@@ -37,8 +38,8 @@ class SweepDisplay:
 
     On a terminal it shows a table of the running trials and a line with done/total, ETA and the
     best value of `metric`, the task's primary one; elsewhere one plain line for each rung, ended
-    trial and message, without escape codes. Before `start` it shows only messages. `stop` may be
-    called twice.
+    trial, message and note, without escape codes. Before `start` it shows only these two. `stop`
+    may be called twice.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SweepDisplay:
         self._began = clock()
         self._best: tuple[float, str] | None = None
         self._live: Live | None = None
+        self._notes: dict[str, None] = {}
 
     def start(
         self, total: int | None, done: int = 0, *, best: tuple[float, str] | None = None
@@ -118,6 +120,14 @@ class SweepDisplay:
         """Prints a line that stays on the screen."""
         self._write(text)
 
+    def note(self, text: str) -> None:
+        """Prints a line, once, that also stands below the live table to the end."""
+        with self._lock:
+            is_new = text not in self._notes
+            self._notes[text] = None
+        if is_new:
+            self._write(text)
+
     def stop(self) -> None:
         """Removes the live table; later calls print plain lines."""
         with self._lock:
@@ -130,10 +140,12 @@ class SweepDisplay:
 
         with self._lock:
             rows = [self._cells(key, trial) for key, trial in self._running.items()]
-            summary = self._summary()
+            summary, notes = self._summary(), [*self._notes]
             done = self._done_before + self._ended
         return Group(
-            *([_table(rows, self._metric)] if rows else []), _foot(done, self._total, summary)
+            *([_table(rows, self._metric)] if rows else []),
+            *_noted(notes),
+            _foot(done, self._total, summary),
         )
 
     def _start_live(self) -> None:
@@ -159,7 +171,9 @@ class SweepDisplay:
         return f"[{done}/{self._total}]" if self._total is not None else f"[{done}]"
 
     def _summary(self) -> str:
-        parts = [f"{self._count()[1:-1]} trials", f"{len(self._running)} running"]
+        wanted = self._total if self._total is not None else self._done_before + self._ended
+        trials = "trial" if wanted == 1 else "trials"
+        parts = [f"{self._count()[1:-1]} {trials}", f"{len(self._running)} running"]
         eta = self._eta_seconds()
         if eta is not None:
             parts.append(f"about {format_duration(eta)} to go")
@@ -218,6 +232,14 @@ def _table(rows: list[tuple[str, ...]], metric: MetricSpec) -> RenderableType:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _noted(notes: list[str]) -> list[RenderableType]:
+    from rich.text import Text
+
+    left = len(notes) - NOTES
+    more = [f"... and {left} above"] if left > 0 else []
+    return [Text(text, style="yellow") for text in [*notes[:NOTES], *more]]
 
 
 def _foot(done: int, total: int | None, summary: str) -> RenderableType:

@@ -15,8 +15,9 @@ from orchestrator.execution.signals import DeferredSignals, SecondInterrupt
 from orchestrator.execution.sweep_setup import SweepSetup
 from orchestrator.execution.sweep_tracking import SweepTracking
 from orchestrator.planning.planner import Planner
-from orchestrator.runs.ledger import RUNNING, Ledger
-from orchestrator.runs.results import read_trials
+from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
+from orchestrator.runs.progress import done_text
+from orchestrator.runs.results import read_labels, read_trials
 from orchestrator.runs.state import hours_are_over, read_state, remember, unbind
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
@@ -27,6 +28,7 @@ from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from orchestrator.execution.display import SweepDisplay
+    from orchestrator.execution.observers import LabelOf
     from orchestrator.execution.running_sweep import Sweep, SweepObserver
     from orchestrator.reporting.document import Report
     from orchestrator.tracking.background import BackgroundTracker
@@ -113,12 +115,17 @@ class Driver:
             ledger.run_again(record)
         if ledger.records:
             done = ledger.count(*_DONE)
-            display.message(f"Resuming: {done} of {self.config.search.trials} trials are done.")
+            display.message(f"Resuming: {done_text(done, self.config.search.trials)}.")
         return ledger
 
     def _start_setup(self, display: SweepDisplay) -> SweepSetup:
         self._setup = SweepSetup(
-            self.run, self.planner, self.python, display.message, predicts=self.predicts
+            self.run,
+            self.planner,
+            self.python,
+            notify=display.message,
+            note=display.note,
+            predicts=self.predicts,
         )
         self._setup.start_simulator()
         return self._setup
@@ -129,11 +136,11 @@ class Driver:
         from orchestrator.cluster.storage_check import check_storage
 
         display.message("Starting Ray and its hosts ...")
-        with self._signals:
+        stuck = self._signals.leave_if_stuck(lambda: self._leave(ledger, display))
+        with self._signals, stuck:
             try:
-                with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
-                    dashboard = needs_dashboard(self.config)
-                    start_ray(self.address, dashboard=dashboard, notify=display.message)
+                dashboard = needs_dashboard(self.config)
+                start_ray(self.address, dashboard=dashboard, notify=display.message)
             finally:  # an interrupted start may end in an error
                 self._signals.take()  # Ray has put a handler of its own in place
                 self._signals.check()
@@ -165,7 +172,7 @@ class Driver:
         ):
             sweep = self._setup.build(
                 ledger,
-                watchers=_watchers(display, tracker),
+                watchers=_watchers(display, tracker, self._label_of(ledger)),
                 clock=clock,
                 resume_command=self.resume_command,
                 check=self._signals.check,
@@ -180,6 +187,18 @@ class Driver:
             display.message(sweep.trial_queue.end_reason)
         self._score_reports(sweep, display)
         return True
+
+    def _label_of(self, ledger: Ledger) -> LabelOf:
+        """The labels of trials, told in the order in which these were planned."""
+        labels = read_labels(self.run)
+
+        def label_of(record: TrialRecord) -> str:
+            if not labels.told(record.trial_id):
+                for each in list(ledger):
+                    labels.of(each.trial_id, each.spec.knobs)
+            return labels.told(record.trial_id)
+
+        return label_of
 
     def _score_reports(self, sweep: Sweep, display: SweepDisplay) -> None:
         """Scores the report split; the sweep has ended only if all that is due was scored, but for
@@ -243,9 +262,8 @@ class Driver:
         self._say_interrupted(ledger)
 
     def _say_interrupted(self, ledger: Ledger) -> None:
-        done = f"{ledger.count(*_DONE)} of {self.config.search.trials}"
-        line = f"Interrupted: {done} trials are done. Resume with: {self.resume_command}"
-        print(line, flush=True)
+        done = done_text(ledger.count(*_DONE), self.config.search.trials)
+        print(f"Interrupted: {done}. Resume with: {self.resume_command}", flush=True)
 
     def _export_study(self) -> None:
         """Writes the study for optuna-dashboard, if there is one; the sweep never reads it."""
@@ -271,7 +289,9 @@ class Driver:
         return write_report(self.run, is_driven=False)
 
 
-def _watchers(display: SweepDisplay, tracker: BackgroundTracker) -> list[SweepObserver]:
+def _watchers(
+    display: SweepDisplay, tracker: BackgroundTracker, label_of: LabelOf
+) -> list[SweepObserver]:
     from orchestrator.execution.observers import DisplayWatcher, TrackerWatcher
 
-    return [DisplayWatcher(display), TrackerWatcher(tracker)]
+    return [DisplayWatcher(display, label_of), TrackerWatcher(tracker, label_of)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from orchestrator.config.sections import LimitsConfig
+from orchestrator.formatting import counted
 from orchestrator.runs.state import read_state, remember
 from trainables.storage.run_folder import RunFolder
 
@@ -59,7 +60,8 @@ def out_of_hours(limits: LimitsConfig, *, resume_command: str) -> str:
     """Returns the message that the sweep's hours are used up, with the command that resumes."""
     hours = limits.sweep_hours or 0.0
     return (
-        f"limits.sweep_hours: the {hours:g} hours of this sweep are used up; what had not ended "
+        f"limits.sweep_hours: the {counted(hours, 'hour')} of this sweep "
+        f"{'is' if hours == 1 else 'are'} used up; what had not ended "
         f"goes on from its checkpoints with more: "
         f"{resume_command} --set limits.sweep_hours={2 * hours:g}"
     )

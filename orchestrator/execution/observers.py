@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from orchestrator.execution.display import SweepDisplay
 from orchestrator.runs.ledger import TrialRecord
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.sync import finish_trial, start_trial
 from trainables.spec.events import Event
+
+LabelOf = Callable[[TrialRecord], str]
 
 
 class DisplayWatcher:
     """Shows every trial on the terminal."""
 
-    def __init__(self, display: SweepDisplay) -> None:
-        self._display = display
+    def __init__(self, display: SweepDisplay, label_of: LabelOf) -> None:
+        self._display, self._label_of = display, label_of
 
     def trial_started(self, record: TrialRecord) -> None:
-        self._display.trial_started(record.trial_id, trial_label(record.spec.knobs))
+        self._display.trial_started(record.trial_id, self._label_of(record))
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         for event in events[-1:]:
-            self._display.trial_event(record.trial_id, trial_label(record.spec.knobs), event)
+            self._display.trial_event(record.trial_id, self._label_of(record), event)
 
     def trial_ended(self, record: TrialRecord) -> None:
         self._display.trial_ended(
             record.trial_id,
-            trial_label(record.spec.knobs),
+            self._label_of(record),
             record.state,
             record.reason,
             record.metrics,
@@ -44,11 +45,12 @@ class TrackerWatcher:
     CPU, which the first trials need to start.
     """
 
-    def __init__(self, tracker: BackgroundTracker) -> None:
-        self._tracker = tracker
+    def __init__(self, tracker: BackgroundTracker, label_of: LabelOf) -> None:
+        self._tracker, self._label_of = tracker, label_of
 
     def trial_started(self, record: TrialRecord) -> None:
-        self._tracker.do(partial(start_trial, folder=record.folder))
+        label = self._label_of(record)
+        self._tracker.do(partial(start_trial, folder=record.folder, label=label))
 
     def trial_events(self, record: TrialRecord, events: Sequence[Event]) -> None:
         self._tracker.log(record.trial_id, events)
@@ -56,5 +58,6 @@ class TrackerWatcher:
             self._tracker.begin()
 
     def trial_ended(self, record: TrialRecord) -> None:
-        self._tracker.do(partial(finish_trial, folder=record.folder))
+        label = self._label_of(record)
+        self._tracker.do(partial(finish_trial, folder=record.folder, label=label))
         self._tracker.begin()

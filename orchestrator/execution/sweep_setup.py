@@ -27,7 +27,7 @@ class SweepSetup:
     """The parts of one start of a sweep.
 
     `python` replaces Python in processes that compute (see `ForkedPython.python`); empty: nothing
-    does. `notify` prints a line for the user. `predicts`: memory and FLOPs of trials are predicted.
+    does. `notify` prints a line for the user, `note` one that stays in sight. `predicts`: memory and FLOPs of trials are predicted.
     `search` is None until `build` has been called.
     """
 
@@ -35,6 +35,7 @@ class SweepSetup:
     planner: Planner
     python: tuple[str, ...]
     notify: Callable[[str], None]
+    note: Callable[[str], None]
     predicts: bool = True
     search: Search | None = None
     _simulator: SimulatorClient | None = field(default=None, init=False)
@@ -56,7 +57,11 @@ class SweepSetup:
             command=(*(self.python or (sys.executable,)), *SERVICE),
         )
         self._preflight = PreflightGate(
-            self.planner, self._simulator, cache=self.run.predictions_folder, notify=self.notify
+            self.planner,
+            self._simulator,
+            cache=self.run.predictions_folder,
+            notify=self.notify,
+            note=self.note,
         )
         if self.predicts:
             self._simulator.start()

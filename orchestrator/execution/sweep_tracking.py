@@ -26,9 +26,8 @@ class SweepTracking:
     @property
     def uri(self) -> str:
         """The MLflow store: the given one, that of the environment, or the run folder's own."""
-        from orchestrator.tracking.mlflow_store import default_uri
-
-        return self.given_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(self.run)
+        given = self.given_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        return given or self.run.tracking_uri
 
     def open(self, warn: Callable[[str], None], *, delayed: bool = False) -> BackgroundTracker:
         """A tracker that never waits, with all that earlier starts could not send queued for it.

@@ -17,6 +17,7 @@ from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.nodes import host_gone
 from orchestrator.config.objectives import objectives
 from orchestrator.execution.liveness import CancelledWaitError, HostUnresponsiveError, wait_for
+from orchestrator.formatting import counted
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
@@ -162,7 +163,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if limit is None or event.seconds < limit or event.fraction >= 1:
             return None
         at = f"step {event.step} ({event.fraction:.0%} of its budget)"
-        return f"limits.trial_hours: its {limit / 3600:g} hours were used up at {at}"
+        hours = counted(limit / 3600, "hour was", "hours were")
+        return f"limits.trial_hours: its {hours} used up at {at}"
 
     def _instead_of_an_event(self, told: Failure | Interruption) -> dict[str, Any] | None:
         if isinstance(told, Failure) and told.taken_over and self._losses.may_go_on:
@@ -197,16 +199,18 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             self._losses.add(step=self._step)
         if not self._losses.is_hopeless:
             return None
-        times = f"its host died {self._losses.count} times, and it got no further between them"
-        return self._failure(Failure(f"{times} ({type(error).__name__})"))
+        times = counted(self._losses.count, "time")
+        why = f"its host died {times}, and it got no further between them"
+        return self._failure(Failure(f"{why} ({type(error).__name__})"))
 
     def _ended_silent_host(self, error: HostUnresponsiveError) -> dict[str, Any]:
         self._host = None
         ray.get(self._host_scheduler.replace.remote(self._trial_id))  # kills it
         last = f"its last step was {self._step}" if self._step else "it had done no step"
+        silent = counted(error.seconds / 60, "minute")
         return self._failure(
             Failure(
-                f"no sign of life for {error.seconds / 60:g} minutes, {last}: its host was "
+                f"no sign of life for {silent}, {last}: its host was "
                 "killed (limits.silent_minutes). Its worker.log ends with where it hung."
             )
         )
@@ -222,9 +226,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
             return
         silent = self._limits["silent_seconds"]
         call = host.close.remote(discard=discard)
+        gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)
         try:
             held_bytes = wait_for(call, self._folder, silent_seconds=silent)
-        except (*host_gone(), HostUnresponsiveError):
+        except gone:
             ray.get(self._host_scheduler.replace.remote(self._trial_id))
         else:
             ray.get(self._host_scheduler.release.remote(self._trial_id, held_bytes))

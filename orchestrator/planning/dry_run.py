@@ -8,46 +8,47 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
-from orchestrator.formatting import in_words
+from orchestrator.formatting import counted, in_words
 from orchestrator.planning.forecast import Forecast
 from orchestrator.planning.forecaster import Forecaster
+from orchestrator.planning.one_factor_plan import REFERENCE, PlannedTrial, one_factor_plan
 from orchestrator.planning.planned_device import ASSUMED_UTILISATION, PlannedDevice
 from orchestrator.planning.planner import Planner
 from orchestrator.planning.representatives import Representatives, representatives
 from orchestrator.planning.sources import is_hub_id
-from orchestrator.space.constraints import cells, count, idle_rules
-from orchestrator.space.one_factor import one_factor
+from orchestrator.space.constraints import Cell, cells, count, idle_rules
 from trainables.spec.knobs import KNOBS
 from trainables.spec.states import FINISHED, TRIAL
+from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.run_folder import RunFolder
 
 
 def describe(planner: Planner, run: RunFolder) -> str:
     """The number of trials, the cells (model x quantization x method), and what is excluded."""
     config = planner.config
-    size = count(config.space, config.exclude)
-    configurations = "no end of" if size is None else str(size)
-    reach = _reach(config, size)
-    trials = config.search.trials if reach is None else min(config.search.trials, reach)
+    size, plan = count(config.space, config.exclude), one_factor_plan(config)
+    of = "no end of configurations" if size is None else counted(size, "configuration")
+    trials = counted(_planned_trials(config, size, plan), "trial")
     judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
     all_cells = cells(config.space, config.exclude)
     lines = [
         f"Sweep {run.path.name} in {run.path}",
-        f"  {trials} trials of {configurations} configurations, by {config.search.algorithm}",
-        f"  each trains on {config.budget.train_examples} examples of task {config.task}; "
-        f"judged at {judged} of that; early stopping: {config.scheduler.kind}",
+        f"  {trials} of {of}, by {config.search.algorithm}",
+        f"  each trains on {counted(config.budget.train_examples, 'example')} of task "
+        f"{config.task}; judged at {judged} of that; early stopping: {config.scheduler.kind}",
         "  cells (model x quantization x method):",
     ]
     for cell in all_cells:
-        left = cell.configurations - cell.excluded
-        note = f"{left} configurations" if left else "excluded"
-        if left and cell.excluded:
-            note += f", {cell.excluded} excluded"
+        note = _cell_note(cell, plan)
         lines.append(f"    {cell.model}  {cell.quantization}  {cell.method}: {note}")
     if size is None:
         lines.append("  (a continuous range counts once)")
+    if plan:
+        lines.append(f"  the trials, each but the first by how it differs from {REFERENCE}:")
+        lines += [f"    {trial.name}" for trial in plan]
     baselines = {str(planner.baseline_knobs(found)) for found in planner.cell_configurations()}
-    lines.append(f"  and {len(baselines)} untrained baselines, outside the count")
+    untrained = counted(len(baselines), "untrained baseline")
+    lines.append(f"  and {untrained}, outside the count")
     hub = sorted({str(cell.model) for cell in all_cells if is_hub_id(str(cell.model))})
     lines += [f"  {model} is no folder here: the hub will be asked for it" for model in hub]
     lines += [f"  note: {note}" for note in idle_rules(config.space, config.exclude)]
@@ -55,11 +56,24 @@ def describe(planner: Planner, run: RunFolder) -> str:
     return "\n".join(lines)
 
 
-def _reach(config: SweepConfig, size: int | None) -> int | None:
-    """How many configurations the algorithm can reach; None: infinitely many."""
-    if config.search.algorithm != "one_factor":
-        return size
-    return sum(1 for _ in one_factor(config.space, config.exclude, config.search.reference))
+def _cell_note(cell: Cell, plan: Sequence[PlannedTrial] | None) -> str:
+    left = cell.configurations - cell.excluded
+    if not left:
+        return "excluded"
+    of = f", {cell.excluded} excluded" if cell.excluded else ""
+    note = f"{counted(left, 'configuration')}{of}"
+    if plan is None:
+        return note
+    name = (cell.model, cell.quantization, cell.method)
+    return f"{counted(sum(trial.cell == name for trial in plan), 'trial')} of {note}"
+
+
+def _planned_trials(
+    config: SweepConfig, size: int | None, plan: Sequence[PlannedTrial] | None
+) -> int:
+    """How many trials the sweep runs at most; `size` is the space's, None if it has no end."""
+    reach = size if plan is None else len(plan)
+    return config.search.trials if reach is None else min(config.search.trials, reach)
 
 
 def predicted_lines(
@@ -72,14 +86,12 @@ def predicted_lines(
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
     flops: list[float] = []
     unknown: dict[str, None] = {}  # why, in order
-    for (model, quantization, method), cell in representatives(planner.config).items():
-        yield f"  {model}  {quantization}  {method}"
-        for line, forecast in _cell_lines(planner, forecaster, cell):
-            yield line
-            if forecast is not None:
-                flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
-                if not forecast.estimate.knows_lengths:
-                    unknown[forecast.estimate.lengths_fault] = None
+    for line, forecast in _forecast_lines(planner, forecaster):
+        yield line
+        if forecast is not None:
+            flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
+            if not forecast.estimate.knows_lengths:
+                unknown[forecast.estimate.lengths_fault] = None
     for why in unknown:
         yield (
             f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
@@ -89,6 +101,22 @@ def predicted_lines(
         if not source.has_weights:
             yield f"  {name} has no weights: it can be planned for, and not trained"
     yield from _hours(planner, device, flops, storage)
+
+
+def _forecast_lines(
+    planner: Planner, forecaster: Forecaster
+) -> Iterator[tuple[str, Forecast | None]]:
+    """Lines for every trial if all are known, else for some of each cell."""
+    plan = one_factor_plan(planner.config)
+    if plan is not None:
+        for trial in plan:
+            spec = planner.spec(trial.configuration)
+            words, forecast = _forecast_words(spec, planner, forecaster)
+            yield f"  {trial.name}: {words}", forecast
+        return
+    for (model, quantization, method), cell in representatives(planner.config).items():
+        yield f"  {model}  {quantization}  {method}", None
+        yield from _cell_lines(planner, forecaster, cell)
 
 
 def _cell_lines(
@@ -102,10 +130,16 @@ def _cell_lines(
         if shape in seen:
             continue
         seen.append(shape)
-        refused = planner.known_rejection(spec)
-        forecast = None if refused else forecaster.of(spec)
-        words = refused or _words(forecast, forecaster)
+        words, forecast = _forecast_words(spec, planner, forecaster)
         yield f"    {name:8}  {words}  [{_knobs(shape)}]", forecast
+
+
+def _forecast_words(
+    spec: TrialSpec, planner: Planner, forecaster: Forecaster
+) -> tuple[str, Forecast | None]:
+    refused = planner.known_rejection(spec)
+    forecast = None if refused else forecaster.of(spec)
+    return refused or _words(forecast, forecaster), forecast
 
 
 def _shown_knobs() -> list[str]:
@@ -139,9 +173,11 @@ def _hours(
 ) -> Iterator[str]:
     if not flops:
         return
-    trials = planner.config.search.trials
+    config = planner.config
+    size = count(config.space, config.exclude)
+    trials = _planned_trials(config, size, one_factor_plan(config))
     total = trials * sum(flops) / len(flops)
-    yield f"  {trials} trials that none stops early: about {total:.2g} FLOPs"
+    yield f"  {counted(trials, 'trial')} that none stops early: about {total:.2g} FLOPs"
     name = str(planner.device["device"])
     measured = measured_flops_per_second(storage, device=name)
     if measured is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from trainables.resources.estimate import TrialEstimate
@@ -64,7 +63,7 @@ def constant_bytes(estimate: TrialEstimate) -> int:
 def named(spec: TrialSpec) -> str:
     """The subject of a refusal: what is trained or evaluated, of which model, at which size."""
     knobs = spec.knobs
-    model = Path(str(knobs["model"])).name
+    model = knobs["model"]
     if not spec.method.trains:
         return f"Judging {model} ({knobs['quantization']})"
     shape = f"batch_size {knobs['batch_size']}, sequence_length {knobs['sequence_length']}"

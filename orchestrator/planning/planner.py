@@ -78,12 +78,13 @@ class Planner:
         for configuration in self.cell_configurations():
             knobs = self._completed(configuration)
             if not ask_the_hub and is_hub_id(knobs["model"]):
-                self.models.setdefault(knobs["model"], ModelSource(knobs["model"], "unknown"))
+                name = knobs["model"]
+                self.models.setdefault(name, ModelSource(name, f"{name}@unknown"))
             for check in (self._model, self._task):
                 try:
                     check(knobs)
                 except InputError as error:
-                    problems += [text for text in error.messages if text not in problems]
+                    problems += error.messages
             if (source := self.models.get(knobs["model"])) is not None:
                 ask = ask_the_hub and knobs["model"] not in (revisions or {})
                 config = model_config(source.location, source.revision, ask_the_hub=ask)

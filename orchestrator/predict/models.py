@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.planning.sources import find_model
 from orchestrator.runs.results import open_run, read_metrics, read_trials
-from orchestrator.runs.trial_label import model_name, trial_label
+from orchestrator.runs.trial_label import TrialLabels, distinct_names
 from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
 from trainables.spec.knobs import untrained_knobs
@@ -36,12 +36,15 @@ class ModelUnderTest:
     """One model; `spec` has its base, task, data and prompt.
 
     `folder`: the trial that trained it, or the baseline trial of an untrained base, if it exists.
-    `is_plain`: the user named a model and not a trial.
+    `is_plain`: the user named a model and not a trial. `base_name` and `label` tell its base and
+    itself from the others that are compared.
     """
 
     spec: TrialSpec
     folder: TrialFolder | None = None
     is_plain: bool = False
+    base_name: str = ""
+    label: str = ""
 
     @property
     def kind(self) -> str:
@@ -51,15 +54,8 @@ class ModelUnderTest:
     def name(self) -> str:
         """The id of its trial, or the name of the model."""
         if not self.is_trained:
-            return model_name({"model": self.spec.model_source or self.spec.knobs["model"]})
+            return self.base_name
         return "" if self.folder is None else self.folder.trial_id
-
-    @property
-    def label(self) -> str:
-        knobs = self.spec.knobs
-        if not self.is_trained:
-            return trial_label({**knobs, "model": self.name}, with_method=False)
-        return trial_label(knobs)
 
     @property
     def is_trained(self) -> bool:
@@ -128,7 +124,20 @@ def asked_models(
             faults += error.messages
     if faults:
         raise InputError(faults)
-    return list(_once(models))
+    return _told_apart(list(_once(models)))
+
+
+def _told_apart(models: Sequence[ModelUnderTest]) -> list[ModelUnderTest]:
+    """The models with names and labels of which no two are alike; a base's has no method."""
+    sources = [each.spec.model_source or str(each.spec.knobs["model"]) for each in models]
+    names, labels = distinct_names(sources), TrialLabels(models=sources)
+    told: list[ModelUnderTest] = []
+    for place, (each, source) in enumerate(zip(models, sources, strict=True)):
+        label = labels.of(f"{each.spec.trial_id}-{place}", {**each.spec.knobs, "model": source})
+        left_out = "" if each.is_trained else each.spec.method.label
+        words = [word for word in label.split() if word != left_out]
+        told.append(replace(each, base_name=names[source], label=" ".join(words)))
+    return told
 
 
 def is_trial_reference(name: str) -> bool:

@@ -11,6 +11,7 @@ from orchestrator.cli import space_file
 from orchestrator.config.overrides import apply_overrides
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.yaml_loader import read_yaml
+from orchestrator.formatting import counted
 from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.knobs import baseline_knobs
@@ -134,7 +135,8 @@ def _of_one(value: Mapping[str, Any], model: str, quantization: str) -> dict[str
 
 def _absent(sample: str, ids: Sequence[str], split: str) -> str:
     if sample.lstrip("-").isdigit():
-        return f"got {sample}; the {split} split has {len(ids)} questions, 0 to {len(ids) - 1}."
+        asked = counted(len(ids), "question")
+        return f"got {sample}; the {split} split has {asked}, 0 to {len(ids) - 1}."
     near = difflib.get_close_matches(sample, ids, n=_NEAR)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" It begins with {ids[0]}."
     return f"no question of the {split} split has the id {sample}.{hint}"

@@ -14,6 +14,7 @@ from orchestrator.analysis.best_within import (
 )
 from orchestrator.analysis.significance import wilson
 from orchestrator.formatting import (
+    counted,
     format_byte_seconds,
     format_bytes,
     format_difference,
@@ -83,7 +84,7 @@ def _numbers(item: TrialResult) -> list[tuple[str, str]]:
     report = primary_text(item, "report") if item.report_metrics else "not scored there"
     of = "of" if metric.is_share_of_questions else "over"
     return [
-        (score_header(metric), f"{primary_text(item)} {of} {item.count()} questions"),
+        (score_header(metric), f"{primary_text(item)} {of} {counted(item.count(), 'question')}"),
         (f"{metric.title} on the report split", report),
         ("eval loss", format_number(metrics.get("eval_loss"))),
         ("GPU memory", _memory_text(item)),
@@ -151,7 +152,9 @@ def _ties(found: Recommendation) -> list[Block]:
     if len(found.ties) > SHOWN:
         blocks.append(Paragraph(f"{len(found.ties) - SHOWN} more; --json names all."))
     if found.not_compared:
-        text = f"{found.not_compared} others have no sound predictions to compare with."
+        others = counted(found.not_compared, "other")
+        verb = "has" if found.not_compared == 1 else "have"
+        text = f"{others} {verb} no sound predictions to compare with."
         blocks.append(Paragraph(text))
     return blocks
 
@@ -177,12 +180,14 @@ def _why_not(found: Recommendation) -> list[Block]:
 
 def _considered_text(found: Recommendation) -> str:
     if found.considered:
-        return f"None of {found.considered} finished trials is within the limits."
+        trials = counted(found.considered, "finished trial")
+        return f"None of {trials} is within the limits."
     if not found.unmeasured:
         return "No trial has finished."
     what = found.question.minimize or error_name(found.metric)
     why = ": they had no prediction to count by" if what == TRAIN_FLOPS else ""
-    return f"{found.unmeasured} trials have finished, none with {what} measured{why}."
+    trials = counted(found.unmeasured, "trial has finished", "trials have finished")
+    return f"{trials}, none with {what} measured{why}."
 
 
 def _miss_text(miss: NearMiss, found: Recommendation) -> str:

@@ -14,6 +14,7 @@ from orchestrator.reporting.document import Block, Code, Paragraph, Report, Sect
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.reporting.sections import costs, findings, flips, methods, tables
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
+from orchestrator.reporting.sections.cut_prompts import cut_prompts
 from orchestrator.reporting.sections.headline import headline
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
@@ -78,32 +79,18 @@ def _report_of(
     trivial: Mapping[str, float] | None,
 ) -> Report:
     (config, warnings), metrics = read_config(run), read_metrics(run)
-    primary, verdict = metrics.primary, metrics.task.verdict
     best = next(iter(ranked(results, metrics.ranking)), None)
-    picture = run.pareto_file if candidates(results) else None
-    curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
+    if best is None:
+        told = _without_a_finished_trial(run, results, quantized, metrics)
+    else:
+        guesses = trivial or remembered(run).get("guesses", {})
+        told = [
+            headline(best, results, predictions, metrics=metrics, trivial=guesses),
+            *_finished_sections(run, results, predictions, quantized, metrics),
+        ]
     sections = [
         _progress(run, results, config),
-        headline(
-            best,
-            results,
-            predictions,
-            metrics=metrics,
-            trivial=trivial or remembered(run).get("guesses", {}),
-        ),
-        findings.differences(results, predictions, metric=metrics.per_question),
-        tables.best_trials(results, metrics=metrics),
-        *methods.methods(results, predictions, metrics=metrics),
-        tables.pareto_front(results, metric=primary, picture=picture),
-        *costs.flops(results, metric=primary, picture=curves),
-        costs.spent(results, metrics=metrics),
-        *batch_sizes(results),
-        tables.cells(results, metrics=metrics),
-        tables.baselines(results, metrics=metrics),
-        flips.flips(quantized, run.flips_file, metric=verdict),
-        findings.what_mattered(results, metrics=metrics),
-        findings.not_finished(results),
-        costs.prediction_error(results),
+        *told,
         findings.facts(results),
         findings.provenance(results),
         _paths(run, metrics),
@@ -120,9 +107,55 @@ def _report_of(
     return Report(f"Sweep {run_name(run)}", sections)
 
 
+def _finished_sections(
+    run: RunFolder,
+    results: Sequence[TrialResult],
+    predictions: PredictionReader,
+    quantized: Sequence[Pair],
+    metrics: SweepMetrics,
+) -> list[Section]:
+    """The sections after the best trial, of a sweep with a finished one."""
+    primary = metrics.primary
+    picture = run.pareto_file if candidates(results) else None
+    curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
+    return [
+        findings.differences(results, predictions, metric=metrics.per_question),
+        tables.best_trials(results, metrics=metrics),
+        *methods.methods(results, predictions, metrics=metrics),
+        tables.pareto_front(results, metric=primary, picture=picture),
+        *costs.flops(results, metric=primary, picture=curves),
+        costs.spent(results, metrics=metrics),
+        *batch_sizes(results),
+        tables.cells(results, metrics=metrics),
+        tables.baselines(results, metrics=metrics),
+        flips.flips(quantized, run.flips_file, metric=metrics.task.verdict),
+        findings.what_mattered(results, metrics=metrics),
+        findings.not_finished(results),
+        costs.prediction_error(results),
+    ]
+
+
+def _without_a_finished_trial(
+    run: RunFolder,
+    results: Sequence[TrialResult],
+    quantized: Sequence[Pair],
+    metrics: SweepMetrics,
+) -> list[Section]:
+    """The reasons first, and only sections that have something to say."""
+    sections = [findings.not_finished(results)] if results else []
+    sections.append(Section("Best trial", [Paragraph("No trial has finished: there is none.")]))
+    if any(item.is_baseline and item.finished for item in results):
+        sections.append(tables.baselines(results, metrics=metrics))
+    if quantized:
+        sections.append(flips.flips(quantized, run.flips_file, metric=metrics.task.verdict))
+    if any(item.is_trial and item.history for item in results):
+        sections.append(findings.what_mattered(results, metrics=metrics))
+    return sections
+
+
 def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
     wanted = wanted_trials(config)
-    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted))]
+    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted)), *cut_prompts(results)]
     if not is_over(run, results, wanted):
         blocks += [Paragraph("To go on:"), Code(resume_line(run))]
     return Section("Progress", blocks)
@@ -139,8 +172,7 @@ def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
         ("MLflow database", run.tracking_database),
     ]
     rows = [(what, _published(run, path)) for what, path in paths]
-    store = f"sqlite:///{Path(run.tracking_database).resolve()}"
-    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", store])
+    browse = shlex.join(["mlflow", "ui", "--backend-store-uri", run.tracking_uri])
     ask = shlex.join(["python", "-m", "orchestrator.ask", run.place, "--gpu-memory", "12GiB"])
     return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])
 

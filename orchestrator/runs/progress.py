@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.formatting import counted, is_or_are
 from orchestrator.runs.trial_result import RUNNING, TrialResult
 from trainables.spec.states import FAILED, FINISHED, INFEASIBLE, INTERRUPTED, STOPPED
 from trainables.storage.run_folder import RunFolder
@@ -70,9 +71,15 @@ def remembered(run: RunFolder) -> Mapping[str, Any]:
 
 def progress_text(run: RunFolder, results: Sequence[TrialResult], wanted: int | None) -> str:
     """'7 of 8 trials are done: 6 finished, 1 stopped.', and whether the space is exhausted."""
-    of = f" of {wanted}" if wanted is not None else ""
-    text = f"{done_trials(results)}{of} trials are done: {counts_text(results)}."
+    text = f"{done_text(done_trials(results), wanted)}: {counts_text(results)}."
     return f"{text} The space is exhausted: it has no more." if is_exhausted(run) else text
+
+
+def done_text(done: int, wanted: int | None) -> str:
+    """'7 of 8 trials are done', '1 trial is done' where the wanted number is not known."""
+    of = "" if wanted is None else f"{done} of "
+    most = done if wanted is None else wanted
+    return f"{of}{counted(most, 'trial')} {is_or_are(most)} done"
 
 
 def done_trials(results: Sequence[TrialResult]) -> int:

@@ -7,7 +7,8 @@ possible during a sweep and after a crash.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.lease_holder import is_alive, read_lease
 from orchestrator.runs.predictions import not_scored
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
+from orchestrator.runs.trial_label import TrialLabels
 from orchestrator.runs.trial_result import RUNNING, TrialResult
+from orchestrator.space.grammar import parse_space
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
 from trainables.spec.metric import TaskMetrics
@@ -70,7 +73,29 @@ def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialR
         holder = read_lease(run.lock_file)
         is_driven = holder is not None and is_alive(holder)
     undone, metrics = RUNNING if is_driven else INTERRUPTED, read_metrics(run).task
-    return [_read_trial(folder, undone=undone, metrics=metrics) for folder in run.trials()]
+    found = [_read_trial(folder, undone=undone, metrics=metrics) for folder in run.trials()]
+    labels = _labels(run, models=[item.knobs.get("model") for item in found])
+    return [
+        replace(
+            item,
+            label=labels.of(item.trial_id, item.knobs),
+            model_name=labels.model_name(item.knobs),
+        )
+        for item in found
+    ]
+
+
+def read_labels(run: RunFolder) -> TrialLabels:
+    """The labels of the run's trials, which `read_trials` gives them."""
+    knobs = {
+        folder.trial_id: _as_mapping(_mapping(folder, folder.spec_file, []).get("knobs"))
+        for folder in run.trials()
+    }
+    labels = _labels(run, models=[found.get("model") for found in knobs.values()])
+    for trial_id, found in knobs.items():
+        if found:  # else its spec is damaged
+            labels.of(trial_id, found)
+    return labels
 
 
 def closed(run: RunFolder) -> list[str]:
@@ -125,6 +150,16 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
     fault = task_fault(value) if "task" in value else None
     instead = "Trials are ranked and compared by eval loss instead of its metrics."
     return value, [f"{run.sweep_file}: {fault} {instead}"] if fault else []
+
+
+def _labels(run: RunFolder, *, models: Iterable[object]) -> TrialLabels:
+    """Labels that tell no trial yet; of a space that can't be read, by the trials alone."""
+    config, _ = read_config(run)
+    try:
+        space = parse_space(config.get("space"))
+    except InputError:
+        space = None
+    return TrialLabels(space, models=[str(model) for model in models if model])
 
 
 def _open_in_bucket(url: str) -> RunFolder:

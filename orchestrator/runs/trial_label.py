@@ -2,31 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from orchestrator.space.enumeration import values_of
+from orchestrator.space.tree import Choice, Space, questions
 from trainables.spec.knobs import KNOBS, method_of
 
+PATHS = ("model", "prompt")  # the knobs whose values may be paths
+_MOST_DECIMALS = 12  # more than a label has usually
 
-def trial_label(knobs: Mapping[str, Any], *, with_method: bool = True) -> str:
-    """A short description of a trial: 'small nf4 r8 a16 lr1.3e-03 b8x2'.
 
-    Model, quantization, method (none for the default method), and the labels of KNOBS. Knobs that
-    the configuration does not have are left out; an untrained baseline reads 'small nf4
-    untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit; 'full z3 w4' is full
-    fine-tuning under ZeRO-3 on four workers.
+class TrialLabels:
+    """The labels of a sweep's trials, as 'small nf4 r8 a16 lr1.3e-03 b8x2'; no two are alike.
+
+    A label has the model, by as much of its path as tells the sweep's models apart, quantization,
+    method (none for the default method), the labels of KNOBS, and the knobs that `space` varies
+    beside those. Knobs that the configuration does not have are left out; an untrained baseline
+    reads 'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit;
+    'full z3 w4' is full fine-tuning under ZeRO-3 on four workers. A trial whose label is taken gets
+    the knobs, or the decimals, by which it differs from the one that has it, or else its id.
+
+    A label that was told stays. If trials are asked for in the order in which they were planned,
+    every command tells the same ones.
     """
-    parts = [model_name(knobs), quantization_name(knobs)]
-    if with_method:
-        parts.append(_method_label(knobs))
-    parts += [*_labels(knobs, of_method=True), *_labels(knobs, of_method=False)]
-    return " ".join(part for part in parts if part)
+
+    def __init__(self, space: Space | None = None, *, models: Iterable[str] = ()) -> None:
+        self._varied = _varied(space) if space else frozenset()
+        self._names = {
+            knob: distinct_names([*_values(space, knob), *(models if knob == "model" else ())])
+            for knob in PATHS
+        }
+        self._told: dict[str, str] = {}  # by trial id
+        self._taken: dict[str, Mapping[str, Any]] = {}  # the knobs of a label's trial
+
+    def of(self, trial_id: str, knobs: Mapping[str, Any]) -> str:
+        """The label of a trial or baseline."""
+        if trial_id not in self._told:
+            candidates = self._candidates(trial_id, knobs)
+            label = next(text for text in candidates if text not in self._taken)
+            self._told[trial_id], self._taken[label] = label, knobs
+        return self._told[trial_id]
+
+    def told(self, trial_id: str) -> str:
+        """The label that `of` has told; '' if it was not asked for the trial."""
+        return self._told.get(trial_id, "")
+
+    def model_name(self, knobs: Mapping[str, Any]) -> str:
+        """The model's name as in the label."""
+        return str(self._shown(knobs).get("model") or "?")
+
+    def _candidates(self, trial_id: str, knobs: Mapping[str, Any]) -> Iterator[str]:
+        plain = _text(self._shown(knobs), also=self._varied)
+        yield plain
+        other = self._taken[plain]
+        differing = {name for name in knobs if knobs[name] != other.get(name)}
+        for more in range(_MOST_DECIMALS):
+            decimals = dict.fromkeys(differing, more)
+            yield _text(self._shown(knobs), also=self._varied | differing, decimals=decimals)
+        yield f"{plain} {trial_id[:6]}"
+        yield f"{plain} {trial_id}"
+
+    def _shown(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """The knobs with short names in place of paths."""
+        short = {
+            knob: names.get(str(knobs[knob]), _last_part(str(knobs[knob])))
+            for knob, names in self._names.items()
+            if knobs.get(knob)
+        }
+        return {**knobs, **short}
 
 
 def method_name(knobs: Mapping[str, Any]) -> str:
     """'lora', or 'full z3 w4': full fine-tuning under ZeRO-3 on four workers."""
     name = str(knobs.get("method", KNOBS["method"].default))
-    return " ".join([name, *_labels(knobs, of_method=True)])
+    return " ".join([name, *_labels(knobs, _told_with_method())])
+
+
+def quantization_name(knobs: Mapping[str, Any]) -> str:
+    """'nf4', or 'nf4+dq' with double quantization."""
+    double = "+dq" if knobs.get("double_quantization") else ""
+    return f"{knobs.get('quantization', 'none')}{double}"
+
+
+def distinct_names(paths: Iterable[str]) -> dict[str, str]:
+    """For each path or hub id its last part, with as many of those before it as no other has."""
+    parts = {path: [part for part in path.split("/") if part not in ("", ".")] for path in paths}
+    tails: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+    for found in parts.values():
+        for count in range(1, len(found) + 1):
+            tails[tuple(found[-count:])].add(tuple(found))
+    return {
+        path: next(
+            (
+                "/".join(found[-count:])
+                for count in range(1, len(found) + 1)
+                if len(tails[tuple(found[-count:])]) == 1
+            ),
+            path.rstrip("/"),
+        )
+        for path, found in parts.items()
+    }
+
+
+def told_apart(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Each of `names`, which may be alike, with the words by which its label differs from the
+    labels of those of the same name."""
+    words: dict[str, list[list[str]]] = defaultdict(list)
+    for name, label in zip(names, labels, strict=True):
+        words[name].append(label.split())
+    return [
+        " ".join([name, *(word for word in label.split() if not _all_have(word, words[name]))])
+        for name, label in zip(names, labels, strict=True)
+    ]
+
+
+def _all_have(word: str, labels: Sequence[Sequence[str]]) -> bool:
+    return all(word in label for label in labels)
+
+
+def _varied(space: Space) -> frozenset[str]:
+    """The knobs that have several values in the space."""
+    return frozenset(
+        question.knob
+        for question in questions(space)
+        if not isinstance(question, Choice) or len(question.options) > 1
+    )
+
+
+def _values(space: Space | None, knob: str) -> list[str]:
+    return [str(value) for _, value in values_of(space, knob)] if space else []
+
+
+def _text(
+    knobs: Mapping[str, Any],
+    *,
+    also: Collection[str] = (),
+    decimals: Mapping[str, int] = {},
+) -> str:
+    """The label with the knobs `also` beside those that every label tells; the model as it is."""
+    model = str(knobs["model"]) if knobs.get("model") else "?"
+    parts = [model, quantization_name(knobs), _method_label(knobs)]
+    always = [name for name, row in KNOBS.items() if row.label and row.method_place is None]
+    others = [name for name, row in KNOBS.items() if name in also and not row.is_always_told]
+    parts += _labels(knobs, [*_told_with_method(), *always, *others], decimals)
+    return " ".join(part for part in parts if part)
 
 
 def _method_label(knobs: Mapping[str, Any]) -> str:
@@ -35,26 +156,22 @@ def _method_label(knobs: Mapping[str, Any]) -> str:
     return str(knobs["method"]) if method is None else method.label
 
 
-def _labels(knobs: Mapping[str, Any], *, of_method: bool) -> list[str]:
-    """The labels of knobs that belong to a method's name, or of all others."""
-    rows = [
-        (name, row) for name, row in KNOBS.items() if (row.method_place is not None) == of_method
+def _told_with_method() -> list[str]:
+    """The knobs that belong to a method's name, in their order."""
+    places = {name: row.method_place for name, row in KNOBS.items() if row.method_place is not None}
+    return sorted(places, key=lambda name: places[name])
+
+
+def _labels(
+    knobs: Mapping[str, Any], names: Iterable[str], decimals: Mapping[str, int] = {}
+) -> list[str]:
+    """The labels of the knobs `names` that the configuration says."""
+    said = [name for name in names if name in knobs and not KNOBS[name].is_unsaid(knobs[name])]
+    found = [
+        KNOBS[name].label_of(name, knobs, more_decimals=decimals.get(name, 0)) for name in said
     ]
-    rows.sort(key=lambda item: item[1].method_place or 0)
-    found = [row.label_of(knobs) for name, row in rows if _is_labelled(name, knobs)]
     return [label for label in found if label]
 
 
-def _is_labelled(name: str, knobs: Mapping[str, Any]) -> bool:
-    return name in knobs and not KNOBS[name].is_unsaid(knobs[name])
-
-
-def model_name(knobs: Mapping[str, Any]) -> str:
-    """The last part of the model's path or hub id."""
-    return str(knobs.get("model") or "?").rstrip("/").split("/")[-1]
-
-
-def quantization_name(knobs: Mapping[str, Any]) -> str:
-    """'nf4', or 'nf4+dq' with double quantization."""
-    double = "+dq" if knobs.get("double_quantization") else ""
-    return f"{knobs.get('quantization', 'none')}{double}"
+def _last_part(path: str) -> str:
+    return path.rstrip("/").split("/")[-1]

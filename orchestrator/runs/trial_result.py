@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.runs.trial_label import trial_label
 from trainables.spec.events import Event
 from trainables.spec.metric import EVAL_LOSS, MetricSpec, TaskMetrics
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
@@ -23,7 +22,8 @@ class TrialResult:
     `task_metrics` are those that its task declares. `metrics` are on the selection split (all of it
     if the trial has finished, else the last ones that it wrote), `report_metrics` on `report_count`
     questions of the report split. `costs` follow from them and from its prediction
-    (`derived_metrics.cost_metrics`).
+    (`derived_metrics.cost_metrics`). `label` and `model_name` tell it and its model from the others
+    of its run (`trial_label.TrialLabels`).
     """
 
     folder: TrialFolder
@@ -47,14 +47,12 @@ class TrialResult:
     model_digest: str = ""
     task_identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""
+    model_name: str = ""
 
     @property
     def trial_id(self) -> str:
         return self.folder.trial_id
-
-    @property
-    def label(self) -> str:
-        return trial_label(self.knobs)
 
     @property
     def is_trial(self) -> bool:

@@ -143,7 +143,7 @@ def _faults(rule: object, where: str) -> list[str]:
         if (wrong := _wrong(name, value))
     ]
     empty = [f"{where}.{name}: the list is empty." for name, given in rule.items() if given == []]
-    return [*dict.fromkeys(faults), *empty]
+    return [*faults, *empty]
 
 
 def _wrong(name: Any, value: Any) -> str | None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from orchestrator.tracking.mlflow_points import Point, StoredRun
 from orchestrator.tracking.mlflow_tables import table_text
-from orchestrator.tracking.sqlite_store import sqlite_file
+from orchestrator.tracking.sqlite_store import move_artifacts, sqlite_file
 from orchestrator.tracking.tracker import RunEnd, SweepIdentity, TrackingError, redact
 from trainables.storage.atomic_files import temporary_path
-from trainables.storage.run_folder import RunFolder
+from trainables.storage.layout import sqlite_uri
 
 MIRRORED = "mirrored"  # tag: the digest of all that was written to an ended trial's run
 RUNS_PER_PAGE = 1000
@@ -34,11 +34,6 @@ ENVIRONMENT = {  # unless the user has set them
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-
-
-def default_uri(run: RunFolder) -> str:
-    """The URI of the SQLite store in the storage folder."""
-    return f"sqlite:///{run.tracking_database.resolve()}"
 
 
 def tracking_command(uri: str) -> str:
@@ -77,24 +72,41 @@ def create_store(uri: str) -> None:
     for left in database.parent.glob(f".{database.name}.*.part*"):
         left.unlink()
     temporary = temporary_path(database)
-    connect(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    connect(sqlite_uri(temporary)).search_experiments(max_results=1)
     temporary.replace(database)
 
 
 def find_or_create_experiment(client: Any, *, uri: str, name: str) -> str:
     """The id of the sweep's experiment, which is created or restored if necessary.
 
-    The artifacts of a SQLite store lie beside its database, not in the working directory.
+    The artifacts of a SQLite store lie beside its database, not in the working directory, also
+    after both were moved or copied.
     """
-    database = sqlite_file(uri)
-    location = str(database.resolve().parent / "artifacts" / name) if database else None
+    folder = artifacts_folder(uri, name)
+    location = None if folder is None else _location(folder)
     found = client.get_experiment_by_name(name)
     if found is None:
         made = client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS)
         return str(made)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
+    old, database = found.artifact_location, sqlite_file(uri)
+    was_beside = old.endswith(f"/artifacts/{Path(old).name}") and old.startswith(("/", "file:///"))
+    if database is not None and location is not None and was_beside and old != location:
+        move_artifacts(database, found.experiment_id, old=old, new=location)
     return str(found.experiment_id)
+
+
+def artifacts_folder(uri: str, name: str) -> Path | None:
+    """Where an experiment's artifacts lie if the store is SQLite, each run's in RUN_ID/artifacts;
+    None for another store, which says it itself."""
+    database = sqlite_file(uri)
+    return database.resolve().parent / "artifacts" / name if database else None
+
+
+def _location(folder: Path) -> str:
+    """The folder for MLflow, which decodes %XX in a path and takes what follows "?" for options."""
+    return folder.as_uri() if {"%", "?"} & {*str(folder)} else str(folder)
 
 
 def search_runs(client: Any, experiment: str, sweep: SweepIdentity) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.tracking.mlflow_points import Point, StoredRun, milliseconds
 from orchestrator.tracking.mlflow_store import (
     MIRRORED,
+    artifacts_folder,
     connect,
     create_store,
     digest_of_end,
@@ -42,6 +43,7 @@ STATUSES = {
     INTERRUPTED: "KILLED",
 }
 SWEEP = "sweep"  # the parent run's role and, in place of a trial's id, its trial_id
+PARENT = "mlflow.parentRunId"
 ADAPTER = "adapter"  # the artifact folder of a trial's adapter, and the tag with its digest
 
 
@@ -72,9 +74,11 @@ class MLflowTracker:
             self._sweep = sweep
             self._begun.clear()
             self._runs.clear()
+            self._artifacts = artifacts_folder(self._uri, sweep.name)
             self._runs = self._found_runs()
             tags = {**sweep.tags, "role": SWEEP}
             self._begin(RunStart(SWEEP, sweep.name, sweep.started, params=sweep.params, tags=tags))
+            self._adopt_orphans()
 
     def start(self, start: RunStart) -> None:
         with tracking_errors(self._uri):
@@ -90,7 +94,9 @@ class MLflowTracker:
         with tracking_errors(self._uri):
             found, status = self._runs.get(end.trial_id), STATUSES.get(end.state, "FAILED")
             digest = digest_of_end(end)
-            if found and (found.status, found.tags.get(MIRRORED)) == (status, digest):
+            files = [*(file.name for file in end.artifacts), *end.tables]
+            is_there = found and (found.status, found.tags.get(MIRRORED)) == (status, digest)
+            if found and is_there and self._has_files(found, files):
                 return
             if end.trial_id not in self._begun:
                 self._begin(self._nested(end.start))
@@ -120,9 +126,23 @@ class MLflowTracker:
             for trial_id in end.adapters.keys() & self._runs.keys():
                 self._keep_adapter(self._runs[trial_id], end.adapters[trial_id])
 
+    def _adopt_orphans(self) -> None:
+        """Nests the runs below the parent run, which is new if someone has deleted the other."""
+        parent = self._runs[SWEEP].run_id
+        for trial_id, run in self._runs.items():
+            if trial_id != SWEEP and run.tags.get(PARENT) != parent:
+                self._send(run, tags={PARENT: parent})
+
+    def _has_files(self, run: StoredRun, names: Iterable[str]) -> bool:
+        """Whether a SQLite store, whose files can be moved without it, has a run's artifacts."""
+        if self._artifacts is None:
+            return True
+        folder = self._artifacts / run.run_id / "artifacts"
+        return all((folder / name).exists() for name in names)
+
     def _nested(self, start: RunStart) -> RunStart:
         parent = self._runs[SWEEP].run_id
-        return replace(start, tags={**start.tags, "mlflow.parentRunId": parent})
+        return replace(start, tags={**start.tags, PARENT: parent})
 
     def _names(self, start: RunStart) -> dict[str, str]:
         """The tags by which a run is found; no tag of a summary may replace them."""
@@ -198,7 +218,9 @@ class MLflowTracker:
             self._client.log_artifact(run.run_id, str(file))
 
     def _keep_adapter(self, run: StoredRun, folder: Path) -> None:
-        digest = digest_of_files(sorted(file for file in folder.rglob("*") if file.is_file()))
-        if run.tags.get(ADAPTER) != digest:
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        names = [f"{ADAPTER}/{file.relative_to(folder)}" for file in files]
+        digest = digest_of_files(files)
+        if run.tags.get(ADAPTER) != digest or not self._has_files(run, names):
             self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
             self._send(run, tags={ADAPTER: digest})

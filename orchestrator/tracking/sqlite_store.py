@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote
 
 from trainables.errors import InputError
 
@@ -22,8 +23,29 @@ POLL_SECONDS = 0.1
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store, or None for another kind of store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """The file of a SQLite store, or None for another kind of store (see `sqlite_uri`)."""
+    kind, _, path = uri.partition(":///")
+    if kind not in ("sqlite", "sqlite+pysqlite"):
+        return None
+    return Path(unquote(path.partition("?")[0]))
+
+
+def move_artifacts(database: Path, experiment: str, *, old: str, new: str) -> None:
+    """Has MLflow look for the artifacts of an experiment where they are now.
+
+    It keeps their place as it was when the experiment and each run were made, and has no call to
+    change it. Needs exclusive access to the store.
+    """
+    with closing(sqlite3.connect(database, timeout=5)) as connection, connection:
+        connection.execute(
+            "update runs set artifact_uri = ? || substr(artifact_uri, ?)"
+            " where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
+            (new, len(old) + 1, int(experiment), len(old) + 1, f"{old}/"),
+        )
+        connection.execute(
+            "update experiments set artifact_location = ? where experiment_id = ?",
+            (new, int(experiment)),
+        )
 
 
 def is_lost(uri: str) -> bool:

@@ -19,9 +19,8 @@ from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.pareto import front
 from orchestrator.runs.derived_metrics import cost_metrics
 from orchestrator.runs.predictions import read_predictions
-from orchestrator.runs.results import read_config, read_metrics, read_trials
+from orchestrator.runs.results import read_config, read_labels, read_metrics, read_trials
 from orchestrator.runs.sweep_metrics import sweep_metrics
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.tracker import (
@@ -77,43 +76,50 @@ def mirror(run: RunFolder, tracker: Tracker, *, is_driven: bool) -> None:
     A trial that has not ended is running if a driver works on the sweep (`is_driven`), else
     interrupted. Raises TrackingError.
     """
-    for folder in run.trials():
-        mirror_trial(tracker, folder, is_driven=is_driven)
+    for folder, label in labelled_trials(run):
+        mirror_trial(tracker, folder, label=label, is_driven=is_driven)
 
 
 def mirror_later(run: RunFolder, tracker: BackgroundTracker, *, is_driven: bool) -> None:
     """As `mirror`, in the thread of the tracker."""
+    for folder, label in labelled_trials(run):
+        tracker.do(partial(mirror_trial, folder=folder, label=label, is_driven=is_driven))
+
+
+def labelled_trials(run: RunFolder) -> Iterator[tuple[TrialFolder, str]]:
+    """Every trial of the run with its label."""
+    labels = read_labels(run)
     for folder in run.trials():
-        tracker.do(partial(mirror_trial, folder=folder, is_driven=is_driven))
+        yield folder, labels.told(folder.trial_id)
 
 
-def mirror_trial(tracker: Tracker, folder: TrialFolder, *, is_driven: bool) -> bool:
+def mirror_trial(tracker: Tracker, folder: TrialFolder, *, label: str, is_driven: bool) -> bool:
     """Writes one trial for `mirror`; returns False, and writes nothing, if it is damaged."""
     if not folder.is_sound():
         return False  # the report lists its files
     if is_driven and not folder.done:
-        start_trial(tracker, folder)
+        start_trial(tracker, folder, label=label)
     else:
-        finish_trial(tracker, folder)
+        finish_trial(tracker, folder, label=label)
     return True
 
 
-def start_trial(tracker: Tracker, folder: TrialFolder) -> None:
-    """Creates or reopens the run of a trial that has a spec."""
+def start_trial(tracker: Tracker, folder: TrialFolder, *, label: str) -> None:
+    """Creates or reopens the run of a trial that has a spec; `label` is its own in its sweep."""
     if folder.is_sound():
         with _readable(folder):
-            start = _start(folder)
+            start = _start(folder, label)
         tracker.start(start)
 
 
-def finish_trial(tracker: Tracker, folder: TrialFolder) -> None:
+def finish_trial(tracker: Tracker, folder: TrialFolder, *, label: str) -> None:
     """Ends a trial's run with its summary and, if there is one, its report score.
 
     May be called again after the report split was scored.
     """
     if folder.is_sound():
         with _readable(folder):
-            end = _end(folder)
+            end = _end(folder, label)
         tracker.finish(end)
 
 
@@ -147,9 +153,9 @@ def _of_the_best(measured: Mapping[str, float], metrics: TaskMetrics) -> dict[st
     return {f"best_{name}": measured[name] for name in names if name in measured}
 
 
-def trial_name(spec: TrialSpec) -> str:
+def trial_name(label: str, trial_id: str) -> str:
     """The name of a trial's run: 'small nf4 r8 a16 lr1.3e-03 b8x2 · 3f9c2a'."""
-    return f"{trial_label(spec.knobs)} · {spec.trial_id[:6]}"
+    return f"{label} · {trial_id[:6]}"
 
 
 def trial_params(spec: TrialSpec) -> dict[str, Any]:
@@ -178,25 +184,25 @@ def _started(run: RunFolder) -> float:
     return first.spec_file.stat().st_mtime if first else time.time()
 
 
-def _start(folder: TrialFolder) -> RunStart:
+def _start(folder: TrialFolder, label: str) -> RunStart:
     spec = folder.spec()
     return RunStart(
         folder.trial_id,
-        name=trial_name(spec),
+        name=trial_name(label, spec.trial_id),
         started=folder.spec_file.stat().st_mtime,
         params=trial_params(spec),
         tags=trial_tags(spec),
     )
 
 
-def _end(folder: TrialFolder) -> RunEnd:
+def _end(folder: TrialFolder, label: str) -> RunEnd:
     summary = folder.summary() or {"state": INTERRUPTED, "reason": "it has not ended"}
     facts = summary.get("facts") or {}
     metrics = _numbers(summary.get("metrics") or {})
     costs = cost_metrics(metrics, folder.estimate())
     asked = {name: (facts.get("selection") or {}).get(name) for name in ("context", "evidence")}
     return RunEnd(
-        _start(folder),
+        _start(folder, label),
         state=summary["state"],
         reason=summary.get("reason") or "",
         history=[_event(event) for event in summary.get("history", ())],

@@ -19,6 +19,7 @@ from orchestrator.track import main
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import end_sweep, mirror_later, sweep_identity
+from tests.orchestrator.run_builder import label_of
 from tests.orchestrator.tracking.mlflow_servers import (
     Weather,
     WeatherServer,
@@ -70,7 +71,7 @@ class Driver:
 
     def live(self, draw: random.Random, pause: float) -> Iterator[None]:
         """Runs all trials side by side; yields after each event."""
-        watcher = TrackerWatcher(self.tracker)
+        watcher = TrackerWatcher(self.tracker, label_of)
         going = [(record, list(record.history)) for record in records(self.run)]
         for record, _ in going:
             self._timed(watcher.trial_started, record)

@@ -26,7 +26,6 @@ from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.reporting.results_csv import write_results
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.search.feasibility import FeasibilityModel
 from orchestrator.search.memory_order import MemoryDemand
 from orchestrator.space.enumeration import grid_configurations
@@ -36,7 +35,7 @@ from tests.contracts.new_rows import NEW_KNOBS, ShallowLoRA
 from tests.contracts.simulated import config_of, simulating_forecaster
 from tests.contracts.test_resumed_curves import BUDGET, INTERRUPTIONS, interrupted, to_its_end
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.run_builder import add_trial, new_run
+from tests.orchestrator.run_builder import add_trial, new_run, trial_label
 from tests.tiny_trials import assert_same_curve, make_spec, run
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS

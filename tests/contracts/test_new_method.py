@@ -23,14 +23,14 @@ from orchestrator.predict.models import asked_models
 from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.trial_label import method_name, trial_label
+from orchestrator.runs.trial_label import method_name
 from orchestrator.space.grammar import parse_space
 from tests.contracts import test_methods
 from tests.contracts.new_rows import METHOD_KNOBS, NEW_METHODS
 from tests.contracts.simulated import config_of, simulating_forecaster
 from tests.contracts.test_resumed_curves import BUDGET, INTERRUPTIONS, interrupted, to_its_end
 from tests.orchestrator import tiny_sweep
-from tests.orchestrator.run_builder import new_run
+from tests.orchestrator.run_builder import new_run, trial_label
 from tests.tiny_trials import assert_same_curve, make_spec, run, shared_base
 from trainables.errors import InputError
 from trainables.evaluation.answering import Asked, answers
@@ -125,7 +125,7 @@ def test_a_plan_lists_its_cells_and_what_they_need(tiny_llama: Path, tmp_path: P
     device = PlannedDevice({}, forecasts.capacity or pytest.fail("it has one"))
     described = describe(planner, new_run(tmp_path / "run"))
     assert f"    {tiny_llama}  none  norms: 2 configurations" in described
-    assert "and 1 untrained baselines" in described
+    assert "and 1 untrained baseline," in described
     lines = list(predicted_lines(planner, device, forecasts, storage=tmp_path))
     assert lines[1] == f"  {tiny_llama}  none  norms"
     assert lines[2].startswith("    typical   ") and "can't be predicted" not in lines[2]
@@ -150,7 +150,7 @@ def test_a_forecast_refuses_it_by_name_and_says_what_would_fit(tiny_llama: Path)
     assert forecast(spec, needed).refusal is None
     refusal = forecast(spec, needed - 1).refusal
     assert refusal is not None
-    assert refusal.startswith(f"norm tuning of {tiny_llama.name} (none, batch_size 4, ")
+    assert refusal.startswith(f"norm tuning of {tiny_llama} (none, batch_size 4, ")
     assert "batch_size: 2 with gradient_accumulation: 2" in refusal
     assert "offload" not in refusal  # its optimizer is small, and ZeRO is not allowed
 

@@ -176,7 +176,7 @@ def test_the_report_is_of_the_metrics_of_the_task(
     test = "exact McNemar" if trained.metric == WITHIN_ONE else "paired t"
     assert f"{title} at the full budget" in text and f"{test} of 3 pairs, Bonferroni" in text
     assert ("within one letter (95%)" in text) == (trained.metric == WITHIN_ONE)
-    assert "What quantization changed" in text and "1 pairs of trained configurations" in text
+    assert "What quantization changed" in text and "1 pair of trained configurations" in text
     assert trained.run.pareto_file.read_bytes().startswith(b"\x89PNG")
 
 
@@ -307,7 +307,7 @@ def test_a_tracker_is_told_of_the_metrics_and_which_answers_are_right(trained: T
     told: Any = Told()
     end_sweep(trained.run, told, state="finished")
     assert {"best_within_one", "best_letters_off", "best_eval_loss"} <= told.sweep.metrics.keys()
-    finish_trial(told, trained.run.trial(trained.specs[1].trial_id))
+    finish_trial(told, trained.run.trial(trained.specs[1].trial_id), label="a")
     (row, *_) = told.ends[0].tables["predictions.json"]
     assert row["correct"] == row["is_near"] and "within_one" in told.ends[0].metrics
 
@@ -327,7 +327,7 @@ def test_without_the_task_its_run_is_read_with_a_warning(
     told_later: Any = Told()
     end_sweep(trained.run, told_later, state="finished")
     assert "best_eval_loss" in told_later.sweep.metrics
-    finish_trial(told_later, trained.run.trial(trained.specs[1].trial_id))
+    finish_trial(told_later, trained.run.trial(trained.specs[1].trial_id), label="a")
     assert "correct" not in told_later.ends[0].tables["predictions.json"][0]
     with pytest.raises(InputError, match="no task named"):
         task_of(asked_models([str(trained.run.path)])[0].spec)

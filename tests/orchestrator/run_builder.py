@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.runs.ledger import TrialRecord
+from orchestrator.runs.trial_label import TrialLabels
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.spec.states import BASELINE, FINISHED, TRIAL
@@ -85,6 +87,16 @@ def add_trial(
             {"split": "report", "metrics": scores, "count": len(report_right)}
         )
     return folder
+
+
+def trial_label(knobs: Mapping[str, Any]) -> str:
+    """The label of a trial among no others."""
+    return TrialLabels().of("", knobs)
+
+
+def label_of(record: TrialRecord) -> str:
+    """As `trial_label`."""
+    return trial_label(record.spec.knobs)
 
 
 def add_baseline(run: RunFolder, right: Sequence[int], **knobs: Any) -> TrialFolder:

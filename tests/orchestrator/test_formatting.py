@@ -6,11 +6,14 @@ import pytest
 
 from orchestrator.formatting import (
     MISSING,
+    counted,
     difference_unit,
     format_bare,
     format_difference,
+    format_measured,
     format_metric,
     format_signed,
+    is_or_are,
 )
 from trainables.spec.metric import EVAL_LOSS, TRAIN_PEAK_MEMORY, MetricSpec
 from trainables.tasks.exact_match import EM_ACC
@@ -60,3 +63,22 @@ def test_a_difference_has_its_sign_and_of_shares_is_in_points(
 
 def test_a_label_in_a_picture_has_no_unit() -> None:
     assert format_bare(EM_ACC, 0.615) == "61.5" and format_bare(LETTERS, 2.5) == "2.50"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (counted(1, "trial"), "1 trial"),
+        (counted(0, "trial"), "0 trials"),
+        (counted(1234567, "question"), "1234567 questions"),
+        (counted(1.0, "hour"), "1 hour"),
+        (counted(2.5, "hour"), "2.5 hours"),
+        (counted(3, "trial has", "trials have"), "3 trials have"),
+        (f"{is_or_are(1)} {is_or_are(2)}", "is are"),
+        (format_measured([0.09389627300004122]), "0.0939"),
+        (format_measured([0.0162185, 0.0167991, 0.0164]), "0.0162 to 0.0168"),
+        (format_measured([0.12341, 0.12344]), "0.123"),
+    ],
+)
+def test_counts_and_measured_numbers_read_as_people_write_them(text: str, expected: str) -> None:
+    assert text == expected

@@ -49,7 +49,8 @@ class Asked:
         return [*map(int, self._asked.read_text().split())] if self._asked.exists() else []
 
     def gate(self, cache: Path) -> PreflightGate:
-        return PreflightGate(planner(), self.client, cache=cache, notify=self.said.append)
+        say = self.said.append
+        return PreflightGate(planner(), self.client, cache=cache, notify=say, note=say)
 
 
 def planner(**space: Any) -> Planner:
@@ -139,7 +140,8 @@ def test_models_that_were_fetched_meanwhile_are_looked_at_then(tmp_path: Path) -
 def test_without_the_process_nothing_is_refused(tmp_path: Path) -> None:
     said: list[str] = []
     client = SimulatorClient(cache=None, warn=said.append, command=(str(tmp_path / "absent"),))
-    PreflightGate(planner(), client, cache=tmp_path, notify=said.append).pass_through(lambda: None)
+    gate = PreflightGate(planner(), client, cache=tmp_path, notify=said.append, note=said.append)
+    gate.pass_through(lambda: None)
     assert len(said) == 1
 
 

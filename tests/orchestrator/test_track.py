@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from orchestrator.runs.lease import Lease
 from orchestrator.track import main
 from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
+from orchestrator.tracking.sqlite_store import sqlite_file
 from orchestrator.tracking.sync import end_sweep, mirror, mirror_later, sweep_identity
+from tests.orchestrator.run_builder import label_of
 from tests.orchestrator.tracking.mlflow_servers import WeatherServer, free_port, mlflow_server
 from tests.orchestrator.tracking.tracked_runs import records, snapshot, tracked_run
 from trainables.storage.run_folder import RunFolder
@@ -29,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _written_live(run: RunFolder, uri: str) -> None:
     """What a driver does while a sweep runs, with its trials side by side."""
     tracker = BackgroundTracker(MLflowTracker(uri), warn=pytest.fail, close_seconds=300)
-    watcher = TrackerWatcher(tracker)
+    watcher = TrackerWatcher(tracker, label_of)
     tracker.open(sweep_identity(run))
     trials = records(run)
     for record in trials:
@@ -46,6 +49,13 @@ def _written_live(run: RunFolder, uri: str) -> None:
 
 def _track(run: RunFolder, uri: str) -> int:
     return main([str(run.path), "--tracking-uri", uri])
+
+
+def _forget_places() -> None:
+    """Makes MLflow's client ask the store where artifacts lie, as in a process of its own."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
 
 
 @pytest.mark.slow
@@ -107,6 +117,68 @@ def test_what_is_there_already_is_not_sent_again(
     tracker.open(sweep_identity(run))
     monkeypatch.setattr(tracker, "_client", None)  # nothing is asked of it
     mirror(run, tracker, is_driven=False)
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a?b=c", "%3F?#x y"])
+def test_a_storage_of_any_name_holds_its_store_and_its_artifacts(name: str, tmp_path: Path) -> None:
+    """MLflow's URIs decode %XX, and end a path at a question mark."""
+    run = tracked_run(tmp_path / name / "odd", trials=1, events=1)
+    assert _track(run, run.tracking_uri) == 0
+    shown = snapshot(run.tracking_uri, "odd")
+    assert sorted(len(each["artifacts"]) for each in shown.values()) == [2, 3, 6]
+    assert [place.name for place in tmp_path.iterdir()] == [name]
+    inside = {place.name for place in run.path.parent.iterdir()}
+    assert inside == {"artifacts", "mlflow.db", "mlflow.db.lock", "odd"}
+    kept = [*(run.path.parent / "artifacts" / "odd").rglob("report.md")]
+    assert len(kept) == 1
+
+
+def test_a_storage_that_was_moved_or_copied_keeps_its_artifacts_beside_it(tmp_path: Path) -> None:
+    run = tracked_run(tmp_path / "old" / "here", trials=1, events=1)
+    assert _track(run, run.tracking_uri) == 0
+    before = snapshot(run.tracking_uri, "here")
+    (tmp_path / "old").rename(tmp_path / "new")
+    _forget_places()
+    moved = RunFolder(tmp_path / "new" / "here")
+    assert _track(moved, moved.tracking_uri) == 0
+    assert snapshot(moved.tracking_uri, "here") == before
+    assert not (tmp_path / "old").exists()
+
+    shutil.copytree(tmp_path / "new", tmp_path / "copy")
+    _forget_places()
+    copied = RunFolder(tmp_path / "copy" / "here")
+    copied.write_text(copied.report_file, "# Another report\n")
+    assert _track(copied, copied.tracking_uri) == 0
+    reports = {place.read_text() for place in (tmp_path / "new" / "artifacts").rglob("report.md")}
+    assert reports == {"# Report\n"}
+    assert "# Another" in next((tmp_path / "copy" / "artifacts").rglob("report.md")).read_text()
+
+
+def test_artifacts_that_are_gone_are_sent_again(store: str, tmp_path: Path) -> None:
+    run = tracked_run(tmp_path / "swept", trials=1, events=1)
+    assert _track(run, store) == 0
+    before = snapshot(store, "swept")
+    database = sqlite_file(store)
+    assert database is not None
+    shutil.rmtree(database.parent / "artifacts" / "swept")
+    assert _track(run, store) == 0
+    assert snapshot(store, "swept") == before
+
+
+def test_trials_whose_parent_was_deleted_are_nested_below_a_new_one(
+    store: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    run = tracked_run(tmp_path / "orphans", trials=2, events=1)
+    assert _track(run, store) == 0
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("orphans").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.role = 'sweep'")
+    client.delete_run(parent.info.run_id)
+    assert _track(run, store) == 0
+    shown = snapshot(store, "orphans")  # which asserts that they have one parent
+    assert {*shown} == {"sweep", *(folder.trial_id for folder in run.trials())}
 
 
 def test_predictions_are_a_table_of_mlflow_once_however_often_they_are_sent(

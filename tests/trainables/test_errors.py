@@ -11,6 +11,10 @@ def test_all_messages_are_kept_apart_and_shown_together() -> None:
     assert str(error) == "a: wrong\nb: wrong"
 
 
+def test_a_fault_that_is_met_twice_is_told_once() -> None:
+    assert InputError(["b: wrong", "a: wrong", "b: wrong"]).messages == ("b: wrong", "a: wrong")
+
+
 def test_one_message_may_be_given_as_text() -> None:
     assert InputError("a: wrong").messages == ("a: wrong",)
 

@@ -36,7 +36,7 @@ from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES, backward_pha
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
-States = list[tuple[torch.Size, torch.Size]]  # of keys and values, per block
+States = list[Any]  # per block the shapes of keys and values, or what holds others of fixed size
 
 PARTS = TRAIN, EVALUATION = ("train", "evaluation")
 
@@ -174,7 +174,9 @@ class _Simulation:
         return Measured(peaks, {f"forward.{name}": n for name, n in done.items()})
 
     def _generate(self, live: LiveBytes, length: int, **given: Any) -> States:
-        """Generates one token after `length`; returns the shapes in the cache, per block."""
+        """Generates one token after `length`; returns what the cache holds."""
+        from transformers.cache_utils import DynamicLayer
+
         batch_size = self._workload.eval_batch_size
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
@@ -190,11 +192,13 @@ class _Simulation:
             return_dict_in_generate=True,
             **given,
         )
-        layers = written.past_key_values.layers
-        return [(layer.keys.shape, layer.values.shape) for layer in layers]
+        return [
+            (layer.keys.shape, layer.values.shape) if isinstance(layer, DynamicLayer) else layer
+            for layer in written.past_key_values.layers
+        ]
 
     def _filled_cache(self, states: States) -> Any:
-        """The cache before the last token of an answer, from its shapes after the prompt.
+        """The cache before the last token of an answer, from what it holds after the prompt.
 
         Layers with a sliding window keep no more than the window, and count all tokens.
         """
@@ -202,7 +206,10 @@ class _Simulation:
 
         cache = DynamicCache(config=decoder_config(self._base.model.config))
         seen = self._workload.prompt_length + max(0, self._workload.new_tokens - 2)
-        for layer, shapes in zip(cache.layers, states, strict=True):
+        for place, (layer, shapes) in enumerate(zip(cache.layers, states, strict=True)):
+            if not isinstance(shapes, tuple):
+                cache.layers[place] = shapes
+                continue
             kept = min(seen, layer.sliding_window - 1) if layer.is_sliding else seen
             layer.update(*(self._empty_states(shape, kept) for shape in shapes))
             if layer.is_sliding:

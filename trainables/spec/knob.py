@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,10 @@ from trainables.spec.checks import Check
 from trainables.spec.memory_effect import CELL, MemoryEffect
 
 Knobs = Mapping[str, Any]
+Label = str | Callable[[Knobs], str]
+"""A format string for canonical knobs, as "r{rank}", or a function of them."""
+
+_DECIMALS = re.compile(r":\.(\d+)")
 
 
 def never(value: Any) -> bool:
@@ -51,9 +56,12 @@ class Knob:
     """The same for the numbers that are kept per trained parameter."""
 
     # Words and tables.
-    label: str | Callable[[Knobs], str] = ""
-    """The knob's part of a trial's label: a format string for canonical knobs, as "r{rank}", or a
-    function of them; "" for none."""
+    label: Label = ""
+    """The knob's part of every trial's label; "" for none."""
+    varied_label: Label | None = ""
+    """Its part of the labels of a sweep that varies it, if it is not in every label: "" for its
+    value, a number's after its name, True as its name; None if other labels tell its value. False
+    and 0.0, by which something is off, are not told."""
     method_place: int | None = None
     """The label also follows the method's name, at this place among those that do."""
     plan_place: int | None = None
@@ -66,6 +74,29 @@ class Knob:
     def is_unsaid(self, value: Any) -> bool:
         return self.unsaid and bool(value == self.default)
 
-    def label_of(self, knobs: Knobs) -> str:
-        """Its part of the label of a trial with these knobs, which it is one of."""
-        return self.label.format_map(knobs) if isinstance(self.label, str) else self.label(knobs)
+    @property
+    def is_always_told(self) -> bool:
+        """Whether every trial's label tells the knob's value."""
+        return bool(self.label) or self.varied_label is None
+
+    def label_of(self, name: str, knobs: Knobs, *, more_decimals: int = 0) -> str:
+        """Its part, as the knob `name`, of the label of a trial with these knobs.
+
+        `more_decimals` are added to those that a label has for a rounded number.
+        """
+        value = knobs[name]
+        if not self.label and isinstance(value, bool | float) and not value:
+            return ""
+        label = self.label or self.varied_label or _usual_label(name, value)
+        if not isinstance(label, str):
+            return label(knobs)
+        finer = _DECIMALS.sub(lambda found: f":.{int(found[1]) + more_decimals}", label)
+        return finer.format_map(knobs)
+
+
+def _usual_label(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name
+    if isinstance(value, float):
+        return f"{name}{{{name}:.2g}}"
+    return f"{{{name}}}" if isinstance(value, str) else f"{name}{{{name}}}"

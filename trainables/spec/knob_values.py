@@ -74,3 +74,16 @@ def batch_label(knobs: Mapping[str, Any]) -> str:
     if knobs["batch_size"] == AUTO:
         return f"b{knobs.get('effective_batch_size', '')}auto"
     return f"b{knobs['batch_size']}x{knobs.get('gradient_accumulation', 1)}"
+
+
+def dtype_label(knobs: Mapping[str, Any]) -> str:
+    """'bf16' for bfloat16, 'fp32' for float32; another value as it is."""
+    value = str(knobs["compute_dtype"])
+    return value.replace("bfloat", "bf").replace("float", "fp")
+
+
+def modules_label(knobs: Mapping[str, Any]) -> str:
+    """'all-linear', or 'q+v' for q_proj and v_proj."""
+    value = knobs["target_modules"]
+    names = [value] if isinstance(value, str) else value
+    return "+".join(name.removesuffix("_proj") for name in names)

@@ -23,8 +23,10 @@ from trainables.spec.knob_values import (
     batch_at_least,
     batch_label,
     batch_size,
+    dtype_label,
     modules,
     modules_at_least,
+    modules_label,
     smallest_batch,
     text,
     zero_stage,
@@ -154,11 +156,20 @@ def _double(configuration: Mapping[str, Any]) -> bool:
 
 
 KNOBS: dict[str, Knob] = {
-    "model": Knob(None, text, str, _always, simulated=None),
-    "quantization": Knob("none", name_in(QUANTIZATIONS), str, _always, loads_base=True),
-    "double_quantization": Knob(False, boolean, bool, _double, loads_base=True),
-    "compute_dtype": Knob("auto", one_of(*COMPUTE_DTYPES), str, _always, loads_base=True),
-    "method": Knob("lora", name_in(METHODS), str, _always),
+    "model": Knob(None, text, str, _always, simulated=None, varied_label=None),
+    "quantization": Knob(
+        "none", name_in(QUANTIZATIONS), str, _always, loads_base=True, varied_label=None
+    ),
+    "double_quantization": Knob(False, boolean, bool, _double, loads_base=True, varied_label=None),
+    "compute_dtype": Knob(
+        "auto",
+        one_of(*COMPUTE_DTYPES),
+        str,
+        _always,
+        loads_base=True,
+        varied_label=dtype_label,
+    ),
+    "method": Knob("lora", name_in(METHODS), str, _always, varied_label=None),
     "rank": Knob(8, whole(1), int, _field_of("rank"), memory=UP, label="r{rank}", plan_place=0),
     "alpha": Knob(
         16,
@@ -177,6 +188,7 @@ KNOBS: dict[str, Knob] = {
         memory=memory_above(0),  # its masks are kept for the backward pass
         simulated=bool,
         activations=lambda value: 1.1 if value else 1.0,
+        varied_label="drop{dropout:.2g}",
     ),
     "target_modules": Knob(
         ALL_LINEAR,
@@ -185,6 +197,7 @@ KNOBS: dict[str, Knob] = {
         _field_of("target_modules"),
         is_one_value=are_modules,
         memory=MemoryEffect(modules_at_least),
+        varied_label=modules_label,
     ),
     "workers": Knob(
         1,
@@ -234,6 +247,7 @@ KNOBS: dict[str, Knob] = {
         _explicit_batch,
         memory=memory_above(1),  # gradients are kept while the next micro-batch runs
         simulated=None,
+        varied_label=None,
         plan_place=2,
     ),
     "effective_batch_size": Knob(
@@ -243,6 +257,7 @@ KNOBS: dict[str, Knob] = {
         _automatic_batch,
         memory=memory_above(1),
         simulated=None,
+        varied_label=None,
         plan_place=3,
     ),
     "optimizer": Knob(
@@ -255,8 +270,24 @@ KNOBS: dict[str, Knob] = {
     ),
     "schedule": Knob("linear", one_of(*SCHEDULES), str, _trained, memory=NONE, affects_speed=False),
     "warmup": Knob(0.03, within(0, 1), float, _trained, memory=NONE, affects_speed=False),
-    "weight_decay": Knob(0.0, at_least(0), float, _trained, memory=NONE, affects_speed=False),
-    "max_gradient_norm": Knob(1.0, above(0), float, _trained, memory=NONE, affects_speed=False),
+    "weight_decay": Knob(
+        0.0,
+        at_least(0),
+        float,
+        _trained,
+        memory=NONE,
+        affects_speed=False,
+        varied_label="wd{weight_decay:.2g}",
+    ),
+    "max_gradient_norm": Knob(
+        1.0,
+        above(0),
+        float,
+        _trained,
+        memory=NONE,
+        affects_speed=False,
+        varied_label="clip{max_gradient_norm:.2g}",
+    ),
     "gradient_checkpointing": Knob(
         False,
         boolean,
@@ -264,10 +295,19 @@ KNOBS: dict[str, Knob] = {
         _trained,
         memory=DOWN,
         activations=lambda value: 0.15 if value else 1.0,
+        varied_label="ckpt",
         plan_place=5,
     ),
     "sequence_length": Knob(
-        1024, whole(16), int, _always, memory=UP, simulated=None, activations=int, plan_place=4
+        1024,
+        whole(16),
+        int,
+        _always,
+        memory=UP,
+        simulated=None,
+        activations=int,
+        varied_label="len{sequence_length}",
+        plan_place=4,
     ),
     "prompt": Knob("default", text, str, _always, simulated=None),
     "target": Knob("answer", text, str, _always, simulated=None),  # of its task's targets

@@ -75,6 +75,11 @@ class RunFiles:
         return self.path.parent / _DATABASE
 
     @property
+    def tracking_uri(self) -> str:
+        """The URI of `tracking_database` in MLflow."""
+        return sqlite_uri(self.tracking_database.resolve())
+
+    @property
     def flips_file(self) -> Path:
         return self.path / "flips.csv"
 
@@ -148,3 +153,14 @@ class TrialFiles:
     def reported_steps_file(self) -> Path:
         """The steps that the trial has reported, one per line."""
         return self.checkpoints_folder / "told"
+
+
+def sqlite_uri(database: Path) -> str:
+    """The URI of a SQLite database for SQLAlchemy, which decodes %XX and ends a path at a "?".
+
+    It names the driver where the path has one of them, because MLflow would take the URI that it
+    knows for the path, and make a folder of that name.
+    """
+    plain = str(database)
+    encoded = plain.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{plain}" if plain == encoded else f"sqlite+pysqlite:///{encoded}"

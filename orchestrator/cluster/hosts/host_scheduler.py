@@ -21,6 +21,7 @@ from orchestrator.cluster.hosts.placement import Availability, Placement, QueueE
 from orchestrator.cluster.model_prefetch import ModelFiles
 from orchestrator.cluster.nodes import dead_nodes, host_gone
 from orchestrator.cluster.ray_internals import draining_nodes
+from orchestrator.formatting import counted
 from trainables.errors import first_line
 
 NODE_POLL_SECONDS = 2.0  # between looks at which nodes are dead or draining
@@ -213,8 +214,9 @@ class HostScheduler:
         for need in [entry.need for entry in self._line]:
             if availability.is_short(self._pool.devices, need):
                 self._report(
-                    f"A trial of {need.workers} workers waits: too few of the sweep's "
-                    f"{self.shape.count} hosts are up. Trials that need fewer are still started."
+                    f"A trial of {counted(need.workers, 'worker')} waits: too few of the sweep's "
+                    f"{counted(self.shape.count, 'host')} are up. Trials that need fewer are still "
+                    "started."
                 )
 
     def _is_full(self) -> bool:

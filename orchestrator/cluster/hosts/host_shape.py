@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.formatting import counted
 from orchestrator.planning.capacity import CPU_HOST_MEMORY_BYTES
 from trainables.errors import InputError
 
@@ -83,8 +84,12 @@ def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 
 def _no_room(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> str:
-    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    have = "; ".join(
+        f"{counted(node.get('CPU', 0), 'CPU')}, {counted(node.get('GPU', 0), 'GPU')}"
+        for node in nodes
+    )
+    asked = f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
     return (
-        f"resources: a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, and no node has them "
+        f"resources: a trial asks for {asked}, and no node has them "
         f"(nodes: {have}). Lower resources.cpus_per_trial or resources.gpus_per_trial."
     )

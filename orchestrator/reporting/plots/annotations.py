@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.analysis.pareto import COST
 from orchestrator.formatting import format_bare
-from orchestrator.runs.trial_label import model_name, quantization_name
+from orchestrator.runs.trial_label import quantization_name, told_apart
 from orchestrator.runs.trial_result import TrialResult
 
 KNOWN = ("none", "int8", "nf4", "fp4")
 INK = "#333333"
 LABELLED = 8  # members of the front, at most
+SHORT = 20  # characters of a model's name in the legend
 Style = Callable[[TrialResult], dict[str, Any]]
 
 
@@ -34,9 +36,11 @@ def draw_legend(axes: Any, items: Sequence[TrialResult], *, style: Style) -> Non
         look = {**style(by_quantization[name]), "marker": "o"}
         handles.append(Line2D([], [], **look, markersize=7, label=name))
     handles += [Line2D([], [], color="none", label=""), Line2D([], [], color="none", label="model")]
-    for name, item in sorted({model_name(item.knobs): item for item in items}.items()):
+    models = {item.model_name: item for item in items}
+    short = _short_names(models)
+    for name, item in sorted(models.items()):
         look = {**style(item), "color": "#777777"}
-        handles.append(Line2D([], [], **look, markersize=7, label=_short(name)))
+        handles.append(Line2D([], [], **look, markersize=7, label=short[name]))
     handles += [Line2D([], [], color="none", label=""),
                 Line2D([], [], color=INK, linewidth=1.4, label="Pareto front")]  # fmt: skip
     if any(item.is_baseline for item in items):
@@ -71,11 +75,13 @@ def label_front(
     ring = 7 * figure.dpi / 72  # pixels that another point and its ring take around them
     room = axes.bbox.padded(4)
     taken: list[Any] = []
-    for item in _spread(members):
+    shown = _spread(members)
+    labels = _front_labels(shown, _short_names({item.model_name for item in all_drawn}))
+    for item, label in zip(shown, labels, strict=True):
         at = (item.metrics[cost] / unit, height(item))
         others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
-            text = axes.annotate(_front_label(item), at, offset, textcoords="offset points",
+            text = axes.annotate(label, at, offset, textcoords="offset points",
                                  size=8.5, ha=horizontal, va="center", color=INK, zorder=6,
                                  path_effects=halo)  # fmt: skip
             box = text.get_window_extent(renderer)
@@ -102,12 +108,36 @@ def _spread(members: Sequence[TrialResult]) -> list[TrialResult]:
     return [members[round(place * last / (LABELLED - 1))] for place in range(LABELLED)]
 
 
-def _front_label(item: TrialResult) -> str:
+def _front_labels(members: Sequence[TrialResult], models: Mapping[str, str]) -> list[str]:
+    """Quantization, rank and value of each, and what else tells it from others that have these.
+    `models` are the names of the legend."""
+    labels = [item.label.replace(item.model_name, models[item.model_name]) for item in members]
+    names = told_apart(list(map(_base_and_rank, members)), labels)
+    return [
+        f"{name} · {format_bare(item.primary, item.value() or 0.0)}"
+        for name, item in zip(names, members, strict=True)
+    ]
+
+
+def _base_and_rank(item: TrialResult) -> str:
     rank = f" r{item.knobs['rank']}" if "rank" in item.knobs else ""
-    value = item.value()
-    assert value is not None
-    return f"{quantization_name(item.knobs)}{rank} · {format_bare(item.primary, value)}"
+    return f"{quantization_name(item.knobs)}{rank}"
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + "…"
+def _short_names(names: Collection[str]) -> dict[str, str]:
+    """The names, long ones without their end, or without their start if others begin alike; in
+    full if they also end alike."""
+    found = {name: [_start(name), _end(name), name] for name in names}
+    taken = Counter(short for shorts in found.values() for short in set(shorts))
+    return {
+        name: next((short for short in shorts if taken[short] == 1), name)
+        for name, shorts in found.items()
+    }
+
+
+def _start(name: str) -> str:
+    return name if len(name) <= SHORT else f"{name[: SHORT - 1]}…"
+
+
+def _end(name: str) -> str:
+    return name if len(name) <= SHORT else f"…{name[1 - SHORT :]}"

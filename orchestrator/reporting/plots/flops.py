@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
 from orchestrator.analysis.pareto import candidates, front
-from orchestrator.formatting import title
+from orchestrator.formatting import counted, title
 from orchestrator.reporting.plots.annotations import (
     INK,
     Style,
@@ -112,7 +112,7 @@ def caption(results: Sequence[TrialResult]) -> str:
     missing = len(trials) - len(finished) - others
     left = f" {missing} without a rung that has both numbers." if missing else ""
     return (
-        f"{len(finished)} finished of {len(trials)} trials (marked), "
+        f"{len(finished)} finished of {counted(len(trials), 'trial')} (marked), "
         f"{len(front(results, cost=TRAIN_FLOPS))} on the front (ringed); "
         f"{others} more faint, to their last rung (x).{left}\n"
         "Rungs before the last ask fewer questions; the last asks the whole selection split."

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.analysis.pareto import COST, candidates, front
 from orchestrator.analysis.significance import wilson
-from orchestrator.formatting import title
+from orchestrator.formatting import counted, title
 from orchestrator.reporting.plots.annotations import (
     INK,
     KNOWN,
@@ -23,7 +23,7 @@ from orchestrator.reporting.plots.annotations import (
     label_front,
 )
 from orchestrator.runs.results import read_trials
-from orchestrator.runs.trial_label import model_name, quantization_name
+from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
@@ -102,11 +102,11 @@ def style_of(results: Sequence[TrialResult]) -> Style:
     """The style of a trial; a known quantization has the same colour in every sweep."""
     others = {quantization_name(item.knobs) for item in results}.difference(KNOWN)
     quantizations = [*KNOWN, *sorted(others)]
-    models = sorted({model_name(item.knobs) for item in results})
+    models = sorted({item.model_name for item in results})
 
     def style(item: TrialResult) -> dict[str, Any]:
         colour = quantizations.index(quantization_name(item.knobs))
-        marker = models.index(model_name(item.knobs))
+        marker = models.index(item.model_name)
         return {
             "color": COLOURS[colour % len(COLOURS)],
             "marker": MARKERS[marker % len(MARKERS)],
@@ -197,15 +197,17 @@ def caption(results: Sequence[TrialResult]) -> str:
     trials = [item for item in results if item.is_trial]
     drawn, members = candidates(results), front(results)
     counts = sorted({item.count() for item in drawn} - {0})
-    asked = f" on {'–'.join(str(n) for n in counts[:: max(1, len(counts) - 1)])} questions"
+    ends = "–".join(str(n) for n in counts[:: max(1, len(counts) - 1)])
+    asked = f" on {ends} question{'' if counts == [1] else 's'}"
     is_share = any(item.primary.is_share_of_questions for item in drawn)
     bars = f"; bars: 95% intervals{asked if counts else ''}" if is_share else ""
+    of = counted(len(trials), "trial")
     return (
-        f"{len(drawn)} finished of {len(trials)} trials, {len(members)} on the front (ringed)"
+        f"{len(drawn)} finished of {of}, {len(members)} on the front (ringed)"
         f"{bars}.\n"
         f"The other {len(trials) - len(drawn)} (stopped, failed, ...) are not drawn"
         + (
-            f"; {len(_baselines(results))} untrained baselines hollow."
+            f"; {counted(len(_baselines(results)), 'untrained baseline')} hollow."
             if _baselines(results)
             else "."
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, studies
-from orchestrator.formatting import MISSING, format_bytes
+from orchestrator.formatting import MISSING, counted, format_bytes, is_or_are
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
-from orchestrator.runs.trial_label import model_name, quantization_name
+from orchestrator.runs.trial_label import quantization_name, told_apart
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knob_values import AUTO
 
@@ -30,20 +30,24 @@ def batch_sizes(results: Sequence[TrialResult]) -> list[Section]:
     found = studies(results)
     timed = [study for study in found if len(study.timed) > 1]
     if timed:
-        blocks = [block for study in timed[:SHOWN] for block in _study(study)]
+        shown = timed[:SHOWN]
+        names = told_apart(list(map(_name, shown)), list(map(_common_label, shown)))
+        blocks = [
+            block for name, study in zip(names, shown, strict=True) for block in _study(study, name)
+        ]
         return [Section(HEADING, [*blocks, Paragraph(HOW), *_left_out(len(timed) - SHOWN)])]
     trials = sum(item.is_trial for item in results)
     is_all = any(sum(len(size.trials) for size in study.sizes) == trials for study in found)
     return [Section(HEADING, [Paragraph(NONE_ALONE)])] if is_all else []
 
 
-def _study(study: Study) -> list[Block]:
+def _study(study: Study, name: str) -> list[Block]:
     headers = ["batch size", "accumulation", "examples per step", "trials", "examples/s",
                "slowest–fastest", "of the best", "train memory", ""]  # fmt: skip
     ties = study.ties
     rows = [_row(size, study, is_tie=size in ties) for size in study.sizes]
     return [
-        Table(headers, rows, words=1, caption=f"{_name(study)}:"),
+        Table(headers, rows, words=1, caption=f"{name}:"),
         Paragraph(_best(study), strong=True),
         Paragraph(_others(study, ties)),
     ]
@@ -103,9 +107,16 @@ def _least(ties: Sequence[BatchSize], study: Study) -> str:
 
 
 def _name(study: Study) -> str:
-    knobs = study.sizes[0].knobs
-    parts = [model_name(knobs), quantization_name(knobs), str(knobs.get("method", ""))]
+    first = study.sizes[0].trials[0]
+    parts = [first.model_name, quantization_name(first.knobs), str(first.knobs.get("method", ""))]
     return " ".join(part for part in (*parts, f"on {study.device}" if study.device else "") if part)
+
+
+def _common_label(study: Study) -> str:
+    """The words that the labels of its trials have in common."""
+    first, *others = (item.label for size in study.sizes for item in size.trials)
+    known = [label.split() for label in others]
+    return " ".join(word for word in first.split() if all(word in label for label in known))
 
 
 def _words(size: BatchSize) -> str:
@@ -119,4 +130,5 @@ def _speed(value: float) -> str:
 
 
 def _left_out(count: int) -> list[Paragraph]:
-    return [Paragraph(f"{count} more groups of like trials are not shown.")] if count > 0 else []
+    groups = f"{counted(count, 'more group')} of like trials {is_or_are(count)} not shown."
+    return [Paragraph(groups)] if count > 0 else []

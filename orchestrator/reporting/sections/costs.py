@@ -19,6 +19,7 @@ from orchestrator.analysis.costs import (
 from orchestrator.analysis.pareto import COST, front
 from orchestrator.formatting import (
     MISSING,
+    counted,
     format_byte_seconds,
     format_bytes,
     format_duration,
@@ -190,7 +191,8 @@ def _how_spent(order: Sequence[TrialResult], places: dict[str, int]) -> str:
     )
     alone = sum(map(has_device_alone, order))
     if alone == len(order):
-        return f"{text} Speed is ranked among the {len(places)} trials, each alone on its device."
+        trials = counted(len(places), "trial, alone", "trials, each alone")
+        return f"{text} Speed is ranked among the {trials} on its device."
     return f"{text} Speed is ranked only among trials that are known to have had the device alone."
 
 

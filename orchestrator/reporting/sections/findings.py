@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.analysis.importance import (
     importance,
     knob_verdicts,
 )
+from orchestrator.analysis.knob_levels import level_name
 from orchestrator.analysis.significance import (
     MCNEMAR,
     PAIRED_T,
@@ -20,7 +22,13 @@ from orchestrator.analysis.significance import (
     any_difference,
     compare_with_best,
 )
-from orchestrator.formatting import difference_unit, format_p_value, format_signed
+from orchestrator.formatting import (
+    counted,
+    difference_unit,
+    format_measured,
+    format_p_value,
+    format_signed,
+)
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.reporting.sections.headline import (
     comparison_text,
@@ -31,6 +39,7 @@ from orchestrator.reporting.sections.tables import loss_order
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import Group, unfinished
 from orchestrator.runs.sweep_metrics import SweepMetrics
+from orchestrator.runs.trial_label import PATHS, distinct_names
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -76,7 +85,7 @@ def what_mattered(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> S
     blocks: list[Block] = []
     for metric in dict.fromkeys([metrics.ranking, EVAL_LOSS]):
         for item in importance(results, metric=metric):
-            blocks += _importance_blocks(item)
+            blocks += _importance_blocks(item, _value_names(results))
     if not blocks:
         return Section("What mattered", [Paragraph("No trial has been judged yet.")])
     how = (
@@ -125,9 +134,10 @@ def _ties(others: Sequence[TrialResult], compared: Sequence[Comparison | None]) 
     return [Paragraph(f"{text}: {names}{more}.")]
 
 
-def _importance_blocks(item: Importance) -> list[Block]:
+def _importance_blocks(item: Importance, names: Mapping[str, Mapping[str, str]]) -> list[Block]:
+    """`names`: how values of knobs are told, where these are told in short."""
     part = "the full budget" if item.fraction == 1.0 else f"{100 * item.fraction:g}% of the budget"
-    seen = f"{item.trials} of {item.started} trials"
+    seen = f"{item.trials} of {counted(item.started, 'trial')}"
     left = "censored: the others were stopped before it or have not come so far"
     blocks: list[Block] = [
         Paragraph(f"{item.metric.title} at {part} ({seen}{'; ' + left if item.censored else ''}):")
@@ -142,12 +152,23 @@ def _importance_blocks(item: Importance) -> list[Block]:
     if item.effects:
         unit = difference_unit(item.metric) or "difference"
         headers = ["knob", "from", "to", unit, "95% interval", "trials", "adjusted", ""]
-        rows = [_effect_row(effect, item.metric) for effect in item.effects]
+        rows = [
+            _effect_row(effect, item.metric, names.get(effect.knob, {})) for effect in item.effects
+        ]
         blocks.append(Table(headers, rows, words=3))
     return [*blocks, *(Paragraph(f"Note: {note}.") for note in item.notes)]
 
 
-def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
+def _value_names(results: Sequence[TrialResult]) -> dict[str, dict[str, str]]:
+    """Short names of the models and prompts of the trials, by knob and path."""
+    paths = {
+        knob: [level_name(item.knobs[knob]) for item in results if knob in item.knobs]
+        for knob in PATHS
+    }
+    return {knob: distinct_names(found) for knob, found in paths.items()}
+
+
+def _effect_row(effect: Effect, metric: MetricSpec, names: Mapping[str, str]) -> tuple[str, ...]:
     reach = 1.0 if metric.is_percentage else math.inf  # two shares differ by no more
     numbers = [
         format_signed(metric, min(max(x, -reach), reach))
@@ -155,8 +176,8 @@ def _effect_row(effect: Effect, metric: MetricSpec) -> tuple[str, ...]:
     ]
     return (
         effect.knob,
-        effect.low_level.split("/")[-1],
-        effect.high_level.split("/")[-1],
+        names.get(effect.low_level, effect.low_level),
+        names.get(effect.high_level, effect.high_level),
         numbers[0],
         f"{numbers[1]} to {numbers[2]}",
         str(effect.trials),
@@ -171,14 +192,13 @@ def _some_ids(group: Group) -> str:
 
 
 def _values(mappings: Sequence[Mapping[str, Any]]) -> Block:
-    seen: dict[str, dict[str, int]] = {}
+    seen: dict[str, list[Any]] = {}
     for mapping in mappings:
         for name, value in _flat(mapping):
-            texts = seen.setdefault(name, {})
-            texts[value_text(value)] = texts.get(value_text(value), 0) + 1
+            seen.setdefault(name, []).append(value)
     if not seen:
         return Paragraph("Not recorded.")
-    return Table(["", "value"], [(name, _several(texts)) for name, texts in seen.items()], words=2)
+    return Table(["", "value"], [(name, _several(found)) for name, found in seen.items()], words=2)
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -189,9 +209,17 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return found
 
 
-def _several(texts: Mapping[str, int]) -> str:
-    if len(texts) == 1:
-        return next(iter(texts))
-    common = sorted(texts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{text} ({count} trials)" for text, count in common[:4])
-    return shown + (f", {len(common) - 4} other values" if len(common) > 4 else "")
+def _several(values: Sequence[Any]) -> str:
+    """Each value and how many trials have it; of numbers that were measured the range."""
+    if any(isinstance(value, float) for value in values) and all(map(_is_number, values)):
+        return format_measured(values)
+    counts = Counter(map(value_text, values))
+    if len(counts) == 1:
+        return next(iter(counts))
+    shown = ", ".join(f"{text} ({counted(n, 'trial')})" for text, n in counts.most_common(4))
+    others = counted(len(counts) - 4, "other value")
+    return f"{shown}, {others}" if len(counts) > 4 else shown
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

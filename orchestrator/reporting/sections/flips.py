@@ -9,9 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from orchestrator.analysis.flips import Direction, Flip, Pair
-from orchestrator.formatting import format_p_value, format_percent
+from orchestrator.formatting import counted, format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
-from orchestrator.runs.trial_label import trial_label
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
@@ -58,7 +57,7 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
         on_terminal = 0 if pair.is_baseline and is_trained else EXAMPLES_ON_TERMINAL
         blocks += _examples(pair, on_terminal=on_terminal)
     count = sum(len(pair.flips) for pair in found)
-    return Section(HEADING, [*blocks, Paragraph(f"All {count} flips: `{file.name}`.")])
+    return Section(HEADING, [*blocks, Paragraph(f"All {counted(count, 'flip')}: `{file.name}`.")])
 
 
 def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
@@ -74,7 +73,8 @@ def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
 def _how(found: Sequence[Pair]) -> str:
     trained = sum(not pair.is_baseline for pair in found)
     return (
-        f"{trained} pairs of trained configurations and {len(found) - trained} of untrained bases "
+        f"{counted(trained, 'pair')} of trained configurations and {len(found) - trained} of "
+        "untrained bases "
         "differ in their quantization only. Lost: the unquantized one alone is right; gained: the "
         "quantized one alone. Exact McNemar on the questions of the selection split that both "
         "answered, each pair tested by itself."
@@ -84,7 +84,7 @@ def _how(found: Sequence[Pair]) -> str:
 def _counts(of_one: Sequence[Pair]) -> Table:
     reference = of_one[0].reference
     what = "untrained base" if of_one[0].is_baseline else "trained configuration"
-    caption = f"The {what} {reference.trial_id}, {trial_label(reference.knobs)}, against:"
+    caption = f"The {what} {reference.trial_id}, {reference.label}, against:"
     headers = ["", "trial", "asked", "none right", "it right", "lost", "gained", "points",
                "95% interval", "McNemar p", ""]  # fmt: skip
     return Table(headers, [_count_row(pair) for pair in of_one], words=2, caption=caption)
@@ -141,7 +141,7 @@ def _questions(pair: Pair, shown: Sequence[Flip], caption: str, on_terminal: int
 
 def _csv_rows(pair: Pair) -> list[tuple[str, ...]]:
     of_pair = (
-        trial_label(pair.reference.knobs),
+        pair.reference.label,
         "yes" if pair.is_baseline else "no",
         pair.reference.trial_id,
         pair.quantized.trial_id,

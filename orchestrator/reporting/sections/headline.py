@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.analysis.significance import Comparison, compare, wilson
 from orchestrator.formatting import (
+    counted,
     format_difference,
     format_metric,
     format_number,
@@ -17,7 +18,6 @@ from orchestrator.formatting import (
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
-from orchestrator.runs.trial_label import trial_label
 from orchestrator.runs.trial_result import Split, TrialResult
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -25,7 +25,7 @@ BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
 
 
 def headline(
-    best: TrialResult | None,
+    best: TrialResult,
     results: Sequence[TrialResult],
     predictions: PredictionReader,
     *,
@@ -33,8 +33,6 @@ def headline(
     trivial: Mapping[str, float],
 ) -> Section:
     """`trivial` has the values of the task's trivial baselines on the report split."""
-    if best is None:
-        return Section("Best trial", [Paragraph("No trial has finished, so there is no best one.")])
     split: Split = "report" if metrics.per_question.name in best.report_metrics else "selection"
     headers = ["metric", "split", "value", "95% interval", "questions"]
     base = base_of(best, results)
@@ -109,7 +107,7 @@ def comparison_text(comparison: Comparison, metric: MetricSpec) -> str:
     test = comparison.test if several == 1 else f"{comparison.test}, Holm of {several} comparisons,"
     return (
         f"{format_difference(metric, comparison.difference)} (95% {low} to {high}, "
-        f"{test} {format_p_value(comparison.p_value)}, {comparison.count} questions): "
+        f"{test} {format_p_value(comparison.p_value)}, {counted(comparison.count, 'question')}): "
         f"{comparison.verdict}"
     )
 
@@ -145,7 +143,7 @@ def _against_base(
     if base is None:
         return "Its untrained base has not been judged, so there is nothing to compare it with."
     both = predictions(best, split), predictions(base, split)
-    name = f"Against its untrained base ({trial_label(base.knobs)}) on the {split} split"
+    name = f"Against its untrained base ({base.label}) on the {split} split"
     return f"{name}: {_compared(*both, metrics=metrics)}."
 
 

@@ -18,7 +18,7 @@ from orchestrator.reporting.sections.headline import (
 )
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.sweep_metrics import SweepMetrics
-from orchestrator.runs.trial_label import method_name, model_name
+from orchestrator.runs.trial_label import method_name
 from orchestrator.runs.trial_result import Split, TrialResult, ranked
 
 HEADING = "Methods"
@@ -60,7 +60,7 @@ def _groups(results: Sequence[TrialResult]) -> dict[tuple[str, str], list[TrialR
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         if item.is_trial:
-            groups.setdefault((model_name(item.knobs), method_name(item.knobs)), []).append(item)
+            groups.setdefault((item.model_name, method_name(item.knobs)), []).append(item)
     return dict(sorted(groups.items()))
 
 

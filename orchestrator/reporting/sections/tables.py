@@ -17,7 +17,7 @@ from orchestrator.reporting.document import Block, Paragraph, Picture, Section, 
 from orchestrator.reporting.sections.headline import base_of, primary_text, score_header
 from orchestrator.runs.progress import counts_text
 from orchestrator.runs.sweep_metrics import SweepMetrics
-from orchestrator.runs.trial_label import model_name, quantization_name
+from orchestrator.runs.trial_label import quantization_name
 from orchestrator.runs.trial_result import TrialResult, ranked
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
@@ -65,7 +65,7 @@ def cells(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> Section:
     """The best finished trial of each model x quantization."""
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
-        key = (model_name(item.knobs), quantization_name(item.knobs))
+        key = (item.model_name, quantization_name(item.knobs))
         groups.setdefault(key, []).append(item)
     headers = ["model", "quantization", "trials", "best finished", score_header(metrics.primary),
                "eval loss", "train memory", "untrained"]  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_tracker_is_told_the_same(run: RunFolder) -> None:
         def finish(self, end: RunEnd) -> None:
             told.append(end)
 
-    finish_trial(Told(), folder)  # type: ignore[arg-type]
+    finish_trial(Told(), folder, label="a")  # type: ignore[arg-type]
     (trial,) = read_trials(run)
     assert {**trial.metrics, **trial.costs}.items() <= told[0].metrics.items()
     assert set(PREDICTED) <= told[0].metrics.keys()

@@ -63,7 +63,7 @@ def test_no_accelerator_is_held_while_models_are_fetched_and_what_is_missing_is_
             model, said = HubModel(hub.name, COMMIT), list[str]()
             prefetch(ModelFiles((model,), access), on_gpus=True, notify=said.append, check=look)
             assert free and set(free) == {(1.0, 1.0)}
-            assert not said or said[-1].startswith("The models are on 1 nodes after")
+            assert not said or said[-1].startswith("The models are on 1 node after")
             assert hub.gets("model.safetensors") == 1
             wrong = ModelFiles((model, HubModel("owner/none", COMMIT)), access)
             with pytest.raises(InputError, match="owner/none can't be fetched by"):

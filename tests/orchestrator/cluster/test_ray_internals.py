@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray._private import services
 
 from orchestrator.cluster import ray_internals
 
@@ -75,8 +79,36 @@ def test_the_cause_of_a_worker_s_death_is_still_told() -> None:
 
 
 def test_no_other_file_uses_the_inside_of_ray() -> None:
-    inside = r"ray(?:\.\w+)*\.(?:_private|_internal|tune\.execution)\b"
+    inside = r"ray(?:\.\w+)*\.(?:_private|_internal|_common|tune\.execution)\b"
     private = re.compile(rf"^\s*(?:from|import) {inside}", re.MULTILINE)
     sources = [*REPOSITORY.glob("orchestrator/**/*.py"), *REPOSITORY.glob("trainables/**/*.py")]
     using = [file.name for file in sources if private.search(file.read_text())]
     assert using == ["ray_internals.py"]
+
+
+SLEEPS = """
+import os, time
+print(os.getsid(0) == os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray ends its processes as a group there")
+def test_a_process_of_ray_outlives_the_signals_to_the_sweep_and_ends_when_ray_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services, "ConsolePopen", services.ConsolePopen)
+    for _ in range(2):  # it is called at each start of Ray in a process
+        ray_internals.shield_ray_processes()
+    process = services.ConsolePopen(
+        [sys.executable, "-c", SLEEPS],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}),  # as Ray
+    )
+    assert process.stdout.readline() == b"True\n"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.terminate()
+    assert process.wait(30) == -signal.SIGKILL

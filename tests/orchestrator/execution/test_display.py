@@ -12,8 +12,7 @@ from orchestrator.execution.display import SweepDisplay
 from orchestrator.execution.observers import DisplayWatcher
 from orchestrator.formatting import format_bytes, format_duration
 from orchestrator.runs.ledger import TrialRecord
-from orchestrator.runs.trial_label import trial_label
-from tests.orchestrator.run_builder import new_spec
+from tests.orchestrator.run_builder import label_of, new_spec, trial_label
 from trainables.spec.events import Event
 from trainables.spec.knobs import canonical
 from trainables.storage.run_folder import RunFolder
@@ -102,7 +101,7 @@ def test_a_trial_is_shown_from_its_start_on(tmp_path: Path) -> None:
     display = SweepDisplay(EM_ACC, io.StringIO(), clock=clock)
     display.start(total=2)
     record = TrialRecord(new_spec(rank=4), RunFolder(tmp_path).trial("abc"), "running")
-    DisplayWatcher(display).trial_started(record)
+    DisplayWatcher(display, label_of).trial_started(record)
     clock.now = 40.0
     row = next(line for line in shown(display).splitlines() if line.startswith("abc"))
     assert "small none r4" in row and "starting" in row and row.rstrip().endswith("40 s")
@@ -137,7 +136,7 @@ def test_an_infeasible_trial_does_not_count_and_an_unknown_total_is_no_matter() 
     display.start(total=None)
     display.trial_ended("a", LABEL, "infeasible", "needs 117 GiB", {})
     display.trial_ended("b", LABEL, "failed", "loss is nan", {})
-    assert "1 trials · 0 running" in shown(display)
+    assert "1 trial · 0 running" in shown(display)
 
 
 def test_events_may_come_from_many_threads() -> None:
@@ -155,3 +154,23 @@ def test_events_may_come_from_many_threads() -> None:
         list(pool.map(one, range(60)))
     assert len(file.getvalue().splitlines()) == 120
     assert "60/60 trials · 0 running" in shown(display)
+
+
+def test_a_note_is_printed_once_and_stands_below_the_table_to_the_end() -> None:
+    file = Terminal()
+    display = SweepDisplay(EM_ACC, file)
+    display.note("small at 128 tokens: 873 of 881 prompts of the train split are cut")
+    display.start(total=2)
+    try:
+        display.note("small at 128 tokens: 873 of 881 prompts of the train split are cut")
+        display.trial_started("abc", LABEL)
+        lines = shown(display).splitlines()
+        assert "abc" in lines[1] and "873 of 881" in lines[2] and "0/2 trials" in lines[3]
+        for number in range(20):
+            display.note(f"note {number}")
+        text = shown(display)
+        assert "note 4" in text and "note 5" not in text and "... and 15 above" in text
+    finally:
+        display.stop()
+    assert file.getvalue().splitlines()[0].startswith("small at 128 tokens: 873 of 881")
+    assert file.getvalue().count("note 19") == 1

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from orchestrator.execution import report_split
 from orchestrator.execution.report_split import score_reports
@@ -52,7 +53,7 @@ def test_a_trial_is_scored_on_what_it_needs_and_what_can_not_fit_is_not_tried_fo
         for knobs in ({"rank": 2}, {"method": "full", "workers": 4, "zero_stage": 3}, {"rank": 4})
     )
     scheduler = Scheduler({large: TOO_LARGE, lost: GONE})
-    monkeypatch.setattr(report_split.ray, "get", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda value: value)
     monkeypatch.setattr(report_split, "wait_for", lambda call, folder, **_: call)
     sweep: Any = SimpleNamespace(
         config=tiny_sweep.config(resources={"placement": placement}),

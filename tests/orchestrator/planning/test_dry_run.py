@@ -46,7 +46,7 @@ def test_an_automatic_batch_size_is_counted_with_what_it_reads() -> None:
 
 def test_it_names_every_cell_and_what_is_excluded() -> None:
     text = described(exclude=[{"quantization": "nf4"}, {"quantization": "none", "rank": 2}])
-    assert "./a-model  none  lora: 1 configurations, 1 excluded" in text
+    assert "./a-model  none  lora: 1 configuration, 1 excluded" in text
     assert "./a-model  nf4  lora: excluded" in text
 
 
@@ -62,3 +62,37 @@ def test_it_says_what_the_hub_will_be_asked_for() -> None:
     settings = from_mapping(tiny_sweep.mapping("someone/some-model"))
     text = describe(Planner(settings), RunFolder(Path("runs") / "tiny"))
     assert "someone/some-model is no folder here: the hub will be asked for it" in text
+
+
+def one_factor(**search: Any) -> dict[str, Any]:
+    """A space around a reference of which some knob is in no cell and some in no label."""
+    space = tiny_sweep.mapping("./a-model")["space"]
+    space |= {"rank": [4, 2, 8], "optimizer": ["adamw", "sgd"]}
+    modules = {"value": ["q_proj", "v_proj"]}
+    space |= {"target_modules": ["all-linear", modules], "schedule": ["linear", "cosine"]}
+    return {"space": space, "search": {"algorithm": "one_factor", "trials": 99, **search}}
+
+
+def test_the_trials_of_one_factor_are_listed_as_many_as_are_counted() -> None:
+    text = described(**one_factor())
+    assert "7 trials of 48 configurations, by one_factor" in text
+    listed = text.partition("differs from the reference:\n")[2].partition("\n  and ")[0]
+    assert listed.splitlines() == [
+        "    the reference: a-model none r4 a8 lr1.0e-03 b4x1 all-linear adamw linear",
+        "    quantization nf4, double_quantization false",
+        "    rank 2",
+        "    rank 8",
+        '    target_modules ["q_proj", "v_proj"]',
+        "    optimizer sgd",
+        "    schedule cosine",
+    ]
+    assert "./a-model  none  lora: 6 trials of 24 configurations" in text
+    assert "./a-model  nf4  lora: 1 trial of 24 configurations" in text
+
+
+def test_start_with_adds_to_one_factor_and_trials_cut_it_off() -> None:
+    given = {"start_with": [{"rank": 2, "optimizer": "sgd"}, {"rank": 2}]}
+    text = described(**one_factor(**given))
+    assert "8 trials of 48" in text and "    rank 2, optimizer sgd\n" in text
+    few = described(**one_factor(trials=3))
+    assert "3 trials of 48" in few and "rank 2" in few and "rank 8" not in few

@@ -13,6 +13,7 @@ from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SweepConfig
 from orchestrator.planning.dry_run import predicted_lines
 from orchestrator.planning.planned_device import PlannedDevice, planned_device
+from orchestrator.planning.planner import Planner
 from orchestrator.sweep import _parser, main, resume_command
 from tests.orchestrator import run_builder, tiny_sweep
 from tests.orchestrator.predicted import LinearPredictions, forecaster
@@ -57,6 +58,42 @@ def test_cells_come_one_by_one_as_they_are_predicted(tmp_path: Path) -> None:
     assert predictions.asked == []
     next(streamed)
     assert {request["trial"]["knobs"]["quantization"] for request in predictions.asked} == {"none"}
+
+
+def test_every_trial_of_one_factor_is_predicted_and_no_more_are_summed(tmp_path: Path) -> None:
+    value = tiny_sweep.mapping(resources=A_GPU)
+    value["space"] |= {"batch_size": [4, 1, 8], "schedule": ["linear", "cosine"]}
+    value["search"] = {"algorithm": "one_factor", "trials": 20}
+    _, *trials, total, _ = lines(from_mapping(value), tmp_path)
+    assert [trial.partition(": ")[0].strip() for trial in trials] == [
+        "the reference", "quantization nf4, double_quantization false", "rank 4", "batch_size 1",
+        "batch_size 8", "schedule cosine",
+    ]  # fmt: skip
+    assert trials[3].startswith("  batch_size 1: 150 MiB (47% of the device): training 150 MiB")
+    assert trials[4].startswith("  batch_size 8: does not fit: lora of a-model (none, batch_size 8")
+    assert total == "  6 trials that none stops early: about 2.4e+13 FLOPs"
+
+
+def test_more_trials_than_configurations_are_not_summed(tmp_path: Path) -> None:
+    value = tiny_sweep.mapping(resources=A_GPU, search={"algorithm": "grid", "trials": 99})
+    *_, total, _ = lines(from_mapping(value), tmp_path)
+    assert total.startswith("  4 trials that none stops early")
+
+
+def test_two_models_of_the_hub_have_their_own_predictions_without_it(tmp_path: Path) -> None:
+    value = tiny_sweep.mapping(resources=A_GPU)
+    value["space"]["model"] = names = ["owner/one-model", "owner/other-model"]
+    config = from_mapping(value)
+    device, predictions = planned_device(config.resources), LinearPredictions()
+    planner = Planner(config, device=device.facts)
+    planner.prepare(ask_the_hub=False)
+    specs = [planner.spec(found) for found in planner.cell_configurations()]
+    assert len({spec.trial_id for spec in specs}) == len(specs) == 4
+    assert len({spec.model_digest for spec in specs}) == 2
+    forecasts = forecaster(device.capacity.bytes, predictions)
+    assert len([*predicted_lines(planner, device, forecasts, storage=tmp_path)]) > 4
+    asked = [request["trial"]["knobs"]["model"] for request in predictions.asked]
+    assert set(asked) == set(names) and asked.count(names[0]) == asked.count(names[1])
 
 
 def test_a_model_without_weights_is_planned_for_and_said_to_be_without(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from orchestrator.predict.comparison import (
 from orchestrator.predict.models import ModelUnderTest, untrained
 from orchestrator.predict.worker_process import ModelAnswers
 from tests.orchestrator.predict.test_questions import DATA
-from tests.orchestrator.run_builder import new_spec
+from tests.orchestrator.run_builder import new_spec, trial_label
 from trainables.methods.registry import METHODS
 from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks.registry import TASKS, make_task
@@ -44,11 +44,12 @@ def compared(name: str, method: str, folder: Path, **given: Any) -> Comparison:
     task = make_task(name, DATA[name](folder))
     examples = task.load("train")[:3]
     spec = new_spec(method=method, model="base_models/small")
-    trial = ModelUnderTest(spec, TrialFolder(folder / spec.trial_id))
+    trial = ModelUnderTest(spec, TrialFolder(folder / spec.trial_id), label=trial_label(spec.knobs))
+    base = ModelUnderTest(untrained(spec), base_name="small", label="small none")
     right = [*(task.target(each) for each in examples[:-1]), "?"]
     noted: Mapping[str, Any] = given.pop("noted", {})
     answered = [
-        Answered(ModelUnderTest(untrained(spec)), answers(task, examples, ["", "?", "!"]), {}),
+        Answered(base, answers(task, examples, ["", "?", "!"]), {}),
         Answered(trial, answers(task, examples, right, **given), noted),
     ]
     return Comparison(task, "train", list(enumerate(examples)), answered)

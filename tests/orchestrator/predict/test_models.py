@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,24 @@ def test_a_folder_called_trials_makes_nothing_a_trial(
     assert is_trial_reference(str(best.path)) and is_trial_reference(
         str(best.path.parent / "absent")
     )
+
+
+def test_models_of_one_basename_and_trials_that_are_alike_have_their_own_names(
+    run: RunFolder, base_models: Path, tmp_path: Path
+) -> None:
+    for place, model in (("exp1", "small"), ("exp2", "large")):
+        shutil.copytree(base_models / model, tmp_path / place / "small")
+    folders = [finished(run, model="small", optimizer=name) for name in ("adamw", "sgd")]
+    asked = [str(folder.path) for folder in folders]
+    asked += [str(tmp_path / place / "small") for place in ("exp1", "exp2")]
+    models = asked_models(asked)
+    assert [(each.kind, each.label) for each in models] == [
+        ("base", "small none"),
+        ("LoRA", "small none r8 a16 lr2.0e-04 b8x1"),
+        ("LoRA", "small none r8 a16 lr2.0e-04 b8x1 sgd"),
+        ("model", "exp1/small none"),
+        ("model", "exp2/small none"),
+    ]
+    assert [each.name for each in models if not each.is_trained] == [
+        "small", "exp1/small", "exp2/small",
+    ]  # fmt: skip

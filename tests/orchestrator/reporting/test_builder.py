@@ -242,3 +242,90 @@ def test_the_command_prints_and_refuses_what_is_no_run(
     assert "60.0%" in capsys.readouterr().out and run.report_file.exists()
     assert main([str(run.path.parent / "quickstrat")]) == 2
     assert "Did you mean 'quickstart'" in capsys.readouterr().err
+
+
+def test_models_of_one_basename_have_rows_of_their_own(tmp_path: Path) -> None:
+    models = ["exp1/final", "exp2/final"]
+    run = new_run(tmp_path / "sweep", {**CONFIG, "space": {"model": models, "rank": [4, 8, 16]}})
+    for model, right in zip(models, (30, 70), strict=True):
+        add_baseline(run, outcomes(5), model=model)
+        for rank in (4, 8, 16):
+            add_trial(run, right=outcomes(right), model=model, rank=rank)
+        add_trial(run, right=outcomes(20), model=model, method="full")
+    text = markdown(run)
+    cells = section(text, "Model x quantization")
+    assert "| exp1/final | none | 4 finished |" in cells and "30.0% (21.9–39.6)" in cells
+    assert "| exp2/final | none | 4 finished |" in cells and "70.0% (60.4–78.1)" in cells
+    methods = section(text, "Methods")
+    assert "| exp1/final | lora | 3 of 3 |" in methods and "| exp2/final | full |" in methods
+    assert "exp1/final, lora against full on" in methods
+    assert "| model | exp1/final | exp2/final |" in section(text, "What mattered")
+    assert "exp1/final none untrained" in section(text, "Untrained baselines")
+
+
+def test_batch_size_studies_are_told_apart(tmp_path: Path) -> None:
+    space = {"model": "m", "batch_size": [1, 2], "optimizer": ["adamw", "sgd"]}
+    run = new_run(tmp_path / "sweep", {**CONFIG, "space": space})
+    alone = {"device_shared": 0, "examples_per_second": 10.0}
+    for optimizer in ("adamw", "sgd"):
+        for size in (1, 2):
+            add_trial(run, right=outcomes(50), metrics=alone, model="m", batch_size=size,
+                      optimizer=optimizer)  # fmt: skip
+    text = section(markdown(run), "Speed and memory by batch size")
+    assert "m none lora on cpu adamw:" in text and "m none lora on cpu sgd:" in text
+
+
+def test_a_sweep_whose_trials_all_failed_says_why_first(run: RunFolder) -> None:
+    for rank in (2, 4, 8):
+        add_trial(run, state="failed", reason="model: no such layer", rank=rank)
+    screen = io.StringIO()
+    build_report(run).print(screen)
+    shown = screen.getvalue().splitlines()
+    assert next(place for place, line in enumerate(shown) if "no such layer" in line) < 15
+    text = markdown(run)
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["Progress", "Stopped, failed, infeasible", "Best trial", "What was asked",
+                        "Provenance", "Where it lies"]  # fmt: skip
+    assert text.count("no such layer") == 1
+
+
+def test_without_a_finished_trial_what_was_judged_is_still_told(run: RunFolder) -> None:
+    add_baseline(run, outcomes(5))
+    add_baseline(run, outcomes(6), quantization="nf4")
+    add_trial(run, state="stopped", reason="stopped early", rungs={0.25: 0.1})
+    text = markdown(run)
+    for heading in ("Untrained baselines", "What quantization changed", "What mattered"):
+        assert f"## {heading}\n" in text
+    assert "## Pareto" not in text and "## What the best trials cost" not in text
+
+
+def test_cut_prompts_are_said_in_the_head_by_model(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "sweep", {**CONFIG, "space": {"model": ["a/m", "b/m"]}})
+    for seed, (model, cut, lost) in enumerate([("a/m", 873, 60), ("b/m", 1, 0), ("b/m", 1, 0)]):
+        folder = add_trial(run, right=outcomes(60), model=model, seed=seed)
+        splits = {"train": {"examples": 881}, "selection": {"examples": 60}}
+        found = {"train_prompts_cut": cut, "eval_prompts_cut": lost, "sequence_limit": 128}
+        folder.write_summary({**(folder.summary() or {}), "facts": {**splits, **found}})
+    head = section(markdown(run), "Progress")
+    assert (
+        "**a/m at 128 tokens: 873 of 881 prompts of the train split and 60 of 60 prompts of the "
+        "selection split lost part of their context.**"
+    ) in head
+    assert "**b/m at 128 tokens: 1 of 881 prompts of the train split lost part of their" in head
+    assert head.count("lost part of their context") == 2 and "larger sequence_length" in head
+
+
+def test_prompts_that_were_not_cut_are_no_news(run: RunFolder) -> None:
+    folder = add_trial(run, right=outcomes(60))
+    folder.write_summary({**(folder.summary() or {}), "facts": {"train_prompts_cut": 0}})
+    assert "lost part" not in markdown(run)
+
+
+def test_measured_facts_are_rounded_and_counts_agree_with_their_nouns(run: RunFolder) -> None:
+    for rank, seconds, parameters in ((2, 0.09389627300004122, 64), (4, 0.1, 128), (8, 0.5, 128)):
+        folder = add_trial(run, right=outcomes(60), rank=rank)
+        facts = {"save_seconds": seconds, "trainable_parameters": parameters}
+        folder.write_summary({**(folder.summary() or {}), "facts": facts})
+    asked = section(markdown(run), "What was asked")
+    assert "| save_seconds | 0.0939 to 0.5 |" in asked
+    assert "| trainable_parameters | 128 (2 trials), 64 (1 trial) |" in asked

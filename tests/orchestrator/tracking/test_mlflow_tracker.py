@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.tracking.background import BackgroundTracker
-from orchestrator.tracking.mlflow_store import default_uri, tracking_command
+from orchestrator.tracking.mlflow_store import tracking_command
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import finish_trial, mirror, trial_name
 from orchestrator.tracking.tracker import (
@@ -28,7 +28,7 @@ from orchestrator.tracking.tracker import (
     redact_address,
 )
 from tests.conftest import REPOSITORY
-from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec
+from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, trial_label
 from trainables.spec.events import Event
 from trainables.storage.run_folder import RunFolder
 
@@ -306,7 +306,7 @@ class TestMirror:
         mirror(run, tracker, is_driven=False)
         score = {"split": "report", "metrics": {"em_acc": 0.25}, "count": 4}
         folder.write_report_score(score)
-        finish_trial(tracker, folder)
+        finish_trial(tracker, folder, label="small")
         metrics = _runs(uri, sweep)[folder.trial_id].data.metrics
         assert (metrics["report_em_acc"], metrics["report_questions"]) == (0.25, 4)
 
@@ -321,7 +321,8 @@ class TestMirror:
 
     def test_a_person_can_read_the_runs_name(self) -> None:
         spec = new_spec(quantization="nf4", rank=8, learning_rate=0.0013, batch_size=8)
-        assert trial_name(spec) == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
+        name = trial_name(trial_label(spec.knobs), spec.trial_id)
+        assert name == f"small nf4 r8 a16 lr1.3e-03 b8x1 · {spec.trial_id[:6]}"
 
 
 class _Recorder:
@@ -560,7 +561,7 @@ def test_a_fresh_store_is_silent_and_everything_lies_beside_it(
 
 
 def test_the_command_that_shows_the_store(tmp_path: Path) -> None:
-    uri = default_uri(RunFolder(tmp_path / "my runs" / "quick"))
+    uri = RunFolder(tmp_path / "my runs" / "quick").tracking_uri
     assert uri == f"sqlite:///{tmp_path}/my runs/mlflow.db"
     assert tracking_command(uri).endswith(f"mlflow ui --backend-store-uri '{uri}'")
     assert tracking_command("http://me:s3cret@host:5000") == "open http://***@host:5000"

@@ -14,6 +14,7 @@ from orchestrator.tracking.background import BackgroundTracker
 from orchestrator.tracking.mlflow_tracker import MLflowTracker
 from orchestrator.tracking.sync import sweep_identity
 from orchestrator.tracking.tracker import Tracker
+from tests.orchestrator.run_builder import label_of
 from tests.orchestrator.tracking.mlflow_servers import Weather, WeatherServer
 from tests.orchestrator.tracking.tracked_runs import records, tracked_run
 from trainables.storage.run_folder import RunFolder
@@ -44,7 +45,7 @@ def test_no_call_waits(run: RunFolder, server: WeatherServer, weather: Weather) 
     )
     tracker.open(sweep_identity(run))
     _until(lambda: server.requests)  # MLflow is imported, and waits for its first answer
-    rounds = [_calls(run, TrackerWatcher(tracker)) for _ in range(ROUNDS)]
+    rounds = [_calls(run, TrackerWatcher(tracker, label_of)) for _ in range(ROUNDS)]
     assert all(statistics.median(seconds) < LONGEST_SECONDS for seconds in rounds)
     assert min(max(seconds) for seconds in rounds) < MARGIN * LONGEST_SECONDS
 
@@ -63,8 +64,8 @@ def test_neither_starting_nor_ending_a_trial_reads_its_files(
     monkeypatch.setattr(tracker, "do", idle.append)
     monkeypatch.setattr(Path, "read_bytes", slow)
     for record in watched:
-        TrackerWatcher(tracker).trial_started(record)
-        TrackerWatcher(tracker).trial_ended(record)
+        TrackerWatcher(tracker, label_of).trial_started(record)
+        TrackerWatcher(tracker, label_of).trial_ended(record)
     assert len(idle) == 2 * len(watched)
 
 

@@ -1,0 +1,53 @@
+"""Which models read prompts that were cut to their sequence_length, for the report's head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.formatting import counted
+from orchestrator.reporting.document import Paragraph
+from orchestrator.runs.trial_label import distinct_names
+from orchestrator.runs.trial_result import TrialResult
+
+CUT = {"train": "train_prompts_cut", "selection": "eval_prompts_cut"}  # a fact, by split
+ADVICE = "A larger sequence_length, or a shorter context or prompt, leaves them more of it."
+_Key = tuple[str, int, str, str]  # model, tokens, prompt, target
+
+
+def cut_prompts(results: Sequence[TrialResult]) -> list[Paragraph]:
+    """One sentence for each model, length, prompt and target whose prompts lost context; nothing
+    if none did."""
+    counts: dict[_Key, dict[str, str]] = {}
+    for item in results:
+        for split, text in _cut(item.facts):
+            counts.setdefault(_key(item), {})[split] = text
+    names = distinct_names(prompt for _, _, prompt, _ in counts)
+    several = len({(prompt, target) for _, _, prompt, target in counts}) > 1
+    found = []
+    for (model, tokens, prompt, target), by_split in counts.items():
+        of_which = f" with prompt {names[prompt]}, target {target}" if several else ""
+        splits = " and ".join(by_split[split] for split in CUT if split in by_split)
+        lost = f"{model} at {tokens} tokens{of_which}: {splits} lost part of their context."
+        found.append(Paragraph(lost, strong=True))
+    return [*found, Paragraph(ADVICE)] if found else []
+
+
+def _cut(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for split, name in CUT.items():
+        cut, examples = facts.get(name), _examples(facts.get(split))
+        if isinstance(cut, int) and cut > 0:
+            prompts = counted(examples or cut, "prompt")
+            of = f"{cut} of {prompts}" if examples else prompts
+            yield split, f"{of} of the {split} split"
+
+
+def _examples(facts: Any) -> int:
+    count = facts.get("examples") if isinstance(facts, Mapping) else None
+    return count if isinstance(count, int) else 0
+
+
+def _key(item: TrialResult) -> _Key:
+    limit = item.facts.get("sequence_limit") or item.knobs.get("sequence_length") or 0
+    prompt, target = str(item.knobs.get("prompt", "")), str(item.knobs.get("target", ""))
+    return item.model_name, int(limit), prompt, target
