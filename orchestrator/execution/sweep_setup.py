@@ -27,15 +27,15 @@ class SweepSetup:
     """The parts of one start of a sweep.
 
     `python` replaces Python in processes that compute (see `ForkedPython.python`); empty: nothing
-    does. `notify` prints a line for the user, `note` one that stays in sight. `predicts`: memory and FLOPs of trials are predicted.
-    `search` is None until `build` has been called.
+    does. `notify` prints a line for the user, `note` one that stays in sight. `predicts`: memory
+    and FLOPs of trials are predicted. `search` is None until `build` has been called.
     """
 
     run: RunFolder
     planner: Planner
     python: tuple[str, ...]
     notify: Callable[[str], None]
-    note: Callable[[str], None]
+    note: Callable[[str], None] = print
     predicts: bool = True
     search: Search | None = None
     _simulator: SimulatorClient | None = field(default=None, init=False)
