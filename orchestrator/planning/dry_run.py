@@ -76,12 +76,6 @@ def _planned_trials(
     return config.search.trials if reach is None else min(config.search.trials, reach)
 
 
-_NO_TOKENIZER = (
-    "  the task could not be tokenized here (model or data are not at hand): every row is taken "
-    "to be as long as sequence_length allows"
-)
-
-
 def predicted_lines(
     planner: Planner, device: PlannedDevice, forecaster: Forecaster, *, storage: Path
 ) -> Iterator[str]:
@@ -91,14 +85,18 @@ def predicted_lines(
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
     flops: list[float] = []
-    lengths_are_known = True
+    unknown: dict[str, None] = {}  # why, in order
     for line, forecast in _forecast_lines(planner, forecaster):
         yield line
         if forecast is not None:
             flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
-            lengths_are_known &= forecast.estimate.knows_lengths
-    if not lengths_are_known:
-        yield _NO_TOKENIZER
+            if not forecast.estimate.knows_lengths:
+                unknown[forecast.estimate.lengths_fault] = None
+    for why in unknown:
+        yield (
+            f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
+            "sequence_length allows"
+        )
     for name, source in planner.models.items():
         if not source.has_weights:
             yield f"  {name} has no weights: it can be planned for, and not trained"
