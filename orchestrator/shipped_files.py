@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # a checkout, or site-packages
@@ -12,10 +13,10 @@ def existing_path(text: str) -> Path | None:
     """The absolute path of `text` if it exists, else of the shipped file of that name, or None.
 
     Shipped files have their names in the repository: `base_models/small`,
-    `search_spaces/quickstart.yaml`.
+    `search_spaces/quickstart.yaml`. A text that can be no path, as one too long, does not exist.
     """
-    given = Path(text).expanduser()
-    if given.exists():
+    given = Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
+    if os.path.exists(given):  # noqa: PTH110  # pathlib's raises for a name that is too long
         return given.resolve()
     shipped = ROOT / given
     is_shipped = given.parts[:1] and given.parts[0] in _FOLDERS and ".." not in given.parts

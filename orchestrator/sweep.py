@@ -125,21 +125,26 @@ def _dry_run(planner: Planner, run: RunFolder, *, predicts: bool) -> int:
 
 
 def _print_predictions(planner: Planner, run: RunFolder) -> None:
-    """Prints the memory and FLOPs that trials are predicted to need; writes nothing."""
+    """Prints what the preflight notes, and the memory and FLOPs that trials are predicted to need;
+    writes nothing. Raises InputError for what the preflight refuses."""
     from orchestrator.planning.dry_run import predicted_lines
     from orchestrator.planning.forecaster import Forecaster, known_config
     from orchestrator.planning.planned_device import planned_device
     from orchestrator.planning.simulator import SimulatorClient
+    from orchestrator.preflight import preflight_lines
 
     device = planned_device(planner.config.resources)
     planner.device = device.facts
     cache = run.predictions_folder if run.predictions_folder.is_dir() else None
     predictions = SimulatorClient(cache=cache, warn=print, offline=True)
+    predictions.start()
     kind = device.capacity.device_type
     forecaster = Forecaster(
         predictions, capacity=device.capacity, device=kind, model_config=known_config
     )
     try:
+        for line in preflight_lines(planner, predictions):
+            print(line, flush=True)
         storage = run.path.parent
         for line in predicted_lines(planner, device, forecaster, storage=storage):
             print(line, flush=True)

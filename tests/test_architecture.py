@@ -28,34 +28,36 @@ MAY_IMPORT = {
     "trainables/storage": "errors spec",
     "trainables/models": "errors methods spec",
     "trainables/tasks": "command_line errors spec",
-    "trainables/data": "errors models spec tasks",
+    "trainables/data": "errors models spec storage tasks",
     "trainables/resources": "models spec",
     "trainables/evaluation": "data errors methods models resources spec tasks",
     "trainables/training": "data errors evaluation methods models resources spec storage",
-    "trainables/simulation": "data errors evaluation methods models resources spec storage tasks "
-    "training",
+    "trainables/preflight": "data errors methods models spec tasks",
+    "trainables/simulation": "data errors evaluation methods models preflight resources spec "
+    "storage tasks training",
     "trainables/workers": "data errors models resources spec storage training",
     "orchestrator/formatting": "| spec",
     "orchestrator/space": "| errors methods spec",
     "orchestrator/shipped_files": "",
-    "orchestrator/cli": "shipped_files | storage",
+    "orchestrator/cli": "shipped_files | errors storage",
     "orchestrator/config": "space | errors spec tasks",
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",
     "orchestrator/analysis": "runs | spec",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
-    "resources spec storage tasks",
+    "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
     "orchestrator/reporting": "analysis formatting runs | errors spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
-    "orchestrator/execution": "analysis cluster config formatting planning reporting runs search "
-    "space tracking | errors spec storage tasks workers",
+    "orchestrator/preflight": "planning space | errors preflight spec storage",
+    "orchestrator/execution": "analysis cluster config formatting planning preflight reporting "
+    "runs search space tracking | errors spec storage tasks workers",
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "
     "command_line errors spec standard_streams storage tasks",
-    "orchestrator/doctor": "cli cluster config planning runs space tracking | command_line errors "
-    "storage workers",
+    "orchestrator/doctor": "cli cluster config planning preflight runs space tracking | "
+    "command_line errors preflight storage workers",
 }
 DOORS = {"orchestrator/" + name for name in ("ask", "report", "score", "status", "sweep", "track")}
 

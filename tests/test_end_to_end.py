@@ -23,8 +23,10 @@ import pytest
 import yaml
 
 from orchestrator.runs.lease_holder import read_lease
+from orchestrator.runs.results import read_trials
 from tests.orchestrator import tiny_sweep
 from tests.tiny_models import make_llama
+from trainables.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -260,6 +262,19 @@ def test_mlflow_has_one_parent_and_one_nested_run_per_trial(story: Story) -> Non
     assert {run.data.tags["sweep_id"] for run in runs} == {parents[0].data.tags["sweep_id"]}
     assert {run.data.tags["state"] for run in nested} == {"finished"}
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_trial_has_one_label_on_the_terminal_in_the_report_and_in_mlflow(story: Story) -> None:
+    found = {item.trial_id: item.label for item in read_trials(RunFolder(story.run))}
+    assert len(set(found.values())) == len(found)
+    nested = [run for run in _mlflow_runs(story.storage) if run.data.tags["trial_id"] in found]
+    assert {run.info.run_name for run in nested} == {
+        f"{label} · {trial_id[:6]}" for trial_id, label in found.items()
+    }
+    told = "".join(ended.stdout for ended in story.ended.values())
+    assert all(f"{trial_id} {label}: " in told for trial_id, label in found.items())
+    text = (story.run / "report.md").read_text()
+    assert any(f"**`{trial_id}`: {label}**" in text for trial_id, label in found.items())
 
 
 def test_mlflow_has_every_point_of_every_curve_once(story: Story) -> None:

@@ -55,12 +55,13 @@ def _check_cluster(options: argparse.Namespace) -> int:
 
     from orchestrator.cluster.nodes import alive_nodes
     from orchestrator.cluster.session import start_ray
+    from orchestrator.config.reader import load_config
     from orchestrator.doctor.checks import CHECKS, CheckContext
     from orchestrator.doctor.findings import all_passed, table
     from orchestrator.doctor.trial_check import check_sweep
 
     began = time.monotonic()
-    models, uses_deepspeed = _needs(options.space or DEFAULT_SPACE)
+    config = load_config(space_file(options.space or DEFAULT_SPACE))
     storage = storage_place(options.storage)
     print("Joining the cluster, or starting a local Ray ...", flush=True)
     start_ray(options.address, notify=_progress_printer("note:"))
@@ -71,7 +72,7 @@ def _check_cluster(options: argparse.Namespace) -> int:
             notify = _progress_printer(f"[{place}/{len(checks)}] {name}")
             notify("...")
             uri = _tracking_uri(options, storage)
-            context = CheckContext(alive_nodes(), storage, uri, models, uses_deepspeed, notify)
+            context = CheckContext(alive_nodes(), storage, uri, config, notify)
             findings.append(check(context))
     finally:
         ray.shutdown()
@@ -85,17 +86,6 @@ def _check_cluster(options: argparse.Namespace) -> int:
 def _progress_printer(prefix: str) -> Callable[[str], None]:
     """Prints each text on a line of its own, which suits a log file as well as a terminal."""
     return lambda text: print(f"{prefix} {text}", flush=True)
-
-
-def _needs(space: str) -> tuple[list[str], bool]:
-    """The models of the space, in its order, and whether any trial of it has a ZeRO stage."""
-    from orchestrator.config.reader import load_config
-    from orchestrator.space.constraints import cells, surviving
-
-    config = load_config(space_file(space))
-    models = list(dict.fromkeys(str(cell.model) for cell in cells(config.space)))
-    stages = surviving(config.space, config.exclude, ("zero_stage",))
-    return models, any(each.get("zero_stage") for each in stages)
 
 
 def _tracking_uri(options: argparse.Namespace, storage: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.cluster.nodes import Node, NodeResult, autoscaler_node_groups, run_on_all_nodes
 from orchestrator.cluster.storage_check import inspect_storage, unshared_reason
+from orchestrator.config.sections import SweepConfig
 from orchestrator.doctor.findings import Finding
 from orchestrator.doctor.node_probes import (
     node_deepspeed,
@@ -19,8 +20,13 @@ from orchestrator.doctor.node_probes import (
     node_reaches,
     node_versions,
 )
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.simulator import SimulatorClient
+from orchestrator.preflight import notes, preflight, refusals
+from orchestrator.space.constraints import cells, surviving
 from orchestrator.tracking.sqlite_store import refuse_shared_sqlite, sqlite_file
 from trainables.errors import InputError
+from trainables.preflight.findings import Findings
 from trainables.storage.object_store import is_url
 
 Notify = Callable[[str], None]
@@ -29,17 +35,24 @@ _SAME = "Bring all nodes to one version: run `ray up` again with the cluster's f
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What the checks inspect: nodes, storage, tracking store, and what one search space needs.
-
-    `models` are names as in the space; `uses_deepspeed`: a trial of it has a ZeRO stage.
-    """
+    """What the checks inspect: nodes, storage, tracking store, and what one search space needs."""
 
     nodes: Sequence[Node]
     storage: str  # a folder or a URL
     tracking_uri: str
-    models: Sequence[str]
-    uses_deepspeed: bool = False
+    config: SweepConfig
     notify: Notify = lambda line: None
+
+    @property
+    def models(self) -> list[str]:
+        """The models of the space, in its order, by their names there."""
+        return list(dict.fromkeys(str(cell.model) for cell in cells(self.config.space)))
+
+    @property
+    def uses_deepspeed(self) -> bool:
+        """Whether a trial of the space has a ZeRO stage."""
+        stages = surviving(self.config.space, self.config.exclude, ("zero_stage",))
+        return any(each.get("zero_stage") for each in stages)
 
     def ask(
         self, work: Callable[..., Any], *arguments: Any, seconds: float = 120
@@ -160,6 +173,28 @@ def check_models(context: CheckContext) -> Finding:
     return Finding("models", True, f"every node has {names}")
 
 
+def check_space(context: CheckContext) -> Finding:
+    """Checks what every trial of the space would need of its models and data, on this machine."""
+    planner = Planner(context.config)
+    simulator = SimulatorClient(cache=None, warn=context.notify, offline=True)
+    simulator.start()
+    try:
+        planner.prepare(ask_the_hub=False)
+        found = preflight(planner, simulator, cache=None, say=context.notify)
+    except InputError as error:
+        found = Findings(faults=list(error.messages))
+    finally:
+        simulator.close()
+    if found is None:
+        return Finding("models & data", None, "not looked at: the process that does so has ended")
+    faults = list(refusals(found))
+    if faults:
+        fix = "Each reason above says what to do; a sweep of this space refuses to start."
+        return Finding("models & data", False, " ".join(faults), fix)
+    said = " ".join(["nothing that would fail every trial.", *notes(found)])
+    return Finding("models & data", True, said)
+
+
 def check_deepspeed(context: CheckContext) -> Finding:
     """Checks that DeepSpeed's optimizers can be built on every node, if the space needs them."""
     answers = context.ask(node_deepspeed, seconds=180)
@@ -216,5 +251,6 @@ CHECKS: Mapping[str, Callable[[CheckContext], Finding]] = {
     "storage": check_shared_storage,
     "MLflow": check_mlflow,
     "models": check_models,
+    "models & data": check_space,
     "DeepSpeed": check_deepspeed,
 }

@@ -18,7 +18,7 @@ from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import RUNNING, Ledger, TrialRecord
 from orchestrator.runs.progress import done_text
 from orchestrator.runs.results import read_labels, read_trials
-from orchestrator.runs.state import hours_are_over, read_state, remember
+from orchestrator.runs.state import hours_are_over, read_state, remember, unbind
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics
 from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
@@ -55,6 +55,7 @@ class Driver:
     python: tuple[str, ...] = ()
     _setup: SweepSetup | None = field(default=None, init=False)
     _signals: DeferredSignals = field(default_factory=DeferredSignals, init=False)
+    _repeated_failure: str = field(default="", init=False)
 
     def show(self) -> Outcome:
         """Prints the report of a sweep that has ended and sends its tracker what that lacks."""
@@ -80,13 +81,14 @@ class Driver:
         self._start_ray(ledger, display)
         tracker = self._tracking.open(display.message, delayed=True)
         outcome: Outcome = "interrupted"
-        at_once = False
+        at_once = is_refused = False
         try:
             if self._run_on_cluster(ledger, display, tracker, clock):
                 outcome = self._outcome(ledger)
         except KeyboardInterrupt as error:
             at_once = isinstance(error, SecondInterrupt)
         except Exception as error:
+            is_refused = isinstance(error, InputError) and not ledger.records
             if not self._signals.asked or isinstance(error, InputError | StorageError):
                 raise  # else a cluster of others, whose processes got the signal as well
         finally:
@@ -96,7 +98,10 @@ class Driver:
             with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
                 ray.shutdown()
             ledger.discard_leftovers()
-            self._close(ledger, tracker, outcome, at_once=at_once)
+            if is_refused:
+                unbind(self.run)  # what was refused is mended and the same command run again
+            else:
+                self._close(ledger, tracker, outcome, at_once=at_once)
         print(f"MLflow: {tracking_command(self._tracking.uri)}")
         return outcome
 
@@ -114,9 +119,15 @@ class Driver:
         return ledger
 
     def _start_setup(self, display: SweepDisplay) -> SweepSetup:
-        self._setup = SweepSetup(self.run, self.planner, self.python, display.message)
-        if self.predicts:
-            self._setup.start_simulator()
+        self._setup = SweepSetup(
+            self.run,
+            self.planner,
+            self.python,
+            notify=display.message,
+            note=display.note,
+            predicts=self.predicts,
+        )
+        self._setup.start_simulator()
         return self._setup
 
     def _start_ray(self, ledger: Ledger, display: SweepDisplay) -> None:
@@ -171,7 +182,8 @@ class Driver:
             display.start(self.config.search.trials, ledger.count(*_DONE), best=best)
             if not run_trials(sweep, signals=self._signals):
                 return False
-        if sweep.trial_queue.end_reason:
+        self._repeated_failure = sweep.repeated_failure
+        if sweep.trial_queue.end_reason and not sweep.repeated_failure:
             display.message(sweep.trial_queue.end_reason)
         self._score_reports(sweep, display)
         return True
@@ -206,7 +218,7 @@ class Driver:
         removed = discard_dominated_models(self.run, keep=worth_keeping(results, chosen))
         if removed is not None:
             display.message(removed)
-        early = sweep.trial_queue.ended_early
+        early = sweep.trial_queue.ended_early and sweep.clock.used_up
         remember(self.run, guesses=self._trivial_baselines(), out_of_hours=early, unscored=unscored)
         waiting = [record for record in due if record.trial_id not in unscored]
         is_scored = all(record.folder.report_score() for record in waiting)
@@ -239,6 +251,8 @@ class Driver:
         if outcome != "interrupted":
             report.print()
             self._print_out_of_hours()
+            if self._repeated_failure:
+                print(self._repeated_failure)
         self._tracking.close(tracker, interrupted=outcome == "interrupted")
         self._export_study()
 

@@ -34,6 +34,7 @@ class Sweep:
     """All that a running sweep consists of.
 
     `is_training` is set with the first event of a trial: from then on a host computes.
+    `repeated_failure` is what is said once trials have failed one after another of one fault.
     """
 
     config: SweepConfig
@@ -45,6 +46,7 @@ class Sweep:
     resume_command: str = ""
     notify: Callable[[str], None] = print
     is_training: bool = False
+    repeated_failure: str = ""
 
 
 def look_ahead(sweep: Sweep) -> int:

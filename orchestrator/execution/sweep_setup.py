@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config.sections import SweepConfig
 from orchestrator.planning.planner import Planner
 from orchestrator.runs.ledger import Ledger, TrialRecord
+from trainables.spec.states import FINISHED
 from trainables.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.execution.limits import SweepClock
     from orchestrator.execution.running_sweep import Sweep, SweepObserver
     from orchestrator.planning.simulator import SimulatorClient
+    from orchestrator.preflight import PreflightGate
     from orchestrator.search.searcher import Search
 
 
@@ -25,30 +27,44 @@ class SweepSetup:
     """The parts of one start of a sweep.
 
     `python` replaces Python in processes that compute (see `ForkedPython.python`); empty: nothing
-    does. `notify` prints a line for the user. `search` is None until `build` has been called.
+    does. `notify` prints a line for the user, `note` one that stays in sight. `predicts`: memory
+    and FLOPs of trials are predicted. `search` is None until `build` has been called.
     """
 
     run: RunFolder
     planner: Planner
     python: tuple[str, ...]
     notify: Callable[[str], None]
+    note: Callable[[str], None] = print
+    predicts: bool = True
     search: Search | None = None
     _simulator: SimulatorClient | None = field(default=None, init=False)
+    _preflight: PreflightGate | None = field(default=None, init=False)
 
     @property
     def config(self) -> SweepConfig:
         return self.planner.config
 
     def start_simulator(self) -> None:
-        """Starts the process that predicts memory and FLOPs; it imports while Ray starts."""
+        """Starts the process that predicts memory and FLOPs, and the preflight in it; it works
+        while Ray starts."""
         from orchestrator.planning.simulator import SERVICE, SimulatorClient
+        from orchestrator.preflight import PreflightGate
 
         self._simulator = SimulatorClient(
             cache=self.run.predictions_folder,
             warn=self.notify,
             command=(*(self.python or (sys.executable,)), *SERVICE),
         )
-        self._simulator.start()
+        self._preflight = PreflightGate(
+            self.planner,
+            self._simulator,
+            cache=self.run.predictions_folder,
+            notify=self.notify,
+            note=self.note,
+        )
+        if self.predicts:
+            self._simulator.start()
 
     def build(
         self,
@@ -62,16 +78,20 @@ class SweepSetup:
         """Starts the hosts, waits for the first and returns the sweep that runs on them.
 
         `check` is called while it waits and may raise, as at a signal. Raises InputError if no
-        node has room for a host or a model can't be fetched.
+        node has room for a host, if a model can't be fetched, and for all that the preflight has
+        found; where trials have finished already, that is a warning.
         """
         from orchestrator.runs.provenance import driver_provenance
 
+        assert self._preflight is not None
+        self._preflight.only_warns = bool(ledger.count(FINISHED))
         provenance = driver_provenance()
         cluster = self._open_hosts(
             provenance,
-            check,
+            self._preflight.checked(check),
             meanwhile=lambda: self._prepare_search(known_trials=len(ledger.records)),
         )
+        self._preflight.pass_through(check)
         self.planner.device = cluster.device
         self._forecast_on(cluster)
         ledger.provenance = provenance | {key: str(value) for key, value in cluster.device.items()}
@@ -120,7 +140,7 @@ class SweepSetup:
 
         device = cluster.device
         capacity = cluster_capacity(self.config.resources, device, cluster.nodes)
-        if self._simulator is not None:
+        if self._simulator is not None and self.predicts:
             kind = str(device["device_type"])
             self.planner.forecaster = Forecaster(self._simulator, capacity=capacity, device=kind)
 

@@ -13,8 +13,9 @@ from orchestrator.execution.limits import out_of_hours
 from orchestrator.execution.running_sweep import Sweep, replay_events
 from orchestrator.execution.signals import DeferredSignals
 from orchestrator.runs.ledger import RUNNING, TrialRecord
+from orchestrator.search.repeated_failures import RepeatedFailures, stopped_launching
 from trainables.spec.events import Event
-from trainables.spec.states import INTERRUPTED
+from trainables.spec.states import FAILED, INTERRUPTED
 from trainables.storage.errors import StorageError
 
 
@@ -32,6 +33,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self._scheduler = scheduler
         self._signals = signals or DeferredSignals()
         self._ended_early = False
+        self._failures = RepeatedFailures()
         self.fault: Exception | None = None  # of this process; no trial has failed by it
         self._hosts_left = RemainingHosts(sweep.cluster, sweep.notify)
 
@@ -143,6 +145,18 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             raise StorageError(failure["reason"])
         end = ledger.infeasible if failure["infeasible"] else ledger.failed
         end(record, failure["reason"])
+        if record.state == FAILED and failure["may_repeat"]:
+            self._count(record)
+
+    def _count(self, record: TrialRecord) -> None:
+        """Launches no further trial if so many have failed for one reason; those that run go on."""
+        sweep = self._sweep
+        repeats = self._failures.add(record.trial_id, record.reason)
+        if repeats and not sweep.trial_queue.ended_early:
+            told = stopped_launching(record.reason, resume_command=sweep.resume_command)
+            sweep.repeated_failure = told
+            sweep.trial_queue.end(told)
+            sweep.notify(told)
 
     def _ended(self, record: TrialRecord) -> None:
         if record.state != INTERRUPTED:

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.config.sections import SweepConfig, rungs
 from orchestrator.formatting import counted, in_words
 from orchestrator.planning.forecast import Forecast
-from orchestrator.planning.forecaster import Forecaster
+from orchestrator.planning.forecaster import Forecaster, known_config
 from orchestrator.planning.one_factor_plan import REFERENCE, PlannedTrial, one_factor_plan
 from orchestrator.planning.planned_device import ASSUMED_UTILISATION, PlannedDevice
 from orchestrator.planning.planner import Planner
@@ -76,12 +76,6 @@ def _planned_trials(
     return config.search.trials if reach is None else min(config.search.trials, reach)
 
 
-_NO_TOKENIZER = (
-    "  the task could not be tokenized here (model or data are not at hand): every row is taken "
-    "to be as long as sequence_length allows"
-)
-
-
 def predicted_lines(
     planner: Planner, device: PlannedDevice, forecaster: Forecaster, *, storage: Path
 ) -> Iterator[str]:
@@ -91,14 +85,18 @@ def predicted_lines(
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
     flops: list[float] = []
-    lengths_are_known = True
+    unknown: dict[str, None] = {}  # why, in order
     for line, forecast in _forecast_lines(planner, forecaster):
         yield line
         if forecast is not None:
             flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
-            lengths_are_known &= forecast.estimate.knows_lengths
-    if not lengths_are_known:
-        yield _NO_TOKENIZER
+            if not forecast.estimate.knows_lengths:
+                unknown[forecast.estimate.lengths_fault] = None
+    for why in unknown:
+        yield (
+            f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
+            "sequence_length allows"
+        )
     for name, source in planner.models.items():
         if not source.has_weights:
             yield f"  {name} has no weights: it can be planned for, and not trained"
@@ -141,7 +139,17 @@ def _forecast_words(
 ) -> tuple[str, Forecast | None]:
     refused = planner.known_rejection(spec)
     forecast = None if refused else forecaster.of(spec)
-    return refused or _words(forecast, forecaster), forecast
+    return refused or _words(forecast, forecaster) or _why_unpredicted(spec), forecast
+
+
+def _why_unpredicted(spec: TrialSpec) -> str:
+    if known_config(spec) is not None or Path(spec.model_source).is_absolute():
+        return "can't be predicted"
+    fetch = f"hf download {spec.model_source} config.json"
+    return (
+        f"can't be predicted: the config.json of {spec.model_source} is not in the hub's cache of "
+        f"this machine, and --dry-run does not ask the hub ({fetch} fetches it)"
+    )
 
 
 def _shown_knobs() -> list[str]:
@@ -151,7 +159,7 @@ def _shown_knobs() -> list[str]:
 
 def _words(forecast: Forecast | None, forecaster: Forecaster) -> str:
     if forecast is None:
-        return "can't be predicted"
+        return ""
     estimate = forecast.estimate
     flops = f"train {estimate.train_flops:.3g} + eval {estimate.eval_flops:.3g} FLOPs"
     if forecast.refusal is not None:

@@ -33,7 +33,7 @@ from trainables.spec.quantization import stored_fault
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
-from trainables.tasks.registry import find_task, make_task
+from trainables.tasks.registry import DROP, TOO_LONG, drops_too_long, find_task, make_task
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,10 @@ class Planner:
             options = resolve_data_paths(self.config.data)
             options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
             task = make_task(self.config.task, options)
-            self._tasks[key] = PlannedTask(task_identity(task), options, task.max_new_tokens)
+            identity = task_identity(task)
+            if drops_too_long(options):
+                identity[TOO_LONG] = DROP
+            self._tasks[key] = PlannedTask(identity, options, task.max_new_tokens)
         return self._tasks[key]
 
 

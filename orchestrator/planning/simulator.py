@@ -1,4 +1,4 @@
-"""SimulatorClient: estimates of trials from `python -m trainables.simulation.service`.
+"""SimulatorClient: estimates and preflights from `python -m trainables.simulation.service`.
 
 The driver imports no torch; that process does. It ends with its standard input, and so with the
 driver, however that ends. If it dies, the sweep goes on without estimates.
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.shipped_files import ROOT
+from trainables.preflight.findings import Findings
 from trainables.resources.estimate import TrialEstimate
+from trainables.spec.trial_spec import TrialSpec
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}  # a dry run downloads no tokenizer
 SERVICE = ("-m", "trainables.simulation.service")  # arguments of the command `python`
@@ -77,9 +79,22 @@ class SimulatorClient:
         key = json.dumps(request, sort_keys=True)
         with self._requesting:
             if key not in self._known and not self._is_closed:
-                self.start()
-                self._known[key] = self._answer(key)
+                answer = self._answer(key)
+                made = None if answer is None else TrialEstimate.from_json(answer["prediction"])
+                self._known[key] = made
             return self._known.get(key)
+
+    def preflight(
+        self, specs: Sequence[TrialSpec], *, say: Callable[[str], None] = lambda text: None
+    ) -> Findings | None:
+        """What would fail trials of these specs; None if the process can't say it.
+
+        `say` gets each step of it.
+        """
+        request = json.dumps({"preflight": [spec.to_json() for spec in specs]})
+        with self._requesting:
+            answer = None if self._is_closed else self._answer(request, say=say)
+        return None if answer is None else Findings.from_json(answer["findings"])
 
     def close(self) -> None:
         """Ends the process; calls that wait for an answer return None."""
@@ -92,29 +107,29 @@ class SimulatorClient:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_EXIT_SECONDS)
 
-    def _answer(self, request: str) -> TrialEstimate | None:
+    def _answer(
+        self, request: str, *, say: Callable[[str], None] = lambda text: None
+    ) -> dict[str, Any] | None:
+        """The answer, unless it is an error; starts the process if it was not started before."""
+        self.start()
         process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+        if process is None or process.stdin is None:
             return None
-        timeout = threading.Timer(ANSWER_SECONDS, process.kill)
-        timeout.daemon = True
-        timeout.start()
         try:
             process.stdin.write(request + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-            answer = json.loads(line) if line else None
+            answer = _next_line(process)
+            while answer is not None and "say" in answer:
+                say(answer["say"])
+                answer = _next_line(process)
         except (OSError, ValueError):
             answer = None
-        finally:
-            timeout.cancel()
         if answer is None:
             self._end(f"the process that predicts has ended: {self._last_error_line()}")
-            return None
-        if "error" in answer:
+        elif "error" in answer:
             self._warn_once(f"a configuration can't be predicted: {answer['error']}")
             return None
-        return TrialEstimate.from_json(answer["prediction"])
+        return answer
 
     def _end(self, reason: str) -> None:
         if not self._is_closed:
@@ -130,3 +145,17 @@ class SimulatorClient:
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"
+
+
+def _next_line(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+    """The next object that the process writes, or None at its end; one that hangs is killed."""
+    assert process.stdout is not None
+    timeout = threading.Timer(ANSWER_SECONDS, process.kill)
+    timeout.daemon = True
+    timeout.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        timeout.cancel()
+    answer: dict[str, Any] | None = json.loads(line) if line else None
+    return answer

@@ -33,7 +33,7 @@ def find_model(name: str, *, allow_bin: bool = False, needs_weights: bool = True
     if is_hub_id(name):
         revision = resolve_revision(name, "main")
         return ModelSource(name, f"{name}@{revision}", revision)
-    folder = existing_path(name) or Path(name).expanduser()
+    folder = existing_path(name) or Path(name)
     digest = model_digest(folder, allow_bin=allow_bin, needs_weights=needs_weights)
     return ModelSource(str(folder), digest, has_weights=has_weights(folder))
 

@@ -142,10 +142,13 @@ def _told_apart(models: Sequence[ModelUnderTest]) -> list[ModelUnderTest]:
 
 def is_trial_reference(name: str) -> bool:
     """Whether a name is that of a trial's or a run's folder, and not a model's."""
-    path = Path(name)
     if is_url(name):
         return True
-    return (path / "spec.json").exists() or _is_run(path) or _is_among_trials(path)
+    path = Path(name)
+    try:
+        return (path / "spec.json").exists() or _is_run(path) or _is_among_trials(path)
+    except OSError:  # a text that is too long for a path
+        return False
 
 
 def _count(value: object) -> int | None:

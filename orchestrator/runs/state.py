@@ -93,7 +93,7 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
     of the lease may call it. Raises InputError if the run has another space or other contents.
     """
     refuse_another_space(run, config)
-    state = {"sweep_id": uuid.uuid4().hex[:12], **read_state(run)}
+    state = {"sweep_id": uuid.uuid4().hex[:12], **_bound_state(run)}
     _refuse_other_contents(run, state.get("contents", {}), contents)
     run.write_state({**state, "contents": {**state.get("contents", {}), **contents}})
     run.write_text(run.sweep_file, yaml_text(to_mapping(config)))
@@ -102,7 +102,7 @@ def settle(run: RunFolder, config: SweepConfig, contents: Mapping[str, str]) -> 
 
 def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
     """Raises InputError, with each change, if the run was started with another space."""
-    if not run.sweep_file.is_file():
+    if not run.sweep_file.is_file() or read_state(run).get("refused"):
         return
     changes = differences(from_mapping(read_yaml(run.sweep_file)), config)
     if changes:
@@ -110,9 +110,15 @@ def refuse_another_space(run: RunFolder, config: SweepConfig) -> None:
         raise InputError([title, *(f"  {change}" for change in changes), _HOW_TO_GO_ON])
 
 
+def unbind(run: RunFolder) -> None:
+    """Lets the next start have another space and other contents: this one was refused before any
+    trial was launched."""
+    remember(run, refused=True)
+
+
 def pinned_revisions(run: RunFolder) -> dict[str, str]:
     """The revisions of the hub models that this run was started with, by model name."""
-    digests = read_state(run).get("contents", {})
+    digests = _bound_state(run).get("contents", {})
     models = {key.removeprefix(MODEL): str(digest) for key, digest in digests.items()}
     return {
         name: digest.removeprefix(f"{name}@")
@@ -153,6 +159,12 @@ def _sound_trials(run: RunFolder) -> int:
         counts = summary.get("role", TRIAL) == TRIAL and summary.get("state") != INFEASIBLE
         found += counts
     return found
+
+
+def _bound_state(run: RunFolder) -> dict[str, Any]:
+    """The content of sweep.json; empty for a run that is bound to nothing."""
+    state = read_state(run)
+    return {} if state.get("refused") else state
 
 
 def _refuse_other_contents(

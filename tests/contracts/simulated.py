@@ -9,9 +9,9 @@ from typing import Any
 
 from orchestrator.planning.capacity import CPU, Capacity
 from orchestrator.planning.forecaster import Forecaster
+from trainables.data.token_lengths import TokenLengths
 from trainables.resources.estimate import TrialEstimate
 from trainables.simulation.estimate import predict_trial
-from trainables.simulation.token_lengths import TokenLengths
 from trainables.spec.trial_spec import TrialSpec
 
 

@@ -246,6 +246,42 @@ def test_a_name_is_that_of_a_folder_of_its_own(
     assert f"--name: got 'artifacts'; {mlflow}" in capsys.readouterr().err
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([f"{LONG}.yaml"], "can't be read: File name too long."),
+        (["FILE", "--set", f"space.model=/m/{LONG}"], "does not exist. Give a model's folder or"),
+        (["FILE", "--set", "space.model=~nobody-of-that-name/m"], "does not exist. Give a model's"),
+        (["FILE", "--set", f"space.prompt=/p/{LONG}.txt"], "is neither a named prompt nor a"),
+        (["FILE", "--set", f"data={{train: /{LONG}, selection: s}}"], "can't be read: "),
+        (["FILE", "--set", 'data={train: "a\\0b", selection: s}'], "the file can't be read: "),
+    ],
+)
+def test_a_text_that_can_be_no_path_is_told(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    base_models: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    space = tiny_sweep.mapping(str(base_models / "small"))
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", space)
+    given = [str(file) if word == "FILE" else word for word in words]
+    assert main([*given, "--storage", str(tmp_path / "runs"), "--dry-run", "--no-predict"]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_storage_with_a_name_that_is_too_long_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tiny_sweep.write_space(tmp_path / "tiny.yaml", tiny_sweep.mapping(SMALL))
+    assert main([str(file), "--storage", str(tmp_path / LONG)]) == 2
+    assert "--storage: a folder's name of 300 bytes" in capsys.readouterr().err
+
+
 class _InterruptedImport:
     """Ctrl-C while a module is imported."""
 

@@ -7,7 +7,7 @@ completion tokens only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.data.chat_template import chat_prompt, template_faults
@@ -19,13 +19,25 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class TooLong:
+    """An example that does not fit, and the tokens that it needs without any context."""
+
+    example_id: str
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """The tokenized examples of one split; entry i of each field belongs to example i."""
+    """The tokenized examples of one split; entry i of each field belongs to example i.
+
+    An example that does not fit has no tokens and is one of `too_long`.
+    """
 
     examples: tuple[Example, ...]
     prompts: tuple[Tokens, ...]
     completions: tuple[Tokens, ...]
     cut: tuple[bool, ...]
+    too_long: tuple[TooLong, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -34,6 +46,15 @@ class Encoded:
     def prompts_cut(self) -> int:
         """The number of prompts that were shortened."""
         return sum(self.cut)
+
+    @property
+    def fitting(self) -> list[int]:
+        """The indices of the examples that fit."""
+        return [index for index, prompt in enumerate(self.prompts) if prompt]
+
+    def without_too_long(self) -> Encoded:
+        """Only the examples that fit; `too_long` still names the others."""
+        return replace(self.subset(self.fitting), too_long=self.too_long)
 
     def length(self, index: int) -> int:
         return len(self.prompts[index]) + len(self.completions[index])
@@ -52,26 +73,34 @@ def encode(
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
-    Raises InputError if the chat template can't be used, or if an example does not fit without its
-    context or has a target of several lines, which would be trained whole and judged by its first.
+    An example that does not fit without its context either gets no tokens. Raises InputError if the
+    chat template can't be used, or for a target of several lines, which would be trained whole and
+    judged by its first.
     """
     if faults := template_faults(tokenizer):
         raise InputError(faults)
-    writer = _Writer(tokenizer, sequence_length)
+    writer = _Writer(tokenizer)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
     fitted = [
-        writer.fit(example, prompt, tokens, sequence_length - len(completion))
-        for example, prompt, tokens, completion in zip(
-            examples, prompts, whole, completions, strict=True
-        )
+        writer.fit(prompt, tokens, sequence_length - len(completion))
+        for prompt, tokens, completion in zip(prompts, whole, completions, strict=True)
     ]
+    needed = [len(prompt) + len(end) for prompt, end in zip(fitted, completions, strict=True)]
+    fits = [tokens <= sequence_length for tokens in needed]
     return Encoded(
         examples=tuple(examples),
-        prompts=tuple(fitted),
-        completions=tuple(completions),
-        cut=tuple(short != long for short, long in zip(fitted, whole, strict=True)),
+        prompts=tuple(row if fit else () for row, fit in zip(fitted, fits, strict=True)),
+        completions=tuple(row if fit else () for row, fit in zip(completions, fits, strict=True)),
+        cut=tuple(
+            fit and short != long for short, long, fit in zip(fitted, whole, fits, strict=True)
+        ),
+        too_long=tuple(
+            TooLong(example.id, tokens)
+            for example, tokens, fit in zip(examples, needed, fits, strict=True)
+            if not fit
+        ),
     )
 
 
@@ -89,9 +118,8 @@ def _targets(task: Task, examples: Sequence[Example]) -> list[str]:
 class _Writer:
     """Writes prompts and completions with one tokenizer."""
 
-    def __init__(self, tokenizer: Any, sequence_length: int) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._limit = sequence_length
 
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
         message = "".join(prompt.pieces if pieces is None else pieces)
@@ -123,8 +151,9 @@ class _Writer:
             )
         ]
 
-    def fit(self, example: Example, prompt: Prompt, tokens: Tokens, limit: int) -> Tokens:
-        """`tokens`, or the tokens of the prompt with as much context as fits into `limit`."""
+    def fit(self, prompt: Prompt, tokens: Tokens, limit: int) -> Tokens:
+        """`tokens`, or the tokens of the prompt with as much context as fits into `limit`; if that
+        is too much without any context, more than `limit` tokens."""
         if len(tokens) <= limit:
             return tokens
         pieces = list(prompt.pieces)
@@ -132,11 +161,7 @@ class _Writer:
             shortened = self._shorten(prompt, pieces, cut, limit)
             if len(shortened) <= limit:
                 return shortened
-        needed = len(self._of(prompt, pieces)) + self._limit - limit
-        raise InputError(
-            f"sequence_length: example {example.id} needs {needed} tokens without any context; "
-            f"{self._limit} are allowed. Set sequence_length >= {needed}, or a shorter prompt."
-        )
+        return self._of(prompt, pieces)
 
     def _shorten(self, prompt: Prompt, pieces: list[str], cut: Cut, limit: int) -> Tokens:
         """Removes as few characters of a piece as needed, in place; searches by interpolation."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from trainables.data.encoding import Encoded, encode
-from trainables.data.trial_data import TrialData, load_data
+from trainables.data.trial_data import TrialData, check_lengths, load_data
 from trainables.errors import InputError, first_line
 from trainables.evaluation.evaluate import answer
 from trainables.methods.registry import make_method
@@ -181,7 +181,7 @@ def _load(spec: TrialSpec, device: str) -> Base:
 def _answers(
     asked: Asked, base: Base, data: TrialData, questions: _Questions, *, notify: Notify
 ) -> Answers:
-    encoded, places = _encoded(data, base, questions)
+    encoded, places = _encoded(asked.spec, data, base, questions)
     method = make_method(asked.spec.knobs)
     model = base.model if asked.trained is None else method.load(base.model, asked.trained)
     try:
@@ -203,14 +203,18 @@ def _answers(
     return Answers(prompts=tuple(texts), cut=cut, rows=tuple(rows))
 
 
-def _encoded(data: TrialData, base: Base, questions: _Questions) -> tuple[Encoded, Sequence[int]]:
+def _encoded(
+    spec: TrialSpec, data: TrialData, base: Base, questions: _Questions
+) -> tuple[Encoded, Sequence[int]]:
     """The encoded questions, and their indices in it; without a sweep only they are tokenized."""
-    if questions.as_a_sweep:
+    lacks_some = questions.split == "train" and data.split("train").too_long
+    if questions.as_a_sweep and not lacks_some:
         return data.split(questions.split), questions.places
     examples = data.task.load(questions.split)
     chosen = [examples[at] for at in questions.places]
     limit = data.sequence_limit
     encoded = encode(data.task, chosen, base.tokenizer, sequence_length=limit)
+    check_lengths(encoded, spec, split=questions.split, limit=limit)
     return encoded, range(len(chosen))
 
 

@@ -8,6 +8,7 @@ may, because its outlier columns are those of the whole batch.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -60,23 +61,26 @@ def evaluate(
     Does not advance random generators. `peak` records the memory of the longest batches.
     `after_batch` is called after every batch of the loss and of the answers. If batches of
     `execution.eval_batch_size` do not fit and `may_shrink`, it starts again with half as many
-    questions per batch. One of several workers must not: the others would wait for it.
+    questions per batch. One of several workers must not: the others would wait for it. A question
+    that is too long is not asked: it counts as one without an answer, and not in the loss.
     """
+    asked = encoded.subset(encoded.fitting)
     one_batch = functools.partial(_one_batch, peak, after_batch)
     answers = _ANSWERING[task.answering]
 
     def attempt(rows: int) -> tuple[float, list[str], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
-            loss, passes = _mean_loss(model, base, encoded, fitting, one_batch)
-            texts, generations = answers(model, base, encoded, fitting, one_batch)
+            loss, passes = _mean_loss(model, base, asked, fitting, one_batch)
+            texts, generations = answers(model, base, asked, fitting, one_batch)
             return loss, texts, (*passes, *generations)
 
     fitting = BatchShrinker(execution.eval_batch_size, may_shrink=may_shrink)
     loss, completions, work = fitting.fit(attempt)
+    written = dict(zip(encoded.fitting, completions, strict=True))
     rows = [
-        _row(task, example, text)
-        for example, text in zip(encoded.examples, completions, strict=True)
+        _row(task, example, written.get(index, ""))
+        for index, example in enumerate(encoded.examples)
     ]
     scores = [row["scores"] for row in rows]
     measured, count = task.aggregate(scores), {task.metrics.count_key: float(len(rows))}
@@ -101,15 +105,19 @@ def answer(
     """
 
     answers = _ANSWERING[task.answering]
+    read = encoded.subset(encoded.fitting)
+    places = {index: place for place, index in enumerate(encoded.fitting)}
+    wanted = frozenset(places[index] for index in asked if index in places)
 
     def attempt(rows: int) -> list[str]:
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            return answers(model, base, encoded, fitting, one_batch, wanted=frozenset(asked))[0]
+            return answers(model, base, read, fitting, one_batch, wanted=wanted)[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
-    return [_flat(_row(task, encoded.examples[index], texts[index])) for index in asked]
+    written = {index: texts[place] for index, place in places.items()}
+    return [_flat(_row(task, encoded.examples[index], written.get(index, ""))) for index in asked]
 
 
 _Work = tuple[ForwardBackward | Generation, ...]
@@ -159,7 +167,8 @@ def _mean_loss(
             batch = collate(encoded, indices, pad_token=base.pad_token)
             total += summed_loss(model, batch, base).item()
     passes = [batch_forward_backward(encoded, indices) for indices in batches]
-    return total / sum(map(len, encoded.completions)), passes
+    tokens = sum(map(len, encoded.completions))
+    return total / tokens if tokens else math.nan, passes
 
 
 def _completions(

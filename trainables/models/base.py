@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from trainables.errors import InputError
 from trainables.methods.loading_faults import key_faults, refuse_faults
@@ -33,6 +33,7 @@ from trainables.models.quantized import (
     with_compute_dtype,
 )
 from trainables.models.tensors import tensor_bytes
+from trainables.models.tokenizer import load_tokenizer, pad_token_fault, pad_token_of
 from trainables.models.weight_faults import weight_faults
 from trainables.spec.quantization import stored_fault
 from trainables.spec.trial_spec import TrialSpec
@@ -97,12 +98,13 @@ def load_base(spec: TrialSpec, *, device: str = "") -> Base:
     quiet()
     device = device or default_device()
     name, revision = _source(spec)
-    tokenizer = AutoTokenizer.from_pretrained(
-        name, revision=revision, local_files_only=True, trust_remote_code=False
-    )
-    pad_token = _pad_token(tokenizer, name)
+    tokenizer = load_tokenizer(name, revision=revision, offline=True)
+    pad_token = pad_token_of(tokenizer, name)
     dtype = DTYPES[spec.knobs["compute_dtype"]]
     model = _load_model(spec, name=name, revision=revision, device=device)
+    fault = pad_token_fault(tokenizer, name, embedded=_vocabulary_size(model))
+    if fault is not None:
+        raise InputError(fault)
     end_tokens = _end_tokens(model, tokenizer)
     model.generation_config = GenerationConfig(  # replaces the model's own, which may sample
         do_sample=False, eos_token_id=list(end_tokens) or None, pad_token_id=pad_token
@@ -174,17 +176,6 @@ def _load_model(spec: TrialSpec, *, name: str, revision: str | None, device: str
     model.eval()
     keep_weights_unpacked(model)
     return model
-
-
-def _pad_token(tokenizer: Any, name: str) -> int:
-    token = tokenizer.pad_token_id
-    token = tokenizer.eos_token_id if token is None else token
-    if token is None:
-        raise InputError(
-            f"model: the tokenizer of {name} has neither a padding nor an end token, so examples "
-            "can't be batched. Set pad_token in its tokenizer_config.json."
-        )
-    return int(token)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,18 @@ def check_model_folder(
     whose architecture generates no text. Of the weights only their names are looked at; see
     `trainables.models.weight_faults`. `name` stands for the folder in the messages.
     """
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        state = "is a file, not a folder" if place.exists() else "does not exist"
+    place = _expanded(folder)
+    if not os.path.isdir(place):  # noqa: PTH112  # pathlib's raises for a name that is too long
+        state = "is a file, not a folder" if os.path.exists(place) else "does not exist"  # noqa: PTH110
         raise InputError(f"model: {folder} {state}. Give a model's folder or a hub id.")
     faults = [*_missing(place, allow_bin, needs_weights), *_refused(place)]
     if faults:
         raise InputError([f"model: {name or folder} {fault}" for fault in faults])
+
+
+def _expanded(folder: str | Path) -> Path:
+    """With a leading ~ replaced if its user is known."""
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  # pathlib's raises for another user
 
 
 def is_complete(folder: Path, *, allow_bin: bool = False) -> bool:
@@ -51,7 +57,7 @@ def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: 
     It does not depend on the folder's path, on a README or on a training log. A process reads a
     file again only if its size or modification time has changed.
     """
-    place = Path(folder).expanduser()
+    place = _expanded(folder)
     check_model_folder(place, allow_bin=allow_bin, needs_weights=needs_weights)
     return _digest(place, tuple(map(_stamp, _files(place))))
 

@@ -141,7 +141,7 @@ class TrialEstimate:
     """The estimate of a planned trial: its largest batches, their needs, and all of its FLOPs.
 
     `knows_lengths`: the workload uses the task's token lengths; otherwise every row has the
-    greatest length that it may have.
+    greatest length that it may have, and `lengths_fault` says why.
     """
 
     workload: Workload
@@ -149,6 +149,7 @@ class TrialEstimate:
     train_flops: float
     eval_flops: float
     knows_lengths: bool = True
+    lengths_fault: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

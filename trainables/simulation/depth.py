@@ -8,10 +8,10 @@ the model, it is simulated at its full depth.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from trainables.errors import InputError
+from trainables.errors import InputError, near_name
 from trainables.methods.registry import make_method
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import (
@@ -60,13 +60,26 @@ def simulate_any_depth(
 
 def model_config(config: Mapping[str, Any]) -> Any:
     """The configuration of transformers for a config.json; InputError if it doesn't know one."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise InputError(f"model: its config.json {_unknown_type(model_type, CONFIG_MAPPING)}")
     given = {name: value for name, value in config.items() if name != "quantization_config"}
     try:
         return AutoConfig.for_model(**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"model: its config.json can't be used: {error}") from error
+
+
+def _unknown_type(model_type: object, known: Iterable[str]) -> str:
+    from transformers import __version__
+
+    if not isinstance(model_type, str):
+        return "has no model_type; needs one that transformers knows, as llama."
+    near = near_name(model_type, known)
+    hint = f"Did you mean '{near}'?" if near else "Use a model or a transformers that fits."
+    return f"has the model_type {model_type!r}, unknown to transformers {__version__}. {hint}"
 
 
 def _depths(depth: int, pattern: Pattern) -> Iterator[tuple[int, int, int]]:

@@ -6,7 +6,6 @@ requests of a driver that imports no torch.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trainables.data.token_lengths import TokenLengths, assumed_splits
 from trainables.errors import InputError
 from trainables.models.base import quiet
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
@@ -26,7 +26,6 @@ from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
 from trainables.simulation.step import Measured
-from trainables.simulation.token_lengths import TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
@@ -94,10 +93,12 @@ def predict_trial(
     InputError for a device or a model that can't be simulated.
     """
     positions = getattr(decoder_config(model_config(config)), "max_position_embeddings", None)
-    splits, known = assumed_splits(spec, positions=positions), False
+    splits, fault = assumed_splits(spec, positions=positions), ""
     if not assume_lengths:
-        with contextlib.suppress(InputError, OSError, ValueError):
-            splits, known = lengths.splits(spec, positions=positions), True
+        try:
+            splits = lengths.splits(spec, positions=positions)
+        except (OSError, ValueError) as error:  # InputError is a ValueError
+            fault = str(error).strip().partition("\n")[0] or type(error).__name__
     work = planned_work(
         spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
     )
@@ -108,7 +109,8 @@ def predict_trial(
         prediction=estimate,
         train_flops=total_flops(work.training, estimate.training),
         eval_flops=total_flops(work.evaluation, estimate.forward) * workers,
-        knows_lengths=known,
+        knows_lengths=not (fault or assume_lengths),
+        lengths_fault=fault,
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.data.batches import fixed_subset, length_sorted, training_order
+from trainables.data.token_lengths import SplitLengths
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
-from trainables.simulation.token_lengths import SplitLengths
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.spec.trial_spec import TrialSpec
@@ -114,6 +114,7 @@ def _evaluated_rungs(spec: TrialSpec) -> list[float]:
 def _evaluation(
     spec: TrialSpec, split: SplitLengths, questions: Sequence[int], batch_size: int
 ) -> Iterator[ForwardBackward | Generation]:
+    questions = [index for index in questions if split.prompts[index]]  # others are too long
     lengths = [split.length(index) for index in questions]
     for batch in _batches(lengths, questions, batch_size):
         yield batch_forward_backward(split, batch)

@@ -47,6 +47,30 @@ class _MalformedError(ValueError):
         self.line = line
 
 
+def half_character_faults(record: Any, *, where: str) -> list[str]:
+    """The fields of a record with half a surrogate pair, which is no character: no tokenizer takes
+    it, and no file can be written with it. JSON can hold it as an escape.
+    """
+    fields = record.items() if isinstance(record, dict) else [("the record", record)]
+    return [
+        f"{where}: {name} has half of a character ({found}), which can't be encoded. Replace it."
+        for name, value in fields
+        if (found := _half_character(value))
+    ]
+
+
+def _half_character(value: Any) -> str:
+    """The escape of the first lone surrogate in any text of a JSON value, or ""."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"\\u{ord(value[error.start]):04x}"
+        return ""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for each in inner if (found := _half_character(each))), "")
+
+
 def _text(path: Path, *, hint: str) -> str:
     try:
         content = path.read_bytes()
@@ -55,7 +79,7 @@ def _text(path: Path, *, hint: str) -> str:
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.{hint}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: no UTF-8, a NUL
         raise InputError(f"{path}: the file can't be read: {error}") from error
 
 

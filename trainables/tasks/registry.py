@@ -18,9 +18,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.checks import one_of
 from trainables.tasks.task import Task
 
 GROUP = "sweep_orchestrator.tasks"
+TOO_LONG, REFUSE, DROP = "too_long", "refuse", "drop"  # an option of all tasks, and its values
 
 
 def _finqa() -> type[Task]:
@@ -65,9 +67,25 @@ def find_task(name: str) -> type[Task]:
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task with its options. Data files are read by `load`, not here.
 
-    Raises InputError for an unknown task, and with all that is wrong in its options.
+    Raises InputError for an unknown task, and with all that is wrong in its options; among them may
+    be TOO_LONG, which means the same for every task.
     """
-    return find_task(name).from_options(options)
+    wrong = one_of(REFUSE, DROP)(options.get(TOO_LONG, REFUSE))
+    faults = [f"data.{TOO_LONG}: {wrong}"] if wrong else []
+    own = {option: value for option, value in options.items() if option != TOO_LONG}
+    try:
+        task = find_task(name).from_options(own)
+    except InputError as error:
+        faults += error.messages
+    if faults:
+        raise InputError(faults)
+    return task
+
+
+def drops_too_long(options: Mapping[str, Any]) -> bool:
+    """Whether examples that don't fit are left out: of training, and in an evaluation they are
+    questions without an answer. Otherwise they are an error."""
+    return bool(options.get(TOO_LONG) == DROP)
 
 
 @functools.cache

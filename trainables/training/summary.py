@@ -73,12 +73,22 @@ def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     facts["sequence_limit"] = data.sequence_limit
     facts["base_weight_bytes"] = trial.base.weight_bytes
     facts["eval_prompts_cut"] = data.split("selection").prompts_cut
+    facts |= _dropped(trial)
     facts["executed_eval_batch"] = progress.executed_eval_batch
     if trains:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
         facts |= _batch_facts(trial.spec.knobs, progress)
         facts |= _trained_facts(trial.spec.knobs, progress)
     return facts
+
+
+def _dropped(trial: TrialContext) -> dict[str, int]:
+    """The examples that were left out because they don't fit, if that is wanted."""
+    if not trial.data.drops_too_long:
+        return {}
+    splits = {"eval_questions_dropped": "selection"}
+    splits |= {"train_examples_dropped": "train"} if trial.method.trains else {}
+    return {fact: len(trial.data.split(split).too_long) for fact, split in splits.items()}
 
 
 def _trained_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Failure:
 
     `infeasible`: it does not fit the device. `share_bytes`: the share of a device that it was given
     and that was too small. `storage`: its folder cannot be written. `taken_over`: another process
-    has acquired its folder. The last two are not caused by the trial.
+    has acquired its folder. The last two are not caused by the trial. `may_repeat`: other trials
+    may fail for the same reason; not a lost node or connection, and no loss that has diverged.
     """
 
     reason: str
@@ -37,6 +38,7 @@ class Failure:
     share_bytes: int | None = None
     storage: bool = False
     taken_over: bool = False
+    may_repeat: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def failure_of(error: Exception, *, share_bytes: int | None = None) -> Failure:
         share_bytes=share,
         storage=storage_error_in(error) is not None,
         taken_over=any(isinstance(cause, OwnershipLostError) for cause in error_chain(error)),
+        may_repeat=not does_not_fit and _may_repeat(error),
     )
 
 
@@ -103,6 +106,12 @@ def error_chain(error: BaseException | None) -> Iterator[BaseException]:
 def _too_small(share_bytes: int, error: Exception) -> str:
     share = f"{share_bytes / (1 << 30):.2f} GiB"
     return f"needs more than its share of the device, {share} ({first_line(error)})"
+
+
+def _may_repeat(error: Exception) -> bool:
+    from trainables.training.loop import TrainingFailedError
+
+    return not isinstance(error, TrainingFailedError | ConnectionError | TimeoutError)
 
 
 def _does_not_fit(error: Exception) -> bool:

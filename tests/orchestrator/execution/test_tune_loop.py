@@ -307,6 +307,51 @@ def test_a_failed_trial_keeps_the_last_lines_of_its_log(running: Running) -> Non
     assert len(tail) == LOG_TAIL_LINES
 
 
+def fail_trials(running: Running, reasons: Sequence[str], *, may_repeat: bool = True) -> None:
+    """Fails one trial after another, as long as the queue gives any."""
+    callback = running.callback
+    for reason in reasons:
+        config = running.config
+        if not isinstance(config, dict):
+            return
+        trial = SimpleNamespace(config=config)
+        failure = asdict(Failure(reason.format(config["trial_id"][:6]), may_repeat=may_repeat))
+        callback.on_trial_result(1, [], trial, {"failure": failure, "units": 0})
+        callback.on_trial_complete(1, [], trial)
+        running.config = QueueSearcher(running.sweep).suggest("tune's own")
+
+
+def test_after_three_failures_with_one_reason_nothing_is_launched_and_it_is_said(
+    running: Running,
+) -> None:
+    said: list[str] = []
+    running.sweep.notify = said.append
+    running.sweep.resume_command = "python -m orchestrator.sweep x.yaml"
+    fail_trials(running, ["IndexError: trial {}: token 896 of 300"] * 2)
+    assert not running.sweep.trial_queue.over and said == []
+    fail_trials(running, ["IndexError: trial {}: token 41 of 7"] * 5)
+    assert running.ledger.count(FAILED) == 3
+    assert running.sweep.trial_queue.over
+    assert QueueSearcher(running.sweep).suggest("tune's own") == "FINISHED"
+    [told] = said
+    assert told.startswith("3 trials have failed with one reason, so no more are launched: Index")
+    assert told.endswith("x.yaml --retry-failed")
+    assert running.sweep.repeated_failure == told
+    assert running.told.interruptions == 0  # trials that run go on
+
+
+@pytest.mark.parametrize(
+    ("reasons", "may_repeat"),
+    [(["no such file", "no such key", "no such module"], True), (["its host died"] * 3, False)],
+)
+def test_failures_of_several_reasons_or_of_lost_nodes_stop_nothing(
+    running: Running, reasons: list[str], may_repeat: bool
+) -> None:
+    fail_trials(running, reasons, may_repeat=may_repeat)
+    assert running.ledger.count(FAILED) == 3
+    assert not running.sweep.trial_queue.ended_early
+
+
 def test_no_variable_of_the_environment_is_handed_to_ray_which_would_log_it() -> None:
     from ray.tune.execution import class_cache
 

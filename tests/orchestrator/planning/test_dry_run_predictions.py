@@ -14,6 +14,7 @@ from orchestrator.config.sections import SweepConfig
 from orchestrator.planning.dry_run import predicted_lines
 from orchestrator.planning.planned_device import PlannedDevice, planned_device
 from orchestrator.planning.planner import Planner
+from orchestrator.planning.sources import ModelSource
 from orchestrator.sweep import _parser, main, resume_command
 from tests.orchestrator import run_builder, tiny_sweep
 from tests.orchestrator.predicted import LinearPredictions, forecaster
@@ -133,6 +134,17 @@ def test_what_can_not_be_predicted_is_said(tmp_path: Path) -> None:
     told = list(lines(settings(A_GPU), tmp_path, LinearPredictions(known=False)))
     assert "can't be predicted" in told[2]
     assert not [line for line in told if "FLOPs" in line]
+
+
+def test_a_model_of_the_hub_that_is_not_here_is_the_reason(tmp_path: Path) -> None:
+    config = settings(A_GPU, model="some-owner/some-model")
+    device: PlannedDevice = planned_device(config.resources)
+    planner = tiny_sweep.planner(config, **device.facts)
+    planner.models["some-owner/some-model"] = ModelSource("some-owner/some-model", "unknown")
+    forecasts = forecaster(device.capacity.bytes, LinearPredictions(known=False))
+    told = list(predicted_lines(planner, device, forecasts, storage=tmp_path))
+    assert "can't be predicted: the config.json of some-owner/some-model is not in" in told[2]
+    assert "(hf download some-owner/some-model config.json fetches it)" in told[2]
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("T4", "float16"), ("A100", "bfloat16")])

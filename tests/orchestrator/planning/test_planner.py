@@ -248,3 +248,24 @@ def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
     written = {name for name, knob in KNOBS.items() if not knob.unsaid}
     assert set(spec.knobs) == written - {"double_quantization", "effective_batch_size"}
+
+
+def test_dropping_what_is_too_long_is_another_trial_and_refusing_it_is_not() -> None:
+    ids = [
+        tiny_sweep.planner(from_mapping(tiny_sweep.mapping(data=data))).spec(one()).trial_id
+        for data in (
+            {"generated": tiny_sweep.GENERATED},
+            {"generated": tiny_sweep.GENERATED, "too_long": "refuse"},
+            {"generated": tiny_sweep.GENERATED, "too_long": "drop"},
+        )
+    ]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_what_to_do_with_too_long_examples_is_one_of_two_ways() -> None:
+    data = {"generated": {**tiny_sweep.GENERATED, "seed": "x"}, "too_long": "cut"}
+    planner = tiny_sweep.planner(from_mapping(tiny_sweep.mapping(data=data)))
+    with pytest.raises(InputError) as refused:
+        planner.prepare()
+    told = "\n".join(refused.value.messages)
+    assert "data.too_long: got 'cut'" in told and "data.generated.seed" in told

@@ -51,6 +51,10 @@ def refused(*names: str | Path, **options: Any) -> str:
     return "\n".join(told.value.messages)
 
 
+def test_a_text_that_is_too_long_for_a_path_is_no_trial() -> None:
+    assert not is_trial_reference("x" * 300) and not is_trial_reference(f"runs/{'x' * 5000}")
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_trial_of_every_method_comes_with_its_base(method: str, run: RunFolder) -> None:
     folder = finished(run, method=method)

@@ -16,6 +16,7 @@ from orchestrator.runs.state import (
     read_state,
     remember,
     settle,
+    unbind,
 )
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.run_builder import add_trial
@@ -143,3 +144,15 @@ def test_a_disk_that_takes_an_empty_file_only_is_seen_as_full(
     with pytest.raises(InputError, match=r"can't be written \(No space left on device\)"):
         make_folder(run)
     assert [*run.path.iterdir()] == []
+
+
+def test_a_run_that_was_refused_before_any_trial_takes_another_space_and_other_contents(
+    run: RunFolder,
+) -> None:
+    first = settle(run, config(), CONTENTS)
+    unbind(run)
+    assert pinned_revisions(run) == {}
+    changed = config(budget={"train_examples": 64, "eval_examples": 4, "seed": 3})
+    assert settle(run, changed, {**CONTENTS, "model tiny": "b2"}) != first
+    with pytest.raises(InputError, match="another space"):
+        settle(run, config(), CONTENTS)

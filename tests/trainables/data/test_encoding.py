@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
-from trainables.data.encoding import Encoded, encode
+from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.tasks.registry import make_task
@@ -91,10 +93,36 @@ def test_what_the_first_cut_leaves_too_long_the_second_shortens_from_its_side() 
     assert encoded.length(0) <= 100
 
 
-def test_a_question_that_does_not_fit_is_an_error_that_names_it() -> None:
-    page = _page("context", "how many? " * 20, "")
-    with pytest.raises(InputError, match=r"example page needs \d+ tokens .* 40 are allowed"):
-        _encode(make_tokenizer(), [page], sequence_length=40)
+def test_examples_that_do_not_fit_get_no_tokens_and_are_named_with_what_they_need() -> None:
+    pages = [_page("context", "how many? " * count, "") for count in (20, 1, 30)]
+    encoded = _encode(make_tokenizer(), pages, sequence_length=40)
+    bare = [_page("", "how many? " * count, "") for count in (20, 30)]
+    needed = [_encode(make_tokenizer(), [page], sequence_length=400).length(0) for page in bare]
+    assert [each.tokens for each in encoded.too_long] == needed
+    assert encoded.fitting == [1] and encoded.prompts[0] == encoded.completions[2] == ()
+    kept = encoded.without_too_long()
+    assert len(kept) == 1 and kept.too_long == encoded.too_long and kept.cut == (False,)
+
+
+@pytest.mark.parametrize("length", [48, 4096])
+def test_all_examples_that_do_not_fit_are_one_error_that_says_what_would_do(
+    tiny_llama: Path, length: int
+) -> None:
+    spec = make_spec(tiny_llama, sequence_length=length)
+    nine = SplitLengths.of([(9, 1)] * 9)
+    splits = {
+        "train": replace(nine, too_long=(TooLong("a", 700), TooLong("b", 817))),
+        "report": replace(nine, too_long=(TooLong("c", 650),)),
+    }
+    told = length_fault(spec, splits, min(length, 512))
+    assert told is not None and "2 of 9 of the train split, 1 of 9 of the report split" in told
+    assert "the longest, b, needs 817" in told and "data.too_long: drop" in told
+    way = "Set sequence_length >= 817" if length == 48 else "has no more positions"
+    assert way in told
+    dropping = replace(spec, task_options={**spec.task_options, "too_long": "drop"})
+    assert length_fault(dropping, splits, 512) is None
+    nothing_left = replace(splits["report"], prompts=(range(0),), completions=(range(0),))
+    assert length_fault(dropping, {"report": nothing_left}, 512) is not None
 
 
 @pytest.mark.parametrize("answer", ["5\n6", "5\r\n6", "\n5", "5\u20286", "5\x0c6"])

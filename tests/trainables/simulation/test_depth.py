@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.architectures import ARCHITECTURES
+from trainables.errors import InputError
 from trainables.resources.estimate import Workload
 from trainables.simulation import depth as simulate_depth
 from trainables.simulation import step
@@ -92,3 +93,21 @@ def test_a_phase_that_is_no_line_over_depth_is_simulated_whole(
     found = predict(deep, configuration(), WORKLOAD)
     assert found.depths == (10,)
     assert found.phases["loss"] > 1000 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ({"model_type": "lamma"}, r"has the model_type 'lamma', .* Did you mean 'llama'\?"),
+        ({"model_type": "zzz"}, r"has the model_type 'zzz', unknown to transformers \S+ Use a"),
+        ({}, "has no model_type; needs one that transformers knows, as llama."),
+        ({"model_type": ["llama"]}, "has no model_type"),
+    ],
+)
+def test_an_unknown_model_type_is_said_in_one_short_line(
+    model_type: dict[str, Any], message: str
+) -> None:
+    known = {name: value for name, value in LLAMA.items() if name != "model_type"}
+    with pytest.raises(InputError, match=message) as raised:
+        model_config({**known, **model_type})
+    assert len(str(raised.value)) < 160

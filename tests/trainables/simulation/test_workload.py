@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
+from trainables.data import token_lengths
+from trainables.data.token_lengths import SplitLengths, TokenLengths, assumed_splits
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
 from trainables.resources.flops import ForwardBackward, Generation
-from trainables.simulation import token_lengths
 from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
-from trainables.simulation.token_lengths import SplitLengths, TokenLengths, assumed_splits
 from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.training.loop import train

@@ -25,7 +25,7 @@ from tests.tiny_trials import (
     run,
     shared_base,
 )
-from trainables.errors import Interrupted
+from trainables.errors import InputError, Interrupted
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget
@@ -357,6 +357,32 @@ def test_prompts_that_were_cut_are_counted(tiny_llama: Path, tmp_path: Path) -> 
     assert summary is not None
     assert summary["facts"]["train_prompts_cut"] > 0
     assert summary["facts"]["sequence_limit"] == 110
+
+
+def test_examples_that_are_too_long_are_an_error_or_are_left_out_and_counted(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Left out of training; in an evaluation each is a question without an answer."""
+    spec = make_spec(tiny_llama, sequence_length=46)
+    with pytest.raises(InputError, match=r"sequence_length: .* of 24 of the train split"):
+        run(spec, tmp_path)
+    options = {**spec.task_options, "too_long": "drop"}
+    identity = {**spec.task_identity, "too_long": "drop"}
+    spec = replace(spec, task_options=options, task_identity=identity)
+    trial = make_trial(spec, tmp_path)
+    assert list(train(trial))[-1].kind == "finished"
+    summary = trial.folder.summary() or {}
+    fitting, asked = trial.data.split("train"), trial.data.split("selection")
+    dropped = 24 - len(fitting)
+    assert summary["facts"]["train_examples_dropped"] == dropped > 0
+    unread = {example.example_id for example in asked.too_long}
+    assert summary["facts"]["eval_questions_dropped"] == len(unread) > 0
+    lines = trial.folder.predictions_file().read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "id" in row]
+    assert [row["id"] for row in rows] == [example.id for example in asked.examples]
+    assert {row["id"] for row in rows if row["prediction"] == ""} >= unread
+    assert not any(row["em_acc"] for row in rows if row["id"] in unread)
+    assert summary["metrics"]["em_acc_questions"] == 8 > len(asked.fitting)
 
 
 def test_real_pages_train_and_are_judged(

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_trials import BUDGET, EXECUTION, finish_host, make_spec
+from trainables.errors import InputError
 from trainables.resources import out_of_memory as out_of_memory_module
 from trainables.resources.gpu_overhead import CUDA_CONTEXT_BYTES
 from trainables.resources.gpu_share import share_fraction
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
+from trainables.training.loop import TrainingFailedError
 from trainables.workers.heartbeat import Watchdog
 from trainables.workers.host import HostProcess
 from trainables.workers.outcomes import Failure, Interruption
@@ -206,6 +208,28 @@ def test_memory_that_does_not_suffice_is_infeasible(host: HostProcess, tmp_path:
 
     running(host, out_of_memory(), tmp_path / "trial")
     assert host.next() == Failure("MemoryError: not enough", infeasible=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_repeat"),
+    [
+        (IndexError("index out of range in self"), True),
+        (InputError("model: no such file"), True),
+        (TrainingFailedError("loss is nan"), False),
+        (ConnectionResetError("by its peer"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_says_whether_other_trials_may_meet_it(
+    host: HostProcess, tmp_path: Path, error: Exception, may_repeat: bool
+) -> None:
+    def fails() -> Generator[Event, None, None]:
+        raise error
+        yield
+
+    running(host, fails(), tmp_path / "trial")
+    failure = host.next()
+    assert isinstance(failure, Failure) and failure.may_repeat == may_repeat
 
 
 def test_a_trial_that_can_not_save_does_not_keep_the_next_from_starting(

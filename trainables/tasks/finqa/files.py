@@ -14,7 +14,7 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.tasks.exact_match import WORDS
 from trainables.tasks.prompts.templates import CONTEXTS
-from trainables.tasks.records import is_finite, read_lines
+from trainables.tasks.records import half_character_faults, is_finite, read_lines
 
 EVIDENCE_KINDS = ("gold", "retrieved", "gold+retrieved")
 _ASKED = ("question", "program", "exe_ans")  # under "qa" in an official record
@@ -68,6 +68,7 @@ def _read(path: str | Path, *, checks: Mapping[str, _Check]) -> list[Record]:
             continue
         fields = _flat(value)
         found = _record_faults(fields, where=where, checks=checks)
+        found += half_character_faults({name: fields.get(name) for name in checks}, where=where)
         if not found and fields["id"] in first_at:
             found = [f"{where}: the id {fields['id']!r} is also at {first_at[fields['id']]}."]
         faults += found

@@ -30,9 +30,10 @@ def table_statements(table: Sequence[Sequence[str]]) -> str:
     """A line for the columns, then one for each row, "- name: cell; cell"; no cell is left out.
 
     The first row names the columns, as "columns: cell; cell"; its own first cell, if it is not
-    empty, replaces that word.
+    empty, replaces that word. A row without cells says nothing and gets no line.
     """
-    if not table:
+    rows = [row for row in table if row]
+    if not rows:
         return ""
-    header = f"{table[0][0] or 'columns'}: {'; '.join(table[0][1:])}"
-    return "\n".join([header, *(f"- {row[0]}: {'; '.join(row[1:])}" for row in table[1:])])
+    header = f"{rows[0][0] or 'columns'}: {'; '.join(rows[0][1:])}"
+    return "\n".join([header, *(f"- {row[0]}: {'; '.join(row[1:])}" for row in rows[1:])])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.tasks.records import is_finite, read_lines
+from trainables.tasks.records import half_character_faults, is_finite, read_lines
 from trainables.tasks.task import Example
 from trainables.tasks.tatqa.scoring import SCALES, Answer
 
@@ -35,8 +35,9 @@ def read_examples(path: str | Path) -> list[Example]:
     first_at: dict[str, str] = {}
     for line, value in read_lines(path, hint=_DOWNLOAD_HINT):
         where = f"{path}:{line}"
-        found = list(_context_faults(value))
-        faults += [f"{where}: {fault}" for fault in found]
+        found = [f"{where}: {fault}" for fault in _context_faults(value)]
+        found += half_character_faults(value, where=where)
+        faults += found
         if found:
             continue
         for example in _examples(value):

@@ -346,6 +346,18 @@ def test_a_record_at_fault_is_told_with_its_line(
     assert message in found
 
 
+def test_half_a_character_is_told_with_its_line_and_field(tmp_path: Path) -> None:
+    halves = {"pre_text": ["fine", "the \udbc0 net"], "question": "\ude00?"}
+    path = write_lines(tmp_path / "f.jsonl", [flat("A/1-1"), {**flat("A/1-2"), **halves}])
+    with pytest.raises(InputError) as caught:
+        read_records(path)
+    question, page = sorted(caught.value.messages, key=lambda text: "pre_text" in text)
+    assert question.startswith(f"{path}:2: question has half of a character (\\ude00)")
+    assert page.startswith(f"{path}:2: pre_text has half of a character (\\udbc0)")
+    write_lines(tmp_path / "f.jsonl", [flat("A/1-1", question="whole: \U0001f600?")])
+    assert len(read_records(path)) == 1
+
+
 def test_an_integer_that_python_refuses_to_read_is_a_fault_like_any_other(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     write_lines(path, [flat("A/1-1"), {**flat("A/1-2"), "exe_ans": 0.25}])

@@ -101,6 +101,11 @@ def test_a_table_of_one_row_keeps_its_cells_and_an_empty_one_is_nothing() -> Non
     assert table_statements([]) == ""
 
 
+def test_a_row_without_cells_says_nothing() -> None:
+    assert table_statements([[], ["", "2014"], [], ["cash", "5"]]) == "columns: 2014\n- cash: 5"
+    assert table_statements([[], []]) == ""
+
+
 def test_a_value_with_braces_is_not_a_placeholder() -> None:
     record = {**RECORD, "question": "what is {table}?"}
     assert (

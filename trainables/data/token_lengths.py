@@ -1,0 +1,223 @@
+"""TokenLengths: the lengths of a split's prompts and completions, in tokens."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.errors import InputError
+from trainables.models.tokenizer import load_tokenizer
+from trainables.spec.states import TRIAL
+from trainables.spec.trial_spec import TrialSpec
+from trainables.storage.atomic_files import write_json
+from trainables.tasks.registry import drops_too_long, make_task
+from trainables.tasks.task import Example, Task
+
+_ASSUMED_COMPLETION = 16  # tokens of a completion, where nothing can be tokenized
+_KEPT = 16  # splits in memory
+
+
+@dataclass(frozen=True)
+class SplitLengths:
+    """The examples of a split; a range stands for the tokens of a prompt or a completion, so that
+    the code that batches token ids batches lengths too.
+
+    An example that does not fit has no tokens and is one of `too_long`. `prompts_cut` prompts were
+    shortened; `largest_token` is the greatest id in any example, -1 without one.
+    """
+
+    prompts: tuple[range, ...]
+    completions: tuple[range, ...]
+    prompts_cut: int = 0
+    largest_token: int = -1
+    too_long: tuple[TooLong, ...] = ()
+
+    @classmethod
+    def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
+        return cls(tuple(range(p) for p, _ in lengths), tuple(range(c) for _, c in lengths))
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SplitLengths:
+        """What `to_json` gave; raises KeyError, TypeError or ValueError for anything else."""
+        lengths = [[int(prompt), int(completion)] for prompt, completion in value["lengths"]]
+        return replace(
+            cls.of(lengths),
+            prompts_cut=int(value["prompts_cut"]),
+            largest_token=int(value["largest_token"]),
+            too_long=tuple(TooLong(str(name), int(tokens)) for name, tokens in value["too_long"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        lengths = zip(map(len, self.prompts), map(len, self.completions), strict=True)
+        return {
+            "lengths": [list(pair) for pair in lengths],
+            "prompts_cut": self.prompts_cut,
+            "largest_token": self.largest_token,
+            "too_long": [[each.example_id, each.tokens] for each in self.too_long],
+        }
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def length(self, index: int) -> int:
+        return len(self.prompts[index]) + len(self.completions[index])
+
+    def without_too_long(self) -> SplitLengths:
+        """Only the examples that fit."""
+        kept = [index for index, prompt in enumerate(self.prompts) if prompt]
+        prompts = tuple(self.prompts[index] for index in kept)
+        return replace(
+            self, prompts=prompts, completions=tuple(self.completions[index] for index in kept)
+        )
+
+
+class TokenLengths:
+    """Tokenizes each split of a task once; keeps the lengths in the folder `cache`, if given."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self._cache = cache
+        self._known: dict[str, SplitLengths] = {}
+
+    def splits(self, spec: TrialSpec, *, positions: int | None) -> dict[str, SplitLengths]:
+        """The lengths of the splits that the trial reads. Raises InputError for bad data and for
+        examples that don't fit and are not to be dropped, OSError if there is no tokenizer."""
+        names = ("train", "selection") if spec.role == TRIAL else ("selection", "report")
+        found = {name: self.split(spec, name, positions=positions) for name in names}
+        fault = length_fault(spec, found, sequence_limit(spec, positions=positions))
+        if fault is not None:
+            raise InputError(fault)
+        return {
+            name: split.without_too_long() if name == "train" else split
+            for name, split in found.items()
+        }
+
+    def split(self, spec: TrialSpec, name: str, *, positions: int | None) -> SplitLengths:
+        """All examples of one split, whether they fit or not. Raises InputError for bad data,
+        OSError if there is no tokenizer."""
+        limit = sequence_limit(spec, positions=positions)
+        key = _key(spec, name, limit)
+        if key not in self._known:
+            lengths = self._read(key)
+            if lengths is None:
+                lengths = _lengths(_tokenized(spec, name, limit))
+                self._write(key, lengths)
+            self._known[key] = lengths
+        for unused in list(self._known)[:-_KEPT]:
+            del self._known[unused]
+        return self._known[key]
+
+    def _read(self, key: str) -> SplitLengths | None:
+        if self._cache is None:
+            return None
+        try:
+            return SplitLengths.from_json(json.loads((self._cache / f"{key}.json").read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # missing, of an older version, or damaged: to be replaced
+
+    def _write(self, key: str, lengths: SplitLengths) -> None:
+        if self._cache is not None:
+            write_json(self._cache / f"{key}.json", lengths.to_json())
+
+
+def assumed_splits(spec: TrialSpec, *, positions: int | None) -> dict[str, SplitLengths]:
+    """Splits whose examples all have the greatest length allowed, if nothing can be tokenized."""
+    limit = sequence_limit(spec, positions=positions)
+    row = [limit - _ASSUMED_COMPLETION, _ASSUMED_COMPLETION]
+    trained = SplitLengths.of([row] * max(1, spec.budget.train_examples))
+    return {
+        "train": trained,
+        "selection": SplitLengths.of([row] * max(1, spec.budget.eval_examples)),
+        "report": SplitLengths.of([]),
+    }
+
+
+def sequence_limit(spec: TrialSpec, *, positions: int | None) -> int:
+    """The limit of prompt and completion: sequence_length, or the model's positions if fewer."""
+    asked = int(spec.knobs["sequence_length"])
+    return min(asked, positions or asked)
+
+
+def length_fault(
+    spec: TrialSpec, splits: Mapping[str, SplitLengths | Encoded], limit: int
+) -> str | None:
+    """Why splits can't be used because of examples that need more than `limit` tokens, or None.
+
+    Examples may be dropped if the spec says so, but not a whole split.
+    """
+    drops = drops_too_long(spec.task_options)
+    refused = {
+        name: split
+        for name, split in splits.items()
+        if split.too_long and not (drops and len(split.too_long) < len(split))
+    }
+    if not refused:
+        return None
+    counts = [f"{len(s.too_long)} of {len(s)} of the {n} split" for n, s in refused.items()]
+    every = [example for split in refused.values() for example in split.too_long]
+    longest = max(every, key=lambda example: example.tokens)
+    model, asked = spec.knobs["model"], int(spec.knobs["sequence_length"])
+    way = f"Set sequence_length >= {longest.tokens}"
+    if limit < asked:
+        way = f"{model} has no more positions than that: use another model"
+    drop = "" if drops else ", or data.too_long: drop, which leaves them out"
+    return (
+        f"sequence_length: examples need more than {limit} tokens, even without any context, with "
+        f"the tokenizer of {model}: {', '.join(counts)}; the longest, {longest.example_id}, needs "
+        f"{longest.tokens}. {way}, or a shorter prompt{drop}."
+    )
+
+
+def split_of(spec: TrialSpec, name: str) -> tuple[Task, list[Example]]:
+    """The spec's task and the examples of a split. Raises InputError for bad or empty data."""
+    knobs = {knob: spec.knobs[knob] for knob in ("prompt", "target")}
+    task = _task(spec.task, json.dumps({**knobs, **spec.task_options}, sort_keys=True))
+    examples = task.load(name)
+    if not examples:
+        raise InputError(f"{spec.task}: the {name} split is empty.")
+    return task, examples
+
+
+def tokenizer_of(spec: TrialSpec) -> Any:
+    """The tokenizer of the spec's model, loaded once."""
+    return _tokenizer(spec.model_source, spec.revision)
+
+
+def _key(spec: TrialSpec, split: str, limit: int) -> str:
+    """Equal for splits that are tokenized in the same way."""
+    read = [spec.knobs[name] for name in ("prompt", "target")]
+    model = [spec.model_digest, spec.model_source, spec.revision]
+    parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
+    text = json.dumps([*parts, split, limit], sort_keys=True, default=str)
+    return "lengths-" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenized(spec: TrialSpec, split: str, limit: int) -> Encoded:
+    task, examples = split_of(spec, split)
+    return encode(task, examples, tokenizer_of(spec), sequence_length=limit)
+
+
+def _lengths(encoded: Encoded) -> SplitLengths:
+    pairs = list(zip(encoded.prompts, encoded.completions, strict=True))
+    return replace(
+        SplitLengths.of([[len(prompt), len(completion)] for prompt, completion in pairs]),
+        prompts_cut=encoded.prompts_cut,
+        largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
+        too_long=encoded.too_long,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _task(name: str, options: str) -> Task:
+    """The task, which keeps the data that it has read."""
+    return make_task(name, json.loads(options))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(source: str, revision: str) -> Any:
+    return load_tokenizer(source, revision=revision or None)

@@ -1,0 +1,1 @@
+"""The preflight: what would fail in every trial, found once and before any is launched."""
