@@ -48,7 +48,7 @@ def test_a_trial_that_fits_split_only_is_scored_by_as_many_workers_as_trained_it
     zero_stage: int, hosts: int, scored: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run(tmp_path / "sweep")
-    knobs = {"method": "full", "workers": 4, "zero_stage": zero_stage}
+    knobs: Any = {"method": "full", "workers": 4, "zero_stage": zero_stage}
     trial_id = add_trial(run, right=outcomes(60), **knobs).trial_id
     scheduler = Scheduler({trial_id: TOO_LARGE, (trial_id, 4): {"count": 4}})
     monkeypatch.setattr(ray, "get", lambda value: value)
