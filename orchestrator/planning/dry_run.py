@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,12 @@ def predicted_lines(
     each = in_words(capacity.bytes)
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
     yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
-    flops: list[float] = []
-    unknown: dict[str, None] = {}  # why, in order
-    for line, forecast in _forecast_lines(planner, forecaster):
-        yield line
-        if forecast is not None:
-            flops.append(forecast.estimate.train_flops + forecast.estimate.eval_flops)
-            if not forecast.estimate.knows_lengths:
-                unknown[forecast.estimate.lengths_fault] = None
+    told: list[_Told] = []
+    for each in _told(planner, forecaster):
+        yield each.line
+        told.append(each)
+    estimates = [each.forecast.estimate for each in told if each.forecast is not None]
+    unknown = {found.lengths_fault: None for found in estimates if not found.knows_lengths}
     for why in unknown:
         yield (
             f"  the task could not be tokenized here ({why}): every row is taken to be as long as "
@@ -100,28 +99,37 @@ def predicted_lines(
     for name, source in planner.models.items():
         if not source.has_weights:
             yield f"  {name} has no weights: it can be planned for, and not trained"
-    yield from _hours(planner, device, flops, storage)
+    yield from _hours(planner, device, told, storage)
 
 
-def _forecast_lines(
-    planner: Planner, forecaster: Forecaster
-) -> Iterator[tuple[str, Forecast | None]]:
+@dataclass(frozen=True)
+class _Told:
+    """A line of the plan; if it is about a trial, with its cell, and its forecast if there is one.
+
+    `is_refused`: the sweep would not launch that trial.
+    """
+
+    line: str
+    cell: tuple[str, str, str] | None = None
+    forecast: Forecast | None = None
+    is_refused: bool = False
+
+
+def _told(planner: Planner, forecaster: Forecaster) -> Iterator[_Told]:
     """Lines for every trial if all are known, else for some of each cell."""
     plan = one_factor_plan(planner.config)
     if plan is not None:
         for trial in plan:
             spec = planner.spec(trial.configuration)
-            words, forecast = _forecast_words(spec, planner, forecaster)
-            yield f"  {trial.name}: {words}", forecast
+            told = _of_trial(spec, planner, forecaster)
+            yield replace(told, line=f"  {trial.name}: {told.line}", cell=trial.cell)
         return
-    for (model, quantization, method), cell in representatives(planner.config).items():
-        yield f"  {model}  {quantization}  {method}", None
-        yield from _cell_lines(planner, forecaster, cell)
+    for cell, found in representatives(planner.config).items():
+        yield _Told("  " + "  ".join(cell))
+        yield from (replace(told, cell=cell) for told in _of_cell(planner, forecaster, found))
 
 
-def _cell_lines(
-    planner: Planner, forecaster: Forecaster, cell: Representatives
-) -> Iterator[tuple[str, Forecast | None]]:
+def _of_cell(planner: Planner, forecaster: Forecaster, cell: Representatives) -> Iterator[_Told]:
     seen: list[Any] = []
     named = {"typical": cell.typical, "smallest": cell.smallest, "largest": cell.largest}
     for name, configuration in named.items():
@@ -130,16 +138,16 @@ def _cell_lines(
         if shape in seen:
             continue
         seen.append(shape)
-        words, forecast = _forecast_words(spec, planner, forecaster)
-        yield f"    {name:8}  {words}  [{_knobs(shape)}]", forecast
+        told = _of_trial(spec, planner, forecaster)
+        yield replace(told, line=f"    {name:8}  {told.line}  [{_knobs(shape)}]")
 
 
-def _forecast_words(
-    spec: TrialSpec, planner: Planner, forecaster: Forecaster
-) -> tuple[str, Forecast | None]:
+def _of_trial(spec: TrialSpec, planner: Planner, forecaster: Forecaster) -> _Told:
     refused = planner.known_rejection(spec)
     forecast = None if refused else forecaster.of(spec)
-    return refused or _words(forecast, forecaster) or _why_unpredicted(spec), forecast
+    words = refused or _words(forecast, forecaster) or _why_unpredicted(spec)
+    does_not_fit = forecast is not None and forecast.refusal is not None
+    return _Told(words, forecast=forecast, is_refused=refused is not None or does_not_fit)
 
 
 def _why_unpredicted(spec: TrialSpec) -> str:
@@ -179,15 +187,16 @@ def _knobs(shape: Mapping[str, Any]) -> str:
 
 
 def _hours(
-    planner: Planner, device: PlannedDevice, flops: Sequence[float], storage: Path
+    planner: Planner, device: PlannedDevice, told: Sequence[_Told], storage: Path
 ) -> Iterator[str]:
-    if not flops:
+    able = [each for each in told if each.cell is not None and not each.is_refused]
+    estimates = [each.forecast.estimate for each in able if each.forecast is not None]
+    if not estimates:
         return
-    config = planner.config
-    size = count(config.space, config.exclude)
-    trials = _planned_trials(config, size, one_factor_plan(config))
-    total = trials * sum(flops) / len(flops)
-    yield f"  {counted(trials, 'trial')} that none stops early: about {total:.2g} FLOPs"
+    trials = _launched_trials(planner.config, able)
+    total = trials * statistics.fmean(found.train_flops + found.eval_flops for found in estimates)
+    of = ", of those that are not refused" if any(each.is_refused for each in told) else ""
+    yield f"  {counted(trials, 'trial')} that none stops early{of}: about {total:.2g} FLOPs"
     name = str(planner.device["device"])
     measured = measured_flops_per_second(storage, device=name)
     if measured is not None:
@@ -201,6 +210,20 @@ def _hours(
         )
     else:
         yield f"  device hours: unknown, nothing has been measured on {name}"
+
+
+def _launched_trials(config: SweepConfig, able: Sequence[_Told]) -> int:
+    """How many trials the sweep launches at most: none of a cell of which nothing is `able`."""
+    if one_factor_plan(config) is not None:
+        return len(able)
+    names = {each.cell for each in able}
+    left = sum(
+        cell.configurations - cell.excluded
+        for cell in cells(config.space, config.exclude)
+        if (cell.model, cell.quantization, cell.method) in names
+    )
+    size = count(config.space, config.exclude)
+    return _planned_trials(config, None if size is None else left, None)
 
 
 _MOST_READ = 200  # trials of each run
