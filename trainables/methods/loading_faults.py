@@ -28,12 +28,14 @@ def key_faults(info: Mapping[str, Collection[Any]]) -> list[str]:
         for name, found, wanted in info["mismatched_keys"]
     ]
     kinds = (
-        (info["missing_keys"], "lacks {} weights of its architecture, which would be random"),
-        (unexpected, "holds {} weights that its architecture does not have"),
-        (mismatched, "holds {} weights of another shape than its config.json says"),
+        (info["missing_keys"], "lacks {} of its architecture, which would be random"),
+        (unexpected, "holds {} that its architecture does not have"),
+        (mismatched, "holds {} of another shape than its config.json says"),
     )
     return [
-        f"{text.format(len(names))}: {listed(sorted(names))}." for names, text in kinds if names
+        f"{text.format(_weights(len(names)))}: {listed(sorted(names))}."
+        for names, text in kinds
+        if names
     ]
 
 
@@ -47,6 +49,10 @@ def listed(names: Sequence[str]) -> str:
     """The first of the names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _weights(count: int) -> str:
+    return f"{count} weight" if count == 1 else f"{count} weights"
 
 
 def _shape(sizes: Sequence[int]) -> str:
