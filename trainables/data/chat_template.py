@@ -31,7 +31,8 @@ def chat_prompt(tokenizer: Any, message: str) -> str:
 
 
 def template_faults(tokenizer: Any) -> list[str]:
-    """Why prompts can't be written in the tokenizer's chat template, if it has one; else [].
+    """Why prompts can't be written in the tokenizer's chat template, if it has one; else []. The
+    messages go on after the model's name.
 
     A template that raises, or in whose text the message is not to be found, as one that expects
     messages in another form.
@@ -45,11 +46,11 @@ def template_faults(tokenizer: Any) -> list[str]:
     try:
         text = chat_prompt(tokenizer, _PROBE)
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        return [f"model: its chat template can't be used: {first_line(error)} {advice}"]
+        return [f"its chat template can't be used: {first_line(error)} {advice}"]
     if _PROBE in text:
         return []
     return [
-        f"model: its chat template drops the message: of {_PROBE!r} it makes {text[:200]!r}, so "
+        f"its chat template drops the message: of {_PROBE!r} it makes {text[:200]!r}, so "
         f"that no question would be seen. {advice}"
     ]
 

@@ -78,7 +78,7 @@ def encode(
     judged by its first.
     """
     if faults := template_faults(tokenizer):
-        raise InputError(faults)
+        raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
     writer = _Writer(tokenizer)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)

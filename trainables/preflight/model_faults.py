@@ -62,7 +62,7 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     tokenizer = tokenizer_of(spec)
     text = None if config is None else config.get_text_config()
     template = template_faults(tokenizer)
-    found.faults += [f"model: {name}: {fault.removeprefix('model: ')}" for fault in template]
+    found.faults += [f"model: {name}: {fault}" for fault in template]
     model = CheckedModel(
         name=name,
         tokenizer=tokenizer,
