@@ -1,7 +1,8 @@
 """Reads and writes YAML strictly: safe tags only, no duplicate keys, and errors with their line.
 
-Where YAML 1.1 and 1.2 read a number differently, `1e-3` and `0o10` are numbers as in 1.2, and what
-is a different number, or a number to one of them only, is refused: `010`, `1:30`. A date is text.
+Where YAML 1.1 and 1.2 read a number differently, `1e-3` and `0o10` are numbers as in 1.2, `1_000`
+and `0b11` as in 1.1, and what may be meant as another number is refused: `010`, `1:30`. A date is
+text.
 """
 
 from __future__ import annotations
