@@ -82,9 +82,9 @@ def predicted_lines(
 ) -> Iterator[str]:
     """Lines for each cell, each as soon as its forecast is made; last, those for all trials."""
     capacity = device.capacity
-    each = in_words(capacity.bytes)
+    size = in_words(capacity.bytes)
     count = f"{capacity.devices} x " if capacity.devices > 1 else ""
-    yield f"Predicted for {count}{each} ({capacity.source}), {planner.device['compute_dtype']}:"
+    yield f"Predicted for {count}{size} ({capacity.source}), {planner.device['compute_dtype']}:"
     told: list[_Told] = []
     for each in _told(planner, forecaster):
         yield each.line

@@ -44,18 +44,20 @@ def known_config(spec: TrialSpec) -> Mapping[str, Any] | None:
 class EstimateSource(Protocol):
     """Where estimates come from: `orchestrator.planning.simulator.SimulatorClient`."""
 
-    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None: ...
+    def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None: ...
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A spec with the batch sizes that are tried for it."""
+    """A spec with the batch sizes that are tried for it. `warns` if no estimate can be made, but
+    not of one that would only be proposed."""
 
     spec: TrialSpec
     micro_batch: int | None
     eval_batch: int
+    warns: bool = True
 
 
 class Forecaster:
@@ -143,7 +145,7 @@ class Forecaster:
         )
 
     def _largest(
-        self, spec: TrialSpec, config: Mapping[str, Any], sizes: list[int]
+        self, spec: TrialSpec, config: Mapping[str, Any], sizes: list[int], *, warns: bool = True
     ) -> Forecast | None:
         """With the largest of the micro-batches `sizes`, descending, that fits; else with the
         smallest."""
@@ -151,7 +153,7 @@ class Forecaster:
         found = None
         while low < high:
             middle = (low + high) // 2
-            attempt = self._with_eval_batch(spec, config, sizes[middle])
+            attempt = self._with_eval_batch(spec, config, sizes[middle], warns=warns)
             if attempt is None:
                 return None
             if self._fits(attempt):
@@ -160,13 +162,18 @@ class Forecaster:
                 low = middle + 1
         if found is not None and found.micro_batch == sizes[low]:
             return found
-        return self._with_eval_batch(spec, config, sizes[low])
+        return self._with_eval_batch(spec, config, sizes[low], warns=warns)
 
     def _with_eval_batch(
-        self, spec: TrialSpec, config: Mapping[str, Any], micro_batch: int | None
+        self,
+        spec: TrialSpec,
+        config: Mapping[str, Any],
+        micro_batch: int | None,
+        *,
+        warns: bool = True,
     ) -> Forecast | None:
         """Halves the evaluation's batch until it fits, down to one question."""
-        attempt = _Attempt(spec, micro_batch, spec.execution.eval_batch_size)
+        attempt = _Attempt(spec, micro_batch, spec.execution.eval_batch_size, warns)
         while True:
             found = self._forecast(attempt, config)
             if found is None or self._evaluation_fits(found) or attempt.eval_batch == 1:
@@ -177,7 +184,8 @@ class Forecaster:
         trial = attempt.spec.to_json()
         shape = {"micro_batch": attempt.micro_batch, "eval_batch": attempt.eval_batch}
         estimate = self._estimates.of(
-            {"config": dict(config), "trial": trial, "device": self._device, **shape}
+            {"config": dict(config), "trial": trial, "device": self._device, **shape},
+            warns=attempt.warns,
         )
         return None if estimate is None else self._calibrated(estimate, attempt)
 
@@ -239,7 +247,7 @@ class Forecaster:
     def _what_fits(self, spec: TrialSpec, config: Mapping[str, Any]) -> Iterator[str]:
         assert self._capacity is not None
         for change, other, sizes in alternatives_of(spec, devices=self._capacity.devices):
-            found = self._largest(other, config, sizes)
+            found = self._largest(other, config, sizes, warns=False)
             if found is not None and self._fits(found):
                 batch = "" if change else batching(spec, found.micro_batch)
                 yield f"{change or batch} ({in_words(found.device_memory_bytes)})"

@@ -73,14 +73,16 @@ class SimulatorClient:
         except OSError as error:
             self._end(f"the process that predicts did not start ({error.strerror})")
 
-    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
+    def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None:
         """The answer to a request, by which `predict_trial` of `trainables.simulation.estimate` is
-        called."""
+        called; None, and a warning if `warns`, if there is no estimate."""
         key = json.dumps(request, sort_keys=True)
         with self._requesting:
             if key not in self._known and not self._is_closed:
-                answer = self._answer(key)
+                answer = self._answer(key, warns=warns)
                 made = None if answer is None else TrialEstimate.from_json(answer["prediction"])
+                if made is None and not warns:
+                    return None  # asked again, it is worth the warning
                 self._known[key] = made
             return self._known.get(key)
 
@@ -108,7 +110,11 @@ class SimulatorClient:
             process.wait(_EXIT_SECONDS)
 
     def _answer(
-        self, request: str, *, say: Callable[[str], None] = lambda text: None
+        self,
+        request: str,
+        *,
+        say: Callable[[str], None] = lambda text: None,
+        warns: bool = True,
     ) -> dict[str, Any] | None:
         """The answer, unless it is an error; starts the process if it was not started before."""
         self.start()
@@ -127,7 +133,8 @@ class SimulatorClient:
         if answer is None:
             self._end(f"the process that predicts has ended: {self._last_error_line()}")
         elif "error" in answer:
-            self._warn_once(f"a configuration can't be predicted: {answer['error']}")
+            if warns:
+                self._warn_once(f"a configuration can't be predicted: {answer['error']}")
             return None
         return answer
 

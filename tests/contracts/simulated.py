@@ -21,7 +21,7 @@ class InProcess:
     def __init__(self) -> None:
         self._lengths = TokenLengths(None)
 
-    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
+    def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None:
         given = json.loads(json.dumps(request))  # as the simulator's process gets it by a pipe
         spec = TrialSpec.from_json(given.pop("trial"))
         return predict_trial(spec, lengths=self._lengths, **given)

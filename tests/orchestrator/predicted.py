@@ -29,7 +29,7 @@ class LinearPredictions:
         self.closed = False
         self._known = known
 
-    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
+    def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None:
         self.asked.append(request)
         return estimate_of(request) if self._known else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from orchestrator.runs.ledger import TrialRecord
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.planning.test_planner import config, one
 from tests.orchestrator.predicted import MEBIBYTE, LinearPredictions, forecaster
+from trainables.resources.estimate import TrialEstimate
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
 from trainables.spec.trial_spec import TrialSpec
@@ -106,6 +108,21 @@ def test_without_a_capacity_nothing_is_refused() -> None:
 def test_what_can_not_be_predicted_is_neither_refused_nor_told() -> None:
     unknown = LinearPredictions(known=False)
     assert forecaster(1, unknown).of(spec()) is None
+
+
+def test_no_warning_comes_of_what_is_only_proposed() -> None:
+    """As a quantization of a model whose experts it would not reach."""
+    warning: dict[str, bool] = {}
+
+    class Unquantizable(LinearPredictions):
+        def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None:
+            quantization = request["trial"]["knobs"]["quantization"]
+            warning.setdefault(quantization, warns)
+            return super().of(request, warns=warns) if quantization == "none" else None
+
+    found = forecaster(90 * MEBIBYTE, Unquantizable()).of(spec(batch_size=1))
+    assert found is not None and "Nothing else than a smaller model" in str(found.refusal)
+    assert warning == {"none": True, "nf4": False}
 
 
 def test_more_workers_are_what_would_fit_full_fine_tuning() -> None:

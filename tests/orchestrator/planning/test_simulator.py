@@ -59,6 +59,15 @@ def test_one_that_can_not_be_predicted_spoils_no_other_and_is_said_once(tmp_path
     assert said == ["warning: a configuration can't be predicted: ValueError: no such model"]
 
 
+def test_one_that_is_only_proposed_is_not_warned_of_until_it_is_meant(tmp_path: Path) -> None:
+    predictions, said = asking(tmp_path)
+    assert predictions.of({**REQUEST, "config": "bad"}, warns=False) is None
+    assert said == []
+    assert predictions.of({**REQUEST, "config": "bad"}) is None
+    predictions.close()
+    assert len(said) == 1
+
+
 def test_a_process_that_dies_is_said_once_and_nothing_is_predicted_from_then_on(
     tmp_path: Path,
 ) -> None:

@@ -116,9 +116,9 @@ class Slow(LinearPredictions):
         super().__init__()
         self.may = threading.Event()
 
-    def of(self, request: Mapping[str, Any]) -> TrialEstimate | None:
+    def of(self, request: Mapping[str, Any], *, warns: bool = True) -> TrialEstimate | None:
         assert self.may.wait(10)
-        return super().of(request)
+        return super().of(request, warns=warns)
 
 
 def test_nothing_is_given_while_a_forecast_is_made_and_nobody_waits_for_it(run: RunFolder) -> None:
