@@ -30,7 +30,7 @@ from trainables.simulation.workload import planned_work
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
-VERSION = 2  # of the estimates: a new version makes cached ones void
+VERSION = 3  # of the estimates: a new version makes cached ones void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _DIGEST_NAMES = {"dropout": "drops"}  # the name in cached estimates; other knobs keep theirs
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")

@@ -7,7 +7,7 @@ would take other memory than real ones, it replaces the operation (`special_oper
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         existing = list(existing)
         self._weights = {t.untyped_storage()._cdata for t in existing if t.is_floating_point()}
         self._weights_multiplied: set[tuple[int, ...]] = set()  # sizes of products
+        self._heads = set() if head is None else {head.untyped_storage()._cdata}  # also cast ones
         self._existing = [tensor.untyped_storage() for tensor in existing]
         self._ignored = {storage._cdata for storage in self._existing}
         self._granularity = granularity_bytes
@@ -160,18 +161,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             del reference
             phase_of._numbers.pop(key, None)
             phase_of._weights.discard(key)
+            phase_of._heads.discard(key)
             phase_of._change(number, -size)
 
         self._numbers[key] = number, size, weakref.ref(storage, freed)
-        if self._are_weights(given):
-            self._weights.add(key)
+        for group in (self._weights, self._heads):
+            if _are_of(group, given):
+                group.add(key)
         self._change(number, size)
-
-    def _are_weights(self, given: Iterable[Any]) -> bool:
-        """Whether all tensors of `given` are weights, or were made of weights alone."""
-        tensors = [part for part in given if isinstance(part, torch.Tensor)]
-        owned = (part.untyped_storage()._cdata in self._weights for part in tensors)
-        return bool(tensors) and all(owned)
 
     def _change(self, number: int, size: int) -> None:
         self.now_bytes += size
@@ -196,9 +193,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         head = self._head
         if head is None:
             return "token"
-        storage = head.untyped_storage()._cdata
-        operands = (arg for arg in args if isinstance(arg, torch.Tensor))
-        if any(operand.untyped_storage()._cdata == storage for operand in operands):
+        if any(_are_of(self._heads, [arg]) for arg in args):
             return "logit"
         is_gradient = head.requires_grad and out is not None and out.shape == head.shape
         return "logit" if is_gradient else "token"
@@ -216,6 +211,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a matmul is of weights, or of the gradient of such a product, whose sizes are the
         same: PEFT multiplies the adapters of experts in every pass."""
         sizes = tuple(sorted((*first.shape, second.shape[-1])))
-        if self._are_weights((first, second)):
+        if _are_of(self._weights, (first, second)):
             self._weights_multiplied.add(sizes)
         return sizes in self._weights_multiplied
+
+
+def _are_of(storages: Collection[int], given: Iterable[Any]) -> bool:
+    """Whether all tensors of `given`, and at least one, are in storages of that group.
+
+    What is made of such tensors alone joins their group, as a weight that autocast has cast.
+    """
+    tensors = [part for part in given if isinstance(part, torch.Tensor)]
+    owned = (part.untyped_storage()._cdata in storages for part in tensors)
+    return bool(tensors) and all(owned)

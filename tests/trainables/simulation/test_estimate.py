@@ -121,6 +121,17 @@ def test_flops_are_those_of_a_hand_formula() -> None:
     assert judged == pytest.approx(forward + head, rel=0.03)
 
 
+@pytest.mark.parametrize(("method", "passes"), [("lora", 2), ("full", 3)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_flops_of_logits_are_told_apart_also_of_a_head_that_is_cast(
+    method: str, passes: int, dtype: str
+) -> None:
+    knobs = canonical({"model": "m", "method": method, "compute_dtype": dtype})
+    found = predict(SMALL, knobs, WORKLOAD, device="cuda")
+    assert found.forward.logit == 2 * 128 * 1024
+    assert found.training.logit == passes * found.forward.logit
+
+
 def test_flops_of_other_lengths_follow_from_one_simulation() -> None:
     longer = replace(WORKLOAD, batch_size=3, sequence_length=200)
     whole = small(longer)
