@@ -115,18 +115,22 @@ def _controller_callback(coordinator: Any) -> Any:
 
 def _run_worker(arguments: dict[str, Any]) -> None:
     """Runs in each worker's process."""
-    from trainables.workers.group_member import train_as_member
+    from trainables.workers.group_member import score_as_member, train_as_member
 
     interrupted = threading.Event()
     coordinator = arguments["coordinator"]
     ray.get(coordinator.hub_access.remote()).use()
     threading.Thread(target=_exit_with, args=(coordinator,), daemon=True).start()
     threading.Thread(target=_await_interrupt, args=(coordinator, interrupted), daemon=True).start()
+    client, silent_seconds = _CoordinatorClient(coordinator), arguments["silent_seconds"]
+    if arguments["scores"]:
+        score_as_member(arguments["folder"], client, silent_seconds=silent_seconds)
+        return
     train_as_member(
         arguments["folder"],
-        _CoordinatorClient(coordinator),
+        client,
         provenance=arguments["provenance"],
-        silent_seconds=arguments["silent_seconds"],
+        silent_seconds=silent_seconds,
         device_shared=arguments["device_shared"],
         interrupted=interrupted,
     )
@@ -161,6 +165,9 @@ class _CoordinatorClient:
 
     def on_finish(self, event: Event) -> None:
         ray.get(self._coordinator.on_finish.remote(event))
+
+    def on_score(self, score: dict[str, Any]) -> None:
+        ray.get(self._coordinator.on_score.remote(score))
 
     def on_interrupt(self) -> None:
         ray.get(self._coordinator.on_interrupt.remote())

@@ -49,9 +49,7 @@ class WorkerGroup:
 
     def __init__(self, layout: Layout, provenance: Mapping[str, str]) -> None:
         self._layout, self._provenance = layout, dict(provenance)
-        self._messages: queue.Queue[list[Event] | Event | Failure | Interruption | None] = (
-            queue.Queue()
-        )
+        self._messages: queue.Queue[Any] = queue.Queue()  # of the workers; None: they have ended
         self._decisions: queue.Queue[Decision] = queue.Queue()
         self._silent_seconds: float | None = None
         self._interrupted = threading.Event()
@@ -88,18 +86,20 @@ class WorkerGroup:
             return [Event.from_json(event) for event in summary["history"]]
         if self._interrupted.is_set():
             return Interruption()
-        arguments = {
-            "coordinator": ray.get_runtime_context().current_actor,
-            "folder": folder if self._folder.mirror else str(self._folder.path.resolve()),
-            "working_copy": str(self._folder.path.resolve()),
-            "provenance": self._provenance,
-            "silent_seconds": silent_seconds,
-            "device_shared": self._layout.device_shared,
-        }
-        self._train_thread = threading.Thread(target=self._run, args=(arguments,), daemon=True)
-        self._train_thread.start()
+        self._start_workers(folder)
         started: list[Event] | Failure | Interruption = self._next_message()
         return started
+
+    def score_report(
+        self, folder: str, silent_seconds: float | None = None
+    ) -> dict[str, Any] | Failure:
+        """As that of a host, by workers that split the trial's weights as they did in training."""
+        self._folder, self._silent_seconds = trial_at(folder), silent_seconds
+        self._folder.pull()
+        self._start_workers(folder, scores=True)
+        score: dict[str, Any] | Failure = self._next_message()
+        self._await_end()
+        return score
 
     def next(self) -> Event | Failure | Interruption:
         """Returns the trial's next event."""
@@ -194,12 +194,29 @@ class WorkerGroup:
         self._messages.put(event)
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
+    def on_score(self, score: dict[str, Any]) -> None:
+        self._messages.put(score)
+
+    @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def on_interrupt(self) -> None:
         self._messages.put(Interruption())
 
     @ray.method(concurrency_group="ranks")  # type: ignore[untyped-decorator]
     def on_failure(self, failure: Failure) -> None:
         self._failure = self._failure or failure
+
+    def _start_workers(self, folder: str, *, scores: bool = False) -> None:
+        arguments = {
+            "coordinator": ray.get_runtime_context().current_actor,
+            "folder": folder if self._folder.mirror else str(self._folder.path.resolve()),
+            "working_copy": str(self._folder.path.resolve()),
+            "provenance": self._provenance,
+            "silent_seconds": self._silent_seconds,
+            "device_shared": self._layout.device_shared,
+            "scores": scores,
+        }
+        self._train_thread = threading.Thread(target=self._run, args=(arguments,), daemon=True)
+        self._train_thread.start()
 
     def _next_decision(self) -> Decision:
         """Waits for the driver's decision; returns "close" if the trial is interrupted first."""

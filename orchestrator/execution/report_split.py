@@ -66,15 +66,26 @@ def score_reports(
 
 
 def _score_report(sweep: Sweep, record: TrialRecord) -> Failure | None:
-    """Scores one trial on any host; returns the failure, or None."""
+    """Scores one trial on any host, or, if it does not fit there and was trained split, on as many
+    devices as it was; returns the failure, or None."""
+    knobs, estimate = record.spec.knobs, record.folder.estimate()
+    # what is predicted of a trial of several workers is the share of one
+    exclusive = sweep.config.resources.placement == "exclusive" or needs_ranks(knobs)
+    failure = _score(sweep, record, ResourceRequest.of(estimate, exclusive=exclusive))
+    workers = int(knobs.get("workers", 1))
+    was_split = workers > 1 and knobs.get("zero_stage", 0) == 3
+    if failure is None or not failure.infeasible or not was_split:
+        return failure
+    if workers > sweep.cluster.shape.count:
+        return failure  # a group would wait for devices that are not there
+    need = ResourceRequest.of(estimate, exclusive=exclusive, workers=workers)
+    return _score(sweep, record, need)
+
+
+def _score(sweep: Sweep, record: TrialRecord, need: ResourceRequest) -> Failure | None:
     place, host_scheduler = f"{record.trial_id}/report", sweep.cluster.host_scheduler
     silent = trial_limits(sweep.config.limits)["silent_seconds"]
     allowed = None if silent is None else silent * LOADING_FACTOR
-    need = ResourceRequest.of(
-        record.folder.estimate(),
-        # what is predicted of a trial of several workers is the share of one
-        exclusive=sweep.config.resources.placement == "exclusive" or needs_ranks(record.spec.knobs),
-    )
     host = ray.get(host_scheduler.acquire.remote(place, record.spec.base_key, need))
     gone: tuple[type[Exception], ...] = (*host_gone(), HostUnresponsiveError)
     try:

@@ -38,7 +38,9 @@ def workspace_bytes(func: Any, args: Any) -> int:
     if func in _ELEMENTWISE and len(args) > 1 and isinstance(args[1], torch.Tensor):
         return _cast_bytes(args[0], args[1], in_place=func in _IN_PLACE)
     if func in _MATMULS:
-        return sum(map(_copied_bytes, args[:2]))
+        return sum(map(_copied_bytes, args[:2])) + _apart_bytes(*args[:2])
+    if func is _aten.addmm.default:
+        return _apart_bytes(*args[1:3])
     if func is _ATTENTION:
         return attention_workspace_bytes(args[0], args[1])
     return 0
@@ -115,6 +117,26 @@ def _copied_bytes(matrix: torch.Tensor) -> int:
         by_rows, by_columns = across == 1 and along >= columns, along == 1 and across >= rows
         is_usable = bool(batch) or by_rows or by_columns or 1 in {rows, columns}
     return 0 if is_usable else matrix.numel() * matrix.itemsize
+
+
+def _apart_bytes(first: torch.Tensor, second: torch.Tensor) -> int:
+    """Bytes of the float32 result that oneDNN makes beside a 16-bit one, for each of its threads,
+    where the processor has no instructions for the type."""
+    if not _adds_up_apart(first.dtype):
+        return 0
+    at_once = min(torch.get_num_threads(), first.shape[0]) if first.dim() > 2 else 1
+    return 4 * at_once * first.shape[-2] * second.shape[-1]
+
+
+@functools.cache
+def _adds_up_apart(dtype: torch.dtype) -> bool:
+    if dtype == torch.float32 or dtype not in onednn_types():
+        return False
+    with _disable_current_modes(), torch.no_grad():
+        matrix = torch.ones((512, 64), dtype=dtype)
+        with allocator_events() as events:
+            torch.mm(matrix, matrix.t())
+    return highest_sum(events) >= (4 + dtype.itemsize) * len(matrix) ** 2
 
 
 @functools.cache

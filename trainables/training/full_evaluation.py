@@ -11,6 +11,7 @@ from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
 from trainables.storage.sealed_json import DamagedError
+from trainables.training.engines import make_engine
 from trainables.training.progress import Progress
 from trainables.training.summary import finish
 from trainables.training.trial import TrialContext
@@ -38,6 +39,7 @@ def evaluate_untrained(trial: TrialContext) -> Generator[Event, None, None]:
 def score_report(trial: TrialContext) -> dict[str, Any]:
     """Scores a finished trial on the report split; writes its predictions, then its score.
 
+    The workers of a group score it together; under ZeRO-3 they split its weights as in training.
     Returns {split, metrics, count, facts}. Raises InputError if the split's data is bad, and
     DamagedError if the adapter is damaged: then the trial's result is discarded.
     """
@@ -49,11 +51,27 @@ def score_report(trial: TrialContext) -> dict[str, Any]:
         trial.folder.discard_result()
         raise DamagedError(f"{damaged[0]} is damaged or gone; the next start trains it again")
     model = method.load(trial.base.model, trial.result_folder)
+    if trial.process_group.size > 1:  # such a model can't be given back
+        with memory_errors():
+            _split(trial, model)
+            return _score_report(trial, model)[1]
     try:
         with memory_errors():
             return _score_report(trial, model)[1]
     finally:
         method.detach(model)
+
+
+def _split(trial: TrialContext, model: Any) -> None:
+    """Splits the weights over the workers if the trial was trained so.
+
+    DeepSpeed wants something to optimize: the smallest parameter, which stays as it is.
+    """
+    if trial.spec.knobs.get("zero_stage", 0) == 3:
+        min(model.parameters(), key=lambda parameter: parameter.numel()).requires_grad_(True)
+        group, knobs = trial.process_group, trial.spec.knobs
+        make_engine(model, trial.base, knobs, total_steps=1, process_group=group)
+        model.eval()
 
 
 def _score_report(trial: TrialContext, model: Any) -> tuple[Evaluation, dict[str, Any]]:
@@ -80,6 +98,7 @@ def _evaluate_split(trial: TrialContext, model: Any, split: str, peak: PeakMemor
         execution=trial.spec.execution,
         peak=peak,
         after_batch=trial.heartbeat,
+        may_shrink=trial.process_group.size == 1,
     )
     trial.folder.write_predictions(evaluation.predictions, split)
     return evaluation

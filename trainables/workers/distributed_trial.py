@@ -45,22 +45,32 @@ def train_distributed(
     them must end them.
     """
     began = time.perf_counter()
-    device = _device()
-    process_group = _process_group(device)
-    own = _own_folder(trial_at(str(folder)), process_group)
-    spec = own.spec()
-    trial = _trial(spec, own, device=device, process_group=process_group)
+    trial = _joined_trial(folder, heartbeat)
     trial = replace(
         trial,
         provenance={**provenance, **_device_facts()},
         sample=sample,
-        heartbeat=_on_all_ranks(heartbeat, process_group),
         device_shared=device_shared,
         load_seconds=time.perf_counter() - began,
     )
     from trainables.training.loop import train
 
     yield from train(trial)
+
+
+def score_distributed(
+    folder: str | Path, *, heartbeat: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Runs `score_report` for the finished trial in `folder` on all ranks; returns the score.
+
+    Raises what `train_distributed` and `score_report` do.
+    """
+    trial = _joined_trial(folder, heartbeat)
+    from trainables.training.full_evaluation import score_report
+
+    score = score_report(trial)
+    trial.process_group.barrier()
+    return score
 
 
 class FollowerFolder(TrialFolder):
@@ -73,8 +83,23 @@ class FollowerFolder(TrialFolder):
         """Returns the digest that the leader's file has."""
         return hashlib.sha256(prediction_lines(rows)).hexdigest()
 
+    def write_report_score(self, score: Mapping[str, Any]) -> None:
+        """Does nothing: the leader writes it."""
+
+    def discard_result(self) -> None:
+        """Does nothing: the leader deletes it."""
+
     def discard_checkpoints(self) -> None:
         """Does nothing: the leader deletes them."""
+
+
+def _joined_trial(folder: str | Path, heartbeat: Callable[[], None]) -> Any:
+    """The trial on this rank, which all ranks have joined, with its base and data."""
+    device = _device()
+    process_group = _process_group(device)
+    own = _own_folder(trial_at(str(folder)), process_group)
+    trial = _trial(own.spec(), own, device=device, process_group=process_group)
+    return replace(trial, heartbeat=_on_all_ranks(heartbeat, process_group))
 
 
 def _device() -> Any:

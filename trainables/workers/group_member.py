@@ -43,6 +43,9 @@ class Coordinator(Protocol):
     def on_finish(self, event: Event) -> None:
         """The trial has finished."""
 
+    def on_score(self, score: dict[str, Any]) -> None:
+        """The trial was scored on the report split."""
+
     def on_interrupt(self) -> None:
         """The trial has saved a checkpoint and ended because it was interrupted."""
 
@@ -71,6 +74,22 @@ def train_as_member(
     except Interrupted:
         if member.leads:
             coordinator.on_interrupt()
+    except Exception as error:
+        if not _is_of_another_rank(error):
+            coordinator.on_failure(failure_of(error))
+        raise
+
+
+def score_as_member(
+    folder: str | Path, coordinator: Coordinator, *, silent_seconds: float | None
+) -> None:
+    """Scores the finished trial of this folder on the report split with the other ranks.
+
+    Errors are as in `train_as_member`.
+    """
+    member = _Member(folder, coordinator, threading.Event(), silent_seconds)
+    try:
+        member.score()
     except Exception as error:
         if not _is_of_another_rank(error):
             coordinator.on_failure(failure_of(error))
@@ -123,6 +142,17 @@ class _Member:
             if decision == "continue":
                 event = self._next(events)
         self._leave(events, discard=decision == "discard")
+
+    def score(self) -> None:
+        from trainables.workers.distributed_trial import score_distributed
+
+        if not self.leads:
+            score_distributed(self._folder.place)
+            return
+        self._folder.pull_trained()
+        with self._watchdog.guard(factor=LOADING_FACTOR):
+            score = score_distributed(self._folder.place, heartbeat=self._watchdog.beat)
+        self._coordinator.on_score(score)
 
     def _next(self, events: Generator[Event, Any, None], *, factor: float = 1.0) -> Event:
         if not self.leads:

@@ -13,12 +13,14 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import ray
 
+from orchestrator.cluster.hosts.devices import ResourceRequest
 from orchestrator.cluster.hosts.host_scheduler import start_host_scheduler
 from orchestrator.cluster.hosts.host_shape import HostShape
 from tests.orchestrator import tiny_sweep
 from tests.orchestrator.execution.test_tune_trial import kill_host, next_event, open_proxy
 from tests.tiny_models import make_llama
 from trainables.storage.run_folder import RunFolder
+from trainables.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +79,20 @@ def test_a_worker_that_dies_ends_the_attempt_and_the_trial_goes_on_to_its_end(
     assert rungs == [0.25, 0.5, 1.0]
     assert not (proxy._folder.path / "ray_train").exists()
     hosts_are_back(scheduler)
+    score_together(scheduler, proxy._folder)
+    hosts_are_back(scheduler)
+
+
+def score_together(scheduler: Any, folder: TrialFolder) -> None:
+    """Its workers score a finished trial on the report split, as where no device holds it alone."""
+    need = ResourceRequest(workers=2)
+    group = ray.get(scheduler.acquire.remote("a trial/report", "base", need))
+    score = ray.get(group.score_report.remote(folder.place, None), timeout=120)
+    ray.get(scheduler.release.remote("a trial/report"))
+    written = folder.report_score()
+    assert written is not None and written["metrics"] == score["metrics"]
+    assert score["count"] == 4 and folder.is_sound()
+    assert not (folder.path / "ray_train").exists()
 
 
 def test_one_that_is_stopped_frees_its_workers_within_five_seconds(

@@ -25,7 +25,7 @@ GONE = Failure("its folder can't be written", storage=True)
 class Scheduler:
     """Gives out hosts whose scoring ends as `ends` says; keeps what was asked for."""
 
-    def __init__(self, ends: dict[str, Any]) -> None:
+    def __init__(self, ends: dict[Any, Any]) -> None:
         self.needs: dict[str, Any] = {}
         self.reopen = self.release = self.replace = _Call(lambda *_: None)
         self.acquire = _Call(self._acquire)
@@ -34,12 +34,32 @@ class Scheduler:
     def _acquire(self, place: str, base_key: str, need: Any) -> Any:
         trial_id = place.removesuffix("/report")
         self.needs[trial_id] = need
-        return SimpleNamespace(score_report=_Call(lambda *_: self._ends.get(trial_id, {})))
+        end = self._ends.get((trial_id, need.workers), self._ends.get(trial_id, {}))
+        return SimpleNamespace(score_report=_Call(lambda *_: end))
 
 
 class _Call:
     def __init__(self, function: Any) -> None:
         self.remote = function
+
+
+@pytest.mark.parametrize(("zero_stage", "hosts", "scored"), [(3, 4, 1), (2, 4, 0), (3, 3, 0)])
+def test_a_trial_that_fits_split_only_is_scored_by_as_many_workers_as_trained_it(
+    zero_stage: int, hosts: int, scored: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path / "sweep")
+    knobs: Any = {"method": "full", "workers": 4, "zero_stage": zero_stage}
+    trial_id = add_trial(run, right=outcomes(60), **knobs).trial_id
+    scheduler = Scheduler({trial_id: TOO_LARGE, (trial_id, 4): {"count": 4}})
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(report_split, "wait_for", lambda call, folder, **_: call)
+    sweep: Any = SimpleNamespace(
+        config=tiny_sweep.config(),
+        cluster=SimpleNamespace(host_scheduler=scheduler, shape=SimpleNamespace(count=hosts)),
+    )
+    unscored = score_reports(sweep, [*Ledger(run)], notify=lambda text: None)
+    assert len(unscored) == 1 - scored
+    assert scheduler.needs[trial_id].workers == 4 * scored
 
 
 @pytest.mark.parametrize("placement", ["shared", "exclusive"])
@@ -52,7 +72,7 @@ def test_a_trial_is_scored_on_what_it_needs_and_what_can_not_fit_is_not_tried_fo
         add_trial(run, right=outcomes(60), prediction=predicted, **knobs).trial_id
         for knobs in ({"rank": 2}, {"method": "full", "workers": 4, "zero_stage": 3}, {"rank": 4})
     )
-    scheduler = Scheduler({large: TOO_LARGE, lost: GONE})
+    scheduler = Scheduler({large: TOO_LARGE, lost: GONE})  # and no four hosts for it
     monkeypatch.setattr(ray, "get", lambda value: value)
     monkeypatch.setattr(report_split, "wait_for", lambda call, folder, **_: call)
     sweep: Any = SimpleNamespace(

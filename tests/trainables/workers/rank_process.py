@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from trainables.models.base import warm_imports
-from trainables.workers.distributed_trial import train_distributed
+from trainables.workers.distributed_trial import score_distributed, train_distributed
 
 warm_imports()
 with contextlib.suppress(ImportError):
@@ -38,11 +38,16 @@ class Rank:
     out: Path
     leave_at: int = -1
     die_at: int = -1
+    scores: int = 0  # 1: it scores the finished trial, and writes the score
 
     def run(self) -> None:
         """Trains with the ranks that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell of."""
         torch.set_num_threads(1)
         dist.init_process_group("gloo", timeout=timedelta(seconds=240))
+        if self.scores:
+            self.out.write_text(json.dumps(score_distributed(self.folder)))
+            dist.destroy_process_group()
+            return
         running = train_distributed(self.folder, provenance={})
         with self.out.open("a") as out:
             for event in running:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny_trials import make_spec, run
+from tests.tiny_trials import make_spec, make_trial, run
 from tests.trainables.workers.rank_team import log, run_ranks, run_team
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
+from trainables.training.full_evaluation import score_report
 from trainables.training.progress import resumed_history
 
 pytestmark = pytest.mark.slow
@@ -44,6 +46,7 @@ def test_lora_under_zero_3_that_leaves_and_comes_back_has_the_curve_of_one(
     _assert_same(history + first, alone)
     assert folder.is_sound() and (folder.adapter_folder / "adapter_model.safetensors").exists()
     assert not folder.checkpoints_folder.exists()
+    _assert_scored_as_by_one(spec, folder, tmp_path)
 
 
 def test_ranks_that_have_not_got_the_same_trial_all_end_with_the_reason(
@@ -59,6 +62,20 @@ def test_ranks_that_have_not_got_the_same_trial_all_end_with_the_reason(
     codes = run_ranks(places, tmp_path)
     assert codes == [1, 1], log(tmp_path)
     assert log(tmp_path).count("DisagreementError: the trial: workers 1 differ from worker 0") == 2
+
+
+def _assert_scored_as_by_one(spec: TrialSpec, folder: TrialFolder, tmp_path: Path) -> None:
+    """The ranks split the weights, which may be too large for one, and answer as one does."""
+    outputs = [tmp_path / f"score-{rank}.json" for rank in range(2)]
+    assert run_ranks([(folder.path, out) for out in outputs], tmp_path, scores=1) == [0, 0], log(
+        tmp_path
+    )
+    together = folder.report_score()
+    assert together is not None and together["count"] == 4
+    assert folder.is_sound() and folder.predictions_file("report").exists()
+    alone = score_report(make_trial(spec, tmp_path))
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=TOLERANCE)
+    assert {json.loads(out.read_text())["count"] for out in outputs} == {4}
 
 
 def _spec(model: Path, **knobs: Any) -> TrialSpec:
