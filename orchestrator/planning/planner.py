@@ -33,7 +33,8 @@ from trainables.spec.quantization import stored_fault
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.identity import task_identity
-from trainables.tasks.registry import DROP, TOO_LONG, drops_too_long, find_task, make_task
+from trainables.tasks.registry import DROP, drops_too_long, find_task, make_task
+from trainables.tasks.task import TOO_LONG
 
 
 @dataclass(frozen=True)

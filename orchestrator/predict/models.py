@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.sources import find_model
-from orchestrator.runs.results import open_run, read_metrics, read_trials
+from orchestrator.runs.results import open_run, read_labels, read_metrics, read_trials
 from orchestrator.runs.trial_label import TrialLabels, distinct_names
 from orchestrator.runs.trial_result import ranked
 from trainables.errors import InputError
@@ -128,16 +128,29 @@ def asked_models(
 
 
 def _told_apart(models: Sequence[ModelUnderTest]) -> list[ModelUnderTest]:
-    """The models with names and labels of which no two are alike; a base's has no method."""
+    """The models with names and labels of which no two are alike; a base's has no method.
+
+    A trained one has the label that its sweep gives it, if that tells it apart here.
+    """
     sources = [each.spec.model_source or str(each.spec.knobs["model"]) for each in models]
     names, labels = distinct_names(sources), TrialLabels(models=sources)
     told: list[ModelUnderTest] = []
     for place, (each, source) in enumerate(zip(models, sources, strict=True)):
         label = labels.of(f"{each.spec.trial_id}-{place}", {**each.spec.knobs, "model": source})
+        known = _sweep_label(each) if each.is_trained else ""
+        if known.split()[:1] == [names[source]] and all(known != other.label for other in told):
+            label = known
         left_out = "" if each.is_trained else each.spec.method.label
         words = [word for word in label.split() if word != left_out]
         told.append(replace(each, base_name=names[source], label=" ".join(words)))
     return told
+
+
+def _sweep_label(model: ModelUnderTest) -> str:
+    """The label of a trial among those of its sweep; '' if its folder is in no run."""
+    if model.folder is None or not _is_among_trials(model.folder.path):
+        return ""
+    return read_labels(RunFolder(model.folder.path.parent.parent)).told(model.folder.trial_id)
 
 
 def is_trial_reference(name: str) -> bool:

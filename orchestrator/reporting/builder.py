@@ -171,7 +171,10 @@ def _paths(run: RunFolder, metrics: SweepMetrics) -> Section:
         ("trial folders", run.path / "trials"),
         ("MLflow database", run.tracking_database),
     ]
-    rows = [(what, _published(run, path)) for what, path in paths]
+    plots = (run.pareto_file, run.flops_file)  # written only where there is something to show
+    rows = [
+        (what, _published(run, path)) for what, path in paths if path not in plots or path.exists()
+    ]
     browse = shlex.join(["mlflow", "ui", "--backend-store-uri", run.tracking_uri])
     ask = shlex.join(["python", "-m", "orchestrator.ask", run.place, "--gpu-memory", "12GiB"])
     return Section("Where it lies", [Table(["", "path"], rows, 2), Code(browse), Code(ask)])

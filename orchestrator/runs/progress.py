@@ -89,12 +89,13 @@ def done_trials(results: Sequence[TrialResult]) -> int:
 
 
 _STATE_ORDER = (FAILED, INFEASIBLE, STOPPED, INTERRUPTED, RUNNING)
-_NUMBER = re.compile(r"-?\d[\d.,]*(?:e[+-]?\d+)?%?")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d[\d.,]*(?:e[+-]?\d+)?%?")
+_ID_IN_TEXT = 6  # letters of a trial's id by which messages name it
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials of one state whose reasons differ in numbers only; `reason` is that of the first."""
+    """Trials of one state whose reasons are of one kind; `reason` is that of the first."""
 
     state: str
     reason: str
@@ -110,13 +111,20 @@ def unfinished(results: Sequence[TrialResult]) -> list[Group]:
     groups: dict[tuple[str, str], list[TrialResult]] = {}
     for item in results:
         if not item.finished:
-            key = (item.state, _NUMBER.sub("#", item.reason))
+            key = (item.state, kind_of_reason(item.trial_id, item.reason))
             groups.setdefault(key, []).append(item)
     found = [
         Group(state, items[0].reason, tuple(item.trial_id for item in items))
         for (state, _), items in groups.items()
     ]
     return sorted(found, key=lambda group: (_state_place(group.state), -group.count, group.reason))
+
+
+def kind_of_reason(trial_id: str, reason: str) -> str:
+    """The reason of a trial without what differs from trial to trial: its id, and numbers."""
+    for name in (trial_id, trial_id[:_ID_IN_TEXT]):
+        reason = reason.replace(name, "#")
+    return _NUMBER.sub("#", reason)
 
 
 def counts(results: Sequence[TrialResult]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from orchestrator.runs.lease_holder import is_alive, read_lease
 from orchestrator.runs.predictions import not_scored
 from orchestrator.runs.sweep_metrics import SweepMetrics, sweep_metrics, task_fault
 from orchestrator.runs.trial_label import TrialLabels
-from orchestrator.runs.trial_result import RUNNING, TrialResult
+from orchestrator.runs.trial_result import RUNNING, UNREADABLE, TrialResult
 from orchestrator.space.grammar import parse_space
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.events import Event
@@ -66,7 +66,8 @@ def _open_folder(folder: Path) -> RunFolder:
 def read_trials(run: RunFolder, *, is_driven: bool | None = None) -> list[TrialResult]:
     """Every trial and baseline of the run, in the order in which they were planned.
 
-    A trial that has not ended is running if a driver works on the run, else interrupted.
+    A trial that has not ended is running if a driver works on the run, else interrupted; one whose
+    summary may not be read is unreadable.
     `is_driven` says whether one does; None: whether one holds the lease.
     """
     if is_driven is None:
@@ -186,6 +187,7 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
     warnings: list[str] = []
     spec = _mapping(folder, folder.spec_file, warnings)
     summary = _mapping(folder, folder.summary_file, warnings)
+    unread = "its summary can't be read here" if _is_closed(folder.summary_file) else ""
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
     prediction = _mapping(folder, folder.estimate_file, warnings)
@@ -194,8 +196,8 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
     return TrialResult(
         folder=folder,
         role=str(summary.get("role") or spec.get("role") or TRIAL),
-        state=str(summary.get("state") or undone),
-        reason=str(summary.get("reason") or ""),
+        state=str(summary.get("state") or (UNREADABLE if unread else undone)),
+        reason=str(summary.get("reason") or unread),
         knobs=_as_mapping(summary.get("configuration")) or _as_mapping(spec.get("knobs")),
         metrics=_numbers(source.get("metrics")),
         report_metrics=_numbers(score.get("metrics")),
@@ -214,6 +216,17 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
         task_identity=_as_mapping(spec.get("task_identity")),
         costs=cost_metrics(_numbers(source.get("metrics")), prediction),
     )
+
+
+def _is_closed(file: Path) -> bool:
+    """Whether there may be a file that may not be read."""
+    try:
+        file.open("rb").close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _mapping(folder: TrialFolder, file: Path, warnings: list[str]) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from trainables.spec.states import BASELINE, FINISHED, TRIAL
 from trainables.storage.trial_folder import TrialFolder
 
 RUNNING = "running"
+UNREADABLE = "unreadable"  # it may have ended: its summary may not be read here
 Split = Literal["selection", "report"]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
+from orchestrator.runs.progress import kind_of_reason
+
 ENOUGH = 3  # trials that have failed with one reason: a further one would too
-_VARYING = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
 
 
 class RepeatedFailures:
@@ -21,9 +21,7 @@ class RepeatedFailures:
 
     def add(self, trial_id: str, reason: str) -> bool:
         """Counts a trial; returns whether as many as are ENOUGH now have its reason."""
-        for varying in (trial_id, trial_id[:6]):
-            reason = reason.replace(varying, "")
-        alike = self._trials[_VARYING.sub("", reason)]
+        alike = self._trials[kind_of_reason(trial_id, reason)]
         alike.add(trial_id)
         return len(alike) >= ENOUGH
 

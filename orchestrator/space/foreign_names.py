@@ -36,6 +36,8 @@ _CHECKPOINTS = "execution.checkpoint_minutes"
 _TRIALS = "search.trials"
 _COMPLETIONS = "nothing to set: the loss is always that of completions only"
 _TRACKING = "nothing to set: MLflow is always written, to --tracking-uri"
+_GPUS = "resources.gpus of the whole sweep, or space.workers of one trial"
+_RUNGS = "scheduler: at its rungs trials are evaluated"
 _FOLDER = "no key but options of the command: --storage and --name"
 
 FOREIGN_NAMES = {
@@ -138,9 +140,9 @@ FOREIGN_NAMES = {
     "deepspeed_config": _SHARDING,
     "fsdp": _SHARDING,
     "fsdp_config": _SHARDING,
-    "n_gpus": _WORKERS,
+    "n_gpus": _GPUS,
     "nproc_per_node": _WORKERS,
-    "num_gpus": _WORKERS,
+    "num_gpus": _GPUS,
     "num_processes": _WORKERS,
     "num_workers": _WORKERS,
     "world_size": _WORKERS,
@@ -176,6 +178,14 @@ FOREIGN_NAMES = {
     "wandb_project": _TRACKING,
     "output_dir": _FOLDER,
     "run_name": _FOLDER,
+    "eval_steps": _RUNGS,
+    "eval_strategy": _RUNGS,
+    "evaluation_strategy": _RUNGS,
+    "grace_period": "scheduler: {asha: {grace: ...}}, a fraction of the budget",
+    "max_completion_length": "execution.max_new_tokens",
+    "max_prompt_length": _LENGTH,
+    "reduction_factor": "scheduler: {asha: {reduction: ...}}",
+    "val_set_size": "data.selection",
     "max_trials": _TRIALS,
     "n_trials": _TRIALS,
     "num_samples": _TRIALS,
@@ -201,8 +211,9 @@ FOREIGN_NAMES = {
 
 def meant(name: object, allowed: Collection[str]) -> str:
     """What to write instead of an unknown key: its counterpart, a near name, or all there are."""
-    if name in FOREIGN_NAMES:
-        return f" Here that is {FOREIGN_NAMES[str(name)]}."
+    foreign = str(name).lower().replace("-", "_")
+    if foreign in FOREIGN_NAMES:
+        return f" Here that is {FOREIGN_NAMES[foreign]}."
     if name in KNOBS and name not in allowed:
         return f" It is a knob of the trials: write it in space, as space.{name}."
     return did_you_mean(name, allowed)

@@ -76,3 +76,12 @@ def test_what_may_not_be_read_is_said(
                 assert code == (BAD_INPUT if not place else FAILED if has_none else DONE)
     finally:
         closed.chmod(usual)
+
+
+def test_a_trial_whose_summary_may_not_be_read_is_not_called_interrupted(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.trial(RANK_8).summary_file.chmod(0o000)
+    with modes_obeyed():
+        assert status.main([str(run.path)]) == DONE
+    assert "1 finished, 1 interrupted, 1 unreadable" in capsys.readouterr().out

@@ -46,7 +46,8 @@ def template_faults(tokenizer: Any) -> list[str]:
     try:
         text = chat_prompt(tokenizer, _PROBE)
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        return [f"its chat template can't be used: {first_line(error)} {advice}"]
+        reason = first_line(error).rstrip(".")
+        return [f"its chat template can't be used: {reason}. {advice}"]
     if _PROBE in text:
         return []
     return [

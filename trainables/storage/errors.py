@@ -44,7 +44,7 @@ def storage_error_in(error: BaseException | None) -> StorageError | None:
 def _message(place: Path, error: Exception) -> str:
     reason = str(getattr(error, "strerror", None) or error).strip()
     if getattr(error, "errno", None) in _NOT_FOR_WANT_OF_ROOM:
-        return f"{place}: can't be written ({reason}). Make it writable, then resume."
+        return f"{place}: can't be written ({reason}). Make it writable, and run the command again."
     return f"{place}: can't be written ({reason}{_free(place)}). Make room, then resume."
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import one_of
-from trainables.tasks.task import Task
+from trainables.tasks.task import TOO_LONG, Task
 
 GROUP = "sweep_orchestrator.tasks"
-TOO_LONG, REFUSE, DROP = "too_long", "refuse", "drop"  # an option of all tasks, and its values
+REFUSE, DROP = "refuse", "drop"  # the values of TOO_LONG
 
 
 def _finqa() -> type[Task]:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from trainables.errors import InputError
-from trainables.tasks.task import SPLITS
+from trainables.errors import InputError, did_you_mean
+from trainables.tasks.task import SPLITS, TOO_LONG
 
 T = TypeVar("T")
+ASKED = "asked"  # the option by which a command, and no sweep, names the one split it reads
 _CARVE_SEED = 7  # which pages of the selection file become the report split
+
+
+def unknown_options(given: Iterable[str], known: Collection[str]) -> list[str]:
+    """The faults of options that a task does not have, with those that a sweep may have."""
+    allowed = [name for name in (*known, TOO_LONG) if name != ASKED]
+    return [
+        f"data.{name}: unknown option.{did_you_mean(name, allowed)}"
+        for name in given
+        if name not in known
+    ]
 
 
 def files_read(asked: str | None, *, has_report: bool) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.tasks.source import Source
 
 SPLITS = ("train", "selection", "report")
+TOO_LONG = "too_long"  # an option of all tasks, which is not passed to them
 NOTHING = "nothing was written"  # the reason why an empty answer is wrong
 
 

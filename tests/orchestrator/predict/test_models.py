@@ -15,7 +15,15 @@ from orchestrator.predict.models import (
     is_trial_reference,
     untrained,
 )
-from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
+from orchestrator.runs.results import read_trials
+from tests.orchestrator.run_builder import (
+    CONFIG,
+    add_baseline,
+    add_trial,
+    new_run,
+    new_spec,
+    outcomes,
+)
 from trainables.errors import InputError
 from trainables.methods.registry import METHODS
 from trainables.spec.states import STATES
@@ -97,6 +105,22 @@ def test_a_run_is_its_best_finished_trial_that_can_be_asked(run: RunFolder) -> N
     add_trial(run, right=outcomes(90), rank=64, state="stopped")
     assert asked_models([str(run.path)])[1].name == best.trial_id
     assert "no trial has finished" in refused(new_run(run.path.parent / "empty").path)
+
+
+def test_a_trial_has_the_label_that_its_sweep_gives_it(tmp_path: Path) -> None:
+    space = {"model": "base_models/small", "optimizer": ["adamw", "sgd"], "seed": [1, 2]}
+    run = new_run(tmp_path / "run", {**CONFIG, "space": space})
+    trial = finished(run, optimizer="sgd", seed=2)
+    (result,) = read_trials(run)
+    (asked,) = asked_models([str(trial.path)], with_bases=False)
+    assert asked.label == result.label and asked.label.endswith("sgd seed2")
+    again = new_run(tmp_path / "again")
+    pair = [str(trial.path), str(finished(again, optimizer="sgd", seed=2, schedule="cosine").path)]
+    labels = [each.label for each in asked_models(pair, with_bases=False)]
+    assert labels[0] == result.label and labels[1].endswith("b8x1")
+    pair[1] = str(finished(again, optimizer="sgd", seed=3).path)
+    labels = [each.label for each in asked_models([pair[1], pair[1], *pair], with_bases=False)]
+    assert len(set(labels)) == len(labels) == 2
 
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != "finished"])

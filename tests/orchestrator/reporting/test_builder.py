@@ -145,7 +145,7 @@ def test_a_sweep_with_nothing_finished_has_a_report(run: RunFolder, state: str |
     write_report(run)
     text = run.report_file.read_text()
     assert "No trial has finished" in text and run.results_file.exists()
-    assert not run.pareto_file.exists() and "pareto.png)" not in text
+    assert not run.pareto_file.exists() and "pareto.png" not in text and "flops.png" not in text
 
 
 def test_the_resume_line_stands_until_all_trials_are_done(tmp_path: Path) -> None:

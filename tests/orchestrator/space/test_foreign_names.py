@@ -59,6 +59,8 @@ def test_a_knob_outside_of_the_space_is_sent_there() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
+        ("Lora-R", " Here that is space.rank."),
+        ("LR", " Here that is space.learning_rate."),
         ("rnak", " Did you mean 'rank'?"),
         ("Rank", " Did you mean 'rank'?"),
         ("batch", " Did you mean 'batch_size'?"),

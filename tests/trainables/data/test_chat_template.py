@@ -55,7 +55,7 @@ PARTS = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% end
     [
         (PARTS, "drops the message"),
         ("{{ messages[0]['content'][:9] }}", "drops the message"),
-        ("{{ raise_exception('Only system first') }}", "can't be used: TemplateError: Only system"),
+        ("{{ raise_exception('Only system first') }}", "TemplateError: Only system first. Correct"),
         ("{{ messages[0].content.no.such }}", "can't be used: UndefinedError"),
         ("{% if %}", "can't be used: TemplateSyntaxError"),
         ("{{ messages[0]['content'] + 1 }}", "can't be used: TypeError"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.tasks.prompts.templates import CONTEXTS
-from trainables.tasks.splits import files_read
+from trainables.tasks.splits import files_read, unknown_options
 from trainables.tasks.task import SPLITS
 
 TARGETS = ("answer", "program")
@@ -49,7 +49,7 @@ class Options:
 
 def parse_options(given: Mapping[str, Any]) -> Options:
     """Raises InputError with all options that are unknown, missing or of the wrong type."""
-    faults = _unknown(given, allowed=[field.name for field in fields(Options)], where="data")
+    faults = unknown_options(given, [field.name for field in fields(Options)])
     for name in ("train", "selection", "report", "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):
             faults.append(f"data.{name}: {given[name]!r} is not a path or a name.")
@@ -89,7 +89,7 @@ def _parse_generated(given: Any) -> tuple[SyntheticData | None, list[str]]:
             f"data.generated: {given!r} is not a mapping of kinds, {', '.join(SPLITS)}, seed."
         ]
     names = [field.name for field in fields(SyntheticData)]
-    faults = _unknown(given, allowed=names, where="data.generated")
+    faults = _unknown(given, allowed=names)
     faults += [f"data.generated.{name}: missing." for name in names if name not in given]
     for name in (*SPLITS, "seed"):
         value = given.get(name, 1)
@@ -107,9 +107,9 @@ def _parse_generated(given: Any) -> tuple[SyntheticData | None, list[str]]:
     return (None, faults) if faults else (SyntheticData(**{**given, "kinds": tuple(kinds)}), [])
 
 
-def _unknown(given: Mapping[str, Any], *, allowed: Sequence[str], where: str) -> list[str]:
+def _unknown(given: Mapping[str, Any], *, allowed: Sequence[str]) -> list[str]:
     return [
-        f"{where}.{name}: unknown option.{did_you_mean(name, allowed)}"
+        f"data.generated.{name}: unknown option.{did_you_mean(name, allowed)}"
         for name in given
         if name not in allowed
     ]

@@ -19,7 +19,7 @@ from trainables.tasks import exact_match
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
 from trainables.tasks.source import Source
-from trainables.tasks.splits import check_disjoint, files_read, halve
+from trainables.tasks.splits import check_disjoint, files_read, halve, unknown_options
 from trainables.tasks.task import SPLITS, Example, Prompt, Task, one_line
 from trainables.tasks.tatqa import explanations, scoring
 from trainables.tasks.tatqa.files import gold_of, read_examples
@@ -190,12 +190,7 @@ def _load(options: Options) -> Mapping[str, Sequence[Example]]:
 
 
 def _option_faults(given: Mapping[str, Any]) -> list[str]:
-    names = [field.name for field in fields(Options)]
-    faults = [
-        f"data.{name}: unknown option.{did_you_mean(name, names)}"
-        for name in given
-        if name not in names
-    ]
+    faults = unknown_options(given, [field.name for field in fields(Options)])
     faults += [
         f"data.{split}: missing; give a TAT-QA file."
         for split in files_read(given.get("asked"), has_report=bool(given.get("report")))

@@ -409,6 +409,8 @@ def test_gold_is_read_from_any_form_and_context(tmp_path: Path, shared_data: Pat
     ("options", "message"),
     [
         ({"contxt": "full"}, "data.contxt: unknown option. Did you mean 'context'?"),
+        ({"to_long": "drop"}, "data.to_long: unknown option. Did you mean 'too_long'?"),
+        ({"x": 1}, "data.x: unknown option. Allowed: context, generated, prompt, report"),
         ({"context": "page"}, "data.context: 'page'."),
         ({"target": "answers"}, "data.target: 'answers'. Did you mean 'answer'?"),
         ({"prompt": 3}, "data.prompt: 3"),
