@@ -30,7 +30,7 @@ _STATE_4BIT, _SCALES_8BIT, _FORMAT_8BIT = ".quant_state.bitsandbytes__", ".SCB",
 State = dict[str, torch.Tensor]
 
 
-def has_weights(folder: Path) -> bool:
+def holds_tensors(folder: Path) -> bool:
     """Whether there is a tensor in any of the weight files; without one a model can be planned for
     and not be loaded.
 

@@ -17,7 +17,7 @@ from trainables.methods.target_modules import ALL_LINEAR, target_faults
 from trainables.models.hub import HubModel, cached
 from trainables.models.on_meta import base_on_meta
 from trainables.models.tokenizer import pad_token_fault
-from trainables.models.weight_faults import has_weights, weight_faults
+from trainables.models.weight_faults import holds_tensors, weight_faults
 from trainables.preflight.findings import Findings
 from trainables.spec.quantization import quantization_of
 from trainables.spec.trial_spec import TrialSpec
@@ -52,7 +52,7 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
     name = str(spec.knobs["model"])
     config = _config(folder, name, found)
     faults: list[str] = []
-    if not has_weights(folder):
+    if not holds_tensors(folder):
         found.without_weights.append(name)
     elif config is not None:
         faults = weight_faults(folder, allow_bin=spec.execution.allow_bin_weights)

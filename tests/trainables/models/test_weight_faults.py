@@ -21,7 +21,7 @@ from trainables.methods.weights import Full
 from trainables.models import architectures
 from trainables.models.base import load_base
 from trainables.models.model_folder import check_model_folder
-from trainables.models.weight_faults import has_weights, weight_faults
+from trainables.models.weight_faults import holds_tensors, weight_faults
 
 State = dict[str, torch.Tensor]
 MAKERS = (make_llama, make_gpt_neox, make_gpt2, make_mixtral, make_falcon)
@@ -98,20 +98,20 @@ def test_a_pointer_and_a_cut_file_are_told_apart_from_weights(model: Path) -> No
     assert "damaged or cut off" in only(weight_faults(model))
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert "git lfs pull" in only(weight_faults(model))
-    assert has_weights(model)
+    assert holds_tensors(model)
     with pytest.raises(InputError, match="Git LFS"):
         load_base(make_spec(model), device="cpu")
 
 
 def test_a_folder_without_weights_is_told_from_one_with_wrong_ones(model: Path) -> None:
-    assert has_weights(model)
+    assert holds_tensors(model)
     save_file({}, model / "model.safetensors")
-    assert not has_weights(model)
+    assert not holds_tensors(model)
     assert "has no weights" in only(weight_faults(model))
     (model / "model.safetensors").rename(model / "other.safetensors")
     assert "no model.safetensors" in only(weight_faults(model))
     (model / "other.safetensors").unlink()
-    assert not has_weights(model)
+    assert not holds_tensors(model)
 
 
 def test_pickles_are_compared_too_where_they_are_allowed(model: Path) -> None:
