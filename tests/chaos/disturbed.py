@@ -132,13 +132,15 @@ def driver_of(
 
 @contextmanager
 def nothing_left(place: Place) -> Iterator[None]:
-    """Kills, at the end, all processes that the drivers of a sweep have started."""
+    """Kills, at the end, all processes that the drivers of a sweep have started, to the last."""
     try:
         yield
     finally:
-        for pid in left(place):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while pids := left(place):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
 
 
 def left(place: Place) -> list[int]:

@@ -115,7 +115,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 def _told(first: Machine, folder: Path) -> Story:
     store = open_store(first.run_url)
     second, third, reader = (_with_disk(first, folder / name) for name in ("2", "3", "reader"))
-    with driver_of(first.command(), first.environment) as process:
+    lost = nothing_left(first.mark)  # what runs on a machine ends with it
+    with lost, driver_of(first.command(), first.environment) as process:
         until(process, lambda: bool(_saved(store)), seconds=LONGEST_SECONDS)
         refused = second.sweeps()
         process.kill()
