@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +30,6 @@ def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]
         raise InputError(f"{path}:{error.line}: not valid JSON: {error}") from error
     if empty:
         raise InputError(f"{path}: the file holds no records.")
-
-
-def is_finite(value: float) -> bool:
-    """Whether a number of a file is in a float's range."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond it
-        return False
 
 
 class _MalformedError(ValueError):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
+from trainables.spec.checks import is_finite
 from trainables.tasks.exact_match import WORDS
 from trainables.tasks.prompts.templates import CONTEXTS
-from trainables.tasks.records import half_character_faults, is_finite, read_lines
+from trainables.tasks.records import half_character_faults, read_lines
 
 EVIDENCE_KINDS = ("gold", "retrieved", "gold+retrieved")
 _ASKED = ("question", "program", "exe_ans")  # under "qa" in an official record
@@ -157,7 +158,7 @@ def _is_table(value: Any) -> bool:
 def _is_answer(value: Any) -> bool:
     if isinstance(value, str):
         return value in WORDS
-    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
+    return is_finite(value)
 
 
 _KINDS = ", ".join(EVIDENCE_KINDS)

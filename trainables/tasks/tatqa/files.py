@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.tasks.records import half_character_faults, is_finite, read_lines
+from trainables.spec.checks import is_finite
+from trainables.tasks.records import half_character_faults, read_lines
 from trainables.tasks.task import Example
 from trainables.tasks.tatqa.scoring import SCALES, Answer
 
@@ -147,7 +148,7 @@ def _fits(answer: Any, answer_type: str) -> bool:
         return texts and any(item.strip() for item in answer)
     if answer_type == "count":
         return _is_count(answer)
-    return isinstance(answer, int | float) and not isinstance(answer, bool) and is_finite(answer)
+    return is_finite(answer)
 
 
 def _is_table(value: Any) -> bool:
