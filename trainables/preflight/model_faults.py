@@ -13,7 +13,8 @@ from transformers import AutoConfig
 from trainables.data.chat_template import template_faults
 from trainables.data.token_lengths import tokenizer_of
 from trainables.errors import InputError, first_line
-from trainables.methods.target_modules import ALL_LINEAR, target_faults
+from trainables.methods.registry import make_method
+from trainables.methods.target_modules import ALL_LINEAR
 from trainables.models.hub import HubModel, cached
 from trainables.models.on_meta import base_on_meta
 from trainables.models.tokenizer import pad_token_fault
@@ -87,7 +88,9 @@ def _building_faults(config: Any, name: str, specs: Sequence[TrialSpec]) -> Iter
         except InputError as error:
             yield from error.messages
         else:
-            yield from (f"model: {name}: {fault}" for fault in target_faults(model, targets))
+            yield from (
+                f"model: {name}: {fault}" for fault in make_method(spec.knobs).faults(model)
+            )
 
 
 def _config(folder: Path, name: str, found: Findings) -> Any:
