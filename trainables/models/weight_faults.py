@@ -19,8 +19,8 @@ import torch
 from trainables.errors import first_line
 from trainables.methods.loading_faults import key_faults, listed
 from trainables.models.architectures import architecture_fault
+from trainables.models.model_folder import CONFIG
 
-CONFIG = "config.json"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _LFS_POINTER = b"version https://git-lfs"
