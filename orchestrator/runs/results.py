@@ -25,7 +25,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.spec.states import INTERRUPTED, TRIAL
 from trainables.storage.errors import StorageError
 from trainables.storage.object_store import is_url
-from trainables.storage.run_folder import RunFolder
+from trainables.storage.run_folder import RunFolder, refusal
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_folder import TrialFolder
 from trainables.storage.trial_reader import DAMAGED
@@ -45,9 +45,8 @@ def open_run(path: str | Path) -> RunFolder:
     try:
         return _open_folder(Path(path))
     except PermissionError as error:
-        hint = shlex.join(["chmod", "-R", "a+rX", str(path)])
         raise InputError(
-            f"{path}: can't be read ({error.strerror}). Its owner can let you: {hint}"
+            f"{path}: can't be read ({error.strerror}). {_way_to_read(path)}"
         ) from error
 
 
@@ -102,8 +101,7 @@ def read_labels(run: RunFolder) -> TrialLabels:
 def closed(run: RunFolder) -> list[str]:
     """Warnings about files and folders of the run that may not be read here."""
     return [
-        f"{place}: can't be read ({reason}), so what it holds is not shown. Its owner can let you:"
-        f" {shlex.join(['chmod', '-R', 'a+rX', str(place)])}"
+        f"{place}: can't be read ({reason}), so what it holds is not shown. {_way_to_read(place)}"
         for place, reason in run.closed().items()
         if place != run.sweep_file  # `read_config` says so
     ]
@@ -153,6 +151,10 @@ def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:
     return value, [f"{run.sweep_file}: {fault} {instead}"] if fault else []
 
 
+def _way_to_read(place: str | Path) -> str:
+    return f"Its owner can let you: {shlex.join(['chmod', '-R', 'a+rX', str(place)])}"
+
+
 def _labels(run: RunFolder, *, models: Iterable[object]) -> TrialLabels:
     """Labels that tell no trial yet; of a space that can't be read, by the trials alone."""
     config, _ = read_config(run)
@@ -187,7 +189,8 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
     warnings: list[str] = []
     spec = _mapping(folder, folder.spec_file, warnings)
     summary = _mapping(folder, folder.summary_file, warnings)
-    unread = "its summary can't be read here" if _is_closed(folder.summary_file) else ""
+    is_unread = not summary and refusal(folder.summary_file)
+    unread = "its summary can't be read here" if is_unread else ""
     progress = {} if summary else _mapping(folder, folder.progress_file, warnings)
     score = _mapping(folder, folder.report_score_file, warnings)
     prediction = _mapping(folder, folder.estimate_file, warnings)
@@ -216,17 +219,6 @@ def _read_trial(folder: TrialFolder, *, undone: str, metrics: TaskMetrics) -> Tr
         task_identity=_as_mapping(spec.get("task_identity")),
         costs=cost_metrics(_numbers(source.get("metrics")), prediction),
     )
-
-
-def _is_closed(file: Path) -> bool:
-    """Whether there may be a file that may not be read."""
-    try:
-        file.open("rb").close()
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _mapping(folder: TrialFolder, file: Path, warnings: list[str]) -> Mapping[str, Any]:

@@ -130,13 +130,13 @@ class RunFolder(RunFiles):
         """Files and folders of the run that this process may not read, each with the reason."""
         files = (self.sweep_file, self.state_file, self.lock_file)
         folders = (self.trials_folder, *_entries(self.trials_folder))
-        found = {place: _refusal(place) for place in (*files, *folders)}
+        found = {place: refusal(place) for place in (*files, *folders)}
         return {place: reason for place, reason in found.items() if reason}
 
     def without_spec(self) -> list[Path]:
         """Folders of trials without a spec that was not set aside as damaged; none of those that
         may not be read (see `closed`)."""
-        folders = (place for place in _entries(self.trials_folder) if not _refusal(place))
+        folders = (place for place in _entries(self.trials_folder) if not refusal(place))
         gone = (item for item in folders if not [*item.glob("spec.json*")] and _entries(item))
         return sorted(gone)
 
@@ -164,7 +164,7 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _refusal(place: Path) -> str:
+def refusal(place: Path) -> str:
     """Why a file or a folder may not be read; "" if it may, or is not there."""
     try:
         if place.is_dir():
