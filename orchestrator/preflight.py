@@ -22,6 +22,7 @@ from orchestrator.space.constraints import surviving
 from orchestrator.space.tree import Range, questions
 from trainables.errors import InputError
 from trainables.preflight.findings import Findings
+from trainables.spec.knobs import task_knobs
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
 
@@ -35,8 +36,7 @@ _DECIDING = (
     "quantization",
     "double_quantization",
     "target_modules",
-    "prompt",
-    "target",
+    *task_knobs(),
     "sequence_length",
 )
 _ANY_DTYPE = {"compute_dtype": "float32"}  # no preflight depends on it

@@ -19,7 +19,7 @@ from trainables.spec.metric import (
     MetricSpec,
     TaskMetrics,
 )
-from trainables.tasks.registry import find_task
+from trainables.tasks.registry import task_metrics
 
 Metrics = Mapping[str, float]
 
@@ -55,7 +55,7 @@ def objectives(metrics: TaskMetrics) -> dict[str, Objective]:
 
 def objectives_of(config: SweepConfig) -> list[Objective]:
     """The objectives of a sweep, in its order. Raises InputError for an unknown task."""
-    known = objectives(find_task(config.task).metrics)
+    known = objectives(task_metrics(config.task, config.data))
     return [known[name] for name in config.objectives]
 
 

@@ -38,7 +38,7 @@ from orchestrator.config.task_settings import (
     a_task,
     objective_setting,
     option_faults,
-    target_faults,
+    task_knob_faults,
 )
 from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.space.constraints import leaves_nothing, parse_rules
@@ -90,7 +90,7 @@ def from_mapping(value: object) -> SweepConfig:
     }
     if parts["space"]:
         _check_together(faults, parts)
-        faults.messages += target_faults(parts["space"], top["task"]) if top else []
+        faults.messages += task_knob_faults(parts["space"], top["task"]) if top else []
     if faults.messages:
         raise InputError(faults.messages)
     assert top is not None
@@ -133,7 +133,7 @@ def _read_top(sections: Mapping[Any, Any]) -> dict[str, Any]:
     table = {
         "task": Setting(a_task),
         "data": Setting(options, {}),
-        "objective": objective_setting(sections.get("task")),
+        "objective": objective_setting(sections.get("task"), sections.get("data")),
     }
     faults = Faults()
     faults.messages += unknown

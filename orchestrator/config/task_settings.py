@@ -1,4 +1,4 @@
-"""What a sweep's file must agree on with its task: its name, its objectives, its targets."""
+"""What a sweep's file must agree on with its task: its name, its objectives, its knobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Space
 from trainables.errors import did_you_mean
 from trainables.spec.checks import Check, one_of
-from trainables.tasks.registry import find_task, is_task, task_names
+from trainables.spec.knobs import task_knobs
+from trainables.tasks.registry import find_task, is_task, task_metrics, task_names
 
 
 def a_task(value: Any) -> str | None:
@@ -19,7 +20,7 @@ def a_task(value: Any) -> str | None:
     return None if is_task(value) else one_of(*task_names())(value)
 
 
-def objective_setting(task: Any) -> Setting:
+def objective_setting(task: Any, data: Any) -> Setting:
     """An objective of the task, or a list of different ones; by default its primary metric.
 
     Anything if the task is unknown, which is a fault of its own. Raises InputError for a task that
@@ -27,7 +28,7 @@ def objective_setting(task: Any) -> Setting:
     """
     if not is_task(task):
         return Setting(lambda value: None, "")
-    metrics = find_task(task).metrics
+    metrics = task_metrics(task, data if isinstance(data, Mapping) else {})
     return Setting(_objectives(list(objectives(metrics))), metrics.primary.name)
 
 
@@ -36,10 +37,17 @@ def option_faults(data: Mapping[str, Any]) -> list[str]:
     return ["data.asked: unknown option."] if "asked" in data else []
 
 
-def target_faults(space: Space, task: str) -> list[str]:
-    """What the space asks a model to write that is no target of the task."""
-    allowed = find_task(task).targets
+def task_knob_faults(space: Space, task: str) -> list[str]:
+    """The space's knobs of tasks that this one does not read, and targets that it does not have."""
+    found = find_task(task)
+    allowed = found.targets
+    unread = [name for name in task_knobs() if name not in found.knobs]
+    own = "task " + task + " reads " + ", ".join(found.knobs)
     return [
+        f"space.{path}: {own}, and not {name}. Leave it out."
+        for name in unread
+        for path in dict.fromkeys(path for path, _ in values_of(space, name))
+    ] + [
         f"space.{path}: got {value!r}.{did_you_mean(value, allowed)}"
         for path, value in values_of(space, "target")
         if value not in allowed

@@ -277,7 +277,10 @@ class Driver:
 
     @property
     def _metrics(self) -> SweepMetrics:
-        return sweep_metrics({"task": self.config.task, "objective": self.config.objective})
+        config = self.config
+        return sweep_metrics(
+            {"task": config.task, "data": config.data, "objective": config.objective}
+        )
 
     @property
     def _tracking(self) -> SweepTracking:

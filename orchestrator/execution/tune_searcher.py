@@ -46,6 +46,7 @@ class QueueSearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             "stratum": stratum(sweep.config, record),
             "host_scheduler": sweep.cluster.name,
             "task": sweep.config.task,
+            "data": dict(sweep.config.data),
             "objective": sweep.config.objective,
             "limits": trial_limits(sweep.config.limits),
             "exclusive": sweep.config.resources.placement == "exclusive",

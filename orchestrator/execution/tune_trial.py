@@ -21,7 +21,7 @@ from orchestrator.formatting import counted
 from trainables.spec.events import Event
 from trainables.spec.knobs import needs_ranks
 from trainables.storage.run_folder import trial_at
-from trainables.tasks.registry import find_task
+from trainables.tasks.registry import task_metrics
 from trainables.workers.outcomes import LOADING_FACTOR, Failure, Interruption
 
 
@@ -85,7 +85,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]  # Ray carries no types
         if not self._folder.spec_file.exists():  # written on another machine than this one
             self._folder.pull()
         self._host_scheduler = ray.get_actor(config["host_scheduler"])
-        self._objective = objectives(find_task(config["task"]).metrics)[config["objective"]]
+        metrics = task_metrics(config["task"], config["data"])
+        self._objective = objectives(metrics)[config["objective"]]
         self._limits = config["limits"]
         self._host = None
         self._losses = RetryBudget()

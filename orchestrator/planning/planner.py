@@ -6,6 +6,7 @@ content of its model and data and not on their paths.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
 from trainables.methods.registry import UNTRAINED
 from trainables.spec.constraints import violations
-from trainables.spec.knobs import KNOBS, baseline_knobs, canonical
+from trainables.spec.knobs import KNOBS, baseline_knobs, canonical, task_values
 from trainables.spec.quantization import stored_fault
 from trainables.spec.states import BASELINE, TRIAL
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
@@ -39,9 +40,10 @@ from trainables.tasks.task import TOO_LONG
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """The task with one prompt and target: its identity, and the options that a worker makes it
+    """The task with one choice of its knobs: its identity, and the options that a worker makes it
     with."""
 
+    prompt: str
     identity: dict[str, Any]
     options: dict[str, Any]
     max_new_tokens: int
@@ -60,7 +62,7 @@ class Planner:
     device: dict[str, Any] = field(default_factory=dict)
     forecaster: Forecaster | None = None  # None: no trial is refused for its memory
     needs_weights: bool = True
-    _tasks: dict[tuple[str, str], PlannedTask] = field(default_factory=dict)
+    _tasks: dict[str, PlannedTask] = field(default_factory=dict)
 
     def prepare(
         self, *, ask_the_hub: bool = True, revisions: Mapping[str, str] | None = None
@@ -74,7 +76,7 @@ class Planner:
         self.needs_weights = ask_the_hub
         for name, revision in (revisions or {}).items():
             self.models[name] = ModelSource(name, f"{name}@{revision}", revision)
-        problems = _misplaced(self.config.data)
+        problems = _misplaced(self.config)
         saved: dict[str, list[str | None]] = {}
         for configuration in self.cell_configurations():
             knobs = self._completed(configuration)
@@ -97,8 +99,8 @@ class Planner:
     def contents(self) -> dict[str, str]:
         """The digests of models, data and prompts, by name; call `prepare` first."""
         digests = {f"{MODEL}{name}": source.digest for name, source in self.models.items()}
-        for (prompt, _), task in self._tasks.items():
-            digests[f"prompt {prompt}"] = task.identity["prompt"]
+        for task in self._tasks.values():
+            digests[f"prompt {task.prompt}"] = task.identity["prompt"]
             digests |= {f"data {split}": found for split, found in task.identity["data"].items()}
         return digests
 
@@ -222,15 +224,16 @@ class Planner:
         return self.models[name]
 
     def _task(self, knobs: Mapping[str, Any]) -> PlannedTask:
-        key = (knobs["prompt"], knobs["target"])
+        values = task_values(knobs)
+        key = json.dumps(values, sort_keys=True)
         if key not in self._tasks:
             options = resolve_data_paths(self.config.data)
-            options |= {"prompt": resolve_path(knobs["prompt"]), "target": knobs["target"]}
+            options |= {**values, "prompt": resolve_path(values["prompt"])}
             task = make_task(self.config.task, options)
             identity = task_identity(task)
             if drops_too_long(options):
                 identity[TOO_LONG] = DROP
-            self._tasks[key] = PlannedTask(identity, options, task.max_new_tokens)
+            self._tasks[key] = PlannedTask(values["prompt"], identity, options, task.max_new_tokens)
         return self._tasks[key]
 
 
@@ -255,10 +258,10 @@ def _never_loaded(saved: Mapping[str, Sequence[str | None]]) -> list[str]:
     return [str(faults[0]) for faults in saved.values() if None not in faults]
 
 
-def _misplaced(data: Mapping[str, Any]) -> list[str]:
+def _misplaced(config: SweepConfig) -> list[str]:
     """Faults of knobs that stand among the task's options, where the space overwrites them."""
     return [
         f"data.{name}: it is a knob of the trials; write it in space, as space.{name}."
-        for name in ("prompt", "target")
-        if name in data
+        for name in find_task(config.task).knobs
+        if name in config.data
     ]

@@ -184,9 +184,9 @@ def _total(found: Comparison) -> list[Block]:
         )
         for each, values in zip(found.answered, measured, strict=True)
     ]
-    right = [RIGHT] if found.task.metrics.verdict else []
+    right = [RIGHT] if found.task.used_metrics.verdict else []
     titles = [
-        score_header(metric) if metric == found.task.metrics.primary else metric.title
+        score_header(metric) if metric == found.task.used_metrics.primary else metric.title
         for metric in metrics
     ]
     headers = ["", "model", "configuration", *right, *titles]
@@ -200,12 +200,12 @@ def _total(found: Comparison) -> list[Block]:
 
 
 def _of_all_questions(task: Task) -> list[MetricSpec]:
-    return [metric for metric in task.metrics.specs if not metric.among]
+    return [metric for metric in task.used_metrics.specs if not metric.among]
 
 
 def _value_text(found: Comparison, metric: MetricSpec, value: float | None) -> str:
     """The primary metric has its interval, the others have none."""
-    if metric != found.task.metrics.primary:
+    if metric != found.task.used_metrics.primary:
         return format_metric(metric, value)
     return score_text(metric, value, len(found.questions))
 
@@ -218,19 +218,19 @@ def _right_cells(found: Comparison, each: Answered) -> list[str]:
 
 def _verdict_text(task: Task, row: Mapping[str, Any]) -> str:
     """Right or wrong, or else the value of the primary metric of this question."""
-    is_right, primary = _is_right(task, row), task.metrics.primary
+    is_right, primary = _is_right(task, row), task.used_metrics.primary
     if is_right is None:
         return format_metric(primary, row.get(primary.per_question_key))
     return RIGHT if is_right else WRONG
 
 
 def _is_right(task: Task, row: Mapping[str, Any]) -> bool | None:
-    verdict = task.metrics.verdict
+    verdict = task.used_metrics.verdict
     return None if verdict is None else bool(row[verdict.per_question_key])
 
 
 def _right(task: Task, each: Answered) -> int | None:
-    if task.metrics.verdict is None:
+    if task.used_metrics.verdict is None:
         return None
     return sum(bool(_is_right(task, row)) for row in each.answers.rows)
 

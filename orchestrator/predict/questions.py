@@ -14,7 +14,7 @@ from orchestrator.config.yaml_loader import read_yaml
 from orchestrator.formatting import counted
 from orchestrator.planning.planner import Planner
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.knobs import baseline_knobs
+from trainables.spec.knobs import baseline_knobs, task_values
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.registry import TASKS, find_task, is_task, make_task, task_names
 from trainables.tasks.source import downloaded_data
@@ -61,8 +61,7 @@ def plain_spec(
 
 def task_of(spec: TrialSpec) -> Task:
     """The task of a spec, with its prompt and data."""
-    knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
-    return make_task(spec.task, {**knobs, **spec.task_options})
+    return make_task(spec.task, {**task_values(spec.knobs), **spec.task_options})
 
 
 def chosen_questions(

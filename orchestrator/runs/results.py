@@ -128,9 +128,12 @@ def damage(run: RunFolder) -> list[str]:
 def read_metrics(run: RunFolder) -> SweepMetrics:
     """The metrics of the run's task; a trial's spec names it if sweep.yaml can't be read."""
     config, _ = read_config(run)
-    tasks = (_mapping(folder, folder.spec_file, []).get("task") for folder in run.trials())
-    task = config.get("task") or next((name for name in tasks if name), None)
-    return sweep_metrics({**config, "task": task} if task else {**config})
+    if config.get("task"):
+        return sweep_metrics(config)
+    specs = (_mapping(folder, folder.spec_file, []) for folder in run.trials())
+    spec = next((found for found in specs if found.get("task")), None)
+    of_spec = {"task": spec["task"], "data": spec.get("task_options")} if spec else {}
+    return sweep_metrics({**config, **of_spec})
 
 
 def read_config(run: RunFolder) -> tuple[Mapping[str, Any], list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.spec.metric import EVAL_LOSS, MetricSpec, TaskMetrics
-from trainables.tasks.registry import find_task
+from trainables.tasks.registry import find_task, task_metrics
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:
     Of a task that is unknown here nobody knows which values are better: eval_loss is then its only
     metric. An objective that is unknown does not rank.
     """
-    task = _UNKNOWN if task_fault(config) else find_task(str(config["task"])).metrics
+    is_unknown = task_fault(config) is not None
+    task = _UNKNOWN if is_unknown else task_metrics(str(config["task"]), _options(config))
     objective = _first_objective(config)
     return SweepMetrics(task, task.find(objective) or task.primary)
 
@@ -49,6 +50,11 @@ def task_fault(config: Mapping[str, Any]) -> str | None:
     except InputError as error:
         return f"{error} Install the package that has it."
     return None
+
+
+def _options(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = config.get("data")
+    return data if isinstance(data, Mapping) else {}
 
 
 def _first_objective(config: Mapping[str, Any]) -> str:

@@ -252,7 +252,8 @@ def _artifacts(folder: TrialFolder) -> tuple[Path, ...]:
 
 def _tables(folder: TrialFolder) -> dict[str, list[Row]]:
     """The predictions on each split, by file name."""
-    verdict = sweep_metrics({"task": folder.spec().task}).task.verdict
+    spec = folder.spec()
+    verdict = sweep_metrics({"task": spec.task, "data": spec.task_options}).task.verdict
     rows = {name: read_predictions(folder, split)[0] for name, split in TABLES.items()}
     return {
         name: [_table_row(row, verdict) for row in found] for name, found in rows.items() if found

@@ -13,6 +13,7 @@ from typing import Any
 from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
+from trainables.spec.knobs import task_values
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
@@ -175,8 +176,8 @@ def length_fault(
 
 def split_of(spec: TrialSpec, name: str) -> tuple[Task, list[Example]]:
     """The spec's task and the examples of a split. Raises InputError for bad or empty data."""
-    knobs = {knob: spec.knobs[knob] for knob in ("prompt", "target")}
-    task = _task(spec.task, json.dumps({**knobs, **spec.task_options}, sort_keys=True))
+    options = {**task_values(spec.knobs), **spec.task_options}
+    task = _task(spec.task, json.dumps(options, sort_keys=True))
     examples = task.load(name)
     if not examples:
         raise InputError(f"{spec.task}: the {name} split is empty.")
@@ -190,7 +191,7 @@ def tokenizer_of(spec: TrialSpec) -> Any:
 
 def _key(spec: TrialSpec, split: str, limit: int) -> str:
     """Equal for splits that are tokenized in the same way."""
-    read = [spec.knobs[name] for name in ("prompt", "target")]
+    read = task_values(spec.knobs)
     model = [spec.model_digest, spec.model_source, spec.revision]
     parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
     text = json.dumps([*parts, split, limit], sort_keys=True, default=str)

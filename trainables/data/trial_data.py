@@ -11,6 +11,7 @@ from trainables.data.encoding import Encoded, encode
 from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
+from trainables.spec.knobs import task_values
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.identity import check_task
 from trainables.tasks.registry import drops_too_long, make_task
@@ -58,14 +59,15 @@ def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
 
 
 def _data_key(spec: TrialSpec) -> str:
-    names = ("prompt", "target")
-    parts = [spec.task, dict(spec.task_identity), _task_options(spec)]
-    return json.dumps([*parts, [spec.knobs[n] for n in names]], sort_keys=True, default=str)
+    parts = [spec.task, dict(spec.task_identity), _task_options(spec), task_values(spec.knobs)]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def _task_options(spec: TrialSpec) -> dict[str, Any]:
-    knobs = {name: spec.knobs[name] for name in ("prompt", "target")}
-    return {**knobs, **spec.task_options}  # the options have the absolute path of a prompt's file
+    return {
+        **task_values(spec.knobs),
+        **spec.task_options,
+    }  # the options have the absolute path of a prompt's file
 
 
 def check_lengths(encoded: Encoded, spec: TrialSpec, *, split: str, limit: int) -> None:

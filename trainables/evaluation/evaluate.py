@@ -83,7 +83,7 @@ def evaluate(
         for index, example in enumerate(encoded.examples)
     ]
     scores = [row["scores"] for row in rows]
-    measured, count = task.aggregate(scores), {task.metrics.count_key: float(len(rows))}
+    measured, count = task.aggregate(scores), {task.used_metrics.count_key: float(len(rows))}
     metrics = {EVAL_LOSS.name: loss, **measured, **count}
     return Evaluation(metrics, [_flat(row) for row in rows], work, fitting.batch_size)
 

@@ -17,6 +17,7 @@ from trainables.errors import InputError, first_line
 from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
+from trainables.spec.knobs import task_values
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
 
@@ -31,15 +32,15 @@ class DataCheck:
     lengths: TokenLengths
     found: Findings
     say: Callable[[str], None]
-    _refused: set[tuple[str, str]] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
 
     def check(self, spec: TrialSpec) -> None:
-        """Checks the spec's prompt and target at its sequence_length.
+        """Checks the data as the spec writes them at its sequence_length.
 
         Those that were refused at a shorter one are not tokenized again: the message says which
         sequence_length would do.
         """
-        key = (str(spec.knobs["prompt"]), str(spec.knobs["target"]))
+        key = repr(task_values(spec.knobs))
         if key in self._refused:
             return
         faults = list(self._faults(spec))

@@ -115,6 +115,16 @@ def base_knobs() -> list[str]:
     return [name for name, knob in KNOBS.items() if knob.loads_base]
 
 
+def task_knobs() -> list[str]:
+    """The knobs that are options of tasks; a task reads those in its `Task.knobs`."""
+    return [name for name, knob in KNOBS.items() if knob.of_task]
+
+
+def task_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """What canonical knobs say to the task."""
+    return {name: knobs[name] for name in task_knobs() if name in knobs}
+
+
 def simulated_values(knobs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Each knob that a simulated step depends on besides its batches, and what of its value."""
     for name, knob in KNOBS.items():
@@ -309,7 +319,9 @@ KNOBS: dict[str, Knob] = {
         varied_label="len{sequence_length}",
         plan_place=4,
     ),
-    "prompt": Knob("default", text, str, _always, simulated=None),
-    "target": Knob("answer", text, str, _always, simulated=None),  # of its task's targets
+    "prompt": Knob("default", text, str, _always, of_task=True, simulated=None),
+    "target": Knob(  # one of its task's targets
+        "answer", text, str, _always, of_task=True, simulated=None
+    ),
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

@@ -19,6 +19,7 @@ from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import one_of
+from trainables.spec.metric import TaskMetrics
 from trainables.tasks.task import TOO_LONG, Task
 
 GROUP = "sweep_orchestrator.tasks"
@@ -62,6 +63,14 @@ def find_task(name: str) -> type[Task]:
     if name not in _installed():
         raise InputError(f"task: no task named {name!r}.{did_you_mean(name, task_names())}")
     return _loaded(_installed()[name])
+
+
+def task_metrics(name: str, options: Mapping[str, Any]) -> TaskMetrics:
+    """The metrics of a task with these options of `data`; raises InputError as `find_task`.
+
+    Options that are wrong decide nothing here: `make_task` refuses them.
+    """
+    return find_task(name).metrics_of(options)
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:

@@ -8,8 +8,8 @@ be importable without torch:
 - `metrics`: each metric as a `MetricSpec` (name, title, unit, direction, format, the key of a
   question's own value, whether it is a share of questions). The first one ranks trials. Objectives,
   tables, plots, columns, comparisons, MLflow's metrics and `ask` follow from these values.
-- `answering`, `prompts`, `targets`, `max_new_tokens`, `canonical_prompt`: how a question is asked
-  and answered.
+- `answering`, `prompts`, `targets`, `knobs`, `max_new_tokens`, `canonical_prompt`: how a question
+  is asked and answered.
 - `source`, `read_gold`, `score_prediction`, `rule_version`: its files, and the command `score`.
 - `trivial_baselines`: what is reached without a model.
 
@@ -91,21 +91,28 @@ class Task(Protocol):
 
     name: ClassVar[str]
     unit: ClassVar[str]  # of which a budget counts so many, as "examples"
-    metrics: ClassVar[TaskMetrics]
+    metrics: ClassVar[TaskMetrics]  # unless its options decide: see `metrics_of`
     rule_version: ClassVar[str]  # of the rule that scores answers
-    answering: ClassVar[Answering] = Answering.GENERATION
     prompts: ClassVar[Mapping[str, str]] = {}  # text by name; a prompt's name is a knob
     targets: ClassVar[tuple[str, ...]] = ("answer",)  # what a model may learn to write; a knob too
+    knobs: ClassVar[tuple[str, ...]] = ("prompt", "target")  # rows of KNOBS that are its options
     source: ClassVar[Source | None] = None  # None: it has no files to download
     loads_one_split: ClassVar[bool] = False  # the option `asked` names the only one that is needed
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Task:
-        """The task with the options of `data` and the knobs `prompt` and `target`.
+        """The task with the options of `data` and its knobs.
 
         Reads no data. Raises InputError with all that is wrong in the options.
         """
         ...
+
+    @classmethod
+    def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:
+        """The metrics of the task with these options of `data`, which may be wrong; reads no
+        data."""
+        del options
+        return cls.metrics
 
     @classmethod
     def canonical_prompt(cls, prompt: str, target: str) -> str:
@@ -140,6 +147,15 @@ class Task(Protocol):
         score.
         """
         ...
+
+    @property
+    def used_metrics(self) -> TaskMetrics:
+        """The metrics with its options, as `metrics_of`."""
+        return self.metrics
+
+    @property
+    def answering(self) -> Answering:
+        return Answering.GENERATION
 
     @property
     def version(self) -> str:

@@ -42,7 +42,7 @@ def test_running_trials_are_saved_and_end_when_the_hours_are_over(tmp_path: Path
     run = RunFolder(tmp_path / "runs" / "tiny")
     trained = [trial for trial in run.trials() if (trial.progress() or {}).get("step")]
     assert trained and all(_saved(trial) for trial in trained)
-    assert run.report_file.exists()
+    assert run.report_file.exists(), ended.stdout + ended.stderr
 
 
 def _endless(folder: Path) -> Path:

@@ -63,7 +63,9 @@ def open_proxy(run: RunFolder, model: Path, *, rank: int, workers: int = 1, **li
     given = {"trial_id": spec.trial_id, "folder": str(folder.path), "base_key": spec.base_key}
     watched = {"trial_seconds": None, "silent_seconds": None, **limits}
     asked = {"task": settings.task, "objective": settings.objective}
-    return TuneTrial({**given, **asked, "host_scheduler": "scheduler", "limits": watched})
+    return TuneTrial(
+        {**given, **asked, "data": {}, "host_scheduler": "scheduler", "limits": watched}
+    )
 
 
 def next_event(proxy: Any) -> dict[str, Any]:
