@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.errors import InputError
-from trainables.tasks.task import Cut, Example, Prompt, Task, one_line
+from trainables.tasks.task import LINE_BREAK, Cut, Example, Prompt, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
@@ -30,7 +30,7 @@ class TooLong:
 class Encoded:
     """The tokenized examples of one split; entry i of each field belongs to example i.
 
-    An example that does not fit has no tokens and is one of `too_long`.
+    `stop` is the task's. An example that does not fit has no tokens and is one of `too_long`.
     """
 
     examples: tuple[Example, ...]
@@ -38,6 +38,7 @@ class Encoded:
     completions: tuple[Tokens, ...]
     cut: tuple[bool, ...]
     too_long: tuple[TooLong, ...] = ()
+    stop: str | None = LINE_BREAK
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -65,6 +66,7 @@ class Encoded:
             prompts=tuple(self.prompts[i] for i in indices),
             completions=tuple(self.completions[i] for i in indices),
             cut=tuple(self.cut[i] for i in indices),
+            stop=self.stop,
         )
 
 
@@ -74,12 +76,12 @@ def encode(
     """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
 
     An example that does not fit without its context either gets no tokens. Raises InputError if the
-    chat template can't be used, or for a target of several lines, which would be trained whole and
-    judged by its first.
+    chat template can't be used, or for a target that holds what ends an answer: it would be trained
+    whole and judged by its beginning.
     """
     if faults := template_faults(tokenizer):
         raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
-    writer = _Writer(tokenizer)
+    writer = _Writer(tokenizer, end=task.target_end)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
@@ -101,30 +103,42 @@ def encode(
             for example, tokens, fit in zip(examples, needed, fits, strict=True)
             if not fit
         ),
+        stop=task.stop,
     )
 
 
 def _targets(task: Task, examples: Sequence[Example]) -> list[str]:
     targets = [task.target(example) for example in examples]
-    long = [e.id for e, target in zip(examples, targets, strict=True) if one_line(target) != target]
-    if long:
+    long = [e.id for e, target in zip(examples, targets, strict=True) if _ends(target, task.stop)]
+    if long and task.stop == LINE_BREAK:
         raise InputError(
             f"{task.name}: {len(long)} of {len(targets)} targets have several lines (the first is "
             f"that of {long[0]}), and an answer ends at a line break. Make them one line."
         )
+    if long:
+        raise InputError(
+            f"{task.name}: {len(long)} of {len(targets)} targets hold {task.stop!r} (the first is "
+            f"that of {long[0]}), and an answer ends there. Choose another data.stop."
+        )
     return targets
+
+
+def _ends(target: str, stop: str | None) -> bool:
+    """Whether an answer would end inside this target."""
+    return one_line(target) != target if stop == LINE_BREAK else bool(stop and stop in target)
 
 
 class _Writer:
     """Writes prompts and completions with one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, *, end: str) -> None:
+        self._tokenizer, self._end = tokenizer, end
 
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
         message = "".join(prompt.pieces if pieces is None else pieces)
         if self._tokenizer.chat_template is None:
-            return message + ("" if message.endswith("\n") else "\n") + prompt.reply
+            broken = message.endswith("\n") or not prompt.reply
+            return message + ("" if broken else "\n") + prompt.reply
         return chat_prompt(self._tokenizer, message) + prompt.reply
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
@@ -135,21 +149,30 @@ class _Writer:
         return [self._open(tuple(row)) for row in rows]
 
     def completions(self, targets: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
-        """The tokens of ' target' and a newline after the reply, followed by the end token."""
-        replies = [prompt.reply for prompt in prompts]
-        texts = [f"{reply} {target}\n" for reply, target in zip(replies, targets, strict=True)]
-        if not texts:
+        """The tokens of a target and its end as they follow the reply, and the end token."""
+        if not targets:
             return []
-        opened = self._plain(replies)
+        leads = [prompt.reply or self._last_line(prompt) for prompt in prompts]
+        texts = [
+            f"{self._joint(prompt, target)}{target}{self._end}"
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
+        joined = [lead + text for lead, text in zip(leads, texts, strict=True)]
         return [
-            self._closed(row[len(reply) :] if row[: len(reply)] == reply else alone)
-            for row, reply, alone in zip(
-                self._plain(texts),
-                opened,
-                self._plain([f" {target}\n" for target in targets]),
-                strict=True,
+            self._closed(row[len(lead) :] if row[: len(lead)] == lead else alone)
+            for row, lead, alone in zip(
+                self._plain(joined), self._plain(leads), self._plain(texts), strict=True
             )
         ]
+
+    def _joint(self, prompt: Prompt, target: str) -> str:
+        is_turn = self._tokenizer.chat_template is not None and not prompt.reply
+        return "" if is_turn or target[:1].isspace() else prompt.joint
+
+    def _last_line(self, prompt: Prompt) -> str:
+        """The end of the prompt, with its line breaks, on which the tokens after it may depend."""
+        text = self.text(prompt)
+        return text[text.rstrip("\n").rfind("\n") + 1 :]
 
     def fit(self, prompt: Prompt, tokens: Tokens, limit: int) -> Tokens:
         """`tokens`, or the tokens of the prompt with as much context as fits into `limit`; if that

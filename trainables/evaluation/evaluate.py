@@ -189,7 +189,7 @@ def _completions(
         with one_batch(representative=number == 0):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(room_for_answer(base, prompt, execution) for prompt in prompts)
-            written, generation = generate(model, base, prompts, room)
+            written, generation = generate(model, base, prompts, room, stop=encoded.stop)
         work.append(generation)
         for index, text in zip(indices, written, strict=True):
             texts[index] = text

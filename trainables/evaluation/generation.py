@@ -12,6 +12,7 @@ from trainables.data.encoding import Encoded
 from trainables.models.base import Base
 from trainables.resources.flops import Generation
 from trainables.spec.trial_spec import Execution
+from trainables.tasks.task import LINE_BREAK
 
 
 class EndOfLine:
@@ -53,9 +54,17 @@ def room_for_answer(base: Base, prompt: Sequence[int], execution: Execution) -> 
 
 
 def generate(
-    model: Any, base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: Any,
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    stop: str | None = LINE_BREAK,
 ) -> tuple[list[str], Generation]:
-    """Answers prompts in one batch, padded on the left; also returns the work that this was."""
+    """Answers prompts in one batch, padded on the left; also returns the work that this was.
+
+    An answer ends before `stop`, or with the model's end token.
+    """
     length = max(map(len, prompts))
     ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -63,13 +72,21 @@ def generate(
         input_ids=torch.tensor(ids, device=base.device),
         attention_mask=torch.tensor(mask, device=base.device),
         max_new_tokens=max_new_tokens,
-        stopping_criteria=[EndOfLine(base)],
+        **_ending(base, stop),
     )
     texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
     new_tokens = written.shape[1] - length
-    return [_first_line(text) for text in texts], Generation(len(prompts), length, new_tokens)
+    work = Generation(len(prompts), length, new_tokens)
+    return [_answer(text, stop) for text in texts], work
 
 
-def _first_line(text: str) -> str:
-    """The first line: after it there is padding, which may decode to text."""
-    return text.strip().partition("\n")[0].rstrip()
+def _ending(base: Base, stop: str | None) -> dict[str, Any]:
+    if stop == LINE_BREAK:
+        return {"stopping_criteria": [EndOfLine(base)]}
+    return {} if stop is None else {"stop_strings": [stop], "tokenizer": base.tokenizer}
+
+
+def _answer(text: str, stop: str | None) -> str:
+    """The text before `stop`: after it there is padding, which may decode to text."""
+    visible = text.strip()
+    return visible if stop is None else visible.partition(stop)[0].rstrip()

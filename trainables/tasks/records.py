@@ -19,7 +19,7 @@ def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]
     Raises InputError if the file can't be read, is empty or is not JSON; `hint` ends the message if
     there is no such file.
     """
-    text = _text(Path(path), hint=hint)
+    text = read_text(Path(path), hint=hint)
     values = _list_values if text.lstrip().startswith("[") else _line_values
     empty = True
     try:
@@ -62,7 +62,12 @@ def _half_character(value: Any) -> str:
     return next((found for each in inner if (found := _half_character(each))), "")
 
 
-def _text(path: Path, *, hint: str) -> str:
+def read_text(path: Path, *, hint: str = "") -> str:
+    """The text of a file in UTF-8, perhaps gzipped, whatever its name.
+
+    Raises InputError if there is none (`hint` ends the message), or with the line that is not
+    UTF-8.
+    """
     try:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
@@ -70,7 +75,13 @@ def _text(path: Path, *, hint: str) -> str:
         return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.{hint}") from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: no UTF-8, a NUL
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}). Save the file in "
+            "UTF-8, as by: iconv -f latin1 -t utf-8"
+        ) from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{path}: the file can't be read: {error}") from error
 
 

@@ -38,7 +38,21 @@ def _tatqa() -> type[Task]:
     return TATQA
 
 
+def _completion() -> type[Task]:
+    from trainables.tasks.own_data.completion import Completion
+
+    return Completion
+
+
+def _classification() -> type[Task]:
+    from trainables.tasks.own_data.classification import Classification
+
+    return Classification
+
+
 TASKS: dict[str, Callable[[], type[Task]]] = {
+    "classification": _classification,
+    "completion": _completion,
     "finqa": _finqa,
     "tatqa": _tatqa,
 }

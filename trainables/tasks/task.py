@@ -35,6 +35,9 @@ TOO_LONG = "too_long"  # an option of all tasks, which is not passed to them
 NOTHING = "nothing was written"  # the reason why an empty answer is wrong
 
 
+LINE_BREAK = "\n"
+
+
 def one_line(text: str) -> str:
     """The text, where it has several lines with a space between its words instead."""
     return text if len(text.splitlines()) < 2 else " ".join(text.split())
@@ -55,12 +58,15 @@ class Prompt:
     `pieces` concatenate to the user's message, which ends without a newline. `cuts` are the pieces
     that may be shortened, in the order in which they are. `reply` begins the answer: it follows the
     chat template's generation prompt or, without a template, a newline; it ends without a space, a
-    target begins without one, and one space joins them.
+    target begins without one, and `joint` joins them. Without a reply the answer follows the
+    message: after `joint`, or as it is after a chat template's generation prompt. A target that
+    begins with white space needs no `joint`.
     """
 
     pieces: tuple[str, ...]
     cuts: tuple[Cut, ...]
     reply: str
+    joint: str = " "
 
     @property
     def text(self) -> str:
@@ -84,6 +90,8 @@ class Answering(Enum):
     """How a model's answer to a question comes about."""
 
     GENERATION = "generation"  # the model writes it after the prompt, greedily
+    LIKELIHOOD = "likelihood"  # the one of the task's choices that is likeliest after the prompt
+    LIKELIHOOD_PER_TOKEN = "likelihood_per_token"  # the same, by the mean of its tokens
 
 
 class Task(Protocol):
@@ -131,7 +139,7 @@ class Task(Protocol):
     @classmethod
     def score_prediction(
         cls, example: Example, prediction: str | None, *, marker_required: bool
-    ) -> Mapping[str, float]:
+    ) -> Mapping[str, Any]:
         """As `score`, of a model's whole output from outside a sweep; None is no answer.
 
         What follows the last "Answer:" counts, or the first line without one; with
@@ -140,7 +148,7 @@ class Task(Protocol):
         ...
 
     @classmethod
-    def aggregate(cls, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def aggregate(cls, scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The metrics, and other measures, of the questions of which `score` gave `scores`.
 
         A metric that has no question to be measured on is absent. Raises ValueError without any
@@ -156,6 +164,16 @@ class Task(Protocol):
     @property
     def answering(self) -> Answering:
         return Answering.GENERATION
+
+    @property
+    def stop(self) -> str | None:
+        """The text at which an answer ends; None: only the model's end token ends it."""
+        return LINE_BREAK
+
+    @property
+    def target_end(self) -> str:
+        """What follows a target in training, before the end token."""
+        return LINE_BREAK
 
     @property
     def version(self) -> str:
@@ -179,11 +197,16 @@ class Task(Protocol):
     def prompt(self, example: Example) -> Prompt: ...
 
     def target(self, example: Example) -> str:
-        """What the model learns to write after the prompt's reply, without a leading space.
+        """What the model learns to write after the prompt's reply and its `joint`.
 
-        One line, as answers are read to their first line break; see `one_line`.
+        It does not contain `stop`, at which answers end; see `one_line`.
         """
         ...
+
+    def choices(self, example: Example) -> tuple[str, ...]:
+        """The answers among which a likelihood decides, each as `target` would be."""
+        del example
+        return ()
 
     def gold(self, example: Example) -> float | str: ...
 
@@ -192,8 +215,8 @@ class Task(Protocol):
         gold = self.gold(example)
         return gold if isinstance(gold, str) else f"{gold:g}"
 
-    def score(self, example: Example, completion: str) -> Mapping[str, float]:
-        """The values of one question: flags, shares and numbers by name."""
+    def score(self, example: Example, completion: str) -> Mapping[str, Any]:
+        """The values of one question: flags, shares, numbers and labels by name."""
         ...
 
     def reason(self, example: Example, completion: str) -> str:

@@ -17,13 +17,15 @@ from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.tasks.registry import make_task
-from trainables.tasks.task import Cut, Example, Prompt
+from trainables.tasks.task import LINE_BREAK, Cut, Example, Prompt
 
 
 class Pages:
     """A task whose examples are pages of words around a question."""
 
     name = "pages"
+    stop: str | None = LINE_BREAK
+    target_end = LINE_BREAK
 
     def prompt(self, example: Example) -> Prompt:
         before, question, after = example.record["pieces"]

@@ -1,0 +1,45 @@
+"""Small files of a user's own data."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+WORDS = {"positive": "rose", "negative": "fell", "neutral": "stayed"}
+
+
+def sentences(count: int = 40) -> list[tuple[str, str]]:
+    """Pairs of a sentence and its label, of three labels in turn."""
+    labels = list(WORDS)
+    return [
+        (
+            f"Profit of unit {at} {WORDS[labels[at % 3]]} to {at * 7} million, it said.",
+            labels[at % 3],
+        )
+        for at in range(count)
+    ]
+
+
+def write_csv(
+    file: Path, rows: Sequence[Sequence[str]], *, columns: Sequence[str] = ("sentence", "label")
+) -> Path:
+    with file.open("w", newline="", encoding="utf-8") as text:
+        csv.writer(text).writerows([columns, *rows])
+    return file
+
+
+def classification(folder: Path) -> dict[str, Any]:
+    """The options of the task `classification`."""
+    file = write_csv(folder / "sentences.csv", sentences())
+    return {"file": str(file), "split": {"selection": 0.2, "report": 0.2, "seed": 7}}
+
+
+def completion(folder: Path) -> dict[str, Any]:
+    """The options of the task `completion`."""
+    rows = [
+        (f"Question {at}:", f" it was {at}, {text}") for at, (text, _) in enumerate(sentences())
+    ]
+    file = write_csv(folder / "answers.csv", rows, columns=("prompt", "completion"))
+    return {"file": str(file), "split": {"selection": 0.2, "report": 0.2, "seed": 7}}

@@ -1,0 +1,112 @@
+"""The metrics by name: those that ship, and those of other packages.
+
+Another package has a metric of its own by an entry point of the group `sweep_orchestrator.metrics`,
+whose name is the metric's and whose value is a `trainables.metrics.metric.Metric` of texts:
+
+    [project.entry-points."sweep_orchestrator.metrics"]
+    unit_match = "my_package.units:UNIT_MATCH"
+
+It must be installed wherever trials run. A sweep's file chooses among metrics by name and can name
+no module: only what somebody has installed is imported. A shipped metric is never replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from trainables.errors import InputError, did_you_mean
+from trainables.metrics.metric import Metric, Scores
+from trainables.metrics.of_labels import OF_LABELS
+from trainables.metrics.of_text import OF_TEXT
+from trainables.spec.metric import TaskMetrics
+
+GROUP = "sweep_orchestrator.metrics"
+KINDS: dict[str, Mapping[str, Metric]] = {"text": OF_TEXT, "labels": OF_LABELS}
+
+
+def find_metrics(kind: str, names: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of these names, for answers of this kind of KINDS.
+
+    Raises InputError with all names that are unknown, or whose package can't be loaded.
+    """
+    found: dict[str, Metric] = {}
+    faults: list[str] = []
+    for name in names:
+        try:
+            found[name] = _find(kind, name)
+        except InputError as error:
+            faults += error.messages
+    if faults:
+        raise InputError(faults)
+    return found
+
+
+def task_metrics(kind: str, given: Any, default: Sequence[str]) -> TaskMetrics:
+    """The metrics that a task's option `metrics` chooses, the first ranks.
+
+    Of an option that is wrong (`metric_faults`) the default.
+    """
+    names = default if given is None or any(metric_faults(kind, given)) else given
+    return TaskMetrics(tuple(metric.spec for metric in find_metrics(kind, names).values()))
+
+
+def metric_faults(kind: str, given: Any) -> Iterator[str]:
+    """What is wrong with the option `metrics`."""
+    if not isinstance(given, list | tuple) or not given:
+        yield f"data.metrics: got {given!r}; needs a list of {', '.join(KINDS[kind])}."
+        return
+    if len(set(map(str, given))) < len(given):
+        yield f"data.metrics: a metric is there twice: {', '.join(map(str, given))}."
+    for name in given:
+        try:
+            _find(kind, str(name))
+        except InputError as error:
+            yield from (f"data.{message}" for message in error.messages)
+
+
+def values(kind: str, rows: Sequence[Scores]) -> dict[str, float]:
+    """Every metric of this kind that was scored in the rows. Raises ValueError without any row."""
+    if not rows:
+        raise ValueError("no questions")
+    scored = [name for name in installed() if name in rows[0]]
+    metrics = {**KINDS[kind], **(find_metrics(kind, scored) if scored else {})}
+    return {
+        name: metric.value(rows)
+        for name, metric in metrics.items()
+        if metric.of_split is not None or metric.spec.per_question_key in rows[0]
+    }
+
+
+def _find(kind: str, name: str) -> Metric:
+    shipped = KINDS[kind]
+    if name in shipped:
+        return shipped[name]
+    if kind != "text" or name not in installed():
+        raise InputError(
+            f"metrics: no metric named {name!r}.{did_you_mean(name, [*shipped, *installed()])}"
+        )
+    return _loaded(installed()[name])
+
+
+@functools.cache
+def installed() -> Mapping[str, EntryPoint]:
+    """The entry points of other packages. They are looked for once: that reads many files."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _loaded(point: EntryPoint) -> Metric:
+    package = point.dist.name if point.dist else "a package"
+    try:
+        metric = point.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"metrics: {point.name!r} of {package} can't be loaded from {point.value}: {error}"
+        ) from error
+    if not isinstance(metric, Metric):
+        raise InputError(
+            f"metrics: {point.name!r} of {package} is {metric!r:.80}, which is no Metric."
+        )
+    return metric

@@ -1,0 +1,145 @@
+"""OwnTask: what the tasks on a user's own files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from trainables.errors import InputError
+from trainables.metrics import registry as metrics
+from trainables.metrics.metric import Metric
+from trainables.spec.metric import TaskMetrics
+from trainables.tasks.own_data.options import Options, parse_options
+from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
+from trainables.tasks.own_data.rows import read_rows, shortened
+from trainables.tasks.own_data.table import Table, found_columns, read_table
+from trainables.tasks.own_data.values import text_of
+from trainables.tasks.task import LINE_BREAK, Example, Prompt, Task
+
+_MOST_NEW_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class OwnTask(Task):
+    """A task on own files; a subclass says what an answer is, and how it is judged."""
+
+    unit: ClassVar[str] = "examples"
+    rule_version: ClassVar[str] = "1"
+    loads_one_split: ClassVar[bool] = True
+    kind: ClassVar[str]  # of its answers, in trainables.metrics.registry.KINDS
+    default_metrics: ClassVar[tuple[str, ...]]
+    unread_options: ClassVar[tuple[str, ...]] = ()
+
+    options: Options
+    text: PromptText
+    _measured: Mapping[str, Metric] = field(repr=False)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Raises InputError with all that is wrong in the options."""
+        faults: list[str] = []
+        parsed = text = None
+        try:
+            parsed = parse_options(options, without=cls.unread_options)
+        except InputError as error:
+            faults += error.messages
+        try:
+            text = load_prompt_text(str(options.get("prompt", "default")), cls.prompts)
+        except InputError as error:
+            faults += error.messages
+        if "metrics" in options:
+            faults += metrics.metric_faults(cls.kind, options["metrics"])
+        if faults or parsed is None or text is None:
+            raise InputError(faults)
+        chosen = parsed.metrics or cls.default_metrics
+        return cls(parsed, text, metrics.find_metrics(cls.kind, chosen))
+
+    @classmethod
+    def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:
+        return metrics.task_metrics(cls.kind, options.get("metrics"), cls.default_metrics)
+
+    @property
+    def used_metrics(self) -> TaskMetrics:
+        return TaskMetrics(tuple(metric.spec for metric in self._measured.values()))
+
+    @classmethod
+    def read_gold(cls, path: str | Path) -> list[Example]:
+        """The rows of a file with columns of the usual names; an id is `FILE:LINE` or its `id`."""
+        rows = read_rows(path)
+        columns = {"id": "id"} if rows and "id" in rows[0].values else {}
+        found = found_columns(rows, columns)
+        return [
+            Example(
+                id=text_of(row.values[found["id"]]) if "id" in found else Path(row.place).name,
+                record={
+                    "question": text_of(row.values[found["input"]]),
+                    "target": text_of(row.values[found["target"]]),
+                },
+                group="",
+            )
+            for row in rows
+        ]
+
+    @classmethod
+    def aggregate(cls, scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        return metrics.values(cls.kind, scores)
+
+    @property
+    def prompt_digest(self) -> str:
+        return self.text.digest
+
+    @property
+    def stop(self) -> str | None:
+        return self.options.stop
+
+    @property
+    def target_end(self) -> str:
+        """Nothing after a target of one line: its end token ends it."""
+        return "" if self.stop in (None, LINE_BREAK) else str(self.stop)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """As many as the longest target has characters, up to 512."""
+        splits = self._table.splits.values()
+        longest = max((len(self.target(each)) for split in splits for each in split), default=0)
+        return min(max(longest + len(self.target_end), 8), _MOST_NEW_TOKENS)
+
+    def load(self, split: str) -> list[Example]:
+        """Reads and checks all files at the first call, to report all faults together."""
+        return list(self._table.splits[split])
+
+    def prompt(self, example: Example) -> Prompt:
+        return self.text.fill(self._values(example))
+
+    def gold(self, example: Example) -> str:
+        return str(example.record["target"])
+
+    def data_digest(self, split: str) -> str:
+        return self._table.digest(split, [c for c in self.text.columns if c in self._table.columns])
+
+    def facts(self, split: str) -> dict[str, str | int]:
+        return {"examples": len(self._table.splits[split])}
+
+    def _values(self, example: Example) -> dict[str, Any]:
+        """What the prompt may show: the columns of the row, and `input`."""
+        record = example.record
+        return {"input": record["question"], **record["columns"]}
+
+    def _faults(self, table: Table) -> list[str]:
+        """What is wrong with the rows for this task."""
+        first = next((split[0] for split in table.splits.values() if split), None)
+        return self.text.faults(list(self._values(first))) if first else []
+
+    @cached_property
+    def _table(self) -> Table:
+        faults = self._faults(self._read)
+        if faults:
+            raise InputError(shortened(faults))
+        return self._read
+
+    @cached_property
+    def _read(self) -> Table:
+        return read_table(self.options)

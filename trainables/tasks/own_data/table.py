@@ -1,0 +1,174 @@
+"""Table: the rows of a user's files by split, with the columns that a task reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.errors import InputError
+from trainables.tasks.own_data.options import Options
+from trainables.tasks.own_data.rows import Row, read_rows, shortened
+from trainables.tasks.own_data.splits import Splits, check_inputs, shared_out
+from trainables.tasks.own_data.values import column_faults, text_of
+from trainables.tasks.splits import files_read, halve
+from trainables.tasks.task import SPLITS, Example
+
+USUAL_COLUMNS = (  # pairs of input and target that are found without being named
+    ("input", "target"),
+    ("prompt", "completion"),
+    ("instruction", "output"),
+    ("question", "answer"),
+    ("text", "label"),
+    ("sentence", "label"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The examples of each split, and the columns of the first row.
+
+    A record has `question` (the input), `target` and `place`, and the row itself as `columns`.
+    """
+
+    splits: Mapping[str, Sequence[Example]]
+    columns: tuple[str, ...]
+
+    def digest(self, split: str, read: Sequence[str]) -> str:
+        """A sha256 of the split's inputs, targets and the columns `read`."""
+        digest = hashlib.sha256()
+        for example in self.splits[split]:
+            record = example.record
+            columns = [record["columns"].get(name) for name in read]
+            parts = [example.id, record["question"], record["target"], columns]
+            digest.update(json.dumps(parts, default=str).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def read_table(options: Options) -> Table:
+    """All splits, or the one that is asked. Raises InputError with all faults of the files."""
+    if options.file is not None:
+        by = (options.split.by,) if options.split and options.split.by else ()
+        rows = read_rows(options.file, columns=by)
+        columns = found_columns(rows, options.columns)
+        _check_columns(rows, columns)
+        assert options.split is not None
+        splits = shared_out(rows, options.split, _input_of(columns))
+    else:
+        splits, columns = _files(options)
+    if not options.allow_duplicates:
+        check_inputs(splits, _input_of(columns))
+    names = _file_names(options)
+    examples = {
+        split: [_example(row, columns, names, split) for row in rows]
+        for split, rows in splits.items()
+    }
+    first = next((rows[0] for rows in splits.values() if rows), None)
+    _check_ids(splits, examples)
+    return Table(examples, tuple(first.values) if first else ())
+
+
+def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, str]:
+    """The columns of input, target and perhaps id: those that are named, else the usual ones.
+
+    Raises InputError if there are none, with the columns that there are.
+    """
+    there = list(rows[0].values) if rows else []
+    usual = next((pair for pair in USUAL_COLUMNS if set(pair) <= set(there)), None)
+    found = dict(zip(("input", "target"), usual, strict=True)) if usual else {}
+    columns = {**found, **given}
+    missing = [f"data.columns.{name}" for name in ("input", "target") if name not in columns]
+    if missing and rows:
+        raise InputError(
+            f"{' and '.join(missing)}: missing, and {rows[0].place} has no columns of the usual "
+            f"names; it has {', '.join(map(str, there))}."
+        )
+    return columns
+
+
+def _files(options: Options) -> tuple[Splits, dict[str, str]]:
+    splits: Splits = {split: [] for split in SPLITS}
+    faults: list[str] = []
+    columns: dict[str, str] = {}
+    for split in files_read(options.asked, has_report=bool(options.report)):
+        path = getattr(options, split)
+        try:
+            splits[split] = read_rows(path) if path else []
+            if splits[split]:
+                columns = columns or found_columns(splits[split], options.columns)
+                _check_columns(splits[split], columns)
+            elif path:
+                faults.append(f"{path}: the file holds no rows.")
+        except InputError as error:
+            faults += error.messages
+    if faults:
+        raise InputError(faults)
+    if not options.report and options.asked != "train":
+        halves = halve(splits["selection"], _input_of(columns), file=str(options.selection))
+        splits["selection"], splits["report"] = halves
+    return splits, columns
+
+
+def _check_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+    faults = [
+        f"{row.place}: no column {name!r}; there are {', '.join(map(str, row.values))}."
+        for row in rows
+        for name in columns.values()
+        if name not in row.values
+    ]
+    if not faults:
+        faults = [fault for name in columns.values() for fault in column_faults(rows, name)]
+    if faults:
+        raise InputError(shortened(faults))
+
+
+def _input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
+    """The input of a row; an `instruction` is followed by what `input` adds to it."""
+    name = columns.get("input", "")
+
+    def text(row: Row) -> str:
+        found = text_of(row.values[name])
+        more = text_of(row.values.get("input")) if name == "instruction" else ""
+        return f"{found}\n{more}" if more else found
+
+    return text
+
+
+def _file_names(options: Options) -> dict[str, str]:
+    """For each split the beginning of its ids: its file's name, or its own."""
+    report = options.report or options.selection
+    files = {"train": options.train, "selection": options.selection, "report": report}
+    names = {split: Path(file or options.file or "").name for split, file in files.items()}
+    different = {Path(file).name for file in files.values() if file}
+    several = {file for file in files.values() if file}
+    return {split: split for split in SPLITS} if len(different) < len(several) else names
+
+
+def _example(row: Row, columns: Mapping[str, str], names: Mapping[str, str], split: str) -> Example:
+    text, target = _input_of(columns)(row), text_of(row.values[columns["target"]])
+    own = columns.get("id")
+    place = row.place.rpartition(":")[2].strip().replace(" ", "")
+    return Example(
+        id=text_of(row.values[own]) if own else f"{names[split]}:{place}",
+        record={
+            "question": text,
+            "target": target,
+            "place": row.place,
+            "columns": dict(row.values),
+        },
+        group=hashlib.sha256(text.encode()).hexdigest()[:16],
+    )
+
+
+def _check_ids(splits: Splits, examples: Mapping[str, Sequence[Example]]) -> None:
+    first: dict[str, str] = {}
+    faults = []
+    for split, rows in splits.items():
+        for row, example in zip(rows, examples[split], strict=True):
+            place = first.setdefault(example.id, row.place)
+            if place != row.place:
+                faults.append(f"{row.place}: the id {example.id!r} is also that of {place}.")
+    if faults:
+        raise InputError(shortened(faults))
