@@ -318,7 +318,7 @@ class _NoTask:
     """Scores nothing."""
 
     answering = Answering.GENERATION
-    metrics = FinQA.metrics
+    used_metrics = FinQA.metrics
 
     def gold(self, example: Example) -> str:
         return ""

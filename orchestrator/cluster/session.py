@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shlex
@@ -129,6 +130,24 @@ def start_ray(
         raise InputError(
             f"Ray did not start ({_STARTUP_TIMEOUT}): the machine is busy. Run the command again."
         ) from error
+
+
+def stop_ray() -> None:
+    """Leaves Ray, or ends the one that was started.
+
+    Meanwhile Python collects no garbage: a reference to one of Ray's objects that another thread
+    frees during `ray.shutdown` ends the process at once, with what it has still to write.
+    """
+    import ray
+
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def needs_dashboard(config: SweepConfig) -> bool:

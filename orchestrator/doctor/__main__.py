@@ -51,10 +51,8 @@ def _check_file(options: argparse.Namespace) -> int:
 
 
 def _check_cluster(options: argparse.Namespace) -> int:
-    import ray
-
     from orchestrator.cluster.nodes import alive_nodes
-    from orchestrator.cluster.session import start_ray
+    from orchestrator.cluster.session import start_ray, stop_ray
     from orchestrator.config.reader import load_config
     from orchestrator.doctor.checks import CHECKS, CheckContext
     from orchestrator.doctor.findings import all_passed, table
@@ -75,7 +73,7 @@ def _check_cluster(options: argparse.Namespace) -> int:
             context = CheckContext(alive_nodes(), storage, uri, config, notify)
             findings.append(check(context))
     finally:
-        ray.shutdown()
+        stop_ray()
     print(f"\n{table(findings)}\n")
     fine = all_passed(findings)
     verdict = "Fit for sweeps" if fine else "Not fit for sweeps yet"

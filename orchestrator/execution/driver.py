@@ -68,8 +68,7 @@ class Driver:
 
     def run_all(self, *, retry_failed: bool) -> Outcome:
         """Runs what is left to run and writes the report; needs the lease and a settled folder."""
-        import ray
-
+        from orchestrator.cluster.session import stop_ray
         from orchestrator.execution.display import SweepDisplay
         from orchestrator.tracking.mlflow_store import tracking_command
 
@@ -96,7 +95,7 @@ class Driver:
             setup.close()
             clock.save()
             with self._signals.leave_if_stuck(lambda: self._leave(ledger, display)):
-                ray.shutdown()
+                stop_ray()
             ledger.discard_leftovers()
             if is_refused:
                 unbind(self.run)  # what was refused is mended and the same command run again

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.errors import InputError
-from trainables.tasks.task import LINE_BREAK, Cut, Example, Prompt, Task, one_line
+from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
@@ -27,10 +27,19 @@ class TooLong:
 
 
 @dataclass(frozen=True)
+class ChoiceTokens:
+    """An answer among which a likelihood decides: its text, and its tokens after the prompt."""
+
+    text: str
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
 class Encoded:
     """The tokenized examples of one split; entry i of each field belongs to example i.
 
-    `stop` is the task's. An example that does not fit has no tokens and is one of `too_long`.
+    `stop` is the task's. `choices` are there if the task answers by likelihood. An example that
+    does not fit has no tokens and is one of `too_long`.
     """
 
     examples: tuple[Example, ...]
@@ -39,6 +48,7 @@ class Encoded:
     cut: tuple[bool, ...]
     too_long: tuple[TooLong, ...] = ()
     stop: str | None = LINE_BREAK
+    choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -67,6 +77,17 @@ class Encoded:
             completions=tuple(self.completions[i] for i in indices),
             cut=tuple(self.cut[i] for i in indices),
             stop=self.stop,
+            choices=tuple(self.choices[i] for i in indices) if self.choices else (),
+        )
+
+    def of_choices(self) -> Encoded:
+        """A row for each choice of each example: its prompt, and the choice as the completion."""
+        pairs = [(at, choice) for at, found in enumerate(self.choices) for choice in found]
+        return Encoded(
+            examples=tuple(self.examples[at] for at, _ in pairs),
+            prompts=tuple(self.prompts[at] for at, _ in pairs),
+            completions=tuple(choice.tokens for _, choice in pairs),
+            cut=tuple(self.cut[at] for at, _ in pairs),
         )
 
 
@@ -84,12 +105,17 @@ def encode(
     writer = _Writer(tokenizer, end=task.target_end)
     prompts = [task.prompt(example) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)
+    choices = _choices(task, examples, prompts, writer)
+    longest = [
+        max([len(completion), *(len(choice.tokens) for choice in found)])
+        for completion, found in zip(completions, choices, strict=True)
+    ]
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
     fitted = [
-        writer.fit(prompt, tokens, sequence_length - len(completion))
-        for prompt, tokens, completion in zip(prompts, whole, completions, strict=True)
+        writer.fit(prompt, tokens, sequence_length - room)
+        for prompt, tokens, room in zip(prompts, whole, longest, strict=True)
     ]
-    needed = [len(prompt) + len(end) for prompt, end in zip(fitted, completions, strict=True)]
+    needed = [len(prompt) + room for prompt, room in zip(fitted, longest, strict=True)]
     fits = [tokens <= sequence_length for tokens in needed]
     return Encoded(
         examples=tuple(examples),
@@ -104,7 +130,23 @@ def encode(
             if not fit
         ),
         stop=task.stop,
+        choices=tuple(row if fit else () for row, fit in zip(choices, fits, strict=True))
+        if any(choices)
+        else (),
     )
+
+
+def _choices(
+    task: Task, examples: Sequence[Example], prompts: Sequence[Prompt], writer: _Writer
+) -> list[tuple[ChoiceTokens, ...]]:
+    """The choices of each example; none if the task's answers are written."""
+    if task.answering is Answering.GENERATION:
+        return [() for _ in examples]
+    texts = [task.choices(example) for example in examples]
+    owners = [prompt for prompt, own in zip(prompts, texts, strict=True) for _ in own]
+    written = [text for own in texts for text in own]
+    tokens = iter(writer.open_completions(written, owners))
+    return [tuple(ChoiceTokens(text, next(tokens)) for text in own) for own in texts]
 
 
 def _targets(task: Task, examples: Sequence[Example]) -> list[str]:
@@ -150,18 +192,21 @@ class _Writer:
 
     def completions(self, targets: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
         """The tokens of a target and its end as they follow the reply, and the end token."""
-        if not targets:
+        ended = [f"{target}{self._end}" for target in targets]
+        return [self._closed(row) for row in self.open_completions(ended, prompts)]
+
+    def open_completions(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
+        """The tokens of texts as they follow the reply, each of its prompt."""
+        if not texts:
             return []
         leads = [prompt.reply or self._last_line(prompt) for prompt in prompts]
-        texts = [
-            f"{self._joint(prompt, target)}{target}{self._end}"
-            for prompt, target in zip(prompts, targets, strict=True)
-        ]
-        joined = [lead + text for lead, text in zip(leads, texts, strict=True)]
+        pairs = zip(prompts, texts, strict=True)
+        after = [f"{self._joint(prompt, text)}{text}" for prompt, text in pairs]
+        joined = [lead + text for lead, text in zip(leads, after, strict=True)]
         return [
-            self._closed(row[len(lead) :] if row[: len(lead)] == lead else alone)
+            row[len(lead) :] if row[: len(lead)] == lead else alone
             for row, lead, alone in zip(
-                self._plain(joined), self._plain(leads), self._plain(texts), strict=True
+                self._plain(joined), self._plain(leads), self._plain(after), strict=True
             )
         ]
 

@@ -38,6 +38,7 @@ class SplitLengths:
     prompts_cut: int = 0
     largest_token: int = -1
     too_long: tuple[TooLong, ...] = ()
+    choices: tuple[tuple[range, ...], ...] = ()  # as in Encoded
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
@@ -52,6 +53,7 @@ class SplitLengths:
             prompts_cut=int(value["prompts_cut"]),
             largest_token=int(value["largest_token"]),
             too_long=tuple(TooLong(str(name), int(tokens)) for name, tokens in value["too_long"]),
+            choices=_ranges(value["choices"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class SplitLengths:
             "prompts_cut": self.prompts_cut,
             "largest_token": self.largest_token,
             "too_long": [[each.example_id, each.tokens] for each in self.too_long],
+            "choices": [[len(choice) for choice in found] for found in self.choices],
         }
 
     def __len__(self) -> int:
@@ -72,10 +75,22 @@ class SplitLengths:
     def without_too_long(self) -> SplitLengths:
         """Only the examples that fit."""
         kept = [index for index, prompt in enumerate(self.prompts) if prompt]
-        prompts = tuple(self.prompts[index] for index in kept)
+        return replace(self.subset(kept), too_long=self.too_long)
+
+    def subset(self, indices: Sequence[int]) -> SplitLengths:
         return replace(
-            self, prompts=prompts, completions=tuple(self.completions[index] for index in kept)
+            self,
+            prompts=tuple(self.prompts[index] for index in indices),
+            completions=tuple(self.completions[index] for index in indices),
+            choices=tuple(self.choices[index] for index in indices) if self.choices else (),
+            too_long=(),
         )
+
+    def of_choices(self) -> SplitLengths:
+        """A row for each choice of each example, as `Encoded.of_choices`."""
+        pairs = [(at, choice) for at, found in enumerate(self.choices) for choice in found]
+        prompts = tuple(self.prompts[at] for at, _ in pairs)
+        return SplitLengths(prompts, tuple(choice for _, choice in pairs))
 
 
 class TokenLengths:
@@ -210,7 +225,12 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         prompts_cut=encoded.prompts_cut,
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
+        choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
+
+
+def _ranges(lengths: Sequence[Sequence[int]]) -> tuple[tuple[range, ...], ...]:
+    return tuple(tuple(range(int(tokens)) for tokens in found) for found in lengths)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Evaluation: the loss on completions, and answers by batched greedy generation.
+"""Evaluation: the loss on completions, and answers by batched greedy generation or by likelihood.
 
 Batches are sorted by length, the longest first; predictions are in the order of the data. On a CPU
 the answers of an unquantized or 4-bit model do not depend on the batch size; those of an int8 model
@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from trainables.data.batches import collate, length_sorted
 from trainables.data.encoding import Encoded
+from trainables.evaluation.batch import OneBatch
 from trainables.evaluation.generation import generate, generation_batches, room_for_answer
+from trainables.evaluation.likelihood import likeliest
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.resources.batch_fitting import BatchShrinker
@@ -123,10 +125,6 @@ def answer(
 _Work = tuple[ForwardBackward | Generation, ...]
 
 
-class _OneBatch(Protocol):
-    def __call__(self, *, representative: bool) -> AbstractContextManager[None]: ...
-
-
 @contextmanager
 def _one_batch(
     peak: PeakMemory, after_batch: Callable[[], None], *, representative: bool
@@ -157,7 +155,7 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
 
 
 def _mean_loss(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: _OneBatch
+    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: OneBatch
 ) -> tuple[float, list[ForwardBackward]]:
     lengths = [encoded.length(index) for index in range(len(encoded))]
     total = 0.0
@@ -176,7 +174,7 @@ def _completions(
     base: Base,
     encoded: Encoded,
     execution: Execution,
-    one_batch: _OneBatch,
+    one_batch: OneBatch,
     *,
     wanted: Set[int] | None = None,
 ) -> tuple[list[str], list[Generation]]:
@@ -196,7 +194,11 @@ def _completions(
     return texts, work
 
 
-_ANSWERING = {Answering.GENERATION: _completions}
+_ANSWERING: dict[Answering, Callable[..., tuple[list[str], Sequence[Any]]]] = {
+    Answering.GENERATION: _completions,
+    Answering.LIKELIHOOD: likeliest,
+    Answering.LIKELIHOOD_PER_TOKEN: functools.partial(likeliest, per_token=True),
+}
 
 
 def _row(task: Task, example: Example, text: str) -> dict[str, Any]:

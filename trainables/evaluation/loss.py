@@ -17,6 +17,19 @@ def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
 
     Logits are computed only at positions where any row has a completion token to predict.
     """
+    return _token_losses(model, batch, base, reduction="sum")[0]
+
+
+def row_log_likelihoods(model: Any, batch: Batch, base: Base) -> torch.Tensor:
+    """For each row the sum of the log-likelihoods of its completion tokens, (batch,) in float32."""
+    losses, rows = _token_losses(model, batch, base, reduction="none")
+    return torch.zeros(len(batch.labels), device=losses.device).index_add_(0, rows, -losses)
+
+
+def _token_losses(
+    model: Any, batch: Batch, base: Base, *, reduction: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses of all completion tokens, and the row of each."""
     labels = batch.labels[:, 1:].to(base.device)
     positions = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1).to(base.device)
     with torch.autocast(
@@ -25,7 +38,8 @@ def summed_loss(model: Any, batch: Batch, base: Base) -> torch.Tensor:
         logits = _logits(model, batch, base, positions)
     kept = labels[:, positions]
     counted = kept != IGNORED
-    return functional.cross_entropy(logits[counted].float(), kept[counted], reduction="sum")
+    losses = functional.cross_entropy(logits[counted].float(), kept[counted], reduction=reduction)
+    return losses, counted.nonzero()[:, 0]
 
 
 def _logits(model: Any, batch: Batch, base: Base, positions: torch.Tensor) -> torch.Tensor:

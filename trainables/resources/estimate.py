@@ -35,7 +35,7 @@ class Workload:
     eval_prompt_length: int | None = None  # default: the rest of such a row
     eval_completion_tokens: int | None = None  # default: as in training
     eval_logit_positions: int | None = None
-    new_tokens: int = 32
+    new_tokens: int = 32  # 0: no answer is written
 
     @property
     def eval_length(self) -> int:

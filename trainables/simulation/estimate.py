@@ -210,6 +210,8 @@ def _eval_flops(forward: FlopRates, work: Workload) -> float:
     loss = forward.of(
         batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
     )
+    if not work.new_tokens:
+        return loss
     return loss + forward.of_generation(
         batch_size=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
     )

@@ -165,13 +165,18 @@ class _Simulation:
             with live.phase("eval_loss"):
                 summed_loss(self._model, batch, self._base).item()
             done = dict(live.flops)
-            with live.phase("prefill"):
-                states = self._generate(live, work.prompt_length)
-            with live.phase("generation"):
-                length = work.prompt_length + max(1, work.new_tokens - 1)
-                self._generate(live, length, past_key_values=self._filled_cache(states))
+            if work.new_tokens:
+                self._write_answers(live)
         peaks = {name: live.peaks.get(name, 0) for name in EVAL_PHASES}
         return Measured(peaks, {f"forward.{name}": n for name, n in done.items()})
+
+    def _write_answers(self, live: LiveBytes) -> None:
+        work = self._workload
+        with live.phase("prefill"):
+            states = self._generate(live, work.prompt_length)
+        with live.phase("generation"):
+            length = work.prompt_length + max(1, work.new_tokens - 1)
+            self._generate(live, length, past_key_values=self._filled_cache(states))
 
     def _generate(self, live: LiveBytes, length: int, **given: Any) -> States:
         """Generates one token after `length`; returns what the cache holds."""

@@ -49,7 +49,8 @@ def planned_work(
     )
     loss, answers = _largest_evaluation(spec, splits, eval_batch_size)
     room = spec.execution.max_new_tokens
-    left = room if positions is None else max(1, positions - answers.prompt)
+    prompt = answers.prompt if answers else None
+    left = room if positions is None or prompt is None else max(1, positions - prompt)
     workload = Workload(
         batch_size=largest.batch_size,
         sequence_length=largest.length,
@@ -58,10 +59,10 @@ def planned_work(
         accumulated=bool(training) and largest.batch_size < _worker_step_examples(spec),
         eval_batch_size=loss.batch_size,
         eval_sequence_length=loss.length,
-        eval_prompt_length=answers.prompt,
+        eval_prompt_length=prompt,
         eval_completion_tokens=_longest_completion(splits["selection"]),
         eval_logit_positions=loss.positions,
-        new_tokens=min(room, left),
+        new_tokens=min(room, left) if answers else 0,
     )
     return PlannedWork(workload, training, evaluation)
 
@@ -118,6 +119,11 @@ def _evaluation(
     lengths = [split.length(index) for index in questions]
     for batch in _batches(lengths, questions, batch_size):
         yield batch_forward_backward(split, batch)
+    if split.choices:
+        rows = split.subset(questions).of_choices()
+        for batch in length_sorted(list(map(rows.length, range(len(rows)))), batch_size=batch_size):
+            yield batch_forward_backward(rows, batch)
+        return
     prompts = [len(split.prompts[index]) for index in questions]
     for batch in _batches(prompts, questions, batch_size):
         gold = max(len(split.completions[index]) for index in batch)
@@ -137,9 +143,9 @@ def _batches(
 
 def _largest_evaluation(
     spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
-) -> tuple[ForwardBackward, Generation]:
+) -> tuple[ForwardBackward, Generation | None]:
     """A batch of the loss with the most positions and the largest size of any, and the largest
-    batch of answers."""
+    batch of written answers, None if a likelihood decides."""
     evaluated = [splits[name] for name in ("selection", "report") if name in splits]
     batches = [
         one
@@ -152,7 +158,7 @@ def _largest_evaluation(
     widest = max(one.positions for one in losses)
     return (
         ForwardBackward(longest.batch_size, longest.length, widest),
-        max(answers, key=lambda one: one.batch_size * one.prompt),
+        max(answers, key=lambda one: one.batch_size * one.prompt, default=None),
     )
 
 

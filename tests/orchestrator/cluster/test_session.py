@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
 
-from orchestrator.cluster.session import needs_dashboard, start_ray
+from orchestrator.cluster.session import needs_dashboard, start_ray, stop_ray
 from orchestrator.config.reader import from_mapping
 from orchestrator.execution.signals import DeferredSignals
 from tests.orchestrator.tiny_sweep import mapping
@@ -35,6 +37,29 @@ def test_sigterm_while_ray_starts_breaks_nothing_off(monkeypatch: pytest.MonkeyP
     with DeferredSignals() as signals:
         start_ray("local")
     assert signals.asked
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_no_thread_frees_what_is_ray_s_while_ray_ends(
+    monkeypatch: pytest.MonkeyPatch, *, is_on: bool
+) -> None:
+    """Ray ends a process in which a thread lets go of an object of its while it shuts down."""
+    (gc.enable if is_on else gc.disable)()
+    cycle: list[Any] = [_Freed()]
+    cycle.append(cycle)
+    freed, seen = weakref.ref(cycle[0]), []
+    del cycle
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append((gc.isenabled(), freed())))
+    try:
+        stop_ray()
+        assert seen == [(False, None)]
+        assert gc.isenabled() is is_on
+    finally:
+        gc.enable()
+
+
+class _Freed:
+    """Stands for a reference of Ray's."""
 
 
 @pytest.mark.parametrize(

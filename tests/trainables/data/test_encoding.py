@@ -17,7 +17,7 @@ from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.tasks.registry import make_task
-from trainables.tasks.task import LINE_BREAK, Cut, Example, Prompt
+from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt
 
 
 class Pages:
@@ -26,6 +26,7 @@ class Pages:
     name = "pages"
     stop: str | None = LINE_BREAK
     target_end = LINE_BREAK
+    answering = Answering.GENERATION
 
     def prompt(self, example: Example) -> Prompt:
         before, question, after = example.record["pieces"]
