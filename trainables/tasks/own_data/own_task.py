@@ -126,7 +126,7 @@ class OwnTask(Task):
     def _values(self, example: Example) -> dict[str, Any]:
         """What the prompt may show: the columns of the row, and `input`."""
         record = example.record
-        return {"input": record["question"], **record["columns"]}
+        return {**record["columns"], "input": record["question"]}
 
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""

@@ -1,0 +1,166 @@
+"""Completion and classification: columns, prompts as text, labels, verbalizers, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainables.tasks.own_data import own_file
+from tests.trainables.tasks.own_data.own_file import sentences, write_csv
+from trainables.errors import InputError
+from trainables.tasks.own_data.classification import answered_label
+from trainables.tasks.registry import make_task, task_metrics
+from trainables.tasks.task import Task
+
+SPLIT = {"selection": 0.2, "report": 0.2}
+
+
+def _task(kind: str, folder: Path, header: tuple[str, ...], rows: Any, **options: Any) -> Task:
+    file = write_csv(folder / "a.csv", rows, columns=header)
+    return make_task(kind, {"file": str(file), "split": SPLIT, **options})
+
+
+def test_a_prompt_shows_any_column_and_braces_may_stay(tmp_path: Path) -> None:
+    rows = [(f"sentence {at}", "yes", f"firm {at}") for at in range(20)]
+    prompt = 'From {company}: "{input}" as {{"a": 1}}\nAnswer: '
+    task = _task("completion", tmp_path, ("text", "label", "company"), rows, prompt=prompt)
+    example = task.load("train")[0]
+    number = example.record["question"].split()[1]
+    filled = task.prompt(example)
+    assert filled.text == f'From firm {number}: "sentence {number}" as {{"a": 1}}\nAnswer: '
+    assert filled.joint == "" and task.target(example) == "yes"
+
+
+def test_an_instruction_is_followed_by_its_input(tmp_path: Path) -> None:
+    rows = [(f"Do {at}.", "" if at % 2 else "with this", "done") for at in range(20)]
+    task = _task("completion", tmp_path, ("instruction", "input", "output"), rows)
+    texts = {task.prompt(each).text for each in task.load("train")}
+    assert any(text.endswith("\nwith this") for text in texts)
+    assert any(text.endswith(".") for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("{sentense}:", r"space\.prompt: no column 'sentense'; .* Did you mean 'sentence'"),
+        ("Say it:", r"neither a named prompt \(default\) nor a file nor a text with"),
+        ("{{sentence}}:", r"shows no column"),
+    ],
+)
+def test_a_prompt_that_shows_nothing_is_refused(prompt: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        make_task("classification", {**own_file.classification(tmp_path), "prompt": prompt}).load(
+            "train"
+        )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "x"), ("b", "")], r"a\.csv:3: 'label' is empty"),
+        ([("", "x"), ("b", "y")], r"a\.csv:2: 'sentence' is empty"),
+    ],
+)
+def test_an_empty_value_is_refused(rows: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
+
+
+def test_values_of_another_kind_are_refused_with_both_places(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": "two"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: 'label' holds text .*a\.jsonl:1 a number"):
+        make_task("classification", {"file": str(file), "split": SPLIT}).load("train")
+
+
+def test_columns_of_no_usual_name_have_to_be_named(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "x" if at % 2 else "y") for at in range(20)]
+    with pytest.raises(InputError, match=r"data\.columns\.input and data\.columns\.target: missin"):
+        _task("classification", tmp_path, ("satz", "klasse"), rows).load("train")
+    columns = {"input": "satz", "target": "klasse"}
+    task = _task("classification", tmp_path, ("satz", "klasse"), rows, columns=columns)
+    assert task.load("train")[0].record["question"].startswith("s ")
+
+
+def test_an_answer_of_several_lines_needs_a_stop(tmp_path: Path) -> None:
+    rows = [(f"q {at}", "one\ntwo") for at in range(20)]
+    task = _task("completion", tmp_path, ("prompt", "completion"), rows, stop="###")
+    assert task.stop == task.target_end == "###"
+    assert task.score(task.load("train")[0], "one\ntwo")["exact_match"]
+    ends = _task("completion", tmp_path, ("prompt", "completion"), rows, stop=None)
+    assert ends.stop is None and ends.target_end == ""
+
+
+def test_labels_are_those_of_the_training_rows_or_as_given(tmp_path: Path) -> None:
+    task = make_task("classification", own_file.classification(tmp_path))
+    assert task.choices(task.load("train")[0]) == ("negative", "neutral", "positive")
+    given = {"positive": ["up", "bullish"], "negative": ["down"], "neutral": ["flat"]}
+    worded = make_task("classification", {**own_file.classification(tmp_path), "labels": given})
+    example = worded.load("train")[0]
+    assert worded.target(example) == given[str(worded.gold(example))][0]
+    assert "up, down, flat" in worded.prompt(example).text
+    assert worded.version != task.version
+
+
+def test_a_label_that_train_has_not_is_refused_with_its_line(tmp_path: Path) -> None:
+    train, other = sentences(12), [("One more.", "mixed"), ("Another.", "positive")]
+    files = {"train": train, "selection": other, "report": sentences(30)[20:]}
+    options = {name: str(write_csv(tmp_path / f"{name}.csv", rows)) for name, rows in files.items()}
+    with pytest.raises(InputError, match=r"selection\.csv:2: the label 'mixed' is none of negativ"):
+        make_task("classification", options).load("report")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["only"], "needs two labels"),
+        ({"a": ["x"], "b": ["X"]}, "'X' is written for a and for b"),
+        ({"a": [], "b": ["x"]}, r"data\.labels\.a: nothing is written"),
+        ("positive", r"data\.labels: got 'positive'; needs a list"),
+    ],
+)
+def test_wrong_labels_are_refused(labels: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        make_task("classification", {**own_file.classification(tmp_path), "labels": labels})
+
+
+@pytest.mark.parametrize(
+    ("completion", "label"),
+    [
+        ("positive", "positive"),
+        (' "Positive." because it rose', "positive"),
+        ("Bullish, I think", "positive"),
+        ("- very negative indeed", "very negative"),
+        ("negatively", ""),
+        ("It is positive", ""),
+        ("", ""),
+    ],
+)
+def test_the_first_words_of_an_answer_name_its_label(completion: str, label: str) -> None:
+    labels = {
+        "positive": ("positive", "bullish"),
+        "negative": ("negative",),
+        "very negative": ("very negative",),
+    }
+    assert answered_label(completion, labels) == label
+
+
+def test_metrics_are_chosen_by_name_and_the_first_ranks(tmp_path: Path) -> None:
+    options = {**own_file.classification(tmp_path), "metrics": ["macro_f1", "accuracy"]}
+    metrics = task_metrics("classification", options)
+    assert [metric.name for metric in metrics.specs] == ["macro_f1", "accuracy"]
+    assert make_task("classification", options).used_metrics == metrics
+    with pytest.raises(InputError, match=r"data\.metrics: no metric named 'f1_macro'.* 'macro_f1'"):
+        make_task("classification", {**options, "metrics": ["f1_macro"]})
+    with pytest.raises(InputError, match=r"data\.metrics: got \[\]; needs a list"):
+        make_task("classification", {**options, "metrics": []})
+
+
+def test_always_the_commonest_label_is_the_guess_to_beat(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "x" if at % 4 else "y") for at in range(40)]
+    task = _task("classification", tmp_path, ("sentence", "label"), rows)
+    report = task.load("report")
+    share = sum(task.gold(each) == "x" for each in report) / len(report)
+    assert task.trivial_baselines(report) == {"always x": pytest.approx(share)}

@@ -1,0 +1,104 @@
+"""Rows of a user's files: the formats hold the same, and every fault names its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from trainables.errors import InputError
+from trainables.tasks.own_data.rows import FORMATS, read_rows
+
+RECORDS = [
+    {"text": 'He said: "up, by 5"', "label": "good"},
+    {"text": "two\nlines, ünïcode 漢字", "label": "bad"},
+]
+
+
+def _write(file: Path) -> Path:
+    kind = next(end for end in file.suffixes if end in FORMATS)
+    if kind == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(RECORDS), file)
+        return file
+    if kind == ".json":
+        text = json.dumps(RECORDS, indent=1)
+    elif kind in (".jsonl", ".ndjson"):
+        text = "\n".join(map(json.dumps, RECORDS)) + "\n\n"
+    else:
+        text = _separated({".csv": ",", ".tsv": "\t"}[kind])
+    content = text.encode()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+    return file
+
+
+def _separated(separator: str) -> str:
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator)
+    writer.writerows([list(RECORDS[0]), *(list(row.values()) for row in RECORDS)])
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("name", [*(f"data{end}" for end in FORMATS), "x.csv.gz", "a.b.jsonl.gz"])
+def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    rows = read_rows(_write(tmp_path / name), columns=["text"])
+    assert [dict(row.values) for row in rows] == RECORDS
+    assert all(row.place.startswith(str(tmp_path / name)) for row in rows)
+
+
+def test_a_row_says_the_line_in_which_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text('text,label\n"one\ntwo",a\n\nthree,b\n')
+    assert [row.place for row in read_rows(file)] == [f"{file}:2", f"{file}:5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"text,label\none,a\ntwo\n", r"a\.csv:3: 1 fields, and the first line names 2"),
+        ("a.csv", b"text,label\none,a,b\n", r"a\.csv:2: 3 fields"),
+        ("a.csv", b"text,text\none,a\n", r"a\.csv:1: the first line has to name the columns, each"),
+        ("a.csv", b'text,label\n"one,a\n', r"a\.csv:2: unexpected end of data"),
+        ("a.csv", "text,label\none,a\nsmörgås,b\n".encode("latin-1"), r"a\.csv:3: not UTF-8"),
+        ("a.csv", b"text,label\none,a\n", r"a\.csv:2: no column 'lable'; there are text, label\."),
+        ("a.jsonl", b'{"lable": 1}\n[1, 2]\n', r"a\.jsonl:2: holds \[1, 2\]; needs an object"),
+        ("a.jsonl", b'{"lable": 1}\n{"text"\n', r"a\.jsonl:2: not valid JSON"),
+        ("a.jsonl", b'{"lable": "\\ud800"}\n', r"a\.jsonl:1: lable has half of a character"),
+        ("a.jsonl", b"", r"a\.jsonl: the file holds no records"),
+        ("a.parquet", b"PAR1 and no more", r"a\.parquet: can't be read as Parquet"),
+        ("a.xls", b"", r"a\.xls: its format can't be told from its name; .*\.jsonl, .*\.parquet"),
+        ("a.csv.gz", b"\x1f\x8bnothing", r"a\.csv\.gz: the file can't be read"),
+    ],
+)
+def test_a_fault_is_named_with_its_line(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_rows(tmp_path / name, columns=["lable"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
+        read_rows(tmp_path / "none.csv")
+
+
+def test_all_faults_are_told_at_once_and_many_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\n" + "one\n" * 9)
+    with pytest.raises(InputError) as error:
+        read_rows(file)
+    assert len(error.value.messages) == 6
+    assert error.value.messages[-1] == "... and 4 others like these."
+
+
+def test_a_field_may_be_as_long_as_a_report(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"text,label\n{'x' * 300_000},a\n")
+    assert len(read_rows(file)[0].values["text"]) == 300_000
