@@ -30,7 +30,7 @@ class SliceCount:
     adjusted). `elsewhere` is the difference on the questions of the property's other slices.
     """
 
-    property: str
+    name: str
     level: str
     asked: int
     lost: int

@@ -61,11 +61,14 @@ def level_order(level: str) -> tuple[bool, float, str]:
 
 
 def _quartiles(ordered: Sequence[float], distinct: Sequence[float]) -> dict[float, str]:
-    """The name of each number's quartile."""
-    cuts = [ordered[len(ordered) * part // 4] for part in (1, 2, 3)]
-    places = {value: sum(value >= cut for cut in cuts if cut > ordered[0]) for value in distinct}
-    within = {place: [value for value in distinct if places[value] == place]
-              for place in set(places.values())}  # fmt: skip
+    """The name of each number's quartile: where the middle of those that equal it is."""
+    counts, places, before = Counter(ordered), {}, 0
+    for value in distinct:
+        places[value] = int(4 * (before + counts[value] / 2) / len(ordered))
+        before += counts[value]
+    within: dict[int, list[float]] = {}
+    for value, place in places.items():
+        within.setdefault(place, []).append(value)
     orders = ("1st", "2nd", "3rd", "4th")
     names = {
         place: f"{order} quarter: {_range(within[place])}"

@@ -1,4 +1,4 @@
-"""`report --flips FACTOR`: the study of flips by any knob, its table of questions and its picture."""
+"""`report --flips FACTOR`: the study of flips by any knob, with its table and its picture."""
 
 from __future__ import annotations
 

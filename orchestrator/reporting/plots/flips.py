@@ -47,7 +47,7 @@ def flips_picture(found: Study, *, name: str) -> bytes | None:
         for column, panel in enumerate(row):
             axes = figure.add_subplot(grid[at, column])
             _draw(axes, panel, limit=limit)
-            axes.set_title(f"{level.level}: {panel[0].property.replace('_', ' ')}",
+            axes.set_title(f"{level.level}: {panel[0].name.replace('_', ' ')}",
                            size=10, color=INK, loc="left", weight="bold")  # fmt: skip
     _words(figure, found, shown, name=name)
     buffer = io.BytesIO()
@@ -64,7 +64,7 @@ def _shown(found: Study) -> list[LevelStudy]:
 def _panels(level: LevelStudy) -> list[list[SliceCount]]:
     panels: dict[str, list[SliceCount]] = {}
     for each in level.slices:
-        panels.setdefault(each.property, []).append(each)
+        panels.setdefault(each.name, []).append(each)
     return list(panels.values())
 
 
@@ -72,7 +72,8 @@ def _limit(slices: Sequence[SliceCount]) -> float:
     """Half the width of the axis in percent: all bars and intervals."""
     shares = [100 * max(each.lost, each.gained) / each.asked for each in slices]
     ends = [100 * abs(end) for each in slices for end in each.interval]
-    return min(100.0, 5.0 * math.ceil(max(*shares, *ends, 5.0) / 5.0))
+    widest: float = max(*shares, *ends, 5.0)
+    return min(100.0, 5.0 * math.ceil(widest / 5.0))
 
 
 def _draw(axes: Any, panel: Sequence[SliceCount], *, limit: float) -> None:

@@ -52,7 +52,7 @@ def answer(found: Study) -> str:
     if not significant:
         return f"No slice of {count} has a difference that chance would not make (Holm, 5%)."
     parts = [
-        f"{level.level} {_verb(each)} where {each.property.replace('_', ' ')} is "
+        f"{level.level} {_verb(each)} where {each.name.replace('_', ' ')} is "
         f"{each.level!r} ({each.lost} lost, {each.gained} gained of {each.asked})"
         for level, each in significant[:SHOWN]
     ]
@@ -90,7 +90,7 @@ def _row(each: SliceCount) -> tuple[str, ...]:
     low, high = each.interval
     is_whole = not each.level
     return (
-        each.property.replace("_", " "),
+        each.name.replace("_", " "),
         each.level,
         str(each.asked),
         str(each.lost),
