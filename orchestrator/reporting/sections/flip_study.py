@@ -73,8 +73,9 @@ def _how(found: Study) -> Paragraph:
     return Paragraph(
         f"Pairs of {_what(found)} that differ in {found.factor} only.{bases} Lost: the reference "
         f"alone is right; gained: the other alone.{pooled} Exact McNemar on the questions of each "
-        "slice, Holm over all slices; intervals are not adjusted. A slice that differs is no more "
-        "than that: compare it with elsewhere, the points of the property's other slices."
+        "slice, Holm over all slices; intervals, and the test of all questions, are not adjusted. "
+        "Elsewhere: the points of the property's other slices, with which a slice that differs is "
+        "to be compared."
     )
 
 
