@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.significance import Comparison, compare, wilson
+from orchestrator.analysis.significance import Comparison, compare, split_interval, wilson
 from orchestrator.formatting import (
     counted,
     format_difference,
@@ -123,13 +123,26 @@ def _scores(
             if metric.name in measured:
                 flags = predictions(best, split).column(metric.among) if metric.among else None
                 count = best.count(split) if flags is None else sum(map(_has_flag, flags))
-                rows.append(_score(metric, measured[metric.name], split=split, count=count))
+                row = _score(metric, measured[metric.name], split=split, count=count)
+                rows.append(_with_interval(row, metric, predictions(best, split)))
     return rows
 
 
 def _score(metric: MetricSpec, value: float, *, split: Split, count: int) -> tuple[str, ...]:
     text = format_number(value, 4) if metric == EVAL_LOSS else format_metric(metric, value)
     return metric.title, split, text, interval_text(metric, value, count), str(count or "")
+
+
+def _with_interval(
+    row: tuple[str, ...], metric: MetricSpec, predictions: Predictions
+) -> tuple[str, ...]:
+    """The row, with the interval of a metric that is computed of a split as a whole."""
+    bounds = split_interval(predictions, metric) if metric.statistic else None
+    if bounds is None:
+        return row
+    decimals = 1 if metric.is_percentage else 3
+    low, high = (f"{metric.scale * bound:.{decimals}f}" for bound in bounds)
+    return (*row[:3], f"{low}–{high}", row[4])
 
 
 def _against_base(
