@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
-    "orchestrator/reporting": "analysis formatting runs | errors spec storage",
+    "orchestrator/reporting": "analysis formatting runs | errors metrics spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
     "orchestrator/preflight": "planning space | errors preflight spec storage",

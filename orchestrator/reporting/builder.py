@@ -12,7 +12,7 @@ from orchestrator.analysis.flips import Pair, pairs
 from orchestrator.analysis.pareto import candidates
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
-from orchestrator.reporting.sections import costs, findings, flips, methods, tables
+from orchestrator.reporting.sections import costs, findings, flips, labels, methods, tables
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts
 from orchestrator.reporting.sections.headline import headline
@@ -121,6 +121,7 @@ def _finished_sections(
     return [
         findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
+        *labels.labels(results, predictions, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),

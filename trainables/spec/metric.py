@@ -67,12 +67,14 @@ class TaskMetrics:
     """The metrics of a task, in the order of their columns; the first one ranks its trials.
 
     `trivial` names the metric of its trivial baselines, "" for the first one. `other_columns` are
-    columns of results.csv that stand behind those of the metrics.
+    columns of results.csv that stand behind those of the metrics. `of_labels`: a question's row of
+    predictions.jsonl has the gold label and the answered one (see `trainables.metrics.metric`).
     """
 
     specs: tuple[MetricSpec, ...]
     trivial: str = ""
     other_columns: tuple[str, ...] = ()
+    of_labels: bool = False
 
     @property
     def primary(self) -> MetricSpec:

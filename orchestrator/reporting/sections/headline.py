@@ -19,6 +19,7 @@ from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import Split, TrialResult
+from trainables.spec.knobs import task_knobs
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
@@ -53,9 +54,9 @@ def headline(
 def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
     """The finished baseline that is this trial untrained.
 
-    It has the same model, quantization, compute dtype, target, data and prompt, by content and not
-    by name. Its prompts may be longer: a space that varies their length has one baseline, at the
-    longest.
+    It has the same model, quantization, compute dtype, target, way to answer, data and prompt, by
+    content and not by name. Its prompts may be longer: a space that varies their length has one
+    baseline, at the longest.
     """
     finished = (item for item in results if item.is_baseline and item.finished)
     return next((item for item in finished if _is_base_of(trial, item)), None)
@@ -63,11 +64,11 @@ def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult |
 
 def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
     apart = ("method", "sequence_length", *BY_CONTENT)
-    knobs = [name for name in base.knobs if name not in apart]
+    knobs = [name for name in (*base.knobs, *task_knobs()) if name not in apart]
     return (
         base.model_digest == trial.model_digest
         and base.task_identity == trial.task_identity
-        and all(base.knobs[name] == trial.knobs.get(name) for name in knobs)
+        and all(base.knobs.get(name) == trial.knobs.get(name) for name in knobs)
     )
 
 

@@ -37,7 +37,7 @@ class Classification(OwnTask):
         "not_followed_rate",
     )
     metrics: ClassVar[TaskMetrics] = TaskMetrics(
-        tuple(OF_LABELS[name].spec for name in default_metrics)
+        tuple(OF_LABELS[name].spec for name in default_metrics), of_labels=True
     )
     knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", "answer")
     usual_labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {}: those of the training rows

@@ -68,7 +68,7 @@ class OwnTask(Task):
 
     @property
     def used_metrics(self) -> TaskMetrics:
-        return TaskMetrics(tuple(metric.spec for metric in self._measured.values()))
+        return metrics.declared(self.kind, self._measured)
 
     @classmethod
     def read_gold(cls, path: str | Path) -> list[Example]:
