@@ -44,12 +44,12 @@ MAY_IMPORT = {
     "orchestrator/config": "space | errors spec tasks",
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",
-    "orchestrator/analysis": "runs | spec tasks",
+    "orchestrator/analysis": "runs | metrics spec tasks",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
     "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
-    "orchestrator/reporting": "analysis formatting runs | errors spec storage",
+    "orchestrator/reporting": "analysis formatting runs | errors metrics spec storage",
     "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
     "spec storage workers",
     "orchestrator/preflight": "planning space | errors preflight spec storage",

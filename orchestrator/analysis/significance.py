@@ -2,7 +2,8 @@
 
 All comparisons are paired by question: two trials are compared on the questions that both answered.
 A difference that is not significant at 5% is a tie. Shares of questions are compared by McNemar's
-exact test, means of other values per question by Student's t on the differences.
+exact test, means of other values per question by Student's t on the differences, and what is
+computed of a split as a whole (F1, MCC) by a paired bootstrap (`orchestrator.analysis.bootstrap`).
 
 Several trials are compared in two ways. `any_difference` tests every pair and corrects for their
 number (Bonferroni). Tests of the best trial alone, corrected for k - 1 comparisons, would not do:
@@ -21,14 +22,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.analysis.bootstrap import (
+    interval,
+    normal_p_values,
+    sampled,
+    standard_errors,
+)
 from orchestrator.runs.predictions import Predictions, places_of, shared_ids
+from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL
 from trainables.spec.metric import MetricSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-MCNEMAR, PAIRED_T = "exact McNemar", "paired t"
+MCNEMAR, PAIRED_T, BOOTSTRAP = "exact McNemar", "paired t", "paired bootstrap"
 Verdict = Literal["better", "worse", "tie"]
 
 
@@ -37,7 +45,8 @@ class Comparison:
     """a against b on `count` questions; `difference` is a's value less b's.
 
     `low` and `high` bound the difference with 95% confidence: for shares by Agresti and Min (2005,
-    half a question added to each cell of the table of pairs), else by Student's t. `p_value` is
+    half a question added to each cell of the table of pairs), by the bootstrap for metrics of a
+    split as a whole, else by Student's t. `p_value` is
     two-sided, of `test`; if this is one of several `comparisons` it is adjusted for their number,
     and the interval is not. Where values are shares `only_a` and `only_b` count the questions that
     one of the two alone has true.
@@ -67,6 +76,15 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     half = _wilson_half_width(share, count, z)
     low = 0.0 if share <= 0 else max(0.0, middle - half)
     return low, 1.0 if share >= 1 else min(1.0, middle + half)
+
+
+def split_interval(predictions: Predictions, metric: MetricSpec) -> tuple[float, float] | None:
+    """The 95% interval of a metric of a split as a whole; None without answers that have labels."""
+    values = _Values.of(predictions, metric)
+    if not values.ids:
+        return None
+    found = _sampled(values.numbers, metric)
+    return interval(float(found[0]), float(standard_errors(found)), _normal_quantile())
 
 
 def half_width_95(share: float, count: int) -> float:
@@ -150,14 +168,19 @@ def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> floa
     common = shared_ids([item.ids for item in values])
     if len(values) < 2 or not common:
         return None
-    numbers = numpy.array([item.at(common) for item in values], dtype=float)
-    p_values = _mcnemar_of_pairs(numbers) if metric.is_share_of_questions else _t_of_pairs(numbers)
+    if metric.statistic:
+        p_values = _bootstrap_of_pairs([_sampled(item.at(common), metric) for item in values])
+    else:
+        numbers = numpy.array([item.at(common) for item in values], dtype=float)
+        test = _mcnemar_of_pairs if metric.is_share_of_questions else _t_of_pairs
+        p_values = test(numbers)
     return float(min(1.0, len(p_values) * p_values.min()))
 
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """A metric's value of each question that it was measured on; a share's is true or false."""
+    """A metric's value of each question that it was measured on; a share's is true or false, and of
+    a statistic of labels it is the gold and the answered label."""
 
     ids: tuple[str, ...]
     numbers: NDArray[Any]
@@ -166,6 +189,10 @@ class _Values:
     def of(cls, predictions: Predictions, metric: MetricSpec) -> _Values:
         import numpy
 
+        if metric.statistic:
+            labelled = predictions.measured(ANSWERED_LABEL)
+            columns = (labelled.column(GOLD_LABEL), labelled.column(ANSWERED_LABEL))
+            return cls(labelled.ids, numpy.array(columns, dtype=object).T)
         known = predictions.measured(metric.per_question_key)
         kind = bool if metric.is_share_of_questions else float
         values = map(kind, known.column(metric.per_question_key))
@@ -181,7 +208,33 @@ def _compared(a: _Values, b: _Values, metric: MetricSpec) -> Comparison:
     if not common:
         raise ValueError("the two have no question in common")
     compared = _compared_shares if metric.is_share_of_questions else _compared_means
+    compared = _compared_statistics if metric.statistic else compared
     return compared(a.at(common), b.at(common), metric)
+
+
+def _compared_statistics(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -> Comparison:
+    differences = _sampled(a, metric) - _sampled(b, metric)
+    difference, error = float(differences[0]), standard_errors(differences)
+    low, high = interval(difference, float(error), _normal_quantile())
+    p_value = float(normal_p_values(differences[0], error))
+    verdict = _verdict(metric.gain(difference), p_value)
+    return Comparison(difference, low, high, p_value, verdict, len(a), test=BOOTSTRAP)
+
+
+def _sampled(labels: NDArray[Any], metric: MetricSpec) -> NDArray[Any]:
+    """The statistic of these questions' gold and answered labels, and of each draw of them."""
+    return sampled(metric.statistic, labels[:, 0].tolist(), labels[:, 1].tolist())
+
+
+def _bootstrap_of_pairs(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The p-values of all pairs of trials, of each what `_sampled` gives."""
+    import numpy
+
+    found = []
+    for row in range(len(samples) - 1):
+        differences = samples[row] - numpy.stack(samples[row + 1 :])
+        found.append(normal_p_values(differences[:, 0], standard_errors(differences)))
+    return numpy.concatenate(found)
 
 
 def _compared_shares(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -> Comparison:

@@ -14,7 +14,15 @@ from orchestrator.analysis.pareto import candidates
 from orchestrator.analysis.slices import has_slices
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
-from orchestrator.reporting.sections import costs, findings, flip_study, flips, methods, tables
+from orchestrator.reporting.sections import (
+    costs,
+    findings,
+    flip_study,
+    flips,
+    labels,
+    methods,
+    tables,
+)
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts
 from orchestrator.reporting.sections.headline import headline
@@ -127,6 +135,7 @@ def _finished_sections(
     return [
         findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
+        *labels.labels(results, predictions, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),

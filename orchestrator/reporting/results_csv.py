@@ -41,8 +41,9 @@ def write_results(run: RunFolder, results: Sequence[TrialResult] | None = None) 
     """Writes results.csv: a row for each trial and baseline, absent values empty, floats exact.
 
     Columns: trial_id, role, state, reason; context and evidence of the prompts; every knob by its
-    name; the metrics on the selection split, those of the task first, with what was predicted and
-    what it cost (docs/cost.md); report_* on the report split; how far it came; seconds_*.
+    name, those of some tasks alone where a trial has them; the metrics on the selection split,
+    those of the task first, with what was predicted and what it cost (docs/cost.md); report_* on
+    the report split; how far it came; seconds_*.
     """
     rows = [_flat(result) for result in (read_trials(run) if results is None else results)]
     text = io.StringIO()
@@ -78,14 +79,16 @@ def _flat(result: TrialResult) -> dict[str, Any]:
 def _columns(rows: Sequence[Mapping[str, Any]], metrics: TaskMetrics) -> list[str]:
     """The columns; those of the task are always first and in the same order."""
     own = [*(spec.name for spec in metrics.specs), *metrics.other_columns]
-    asked = ["trial_id", "role", "state", "reason", "context", "evidence", *KNOBS]
+    said = {name for row in rows for name in row}
+    of_some = {name for name, row in KNOBS.items() if row.of_task and row.unsaid}
+    knobs = [name for name in KNOBS if name not in of_some or name in said]
+    asked = ["trial_id", "role", "state", "reason", "context", "evidence", *knobs]
     before = [*dict.fromkeys([*asked, *own, metrics.count_key, *MEASURED])]
     scored = dict.fromkeys([*own, EVAL_LOSS.name])
     report = [*(f"report_{name}" for name in scored), "report_questions"]
     seconds = [f"seconds_{name}" for name in SECONDS]
     after = [*report, "step", "units", "fraction", *seconds, "attempts"]
-    seen = {name for row in rows for name in row}
-    return [*before, *sorted(seen.difference(before, after)), *after]
+    return [*before, *sorted(said.difference(before, after)), *after]
 
 
 def _cell(value: Any) -> str:

@@ -24,9 +24,9 @@ class SweepMetrics:
 
     @property
     def per_question(self) -> MetricSpec:
-        """The metric by which trials are compared question by question: the ranking metric if it
-        has a value per question, else the task's primary one."""
-        return self.ranking if self.ranking.per_question_key else self.primary
+        """The metric by which trials are compared on the same questions: the ranking metric if that
+        can be done, else the task's primary one."""
+        return self.ranking if self.ranking.is_compared else self.primary
 
 
 def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.contracts.hard_answers import ANSWERS, NUMBERS, PROGRAMS
 from tests.contracts.letters_task import Letters, LettersByError
+from tests.trainables.tasks.financial import financial_files
 from tests.trainables.tasks.own_data import own_file
 from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
@@ -24,6 +25,9 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "tatqa": tatqa_file.options,
     "completion": own_file.completion,
     "classification": own_file.classification,
+    "fpb": financial_files.fpb,
+    "fomc": financial_files.fomc,
+    "numclaim": financial_files.numclaim,
     Letters.name: lambda folder: {},
     LettersByError.name: lambda folder: {},
 }

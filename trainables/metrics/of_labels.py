@@ -1,4 +1,4 @@
-"""Metrics of answers that are labels, by scikit-learn.
+"""Metrics of answers that are labels.
 
 F1 and MCC are of a split as a whole. An answer that names no label (NO_LABEL) is wrong, and no
 class: F1's averages are over the labels that occur in the gold of the questions.
@@ -7,7 +7,9 @@ class: F1's averages are over the labels that occur in the gold of the questions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from trainables.metrics import confusion
 from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL, NO_LABEL, Metric, Scores
 from trainables.spec.metric import MetricSpec
 
@@ -26,37 +28,23 @@ def labels_of(gold: str, answer: str) -> Scores:
 
 def f1_by_label(rows: Sequence[Scores]) -> dict[str, float]:
     """The F1 of each label that occurs in the gold, in alphabetical order."""
-    from sklearn.metrics import f1_score
-
     gold, answered = _columns(rows)
-    labels = sorted(set(gold))
-    found = f1_score(gold, answered, labels=labels, average=None, zero_division=0)
-    return dict(zip(labels, map(float, found), strict=True))
+    pairs, labels = _coded(gold, answered)
+    found = dict(zip(labels, confusion.f1(confusion.counts_of(pairs, labels))[0], strict=True))
+    return {label: float(found[label]) for label in sorted(set(gold))}
 
 
-def _averaged_f1(average: str) -> Callable[[Sequence[Scores]], float]:
+def _statistic(name: str) -> Callable[[Sequence[Scores]], float]:
     def value(rows: Sequence[Scores]) -> float:
-        from sklearn.metrics import f1_score
-
-        gold, answered = _columns(rows)
-        labels = sorted(set(gold))
-        return float(f1_score(gold, answered, labels=labels, average=average, zero_division=0))
+        counts = confusion.counts_of(*_coded(*_columns(rows)))
+        return float(confusion.STATISTICS[name](counts)[0])
 
     return value
 
 
-def _balanced_accuracy(rows: Sequence[Scores]) -> float:
-    from sklearn.metrics import recall_score
-
-    gold, answered = _columns(rows)
-    labels = sorted(set(gold))
-    return float(recall_score(gold, answered, labels=labels, average="macro", zero_division=0))
-
-
-def _mcc(rows: Sequence[Scores]) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(*_columns(rows)))
+def _coded(gold: list[str], answered: list[str]) -> tuple[Any, list[str]]:
+    pairs, labels = confusion.codes(gold, answered)
+    return pairs[None, :], labels
 
 
 def _columns(rows: Sequence[Scores]) -> tuple[list[str], list[str]]:
@@ -64,7 +52,7 @@ def _columns(rows: Sequence[Scores]) -> tuple[list[str], list[str]]:
 
 
 def _of_split(name: str, title: str, *, format: str = ".1%") -> MetricSpec:
-    return MetricSpec(name, title, format=format)
+    return MetricSpec(name, title, format=format, statistic=name)
 
 
 _ACCURACY = MetricSpec(
@@ -81,13 +69,14 @@ _NOT_FOLLOWED = MetricSpec(
 )
 OF_LABELS: dict[str, Metric] = {
     ACCURACY: Metric(_ACCURACY, labels_of),
-    "macro_f1": Metric(_of_split("macro_f1", "macro F1"), labels_of, _averaged_f1("macro")),
-    "weighted_f1": Metric(
-        _of_split("weighted_f1", "weighted F1"), labels_of, _averaged_f1("weighted")
-    ),
-    "balanced_accuracy": Metric(
-        _of_split("balanced_accuracy", "balanced accuracy"), labels_of, _balanced_accuracy
-    ),
-    "mcc": Metric(_of_split("mcc", "MCC", format=".3f"), labels_of, _mcc),
+    **{
+        spec.name: Metric(spec, labels_of, _statistic(spec.name))
+        for spec in (
+            _of_split("macro_f1", "macro F1"),
+            _of_split("weighted_f1", "weighted F1"),
+            _of_split("balanced_accuracy", "balanced accuracy"),
+            _of_split("mcc", "MCC", format=".3f"),
+        )
+    },
     "not_followed_rate": Metric(_NOT_FOLLOWED, labels_of),
 }

@@ -50,7 +50,14 @@ def task_metrics(kind: str, given: Any, default: Sequence[str]) -> TaskMetrics:
     Of an option that is wrong (`metric_faults`) the default.
     """
     names = default if given is None or any(metric_faults(kind, given)) else given
-    return TaskMetrics(tuple(metric.spec for metric in find_metrics(kind, names).values()))
+    return declared(kind, find_metrics(kind, names))
+
+
+def declared(kind: str, metrics: Mapping[str, Metric]) -> TaskMetrics:
+    """What a task with these metrics, of this kind of KINDS, says of them to the driver."""
+    return TaskMetrics(
+        tuple(metric.spec for metric in metrics.values()), of_labels=kind == "labels"
+    )
 
 
 def metric_faults(kind: str, given: Any) -> Iterator[str]:

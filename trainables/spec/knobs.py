@@ -34,11 +34,11 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.task_knobs import TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
-ANSWERS = ("generate", "likelihood", "likelihood_per_token")  # how a label is chosen
 NO_OFFLOAD = "none"
 OFFLOADS = (NO_OFFLOAD, "cpu")  # where the optimizer's states are kept
 REDUCE_BUCKET = 50_000_000  # numbers that ZeRO sends at once; DeepSpeed's default takes 2 GB
@@ -320,12 +320,6 @@ KNOBS: dict[str, Knob] = {
         varied_label="len{sequence_length}",
         plan_place=4,
     ),
-    "prompt": Knob("default", text, str, _always, of_task=True, simulated=None),
-    "target": Knob(  # one of its task's targets
-        "answer", text, str, _always, of_task=True, simulated=None
-    ),
-    "answer": Knob(  # of tasks with labels
-        "generate", one_of(*ANSWERS), str, _always, of_task=True, unsaid=True, simulated=None
-    ),
+    **TASK_KNOBS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

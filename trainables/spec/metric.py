@@ -21,7 +21,9 @@ class MetricSpec:
     metric is the share of questions that have it true; only such a metric has a binomial interval,
     is compared by McNemar's test, and has questions that flip. `among` is the key of a flag in
     those rows, an adjective as "numeric": the metric is of the questions that have the flag, "" of
-    all. `in_headline`: the report's first table and MLflow's best_* metrics hold it.
+    all. `statistic` is the row of `trainables.metrics.confusion.STATISTICS` that is the metric of a
+    split as a whole, from the gold and the answered label of each question; it has no value per
+    question. `in_headline`: the report's first table and MLflow's best_* metrics hold it.
     """
 
     name: str
@@ -32,7 +34,13 @@ class MetricSpec:
     per_question_key: str = ""
     is_share_of_questions: bool = False
     among: str = ""
+    statistic: str = ""
     in_headline: bool = True
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether two trials can be compared in it, from their answers to the same questions."""
+        return bool(self.per_question_key or self.statistic)
 
     @property
     def is_percentage(self) -> bool:
@@ -59,12 +67,14 @@ class TaskMetrics:
     """The metrics of a task, in the order of their columns; the first one ranks its trials.
 
     `trivial` names the metric of its trivial baselines, "" for the first one. `other_columns` are
-    columns of results.csv that stand behind those of the metrics.
+    columns of results.csv that stand behind those of the metrics. `of_labels`: a question's row of
+    predictions.jsonl has the gold label and the answered one (see `trainables.metrics.metric`).
     """
 
     specs: tuple[MetricSpec, ...]
     trivial: str = ""
     other_columns: tuple[str, ...] = ()
+    of_labels: bool = False
 
     @property
     def primary(self) -> MetricSpec:

@@ -78,8 +78,8 @@ def read_text(path: Path, *, hint: str = "") -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}). Save the file in "
-            "UTF-8, as by: iconv -f latin1 -t utf-8"
+            f"{path}:{line}: the file can't be read: not UTF-8 ({error.reason} at byte "
+            f"{error.start}). Save the file in UTF-8, as by: iconv -f latin1 -t utf-8"
         ) from error
     except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{path}: the file can't be read: {error}") from error

@@ -50,10 +50,31 @@ def _classification() -> type[Task]:
     return Classification
 
 
+def _fpb() -> type[Task]:
+    from trainables.tasks.financial.fpb import FPB
+
+    return FPB
+
+
+def _fomc() -> type[Task]:
+    from trainables.tasks.financial.fomc import FOMC
+
+    return FOMC
+
+
+def _numclaim() -> type[Task]:
+    from trainables.tasks.financial.numclaim import NumClaim
+
+    return NumClaim
+
+
 TASKS: dict[str, Callable[[], type[Task]]] = {
     "classification": _classification,
     "completion": _completion,
     "finqa": _finqa,
+    "fomc": _fomc,
+    "fpb": _fpb,
+    "numclaim": _numclaim,
     "tatqa": _tatqa,
 }
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.significance import Comparison, compare, wilson
+from orchestrator.analysis.significance import Comparison, compare, split_interval, wilson
 from orchestrator.formatting import (
     counted,
     format_difference,
@@ -19,6 +19,7 @@ from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import Split, TrialResult
+from trainables.spec.knobs import task_knobs
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
@@ -53,9 +54,9 @@ def headline(
 def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult | None:
     """The finished baseline that is this trial untrained.
 
-    It has the same model, quantization, compute dtype, target, data and prompt, by content and not
-    by name. Its prompts may be longer: a space that varies their length has one baseline, at the
-    longest.
+    It has the same model, quantization, compute dtype, target, way to answer, data and prompt, by
+    content and not by name. Its prompts may be longer: a space that varies their length has one
+    baseline, at the longest.
     """
     finished = (item for item in results if item.is_baseline and item.finished)
     return next((item for item in finished if _is_base_of(trial, item)), None)
@@ -63,11 +64,11 @@ def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult |
 
 def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
     apart = ("method", "sequence_length", *BY_CONTENT)
-    knobs = [name for name in base.knobs if name not in apart]
+    knobs = [name for name in (*base.knobs, *task_knobs()) if name not in apart]
     return (
         base.model_digest == trial.model_digest
         and base.task_identity == trial.task_identity
-        and all(base.knobs[name] == trial.knobs.get(name) for name in knobs)
+        and all(base.knobs.get(name) == trial.knobs.get(name) for name in knobs)
     )
 
 
@@ -123,13 +124,26 @@ def _scores(
             if metric.name in measured:
                 flags = predictions(best, split).column(metric.among) if metric.among else None
                 count = best.count(split) if flags is None else sum(map(_has_flag, flags))
-                rows.append(_score(metric, measured[metric.name], split=split, count=count))
+                row = _score(metric, measured[metric.name], split=split, count=count)
+                rows.append(_with_interval(row, metric, predictions(best, split)))
     return rows
 
 
 def _score(metric: MetricSpec, value: float, *, split: Split, count: int) -> tuple[str, ...]:
     text = format_number(value, 4) if metric == EVAL_LOSS else format_metric(metric, value)
     return metric.title, split, text, interval_text(metric, value, count), str(count or "")
+
+
+def _with_interval(
+    row: tuple[str, ...], metric: MetricSpec, predictions: Predictions
+) -> tuple[str, ...]:
+    """The row, with the interval of a metric that is computed of a split as a whole."""
+    bounds = split_interval(predictions, metric) if metric.statistic else None
+    if bounds is None:
+        return row
+    decimals = 1 if metric.is_percentage else 3
+    low, high = (f"{metric.scale * bound:.{decimals}f}" for bound in bounds)
+    return (*row[:3], f"{low}–{high}", row[4])
 
 
 def _against_base(

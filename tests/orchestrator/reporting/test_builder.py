@@ -186,6 +186,7 @@ def test_the_base_is_the_one_of_the_same_model_precision_and_prompt(tmp_path: Pa
         {"model": "m/small", "quantization": "nf4", "compute_dtype": "bfloat16"},
         {"model": "m/small", "quantization": "nf4", "double_quantization": True},
         {"model": "m/small", "quantization": "nf4", "target": "program"},
+        {"model": "m/small", "quantization": "nf4", "answer": "likelihood"},
     ]
     for knobs in others:
         add_baseline(run, outcomes(50), **knobs)

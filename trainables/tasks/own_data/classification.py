@@ -37,9 +37,10 @@ class Classification(OwnTask):
         "not_followed_rate",
     )
     metrics: ClassVar[TaskMetrics] = TaskMetrics(
-        tuple(OF_LABELS[name].spec for name in default_metrics)
+        tuple(OF_LABELS[name].spec for name in default_metrics), of_labels=True
     )
     knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", "answer")
+    usual_labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {}: those of the training rows
     unread_options: ClassVar[tuple[str, ...]] = ("stop",)
     prompts: ClassVar[Mapping[str, str]] = {"default": DEFAULT}
 
@@ -47,7 +48,7 @@ class Classification(OwnTask):
     def version(self) -> str:
         labels = json.dumps(self._labels, sort_keys=True)
         digest = hashlib.sha256(labels.encode()).hexdigest()[:12]
-        return f"classification-{VERSION}/{digest}/{','.join(self._measured)}"
+        return f"{self.name}-{VERSION}/{digest}/{','.join(self._measured)}"
 
     @property
     def answering(self) -> Answering:
@@ -107,6 +108,8 @@ class Classification(OwnTask):
     def _labels(self) -> Mapping[str, tuple[str, ...]]:
         if self.options.labels is not None:
             return self.options.labels
+        if self.usual_labels:
+            return self.usual_labels
         targets = {str(example.record["target"]) for example in self._read.splits["train"]}
         return {label: (label,) for label in sorted(targets)}
 
@@ -114,7 +117,11 @@ class Classification(OwnTask):
         wrong = [
             f"{example.record['place']}: the label {example.record['target']!r} is none of "
             f"{', '.join(self._labels)}"
-            + ("." if self.options.labels else ", the labels of the training rows.")
+            + (
+                "."
+                if self.options.labels or self.usual_labels
+                else ", the labels of the training rows."
+            )
             for split in table.splits.values()
             for example in split
             if _label_of(str(example.record["target"]), self._labels) is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.knobs import ANSWERS
+from trainables.spec.task_knobs import ANSWERS
 from trainables.tasks.own_data.splits import Shares, parse_shares
 from trainables.tasks.splits import unknown_options
 from trainables.tasks.task import LINE_BREAK
@@ -46,7 +46,7 @@ class Options:
 def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> Options:
     """The options; a task that does not know some of them names these in `without`.
 
-    Raises InputError with all that is wrong.
+    Without `train` no files are asked for. Raises InputError with all that is wrong.
     """
     names = [each.name for each in fields(Options) if each.name not in without]
     faults = unknown_options(given, names)
@@ -58,7 +58,7 @@ def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
             parsed[name] = _READERS[name](f"data.{name}", value)
         except InputError as error:
             faults += error.messages
-    faults += _file_faults(given)
+    faults += _file_faults(given) if "train" in names else []
     if faults:
         raise InputError(faults)
     return Options(**parsed)

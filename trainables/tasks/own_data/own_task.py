@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from trainables.errors import InputError
 from trainables.metrics import registry as metrics
 from trainables.metrics.metric import Metric
+from trainables.spec.checks import Check
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks.own_data.options import Options, parse_options
 from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
@@ -32,20 +33,24 @@ class OwnTask(Task):
     kind: ClassVar[str]  # of its answers, in trainables.metrics.registry.KINDS
     default_metrics: ClassVar[tuple[str, ...]]
     unread_options: ClassVar[tuple[str, ...]] = ()
+    more_options: ClassVar[Mapping[str, Check]] = {}  # of a subclass, beside those of Options
 
     options: Options
     text: PromptText
     _measured: Mapping[str, Metric] = field(repr=False)
+    more: Mapping[str, Any] = field(default_factory=dict)  # the values of `more_options`
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
         """Raises InputError with all that is wrong in the options."""
         faults: list[str] = []
         parsed = text = None
+        more = {name: value for name, value in options.items() if name in cls.more_options}
         try:
-            parsed = parse_options(options, without=cls.unread_options)
+            parsed = parse_options(_without(options, more), without=cls.unread_options)
         except InputError as error:
             faults += error.messages
+        faults += [fault for name in more if (fault := cls.more_options[name](more[name]))]
         try:
             text = load_prompt_text(str(options.get("prompt", "default")), cls.prompts)
         except InputError as error:
@@ -55,7 +60,7 @@ class OwnTask(Task):
         if faults or parsed is None or text is None:
             raise InputError(faults)
         chosen = parsed.metrics or cls.default_metrics
-        return cls(parsed, text, metrics.find_metrics(cls.kind, chosen))
+        return cls(parsed, text, metrics.find_metrics(cls.kind, chosen), more)
 
     @classmethod
     def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:
@@ -63,7 +68,7 @@ class OwnTask(Task):
 
     @property
     def used_metrics(self) -> TaskMetrics:
-        return TaskMetrics(tuple(metric.spec for metric in self._measured.values()))
+        return metrics.declared(self.kind, self._measured)
 
     @classmethod
     def read_gold(cls, path: str | Path) -> list[Example]:
@@ -143,3 +148,7 @@ class OwnTask(Task):
     @cached_property
     def _read(self) -> Table:
         return read_table(self.options)
+
+
+def _without(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}

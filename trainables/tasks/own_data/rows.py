@@ -1,4 +1,4 @@
-"""Reads the rows of a data file: JSON lines, a JSON list, CSV, TSV or Parquet, also gzipped.
+"""Reads the rows of a data file: JSON lines, a JSON list, CSV, TSV, Parquet or a workbook.
 
 Nothing is guessed and nothing is skipped: every fault of a file names its line.
 """
@@ -128,6 +128,27 @@ def _parquet_rows(file: Path) -> list[Row]:
     return [Row(row, f"{file}: row {at}") for at, row in enumerate(table.to_pylist(), start=1)]
 
 
+def _xlsx_rows(file: Path) -> list[Row]:
+    """The rows of the first sheet, of which the first names the columns."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise InputError(f"{file}: needs openpyxl: pip install openpyxl") from error
+    from zipfile import BadZipFile
+
+    try:
+        sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
+        header, *lines = sheet.iter_rows(values_only=True)
+    except (OSError, BadZipFile, KeyError, ValueError) as error:
+        raise InputError(f"{file}: can't be read as a workbook: {error}") from error
+    names = [str(name or "") for name in header]
+    return [
+        Row(dict(zip(names, line, strict=True)), f"{file}:{at}")
+        for at, line in enumerate(lines, start=2)
+        if any(value is not None for value in line)
+    ]
+
+
 def _column_faults(row: Row, columns: Sequence[str]) -> Iterator[str]:
     for name in columns:
         if name not in row.values:
@@ -144,4 +165,5 @@ FORMATS: dict[str, Callable[[Path], list[Row]]] = {
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
     ".parquet": _parquet_rows,
+    ".xlsx": _xlsx_rows,
 }

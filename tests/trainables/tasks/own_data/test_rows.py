@@ -7,6 +7,7 @@ import gzip
 import json
 from pathlib import Path
 
+import openpyxl
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -24,6 +25,12 @@ def _write(file: Path) -> Path:
     kind = next(end for end in file.suffixes if end in FORMATS)
     if kind == ".parquet":
         parquet.write_table(pyarrow.Table.from_pylist(RECORDS), file)
+        return file
+    if kind == ".xlsx":
+        book = openpyxl.Workbook()
+        for row in [list(RECORDS[0]), *(list(record.values()) for record in RECORDS)]:
+            book.active.append(row)
+        book.save(file)
         return file
     if kind == ".json":
         text = json.dumps(RECORDS, indent=1)
@@ -65,7 +72,11 @@ def test_a_row_says_the_line_in_which_it_begins(tmp_path: Path) -> None:
         ("a.csv", b"text,label\none,a,b\n", r"a\.csv:2: 3 fields"),
         ("a.csv", b"text,text\none,a\n", r"a\.csv:1: the first line has to name the columns, each"),
         ("a.csv", b'text,label\n"one,a\n', r"a\.csv:2: unexpected end of data"),
-        ("a.csv", "text,label\none,a\nsmörgås,b\n".encode("latin-1"), r"a\.csv:3: not UTF-8"),
+        (
+            "a.csv",
+            "text,label\none,a\nsmörgås,b\n".encode("latin-1"),
+            r"a\.csv:3: the file can't be read: not UTF-8",
+        ),
         ("a.csv", b"text,label\none,a\n", r"a\.csv:2: no column 'lable'; there are text, label\."),
         ("a.jsonl", b'{"lable": 1}\n[1, 2]\n', r"a\.jsonl:2: holds \[1, 2\]; needs an object"),
         ("a.jsonl", b'{"lable": 1}\n{"text"\n', r"a\.jsonl:2: not valid JSON"),

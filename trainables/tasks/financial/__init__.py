@@ -1,0 +1,1 @@
+"""Labelled sentences of financial texts: FPB, FOMC, NumClaim."""
