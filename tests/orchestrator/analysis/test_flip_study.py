@@ -230,6 +230,15 @@ def test_a_factor_that_is_none_or_does_not_vary_is_refused(
     assert f"--flips: {said}" in capsys.readouterr().err
 
 
+def test_trials_with_the_same_answers_are_told_as_such(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quantization in ("none", "nf4"):
+        answered(run, all_right(), quantization=quantization)
+    assert report([str(run.path), "--flips", "quantization"]) == 0
+    assert "No question flips" in capsys.readouterr().out
+
+
 def test_without_a_finished_trial_or_a_pair_it_says_so(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
