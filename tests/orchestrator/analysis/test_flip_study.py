@@ -98,6 +98,7 @@ def test_holm_counts_every_slice_of_the_study(run: RunFolder) -> None:
     assert sums.p_value == pytest.approx(2 * 0.5**6 * len(level.slices), rel=0.2)
 
 
+@pytest.mark.slow
 def test_chance_alone_is_found_in_one_study_of_twenty_at_most(run: RunFolder) -> None:
     """Family-wise: any slice at all; answers of equal quality that flip in a fifth of questions."""
     drawn = random.Random(7)
