@@ -106,7 +106,8 @@ def _items(value: Any) -> list[str]:
         if not value.lstrip().startswith("["):
             return value.split()
         try:
-            value = json.loads(value)
+            found: Any = json.loads(value)
         except ValueError:
             return value.split()
+        return _items(found) if isinstance(found, list) else []
     return [text_of(item).strip() for item in value] if isinstance(value, list) else []
