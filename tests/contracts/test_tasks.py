@@ -25,6 +25,7 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "tatqa": tatqa_file.options,
     "completion": own_file.completion,
     "classification": own_file.classification,
+    "tagging": own_file.tagging,
     "fpb": financial_files.fpb,
     "fomc": financial_files.fomc,
     "numclaim": financial_files.numclaim,

@@ -19,12 +19,17 @@ from typing import Any
 
 from trainables.errors import InputError, did_you_mean
 from trainables.metrics.metric import Metric, Scores
+from trainables.metrics.of_entities import OF_ENTITIES
 from trainables.metrics.of_labels import OF_LABELS
 from trainables.metrics.of_text import OF_TEXT
 from trainables.spec.metric import TaskMetrics
 
 GROUP = "sweep_orchestrator.metrics"
-KINDS: dict[str, Mapping[str, Metric]] = {"text": OF_TEXT, "labels": OF_LABELS}
+KINDS: dict[str, Mapping[str, Metric]] = {
+    "text": OF_TEXT,
+    "labels": OF_LABELS,
+    "entities": OF_ENTITIES,
+}
 
 
 def find_metrics(kind: str, names: Sequence[str]) -> dict[str, Metric]:

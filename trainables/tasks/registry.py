@@ -50,6 +50,12 @@ def _classification() -> type[Task]:
     return Classification
 
 
+def _tagging() -> type[Task]:
+    from trainables.tasks.own_data.tagging import Tagging
+
+    return Tagging
+
+
 def _fpb() -> type[Task]:
     from trainables.tasks.financial.fpb import FPB
 
@@ -75,6 +81,7 @@ TASKS: dict[str, Callable[[], type[Task]]] = {
     "fomc": _fomc,
     "fpb": _fpb,
     "numclaim": _numclaim,
+    "tagging": _tagging,
     "tatqa": _tatqa,
 }
 

@@ -23,7 +23,9 @@ USUAL_COLUMNS = (  # pairs of input and target that are found without being name
     ("question", "answer"),
     ("text", "label"),
     ("sentence", "label"),
+    ("tokens", "tags"),
 )
+Prepared = Callable[[Sequence[Row]], list[Row]]
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,20 @@ class Table:
         return digest.hexdigest()
 
 
-def read_table(options: Options) -> Table:
-    """All splits, or the one that is asked. Raises InputError with all faults of the files."""
+def read_table(options: Options, *, prepared: Prepared = list) -> Table:
+    """All splits, or the one that is asked. Raises InputError with all faults of the files.
+
+    `prepared` makes the rows that count of the rows of a file.
+    """
     if options.file is not None:
         by = (options.split.by,) if options.split and options.split.by else ()
-        rows = read_rows(options.file, columns=by)
+        rows = prepared(read_rows(options.file, columns=by))
         columns = found_columns(rows, options.columns)
         _check_columns(rows, columns)
         assert options.split is not None
         splits = shared_out(rows, options.split, _input_of(columns))
     else:
-        splits, columns = _files(options)
+        splits, columns = _files(options, prepared)
     if not options.allow_duplicates:
         check_inputs(splits, _input_of(columns))
     names = _file_names(options)
@@ -88,14 +93,14 @@ def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, st
     return columns
 
 
-def _files(options: Options) -> tuple[Splits, dict[str, str]]:
+def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]]:
     splits: Splits = {split: [] for split in SPLITS}
     faults: list[str] = []
     columns: dict[str, str] = {}
     for split in files_read(options.asked, has_report=bool(options.report)):
         path = getattr(options, split)
         try:
-            splits[split] = read_rows(path) if path else []
+            splits[split] = prepared(read_rows(path)) if path else []
             if splits[split]:
                 columns = columns or found_columns(splits[split], options.columns)
                 _check_columns(splits[split], columns)

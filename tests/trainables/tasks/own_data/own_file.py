@@ -43,3 +43,21 @@ def completion(folder: Path) -> dict[str, Any]:
     ]
     file = write_csv(folder / "answers.csv", rows, columns=("prompt", "completion"))
     return {"file": str(file), "split": {"selection": 0.2, "report": 0.2, "seed": 7}}
+
+
+def tagging(folder: Path) -> dict[str, Any]:
+    """The options of the task `tagging`, of a file with a row for each token."""
+    firms, places = ["Acme Corp", "Bolt", "Zed & Co"], ["Paris", "New York", ""]
+    rows: list[tuple[str, str, str]] = []
+    for at in range(40):
+        words = [(word, "ORG") for word in firms[at % 3].split()]
+        words += [("sold", "O"), (str(at), "O"), ("units", "O")]
+        words += [(word, "LOC") for word in places[at // 3 % 3].split()] + [(".", "O")]
+        before = "O"
+        for word, label in words:
+            tag = label if label == "O" else f"{label}_{'I' if label == before else 'B'}"
+            rows.append((str(at), word, tag))
+            before = label
+    file = write_csv(folder / "tokens.csv", rows, columns=("sentence_id", "tokens", "tags"))
+    split = {"selection": 0.2, "report": 0.2, "seed": 7}
+    return {"file": str(file), "split": split, "sentence": "sentence_id"}
