@@ -33,6 +33,7 @@ _EPILOG = """\
 examples:
   python -m orchestrator.sweep --dry-run
   python -m orchestrator.sweep search_spaces/finqa_quantization.yaml --trials 40
+  python -m orchestrator.sweep --init mine.yaml --data mine.csv
   python -m orchestrator.sweep --name nf4 --set 'space.quantization=[nf4]'
 
 Ctrl-C, SIGTERM or SIGHUP: running trials save a checkpoint, and the command that resumes is
@@ -65,6 +66,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from orchestrator.planning.planner import Planner
     from orchestrator.runs.bucket_lease import fetch
 
+    if options.init is not None or options.data is not None:
+        return _init(options)
     config = _load(options)
     run = _run_folder(options)
     fetch(run)
@@ -152,6 +155,19 @@ def _print_predictions(planner: Planner, run: RunFolder) -> None:
         forecaster.close()
 
 
+def _init(options: argparse.Namespace) -> int:
+    """Writes a space for a data file, and prints it with what to do next."""
+    from orchestrator.config.starter_space import write_starter_space
+
+    if options.init is None or options.data is None:
+        raise InputError("--init and --data: each needs the other, as --init a.yaml --data a.csv.")
+    text = write_starter_space(Path(options.init), Path(options.data))
+    print(text)
+    print(f"Written to {options.init}. See what would run:")
+    print(f"  python -m orchestrator.sweep {options.init} --dry-run")
+    return DONE
+
+
 def _load(options: argparse.Namespace) -> SweepConfig:
     from orchestrator.config.reader import load_config
 
@@ -230,6 +246,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="a.b=c",
         help="override a value of the file; c is YAML. May be given several times",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="SPACE.yaml",
+        help="write a commented space for --data, guessed from its rows, and run nothing",
+    )
+    parser.add_argument(
+        "--data", metavar="FILE", help="for --init: CSV, TSV, JSON lines, a JSON list or Parquet"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would run, and run nothing"

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "orchestrator/config": "space | errors spec tasks",
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",
-    "orchestrator/analysis": "runs | metrics spec",
+    "orchestrator/analysis": "runs | metrics spec tasks",
     "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
     "preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",

@@ -105,6 +105,15 @@ def mcnemar(only_a: ArrayLike, only_b: ArrayLike) -> Any:
     return numpy.minimum(1.0, 2 * bdtr(fewer, differing, 0.5))  # twice a tail of the binomial
 
 
+def share_interval(only_a: int, only_b: int, count: int) -> tuple[float, float]:
+    """The 95% interval of the difference of two paired proportions (Agresti and Min 2005)."""
+    total = count + 2
+    middle = (only_a - only_b) / total
+    variance = ((only_a + only_b + 1) / total - middle * middle) / total
+    half = _normal_quantile() * math.sqrt(variance)
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number: at 5% the chance of any false one is 5% (Holm 1979)."""
     adjusted, least = [1.0] * len(p_values), 0.0
@@ -231,7 +240,7 @@ def _bootstrap_of_pairs(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _compared_shares(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -> Comparison:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     difference = (only_a - only_b) / len(a)
-    low, high = _interval(only_a, only_b, len(a))
+    low, high = share_interval(only_a, only_b, len(a))
     p_value = float(mcnemar(only_a, only_b))
     verdict = _verdict(metric.gain(difference), p_value)
     return Comparison(difference, low, high, p_value, verdict, len(a), only_a, only_b)
@@ -301,14 +310,6 @@ def _means_and_errors(differences: NDArray[Any]) -> tuple[NDArray[Any], NDArray[
 def _wilson_half_width(share: float, count: int, z: float) -> float:
     spread = math.sqrt(share * (1.0 - share) / count + (z / (2.0 * count)) ** 2)
     return z * spread / (1.0 + z * z / count)
-
-
-def _interval(only_a: int, only_b: int, count: int) -> tuple[float, float]:
-    total = count + 2
-    middle = (only_a - only_b) / total
-    variance = ((only_a + only_b + 1) / total - middle * middle) / total
-    half = _normal_quantile() * math.sqrt(variance)
-    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def _normal_quantile() -> float:

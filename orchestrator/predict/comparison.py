@@ -104,7 +104,7 @@ def _answer_json(found: Comparison, each: Answered, at: int) -> dict[str, Any]:
     }
 
 
-_NOT_SCORES = ("id", "kind", "question", "prediction", "gold")
+_NOT_SCORES = ("id", "kind", "question", "prediction", "gold", "slices")
 
 
 def _model_json(found: Comparison, each: Answered) -> dict[str, Any]:

@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS
-from orchestrator.analysis.flips import Pair, pairs
+from orchestrator.analysis.flip_study import Study, study
+from orchestrator.analysis.flips import QUANTIZATION, Pair, pairs
 from orchestrator.analysis.pareto import candidates
+from orchestrator.analysis.slices import has_slices
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
-from orchestrator.reporting.sections import costs, findings, flips, labels, methods, tables
+from orchestrator.reporting.sections import (
+    costs,
+    findings,
+    flip_study,
+    flips,
+    labels,
+    methods,
+    tables,
+)
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts
 from orchestrator.reporting.sections.headline import headline
@@ -56,16 +66,20 @@ def write_report(
     is_driven: bool | None = None,
 ) -> Report:
     """Writes results.csv, flips.csv, report.md and, if a trial has finished, pareto.png; if it
-    counted its FLOPs also flops.png."""
+    counted its FLOPs also flops.png, and if its questions have slices flips.png."""
+    from orchestrator.reporting.flip_report import write_picture
     from orchestrator.reporting.plots.flops import plot_flops
     from orchestrator.reporting.plots.pareto import plot
 
     results, predictions = read_trials(run, is_driven=is_driven), PredictionReader()
     quantized = pairs(results, predictions, metric=read_metrics(run).task.verdict)
     write_results(run, results)
-    flips.write_flips(run, quantized)
+    flips.write_flips(run, quantized, predictions)
     plot(run, results)
     plot_flops(run, results)
+    by_slice = _study(quantized, predictions, read_metrics(run))
+    if by_slice is not None:
+        write_picture(run, by_slice)
     report = _report_of(run, results, predictions, quantized, trivial)
     run.write_text(run.report_file, report.markdown())
     return report
@@ -81,7 +95,7 @@ def _report_of(
     (config, warnings), metrics = read_config(run), read_metrics(run)
     best = next(iter(ranked(results, metrics.ranking)), None)
     if best is None:
-        told = _without_a_finished_trial(run, results, quantized, metrics)
+        told = _without_a_finished_trial(run, results, predictions, quantized, metrics)
     else:
         guesses = trivial or remembered(run).get("guesses", {})
         told = [
@@ -129,7 +143,7 @@ def _finished_sections(
         *batch_sizes(results),
         tables.cells(results, metrics=metrics),
         tables.baselines(results, metrics=metrics),
-        flips.flips(quantized, run.flips_file, metric=metrics.task.verdict),
+        _flips(run, quantized, predictions, metrics),
         findings.what_mattered(results, metrics=metrics),
         findings.not_finished(results),
         costs.prediction_error(results),
@@ -139,6 +153,7 @@ def _finished_sections(
 def _without_a_finished_trial(
     run: RunFolder,
     results: Sequence[TrialResult],
+    predictions: PredictionReader,
     quantized: Sequence[Pair],
     metrics: SweepMetrics,
 ) -> list[Section]:
@@ -148,10 +163,31 @@ def _without_a_finished_trial(
     if any(item.is_baseline and item.finished for item in results):
         sections.append(tables.baselines(results, metrics=metrics))
     if quantized:
-        sections.append(flips.flips(quantized, run.flips_file, metric=metrics.task.verdict))
+        sections.append(_flips(run, quantized, predictions, metrics))
     if any(item.is_trial and item.history for item in results):
         sections.append(findings.what_mattered(results, metrics=metrics))
     return sections
+
+
+def _flips(
+    run: RunFolder,
+    quantized: Sequence[Pair],
+    predictions: PredictionReader,
+    metrics: SweepMetrics,
+) -> Section:
+    """What quantization changed; by slices only if the worker wrote them."""
+    verdict, found = metrics.task.verdict, _study(quantized, predictions, metrics)
+    told = flip_study.most_different(found, run) if found else []
+    return flips.flips(quantized, run.flips_file, metric=verdict, study=told)
+
+
+def _study(
+    quantized: Sequence[Pair], predictions: PredictionReader, metrics: SweepMetrics
+) -> Study | None:
+    verdict = metrics.task.verdict
+    if verdict is None or not any(has_slices(predictions(pair.reference)) for pair in quantized):
+        return None
+    return study(quantized, predictions, metric=verdict, factor=QUANTIZATION)
 
 
 def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:

@@ -133,7 +133,7 @@ def end_sweep(
     files = (
         run.report_file,
         run.results_file,
-        run.flips_file,
+        *run.flips_files("quantization"),
         run.pareto_file,
         run.flops_file,
         run.sweep_file,

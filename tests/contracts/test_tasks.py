@@ -171,6 +171,17 @@ def test_metrics_of_no_question_are_refused(task: Task) -> None:
         task.aggregate([])
 
 
+def test_slices_are_words_and_finite_numbers(task: Task) -> None:
+    found = [dict(task.slices(example)) for example in task.load("selection")]
+    values = [value for each in found for value in each.values()]
+    assert values
+    assert all(
+        isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+        for value in values
+    )
+    assert found == [dict(task.slices(example)) for example in task.load("selection")]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_options_that_it_does_not_have_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown option"):

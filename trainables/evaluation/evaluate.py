@@ -207,7 +207,7 @@ def _row(task: Task, example: Example, text: str) -> dict[str, Any]:
         row["kind"] = example.kind
     if "question" in example.record:
         row["question"] = example.record["question"]
-    row |= {"prediction": text, "gold": task.gold(example)}
+    row |= {"prediction": text, "gold": task.gold(example), "slices": dict(task.slices(example))}
     return row | {"scores": task.score(example, text)}
 
 

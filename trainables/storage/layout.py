@@ -83,6 +83,11 @@ class RunFiles:
     def flips_file(self) -> Path:
         return self.path / "flips.csv"
 
+    def flips_files(self, factor: str) -> tuple[Path, Path]:
+        """The table of questions and the picture of the study of flips by a factor."""
+        name = "flips" if factor == "quantization" else f"flips_{factor}"
+        return self.path / f"{name}.csv", self.path / f"{name}.png"
+
     @property
     def trials_folder(self) -> Path:
         return self.path / "trials"

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from trainables.spec.metric import TaskMetrics
+from trainables.tasks import slices
 from trainables.tasks.source import Source
 
 SPLITS = ("train", "selection", "report")
@@ -222,6 +223,14 @@ class Task(Protocol):
     def reason(self, example: Example, completion: str) -> str:
         """In a few words, what the rule read in a completion and why `score` is what it is."""
         ...
+
+    def slices(self, example: Example) -> Mapping[str, str | float]:
+        """Properties of a question by which errors are counted apart: a word is a slice, of a
+        number its quartiles are. What a reader can tell of the record's `question` is left out, as
+        each row of predictions has it (`trainables.tasks.slices`)."""
+        is_label = bool(self.choices(example))
+        prompt, gold = self.prompt(example).text, self.gold_text(example)
+        return slices.of_question(prompt, example.record, gold, is_label=is_label)
 
     def trivial_baselines(self, examples: Sequence[Example]) -> dict[str, float]:
         """What is reached without a model, by the name of the way; `metrics.of_trivial_baselines`

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from orchestrator.analysis.flips import Direction, Flip, Pair
+from orchestrator.analysis.flip_study import pair_slices
+from orchestrator.analysis.flips import QUANTIZATION, Direction, Flip, Pair
+from orchestrator.analysis.slices import has_slices
 from orchestrator.formatting import counted, format_p_value, format_percent
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
+from orchestrator.runs.predictions import PredictionReader
 from trainables.spec.metric import MetricSpec
 from trainables.storage.run_folder import RunFolder
 
@@ -29,7 +33,7 @@ _NO_TRAINED = (
     "(`search.algorithm: one_factor`), or a `grid`, with every quantization, or name them "
     "under `search.start_with`."
 )
-_NO_VERDICT = (
+NO_VERDICT = (
     "The task has no metric by which an answer is right or wrong, so no answer becomes wrong."
 )
 _NONE = (
@@ -40,10 +44,13 @@ _NONE = (
 )
 
 
-def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Section:
-    """Counts and tests for each reference, then some questions; `file` has every flip."""
+def flips(
+    found: Sequence[Pair], file: Path, *, metric: MetricSpec | None, study: Sequence[Block] = ()
+) -> Section:
+    """Counts and tests for each reference, what `study` says of slices, then some questions;
+    `file` has every flip."""
     if metric is None:
-        return Section(HEADING, [Paragraph(_NO_VERDICT)])
+        return Section(HEADING, [Paragraph(NO_VERDICT)])
     if not found:
         return Section(HEADING, [Paragraph(_NONE)])
     blocks: list[Block] = [Paragraph(_how(found))]
@@ -53,6 +60,7 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
     for _, group in groupby(found, key=lambda pair: pair.reference.trial_id):
         of_one = list(group)
         blocks += [_counts(of_one), _kinds(of_one)]
+    blocks += study
     for pair in found:
         on_terminal = 0 if pair.is_baseline and is_trained else EXAMPLES_ON_TERMINAL
         blocks += _examples(pair, on_terminal=on_terminal)
@@ -60,14 +68,24 @@ def flips(found: Sequence[Pair], file: Path, *, metric: MetricSpec | None) -> Se
     return Section(HEADING, [*blocks, Paragraph(f"All {counted(count, 'flip')}: `{file.name}`.")])
 
 
-def write_flips(run: RunFolder, found: Sequence[Pair]) -> Path:
-    """Writes flips.csv: a row per pair and flip, always with the same columns."""
+def write_flips(
+    run: RunFolder,
+    found: Sequence[Pair],
+    predictions: PredictionReader,
+    *,
+    factor: str = QUANTIZATION,
+) -> Path:
+    """Writes flips.csv: a row per pair and flip. Behind COLUMNS are the scores of both answers and
+    the question's slices, if the worker wrote slices."""
+    file, _ = run.flips_files(factor)
+    more = _more_columns(found, predictions)
+    names = COLUMNS if factor == QUANTIZATION else _columns_of(factor)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(row for pair in found for row in _csv_rows(pair))
-    run.write_text(run.flips_file, text.getvalue())
-    return run.flips_file
+    writer.writerow([*names, *more])
+    writer.writerows(row for pair in found for row in _csv_rows(pair, predictions, more))
+    run.write_text(file, text.getvalue())
+    return file
 
 
 def _how(found: Sequence[Pair]) -> str:
@@ -94,8 +112,8 @@ def _count_row(pair: Pair) -> tuple[str, ...]:
     test = pair.comparison
     both = sum(kind.both for kind in pair.kinds)
     return (
-        pair.quantization,
-        pair.quantized.trial_id,
+        pair.level,
+        pair.other.trial_id,
         str(test.count),
         format_percent((both + test.only_b) / test.count),
         format_percent((both + test.only_a) / test.count),
@@ -111,7 +129,7 @@ def _count_row(pair: Pair) -> tuple[str, ...]:
 def _kinds(of_one: Sequence[Pair]) -> Table:
     headers = ["", "kind of question", "asked", "both right", "lost", "gained", "both wrong"]
     rows = [
-        (pair.quantization, kind.kind, str(kind.questions), str(kind.both), str(kind.lost),
+        (pair.level, kind.kind, str(kind.questions), str(kind.both), str(kind.lost),
          str(kind.gained), str(kind.neither))
         for pair in of_one
         for kind in pair.kinds
@@ -120,7 +138,7 @@ def _kinds(of_one: Sequence[Pair]) -> Table:
 
 
 def _examples(pair: Pair, *, on_terminal: int) -> list[Block]:
-    names = f"{pair.reference.trial_id} none, {pair.quantized.trial_id} {pair.quantization}"
+    names = f"{pair.reference.trial_id} none, {pair.other.trial_id} {pair.level}"
     blocks: list[Block] = []
     for direction, title in _TITLES.items():
         flips_of = pair.of(direction)
@@ -132,23 +150,50 @@ def _examples(pair: Pair, *, on_terminal: int) -> list[Block]:
 
 
 def _questions(pair: Pair, shown: Sequence[Flip], caption: str, on_terminal: int) -> Table:
-    headers = ["kind", "question", "gold", "none", pair.quantization]
+    headers = ["kind", "question", "gold", "none", pair.level]
     rows = [
         (flip.kind, flip.question, flip.gold, flip.reference_answer, flip.answer) for flip in shown
     ]
     return Table(headers, rows, words=5, caption=caption, on_terminal=on_terminal)
 
 
-def _csv_rows(pair: Pair) -> list[tuple[str, ...]]:
+def _columns_of(factor: str) -> tuple[str, ...]:
+    renamed = {
+        "quantized_trial": "trial",
+        QUANTIZATION: factor,
+        "quantized_answer": "answer",
+    }
+    return tuple(renamed.get(name, name) for name in COLUMNS)
+
+
+def _more_columns(found: Sequence[Pair], predictions: PredictionReader) -> list[str]:
+    """The columns of scores, for both trials, and of slices; none for pairs without slices."""
+    written = [pair for pair in found if has_slices(predictions(pair.reference))]
+    if not written:
+        return []
+    metrics = written[0].reference.task_metrics.specs
+    keys = dict.fromkeys(spec.per_question_key for spec in metrics if spec.per_question_key)
+    scores = [f"{who}_score_{key}" for key in keys for who in _WHO]
+    names = (name for pair in written for name in pair_slices(pair, predictions))
+    return [*scores, *(name for name in dict.fromkeys(names) if name not in COLUMNS)]
+
+
+_WHO = ("reference", "other")
+
+
+def _csv_rows(
+    pair: Pair, predictions: PredictionReader, more: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
     of_pair = (
         pair.reference.label,
         "yes" if pair.is_baseline else "no",
         pair.reference.trial_id,
-        pair.quantized.trial_id,
-        pair.quantization,
+        pair.other.trial_id,
+        pair.level,
     )
-    return [
-        (
+    columns = _values(pair, predictions) if more else {}
+    for flip in pair.flips:
+        yield (
             *of_pair,
             flip.direction,
             flip.id,
@@ -157,6 +202,23 @@ def _csv_rows(pair: Pair) -> list[tuple[str, ...]]:
             flip.gold,
             flip.reference_answer,
             flip.answer,
+            *(_cell(columns.get(name, {}).get(flip.id)) for name in more),
         )
-        for flip in pair.flips
-    ]
+
+
+def _values(pair: Pair, predictions: PredictionReader) -> dict[str, dict[str, Any]]:
+    """The scores and slices of each question by the names of their columns."""
+    scores = {}
+    for who, trial in zip(_WHO, (pair.reference, pair.other), strict=True):
+        answers = predictions(trial)
+        for spec in trial.task_metrics.specs:
+            key = spec.per_question_key
+            scores[f"{who}_score_{key}"] = dict(zip(answers.ids, answers.column(key), strict=True))
+    return {**scores, **pair_slices(pair, predictions)}
+
+
+def _cell(value: Any) -> str:
+    """Flags as 0 and 1, numbers as short as they are."""
+    if isinstance(value, bool | int | float):
+        return f"{float(value):g}"
+    return "" if value is None else str(value)

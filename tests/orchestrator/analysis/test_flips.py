@@ -54,7 +54,7 @@ def test_knobs_that_only_a_quantization_reads_do_not_part_a_pair(run: RunFolder)
     add_trial(run, right=[1, 1, 0, 0])
     for knobs in ({"quantization": "nf4"}, {"quantization": "nf4", "double_quantization": True}):
         add_trial(run, right=[1, 0, 1, 0], **knobs)
-    assert sorted(pair.quantization for pair in found(run)) == ["nf4", "nf4+dq"]
+    assert sorted(pair.level for pair in found(run)) == ["nf4", "nf4+dq"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_trained_pairs_come_first_and_quantizations_in_their_order(run: RunFolde
     for add in (add_baseline, lambda run, right, **knobs: add_trial(run, right=right, **knobs)):
         for quantization in ("fp4", "int8", "none", "nf4"):
             add(run, [1, 0], quantization=quantization)
-    order = [(pair.is_baseline, pair.quantization) for pair in found(run)]
+    order = [(pair.is_baseline, pair.level) for pair in found(run)]
     assert order == [(base, name) for base in (False, True) for name in ("int8", "nf4", "fp4")]
 
 

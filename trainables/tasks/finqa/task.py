@@ -20,6 +20,7 @@ from trainables.tasks.finqa.files import read_gold
 from trainables.tasks.finqa.options import TARGETS, Options, parse_options
 from trainables.tasks.finqa.prompts import DEFAULT, PROGRAM, PROMPTS
 from trainables.tasks.finqa.splits import Split, load_splits
+from trainables.tasks.prompts import page_slices
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import EVIDENCE, Template, load_template_for
 from trainables.tasks.source import Source
@@ -143,6 +144,14 @@ class FinQA(Task):
         return explanations.of_program(
             exact_match.completion_span(completion), example.record["table"], gold
         )
+
+    def slices(self, example: Example) -> Mapping[str, str | float]:
+        """`steps`: the operations of the gold program, if there is one."""
+        record = example.record
+        steps = record["program"].count("(")
+        source = page_slices.evidence_source(record)
+        found = page_slices.of_page(self.prompt(example).text, record, source=source)
+        return {**found, "steps": float(steps)} if steps else found
 
     def trivial_baselines(self, examples: Sequence[Example]) -> dict[str, float]:
         return trivial_baselines.trivial_baselines(examples)

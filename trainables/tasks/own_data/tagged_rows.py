@@ -102,10 +102,12 @@ def _tagged(
 
 
 def _items(value: Any) -> list[str]:
-    items = value
     if isinstance(value, str):
+        if not value.lstrip().startswith("["):
+            return value.split()
         try:
-            items = json.loads(value) if value.lstrip().startswith("[") else value.split()
-        except ValueError:  # a token that is a bracket
-            items = value.split()
-    return [text_of(item).strip() for item in items] if isinstance(items, list) else []
+            found: Any = json.loads(value)
+        except ValueError:
+            return value.split()
+        return _items(found) if isinstance(found, list) else []
+    return [text_of(item).strip() for item in value] if isinstance(value, list) else []

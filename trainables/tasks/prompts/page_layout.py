@@ -36,4 +36,9 @@ def table_statements(table: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     header = f"{rows[0][0] or 'columns'}: {'; '.join(rows[0][1:])}"
-    return "\n".join([header, *(f"- {row[0]}: {'; '.join(row[1:])}" for row in rows[1:])])
+    return "\n".join([header, *map(table_statement, rows[1:])])
+
+
+def table_statement(row: Sequence[str]) -> str:
+    """The line of a row of cells among `table_statements`."""
+    return f"- {row[0]}: {'; '.join(row[1:])}"

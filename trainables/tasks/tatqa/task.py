@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks import exact_match
+from trainables.tasks.prompts import page_slices
 from trainables.tasks.prompts.page_layout import render_values
 from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
 from trainables.tasks.source import Source
@@ -141,6 +142,11 @@ class TATQA(Task):
     def reason(self, example: Example, completion: str) -> str:
         gold, is_computed = gold_of(example)
         return explanations.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)
+
+    def slices(self, example: Example) -> Mapping[str, str | float]:
+        """`evidence` is what the annotators say; the answer's type is the question's kind."""
+        source = str(example.record["answer_from"])
+        return page_slices.of_page(self.prompt(example).text, example.record, source=source)
 
     def data_digest(self, split: str) -> str:
         digest = hashlib.sha256()
