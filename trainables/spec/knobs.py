@@ -34,6 +34,7 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.shot_knobs import SHOT_ROWS
 from trainables.spec.task_knobs import TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
@@ -321,5 +322,6 @@ KNOBS: dict[str, Knob] = {
         plan_place=4,
     ),
     **TASK_KNOBS,
+    **SHOT_ROWS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }
