@@ -323,6 +323,9 @@ class _NoTask:
     def gold(self, example: Example) -> str:
         return ""
 
+    def slices(self, example: Example) -> dict[str, str]:
+        return {}
+
     def score(self, example: Example, text: str) -> dict[str, float]:
         return {}
 

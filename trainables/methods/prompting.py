@@ -20,6 +20,6 @@ class Prompting(Untrained):
     label: ClassVar[str] = "prompting"
     is_baseline: ClassVar[bool] = False
 
-    shots: int = 0
+    shots: int = 4
     shot_selection: str = SHOT_SELECTIONS[0]
     shot_seed: int = 0

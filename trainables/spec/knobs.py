@@ -87,9 +87,11 @@ def canonical(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_unsaid(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Canonical knobs, and the unsaid ones that the trial reads, with their defaults."""
+    """Canonical knobs, and the unsaid ones that every trial of its method reads, with their
+    defaults; those of tasks are for their tasks to read."""
     given = {**defaults(), **knobs}
-    unsaid = {name: row.default for name, row in KNOBS.items() if row.unsaid and row.read_by(given)}
+    rows = {name: row for name, row in KNOBS.items() if row.unsaid and not row.of_task}
+    unsaid = {name: row.default for name, row in rows.items() if row.read_by(given)}
     return {**unsaid, **knobs}
 
 

@@ -22,7 +22,7 @@ def _has_shots(configuration: Mapping[str, Any]) -> bool:
 
 SHOT_ROWS: dict[str, Knob] = {
     "shots": Knob(
-        0,
+        4,
         whole(0),
         int,
         _reads_shots,

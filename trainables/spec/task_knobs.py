@@ -8,7 +8,6 @@ from typing import Any
 from trainables.spec.checks import one_of, whole
 from trainables.spec.knob import Knob
 from trainables.spec.knob_values import text
-from trainables.spec.memory_effect import NONE
 
 ANSWERS = ("generate", "likelihood", "likelihood_per_token")  # how a label is chosen
 
@@ -41,7 +40,6 @@ TASK_KNOBS: dict[str, Knob] = {
         of_task=True,
         unsaid=True,
         has_column=False,
-        memory=NONE,
         simulated=None,
         affects_speed=False,
         varied_label="split{split_seed}",

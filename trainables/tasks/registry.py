@@ -75,14 +75,14 @@ def _numclaim() -> type[Task]:
 
 
 TASKS: dict[str, Callable[[], type[Task]]] = {
-    "classification": _classification,
-    "completion": _completion,
-    "finqa": _finqa,
-    "fomc": _fomc,
-    "fpb": _fpb,
-    "numclaim": _numclaim,
-    "tagging": _tagging,
+    "finqa": _finqa,  # the first one is asked where none is named
     "tatqa": _tatqa,
+    "completion": _completion,
+    "classification": _classification,
+    "tagging": _tagging,
+    "fpb": _fpb,
+    "fomc": _fomc,
+    "numclaim": _numclaim,
 }
 
 

@@ -222,4 +222,4 @@ class _Training:
         if self._process_group.broadcast(is_undamaged):
             return
         with progress.timed("eval_seconds"):
-            folder.write_predictions(self._evaluate(whole=True).predictions)
+            folder.write_predictions(self._evaluate(max(self._budget.rungs)).predictions)

@@ -49,6 +49,8 @@ def answer(found: Study) -> str:
     """The slices that lose or gain right answers, in a sentence."""
     significant = [(level, each) for level, each in found.most_different if each.is_significant]
     count = sum(len(level.slices) for level in found.levels)
+    if not any(level.whole.lost or level.whole.gained for level in found.levels):
+        return "No question flips: both are right, or both wrong, on each."
     if not significant:
         return f"No slice of {count} has a difference that chance would not make (Holm, 5%)."
     parts = [

@@ -98,6 +98,7 @@ def test_holm_counts_every_slice_of_the_study(run: RunFolder) -> None:
     assert sums.p_value == pytest.approx(2 * 0.5**6 * len(level.slices), rel=0.2)
 
 
+@pytest.mark.slow
 def test_chance_alone_is_found_in_one_study_of_twenty_at_most(run: RunFolder) -> None:
     """Family-wise: any slice at all; answers of equal quality that flip in a fifth of questions."""
     drawn = random.Random(7)
@@ -228,6 +229,15 @@ def test_a_factor_that_is_none_or_does_not_vary_is_refused(
 ) -> None:
     assert report([str(planted(run).path), "--flips", factor]) == 2
     assert f"--flips: {said}" in capsys.readouterr().err
+
+
+def test_trials_with_the_same_answers_are_told_as_such(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quantization in ("none", "nf4"):
+        answered(run, all_right(), quantization=quantization)
+    assert report([str(run.path), "--flips", "quantization"]) == 0
+    assert "No question flips" in capsys.readouterr().out
 
 
 def test_without_a_finished_trial_or_a_pair_it_says_so(

@@ -23,10 +23,12 @@ from tests.orchestrator.predict.test_questions import DATA
 from tests.orchestrator.run_builder import new_spec, trial_label
 from trainables.methods.registry import METHODS
 from trainables.storage.trial_folder import TrialFolder
-from trainables.tasks.registry import TASKS, make_task
+from trainables.tasks.registry import TASKS, find_task, make_task
 from trainables.tasks.task import Example, Task
 
 METHODS_ASKED = [name for name in METHODS if name != "untrained"]
+
+JUDGED = [task for task in TASKS if find_task(task).metrics.verdict]  # right or wrong answers
 
 
 def answers(
@@ -62,7 +64,7 @@ def picture(found: Comparison, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("method", METHODS_ASKED)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", JUDGED)
 def test_each_question_shows_prompt_gold_and_every_answer_with_its_reason(
     task: str, method: str, tmp_path: Path
 ) -> None:
@@ -82,7 +84,7 @@ def test_each_question_shows_prompt_gold_and_every_answer_with_its_reason(
     assert "0 of 3" in total and "2 of 3" in total and "66.7%" in total
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", JUDGED)
 def test_json_holds_the_same_and_all_scores(task: str, tmp_path: Path) -> None:
     found = compared(task, "lora", tmp_path)
     *questions, last = [json.loads(json.dumps(line)) for line in json_lines(found)]
@@ -90,12 +92,14 @@ def test_json_holds_the_same_and_all_scores(task: str, tmp_path: Path) -> None:
     assert questions[2]["index"] == 2 and questions[2]["split"] == "train"
     base, trial = questions[0]["answers"]
     assert (base["right"], trial["right"]) == (False, True)
-    assert trial["scores"]["em_acc_strict"] and trial["reason"] and trial["label"].startswith("sma")
+    metrics = found.task.used_metrics
+    assert metrics.verdict and trial["scores"][metrics.verdict.per_question_key]
+    assert trial["reason"] and trial["label"].startswith("sma")
     assert trial["noted_prediction"] is None and "prompt" not in trial
     summary = last["summary"]
     assert summary["questions"] == 3 and summary["task"] == task
     assert [each["right"] for each in summary["models"]] == [0, 2]
-    assert summary["models"][1]["metrics"]["em_acc"] == pytest.approx(2 / 3)
+    assert summary["models"][1]["metrics"][metrics.verdict.name] == pytest.approx(2 / 3)
     assert summary["models"][1]["configuration"]["rank"] == 8
 
 

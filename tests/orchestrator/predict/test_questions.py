@@ -16,6 +16,8 @@ from orchestrator.predict.questions import (
     plain_spec,
     task_of,
 )
+from tests.trainables.tasks.financial import financial_files
+from tests.trainables.tasks.own_data import own_file
 from tests.trainables.tasks.tatqa import tatqa_file
 from trainables.errors import InputError
 from trainables.spec.quantization import QUANTIZATIONS
@@ -24,8 +26,16 @@ from trainables.tasks.source import downloaded_data
 from trainables.tasks.task import SPLITS, Example
 
 GENERATED = {"kinds": ["latest", "rose"], "train": 12, "selection": 8, "report": 6, "seed": 5}
-DATA: dict[str, Any] = {"finqa": lambda folder: {"generated": GENERATED},
-                        "tatqa": tatqa_file.options}  # fmt: skip
+DATA: dict[str, Any] = {
+    "finqa": lambda folder: {"generated": GENERATED},
+    "tatqa": tatqa_file.options,
+    "completion": own_file.completion,
+    "classification": own_file.classification,
+    "tagging": own_file.tagging,
+    "fpb": financial_files.fpb,
+    "fomc": financial_files.fomc,
+    "numclaim": financial_files.numclaim,
+}
 EXAMPLES = [Example(name, {}, group=name) for name in ("A/2016/page_1-1", "A/2016/page_1-2", "7")]
 
 
@@ -76,9 +86,11 @@ def test_options_are_checked_together() -> None:
 
 
 def test_every_task_has_the_files_that_are_downloaded_for_it() -> None:
-    for task in TASKS:
-        source = find_task(task).source
-        assert source is not None
+    sources = {task: find_task(task).source for task in TASKS}
+    assert sources["finqa"] and sources["tatqa"]
+    for task, source in sources.items():
+        if source is None:
+            continue
         files = downloaded_data(task, source)
         assert files.keys() == set(SPLITS)
         assert {Path(file).name for file in files.values()} == set(source.blobs)
@@ -91,11 +103,12 @@ def test_every_task_has_the_files_that_are_downloaded_for_it() -> None:
 def test_a_plain_model_is_asked_as_a_sweeps_file_says(
     task: str, quantization: str, base_models: Path, tmp_path: Path
 ) -> None:
-    file = space(tmp_path, task, prompt="short", sequence_length=[64, 128])
+    prompt = list(find_task(task).prompts)[-1]
+    file = space(tmp_path, task, prompt=prompt, sequence_length=[64, 128])
     model = str(base_models / "small")
     spec = plain_spec(model, space=file, task=None, overrides=[], quantization=quantization)
     assert spec.knobs["method"] == "untrained" and spec.knobs["quantization"] == quantization
-    assert spec.knobs["prompt"] == "short" and spec.knobs["sequence_length"] == 128
+    assert spec.knobs["prompt"] == prompt and spec.knobs["sequence_length"] == 128
     assert spec.model_source == model and spec.execution.max_new_tokens == 9
     assert len(task_of(spec).load("selection")) > 0
 

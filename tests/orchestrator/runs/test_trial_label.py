@@ -55,6 +55,8 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "sequence_length": (512, 1024, {}),
     "prompt": ("mine/prompt.txt", "hers/prompt.txt", {}),
     "target": ("answer", "program", {}),
+    "answer": ("generate", "likelihood", {}),
+    "split_seed": (5768, 78516, {}),
     "seed": (0, 3, {}),
 }
 

@@ -14,6 +14,7 @@ from trainables.spec.knobs import (
     baseline_knobs,
     canonical,
     check,
+    defaults,
     needs_ranks,
     simulated_values,
     step_examples,
@@ -49,6 +50,8 @@ WRONG: dict[str, list[Any]] = {
     "sequence_length": [15, 100.0],
     "prompt": ["", 3],
     "target": ["", 3],
+    "answer": ["guess", 1],
+    "split_seed": [-1, 0.5],
     "seed": [-1, 1.5],
 }
 
@@ -87,7 +90,7 @@ def test_canonical_settles_once_and_for_all(method: str, quantization: str) -> N
 @pytest.mark.parametrize("knob", KNOBS)
 def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
     given = {"model": "here", "method": "untrained", "quantization": "none"}
-    if knob in canonical(given):
+    if KNOBS[knob].read_by({**defaults(), **given}):
         return
     other = next(
         value for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu") if check(knob, value) is None
@@ -184,6 +187,8 @@ def test_what_a_baseline_reads_and_what_loads_a_base() -> None:
         "sequence_length",
         "prompt",
         "target",
+        "answer",
+        "split_seed",
     ]
     assert base_knobs() == ["quantization", "double_quantization", "compute_dtype"]
 

@@ -38,6 +38,8 @@ OTHER: dict[str, Any] = {
     "gradient_checkpointing": True,
     "sequence_length": 99,
     "target": "program",
+    "answer": "likelihood",
+    "split_seed": 78516,
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests
