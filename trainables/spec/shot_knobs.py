@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ SHOT_ROWS: dict[str, Knob] = {
         whole(0),
         int,
         _reads_shots,
+        switches=operator.not_,
         memory=UP,
         simulated=None,
         has_column=False,
