@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from trainables.methods.prompting import SHOT_KNOBS
+from trainables.spec.shot_knobs import SHOT_ROWS
 from trainables.tasks.task import Example, Task
 
 Order = Callable[[Example], Sequence[int]]
@@ -43,7 +43,7 @@ class Shots:
 
 def shot_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """What canonical knobs say of shots."""
-    return {name: knobs[name] for name in SHOT_KNOBS if name in knobs}
+    return {name: knobs[name] for name in SHOT_ROWS if name in knobs}
 
 
 def shots_for(knobs: Mapping[str, Any], task: Task) -> Shots | None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from trainables.methods.method import Untrained
 
-SHOT_KNOBS = ("shots", "shot_selection", "shot_seed")
+SHOTS = 4  # the default
 SHOT_SELECTIONS = ("random", "balanced", "similar", "regions", "keywords")
 
 
@@ -20,6 +20,6 @@ class Prompting(Untrained):
     label: ClassVar[str] = "prompting"
     is_baseline: ClassVar[bool] = False
 
-    shots: int = 4
+    shots: int = SHOTS
     shot_selection: str = SHOT_SELECTIONS[0]
     shot_seed: int = 0

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.methods.prompting import SHOT_SELECTIONS
+from trainables.methods.prompting import SHOT_SELECTIONS, SHOTS
 from trainables.methods.registry import METHODS
 from trainables.spec.checks import one_of, whole
 from trainables.spec.knob import Knob
@@ -18,12 +18,12 @@ def _reads_shots(configuration: Mapping[str, Any]) -> bool:
 
 
 def _has_shots(configuration: Mapping[str, Any]) -> bool:
-    return _reads_shots(configuration) and bool(configuration.get("shots"))
+    return _reads_shots(configuration) and bool(configuration.get("shots", SHOTS))
 
 
 SHOT_ROWS: dict[str, Knob] = {
     "shots": Knob(
-        4,
+        SHOTS,
         whole(0),
         int,
         _reads_shots,
