@@ -36,6 +36,12 @@ def candidates(results: Sequence[TrialResult], *, cost: str = COST) -> list[Tria
     return [item for item in finished if item.gain is not None and cost in item.metrics]
 
 
+def with_cost(results: Sequence[TrialResult], *, cost: str) -> list[TrialResult]:
+    """The results without those whose cost is 0, as that of training nothing, which a logarithmic
+    axis can't show."""
+    return [item for item in results if item.metrics.get(cost) != 0]
+
+
 def non_dominated(
     results: Sequence[TrialResult], *, costs: Sequence[str] = COSTS
 ) -> list[TrialResult]:

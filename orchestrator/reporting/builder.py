@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.analysis.costs import TRAIN_FLOPS
 from orchestrator.analysis.flip_study import Study, study
 from orchestrator.analysis.flips import QUANTIZATION, Pair, pairs
-from orchestrator.analysis.pareto import candidates
+from orchestrator.analysis.pareto import candidates, with_cost
 from orchestrator.analysis.slices import has_slices
 from orchestrator.reporting.document import Block, Code, Paragraph, Report, Section, Table
 from orchestrator.reporting.results_csv import write_results
@@ -131,7 +131,8 @@ def _finished_sections(
     """The sections after the best trial, of a sweep with a finished one."""
     primary = metrics.primary
     picture = run.pareto_file if candidates(results) else None
-    curves = run.flops_file if candidates(results, cost=TRAIN_FLOPS) else None
+    shown = candidates(with_cost(results, cost=TRAIN_FLOPS), cost=TRAIN_FLOPS)
+    curves = run.flops_file if shown else None
     return [
         findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),

@@ -41,7 +41,7 @@ def write_results(run: RunFolder, results: Sequence[TrialResult] | None = None) 
     """Writes results.csv: a row for each trial and baseline, absent values empty, floats exact.
 
     Columns: trial_id, role, state, reason; context and evidence of the prompts; every knob by its
-    name, those of some tasks alone where a trial has them; the metrics on the selection split,
+    name, some only where a trial has them; the metrics on the selection split,
     those of the task first, with what was predicted and what it cost (docs/cost.md); report_* on
     the report split; how far it came; seconds_*.
     """
@@ -80,8 +80,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], metrics: TaskMetrics) -> list[st
     """The columns; those of the task are always first and in the same order."""
     own = [*(spec.name for spec in metrics.specs), *metrics.other_columns]
     said = {name for row in rows for name in row}
-    of_some = {name for name, row in KNOBS.items() if row.of_task and row.unsaid}
-    knobs = [name for name in KNOBS if name not in of_some or name in said]
+    knobs = [name for name, row in KNOBS.items() if row.has_column or name in said]
     asked = ["trial_id", "role", "state", "reason", "context", "evidence", *knobs]
     before = [*dict.fromkeys([*asked, *own, metrics.count_key, *MEASURED])]
     scored = dict.fromkeys([*own, EVAL_LOSS.name])

@@ -18,7 +18,6 @@ from orchestrator.space.rules import Rule, matches, places
 from orchestrator.space.tree import Branch, Choice, Question, Space, questions, resolve
 from trainables.errors import InputError
 from trainables.spec import knobs
-from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 
 _CELL = ("model", "quantization", "method")
@@ -170,7 +169,7 @@ def decides(names: Sequence[str] = _CELL) -> Callable[[Question], bool]:
         return (
             question.knob in named
             or any(isinstance(option, Branch) for option in options)
-            or (question.knob == "batch_size" and any(option.value == AUTO for option in options))
+            or any(map(KNOBS[question.knob].switches, (option.value for option in options)))
         )
 
     return asked

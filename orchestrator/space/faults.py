@@ -50,7 +50,7 @@ def _comes_later(knob: str, enclosing: Mapping[str, Any]) -> bool:
 
 def wrong_value(knob: str, value: object) -> str | None:
     wrong = knobs.check(knob, value)
-    if wrong is None and knob == "method" and not METHODS[str(value)].trains:
+    if wrong is None and knob == "method" and METHODS[str(value)].is_baseline:
         return f"{value} is run by itself on every model and quantization. Leave it out."
     return wrong
 

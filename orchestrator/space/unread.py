@@ -16,7 +16,7 @@ from trainables.spec.quantization import QUANTIZATIONS
 _DECIDERS: dict[
     str, list[Any]
 ] = {  # the knobs on which it depends whether another one is read, and their kinds
-    "method": [name for name, method in METHODS.items() if method.trains],
+    "method": [name for name, method in METHODS.items() if not method.is_baseline],
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],
 }

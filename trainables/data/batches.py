@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from trainables.data.encoding import Encoded
+from trainables.spec.trial_spec import TrialSpec
 
 IGNORED = -100  # the label of a token without a loss, the default of torch's cross entropy
 
@@ -55,6 +56,22 @@ def fixed_subset(count: int, size: int, *, seed: int) -> list[int]:
     """`size` of `count` indices in ascending order, equal for all trials of one seed."""
     drawn = random.Random(f"subset/{seed}/{count}").sample(range(count), min(size, count))
     return sorted(drawn)
+
+
+def rung_questions(spec: TrialSpec, count: int, fraction: float) -> Sequence[int]:
+    """The questions, of `count`, by which a rung is judged: at the last one all.
+
+    Before it the same `eval_examples` for every trial that trains; of one that only answers, such a
+    share of them as the rung is of the budget.
+    """
+    budget = spec.budget
+    if fraction == max(budget.rungs):
+        return range(count)
+    chosen = fixed_subset(count, budget.eval_examples, seed=budget.seed)
+    if spec.method.trains:
+        return chosen
+    size = max(1, round(fraction * len(chosen)))
+    return [chosen[at] for at in fixed_subset(len(chosen), size, seed=budget.seed)]
 
 
 def micro_batches(indices: Sequence[int], rows: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ a trial's result depend on the day. They get a fixed date, the default of Llama'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +19,18 @@ _TODAY = datetime(2024, 7, 26)
 _CODES = "aAbBdHIjmMpSyY"  # format codes of strftime
 
 
-def chat_prompt(tokenizer: Any, message: str) -> str:
-    """The prompt of a user's message, up to the position where the answer begins."""
+def chat_prompt(tokenizer: Any, message: str, *, earlier: Sequence[tuple[str, str]] = ()) -> str:
+    """The prompt of a user's message, up to the position where the answer begins.
+
+    `earlier` are messages with their answers, in turns before it.
+    """
+    turns = [
+        {"role": role, "content": content}
+        for pair in earlier
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
     text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}],
+        [*turns, {"role": "user", "content": message}],
         chat_template=_on_a_fixed_day(tokenizer.get_chat_template()),
         date_string=_TODAY.strftime("%d %b %Y"),
         tokenize=False,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.data.chat_template import chat_prompt, template_faults
+from trainables.data.shots import Shots
 from trainables.errors import InputError
-from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Task, one_line
+from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
@@ -38,8 +39,9 @@ class ChoiceTokens:
 class Encoded:
     """The tokenized examples of one split; entry i of each field belongs to example i.
 
-    `stop` is the task's. `choices` are there if the task answers by likelihood. An example that
-    does not fit has no tokens and is one of `too_long`.
+    `stop` is the task's. `choices` are there if the task answers by likelihood, `shots` (ids of
+    those that fit) if there are any. An example that does not fit has no tokens and is one of
+    `too_long`.
     """
 
     examples: tuple[Example, ...]
@@ -49,6 +51,7 @@ class Encoded:
     too_long: tuple[TooLong, ...] = ()
     stop: str | None = LINE_BREAK
     choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
+    shots: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -62,6 +65,10 @@ class Encoded:
     def fitting(self) -> list[int]:
         """The indices of the examples that fit."""
         return [index for index, prompt in enumerate(self.prompts) if prompt]
+
+    def shots_of(self, index: int) -> tuple[str, ...]:
+        """The ids of the shots of an example."""
+        return self.shots[index] if self.shots else ()
 
     def without_too_long(self) -> Encoded:
         """Only the examples that fit; `too_long` still names the others."""
@@ -78,6 +85,7 @@ class Encoded:
             cut=tuple(self.cut[i] for i in indices),
             stop=self.stop,
             choices=tuple(self.choices[i] for i in indices) if self.choices else (),
+            shots=tuple(self.shots[i] for i in indices) if self.shots else (),
         )
 
     def of_choices(self) -> Encoded:
@@ -92,9 +100,15 @@ class Encoded:
 
 
 def encode(
-    task: Task, examples: Sequence[Example], tokenizer: Any, *, sequence_length: int
+    task: Task,
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    sequence_length: int,
+    shots: Shots | None = None,
 ) -> Encoded:
-    """Tokenizes examples; a prompt that is too long loses context, but no question or answer.
+    """Tokenizes examples; a prompt that is too long loses `shots`, the first ones first, and then
+    context, but no question or answer.
 
     An example that does not fit without its context either gets no tokens. Raises InputError if the
     chat template can't be used, or for a target that holds what ends an answer: it would be trained
@@ -103,7 +117,7 @@ def encode(
     if faults := template_faults(tokenizer):
         raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
     writer = _Writer(tokenizer, end=task.target_end)
-    prompts = [task.prompt(example) for example in examples]
+    prompts = [_with_shots(task, example, shots) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)
     choices = _choices(task, examples, prompts, writer)
     longest = [
@@ -111,6 +125,11 @@ def encode(
         for completion, found in zip(completions, choices, strict=True)
     ]
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
+    if shots is not None:
+        for at, room in enumerate(longest):
+            prompts[at], whole[at] = writer.drop_shots(
+                prompts[at], whole[at], sequence_length - room
+            )
     fitted = [
         writer.fit(prompt, tokens, sequence_length - room)
         for prompt, tokens, room in zip(prompts, whole, longest, strict=True)
@@ -133,7 +152,18 @@ def encode(
         choices=tuple(row if fit else () for row, fit in zip(choices, fits, strict=True))
         if any(choices)
         else (),
+        shots=tuple(tuple(shot.example_id for shot in prompt.shots) for prompt in prompts)
+        if shots is not None
+        else (),
     )
+
+
+def _with_shots(task: Task, example: Example, shots: Shots | None) -> Prompt:
+    prompt = task.prompt(example)
+    if shots is None:
+        return prompt
+    shown = (Shot(shot.id, task.prompt(shot), task.target(shot)) for shot in shots.of(example))
+    return replace(prompt, shots=tuple(shown))
 
 
 def _choices(
@@ -179,9 +209,18 @@ class _Writer:
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
         message = "".join(prompt.pieces if pieces is None else pieces)
         if self._tokenizer.chat_template is None:
+            message = "".join(map(self._shown, prompt.shots)) + message
             broken = message.endswith("\n") or not prompt.reply
             return message + ("" if broken else "\n") + prompt.reply
-        return chat_prompt(self._tokenizer, message) + prompt.reply
+        earlier = [(shot.prompt.text, self._answered(shot)) for shot in prompt.shots]
+        return chat_prompt(self._tokenizer, message, earlier=earlier) + prompt.reply
+
+    def drop_shots(self, prompt: Prompt, tokens: Tokens, limit: int) -> tuple[Prompt, Tokens]:
+        """The prompt with as many of its shots as fit into `limit`, and its tokens."""
+        while len(tokens) > limit and prompt.shots:
+            prompt = replace(prompt, shots=prompt.shots[1:])
+            tokens = self._of(prompt, prompt.pieces)
+        return prompt, tokens
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """The token ids of prompts, with one beginning token if the tokenizer has one."""
@@ -209,6 +248,15 @@ class _Writer:
                 self._plain(joined), self._plain(leads), self._plain(after), strict=True
             )
         ]
+
+    def _shown(self, shot: Shot) -> str:
+        """A shot as plain text."""
+        return f"{self.text(shot.prompt)}{self._joint(shot.prompt, shot.target)}{shot.target}\n\n"
+
+    def _answered(self, shot: Shot) -> str:
+        """The assistant's turn of a shot."""
+        joint = self._joint(shot.prompt, shot.target) if shot.prompt.reply else ""
+        return f"{shot.prompt.reply}{joint}{shot.target}"
 
     def _joint(self, prompt: Prompt, target: str) -> str:
         is_turn = self._tokenizer.chat_template is not None and not prompt.reply

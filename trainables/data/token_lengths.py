@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.shots import shot_values, shots_for
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values
@@ -206,7 +207,7 @@ def tokenizer_of(spec: TrialSpec) -> Any:
 
 def _key(spec: TrialSpec, split: str, limit: int) -> str:
     """Equal for splits that are tokenized in the same way."""
-    read = task_values(spec.knobs)
+    read = {**task_values(spec.knobs), **shot_values(spec.knobs)}
     model = [spec.model_digest, spec.model_source, spec.revision]
     parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
     text = json.dumps([*parts, split, limit], sort_keys=True, default=str)
@@ -215,7 +216,8 @@ def _key(spec: TrialSpec, split: str, limit: int) -> str:
 
 def _tokenized(spec: TrialSpec, split: str, limit: int) -> Encoded:
     task, examples = split_of(spec, split)
-    return encode(task, examples, tokenizer_of(spec), sequence_length=limit)
+    shots = shots_for(spec.knobs, task)
+    return encode(task, examples, tokenizer_of(spec), sequence_length=limit, shots=shots)
 
 
 def _lengths(encoded: Encoded) -> SplitLengths:

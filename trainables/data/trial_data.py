@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.data.encoding import Encoded, encode
+from trainables.data.shots import shot_values, shots_for
 from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
@@ -60,6 +61,7 @@ def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
 
 def _data_key(spec: TrialSpec) -> str:
     parts = [spec.task, dict(spec.task_identity), _task_options(spec), task_values(spec.knobs)]
+    parts.append(shot_values(spec.knobs))
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -81,11 +83,13 @@ def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
     task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
     check_task(spec, task)
 
+    shots = shots_for(spec.knobs, task)
+
     def encode_split(name: str) -> Encoded:
         examples = task.load(name)
         if not examples:
             raise InputError(f"{spec.task}: the {name} split is empty.")
-        encoded = encode(task, examples, tokenizer, sequence_length=limit)
+        encoded = encode(task, examples, tokenizer, sequence_length=limit, shots=shots)
         check_lengths(encoded, spec, split=name, limit=limit)
         return encoded.without_too_long() if name == "train" else encoded
 

@@ -81,7 +81,7 @@ def evaluate(
     loss, completions, work = fitting.fit(attempt)
     written = dict(zip(encoded.fitting, completions, strict=True))
     rows = [
-        _row(task, example, written.get(index, ""))
+        _row(task, example, written.get(index, ""), encoded.shots_of(index))
         for index, example in enumerate(encoded.examples)
     ]
     scores = [row["scores"] for row in rows]
@@ -119,7 +119,10 @@ def answer(
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
     written = {index: texts[place] for index, place in places.items()}
-    return [_flat(_row(task, encoded.examples[index], written.get(index, ""))) for index in asked]
+    return [
+        _flat(_row(task, encoded.examples[index], written.get(index, ""), encoded.shots_of(index)))
+        for index in asked
+    ]
 
 
 _Work = tuple[ForwardBackward | Generation, ...]
@@ -201,8 +204,10 @@ _ANSWERING: dict[Answering, Callable[..., tuple[list[str], Sequence[Any]]]] = {
 }
 
 
-def _row(task: Task, example: Example, text: str) -> dict[str, Any]:
+def _row(task: Task, example: Example, text: str, shots: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"id": example.id}
+    if shots:
+        row["shots"] = list(shots)
     if example.kind:
         row["kind"] = example.kind
     if "question" in example.record:

@@ -24,7 +24,8 @@ class Method(ABC):
     activity: ClassVar[str]  # names its training in a sentence: "... of MODEL needs 3 GiB"
     label: ClassVar[str]  # its part of a trial's label; "" where the hyperparameters suffice
 
-    trains: ClassVar[bool] = True  # False for a baseline, which is evaluated as it is
+    trains: ClassVar[bool] = True  # False for what evaluates the base as it is
+    is_baseline: ClassVar[bool] = False  # it runs by itself on every base, and in no space
     trains_whole_base: ClassVar[bool] = False  # gradients and optimizer states of the base's size
     saves_model: ClassVar[bool] = False  # `save` writes a whole model, not an addition to the base
     allows_quantized_base: ClassVar[bool] = True
@@ -94,6 +95,7 @@ class Untrained(Method):
     activity: ClassVar[str] = "evaluation"
     label: ClassVar[str] = "untrained"
     trains: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = True
 
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         del seed, in_place

@@ -8,10 +8,16 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.methods.adapters import LoRA
 from trainables.methods.method import Method, Untrained
+from trainables.methods.prompting import Prompting
 from trainables.methods.weights import Full
 
 UNTRAINED = "untrained"  # the method of baselines
-METHODS: dict[str, type[Method]] = {"lora": LoRA, "full": Full, UNTRAINED: Untrained}
+METHODS: dict[str, type[Method]] = {
+    "lora": LoRA,
+    "full": Full,
+    "prompting": Prompting,
+    UNTRAINED: Untrained,
+}
 
 
 def make_method(knobs: Mapping[str, Any]) -> Method:

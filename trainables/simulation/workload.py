@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainables.data.batches import fixed_subset, length_sorted, training_order
+from trainables.data.batches import length_sorted, rung_questions, training_order
 from trainables.data.token_lengths import SplitLengths
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
+from trainables.spec.states import BASELINE
 from trainables.spec.trial_spec import TrialSpec
 
 
@@ -93,20 +94,20 @@ def _training(
 def _evaluations(
     spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
 ) -> Iterator[ForwardBackward | Generation]:
-    if not _trains(spec):
+    if spec.role == BASELINE:
         for name in ("selection", "report"):
             yield from _evaluation(spec, splits[name], range(len(splits[name])), batch_size)
         return
     split = splits["selection"]
     for fraction in _evaluated_rungs(spec):
-        questions: Sequence[int] = range(len(split))
-        if fraction != max(spec.budget.rungs):
-            questions = fixed_subset(len(split), spec.budget.eval_examples, seed=spec.budget.seed)
+        questions = rung_questions(spec, len(split), fraction)
         yield from _evaluation(spec, split, questions, batch_size)
 
 
 def _evaluated_rungs(spec: TrialSpec) -> list[float]:
     """Of the rungs that an optimizer step reaches at once only the last is evaluated."""
+    if not _trains(spec):
+        return sorted(spec.budget.rungs)
     each, total = step_examples(spec.knobs), spec.budget.train_examples
     steps = {math.ceil(rung * total / each - 1e-9): rung for rung in sorted(spec.budget.rungs)}
     return list(steps.values())
@@ -149,7 +150,7 @@ def _largest_evaluation(
     evaluated = [splits[name] for name in ("selection", "report") if name in splits]
     batches = [
         one
-        for split in evaluated[: 1 if _trains(spec) else None]
+        for split in evaluated[: None if spec.role == BASELINE else 1]
         for one in _evaluation(spec, split, range(len(split)), batch_size)
     ]
     losses = [one for one in batches if isinstance(one, ForwardBackward)]

@@ -24,6 +24,10 @@ def zero_stage(value: Any) -> str | None:
     return None if fits else f"got {value!r}; needs 0 (none), 2 or 3."
 
 
+def is_auto(value: Any) -> bool:
+    return bool(value == AUTO)
+
+
 def batch_size(value: Any) -> str | None:
     """Accepts AUTO and whole numbers from 1 on."""
     fits = value == AUTO or whole(1)(value) is None

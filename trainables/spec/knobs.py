@@ -24,6 +24,7 @@ from trainables.spec.knob_values import (
     batch_label,
     batch_size,
     dtype_label,
+    is_auto,
     modules,
     modules_at_least,
     modules_label,
@@ -34,6 +35,7 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.shot_knobs import SHOT_ROWS
 from trainables.spec.task_knobs import TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
@@ -247,6 +249,7 @@ KNOBS: dict[str, Knob] = {
         batch_size,
         as_batch_size,
         _trained,
+        switches=is_auto,
         memory=MemoryEffect(batch_at_least),
         simulated=None,
         activations=smallest_batch,
@@ -323,5 +326,6 @@ KNOBS: dict[str, Knob] = {
         plan_place=4,
     ),
     **TASK_KNOBS,
+    **SHOT_ROWS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

@@ -23,7 +23,14 @@ TASK_KNOBS: dict[str, Knob] = {
         "answer", text, str, _always, of_task=True, simulated=None
     ),
     "answer": Knob(  # of tasks with labels
-        "generate", one_of(*ANSWERS), str, _always, of_task=True, unsaid=True, simulated=None
+        "generate",
+        one_of(*ANSWERS),
+        str,
+        _always,
+        of_task=True,
+        unsaid=True,
+        has_column=False,
+        simulated=None,
     ),
     "split_seed": Knob(  # of tasks that publish several splits
         5768,
@@ -32,6 +39,7 @@ TASK_KNOBS: dict[str, Knob] = {
         _always,
         of_task=True,
         unsaid=True,
+        has_column=False,
         simulated=None,
         affects_speed=False,
         varied_label="split{split_seed}",

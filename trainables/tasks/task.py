@@ -53,6 +53,15 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Shot:
+    """An answered question that is shown before another one."""
+
+    example_id: str
+    prompt: Prompt
+    target: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One question as the model reads it.
 
@@ -61,13 +70,14 @@ class Prompt:
     chat template's generation prompt or, without a template, a newline; it ends without a space, a
     target begins without one, and `joint` joins them. Without a reply the answer follows the
     message: after `joint`, or as it is after a chat template's generation prompt. A target that
-    begins with white space needs no `joint`.
+    begins with white space needs no `joint`. `shots` come before it.
     """
 
     pieces: tuple[str, ...]
     cuts: tuple[Cut, ...]
     reply: str
     joint: str = " "
+    shots: tuple[Shot, ...] = ()
 
     @property
     def text(self) -> str:

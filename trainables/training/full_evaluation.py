@@ -1,10 +1,12 @@
-"""Evaluation on whole splits: untrained baselines, and finished trials on the report split."""
+"""Evaluation without training: baselines, prompted bases, finished trials on the report split."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from typing import Any
 
+from trainables.data.batches import rung_questions
+from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.flops import rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
@@ -33,6 +35,35 @@ def evaluate_untrained(trial: TrialContext) -> Generator[Event, None, None]:
     progress.record_device_peaks(peak)
     metrics = evaluation.metrics | progress.memory_metrics() | progress.cost_metrics()
     yield progress.event("rung", metrics, fraction=1.0, system=trial.sample())
+    yield finish(trial, progress)
+
+
+def evaluate_prompted(trial: TrialContext) -> Generator[Event, None, None]:
+    """Evaluates the base of a trial that trains nothing, at each rung on more questions of the
+    selection split, at the last on all of them.
+
+    An attempt that was interrupted begins again: nothing is kept of it but its events.
+    """
+    reset_process_peak()
+    progress, rungs = Progress(), sorted(trial.spec.budget.rungs)
+    rates = rates_of(trial.folder.estimate())
+    progress.begin_attempt(trial, can_count=rates is not None)
+    peak = PeakMemory(trial.base.model, trial.base.device)
+    encoded = trial.data.split("selection")
+    for step, fraction in enumerate(rungs, start=1):
+        chosen = encoded.subset(rung_questions(trial.spec, len(encoded), fraction))
+        with memory_errors(), progress.timed("eval_seconds"):
+            evaluation = _evaluate(trial, trial.base.model, chosen, peak)
+        trial.folder.write_predictions(evaluation.predictions)
+        progress.step, progress.fraction = step, fraction
+        progress.units = round(fraction * trial.spec.budget.train_examples)
+        progress.count(rates, evaluation=evaluation.work)
+        progress.executed_eval_batch = evaluation.batch_size
+        progress.eval_peak_memory_bytes = peak.bytes
+        progress.record_device_peaks(peak)
+        shown = {"shots_shown": _mean_shots(chosen)} if encoded.shots else {}
+        metrics = evaluation.metrics | shown | progress.memory_metrics() | progress.cost_metrics()
+        yield progress.event("rung", metrics, fraction=fraction, system=trial.sample())
     yield finish(trial, progress)
 
 
@@ -88,17 +119,27 @@ def _score_report(trial: TrialContext, model: Any) -> tuple[Evaluation, dict[str
     return evaluation, score
 
 
+def _mean_shots(encoded: Encoded) -> float:
+    """How many shots a question has that fits; fewer than asked for if they are too long."""
+    counts = [len(encoded.shots[at]) for at in encoded.fitting]
+    return sum(counts) / len(counts) if counts else 0.0
+
+
 def _evaluate_split(trial: TrialContext, model: Any, split: str, peak: PeakMemory) -> Evaluation:
     """Evaluates a whole split and writes its predictions."""
-    evaluation = evaluate(
+    evaluation = _evaluate(trial, model, trial.data.split(split), peak)
+    trial.folder.write_predictions(evaluation.predictions, split)
+    return evaluation
+
+
+def _evaluate(trial: TrialContext, model: Any, encoded: Encoded, peak: PeakMemory) -> Evaluation:
+    return evaluate(
         model,
         trial.base,
         task=trial.data.task,
-        encoded=trial.data.split(split),
+        encoded=encoded,
         execution=trial.spec.execution,
         peak=peak,
         after_batch=trial.heartbeat,
         may_shrink=trial.process_group.size == 1,
     )
-    trial.folder.write_predictions(evaluation.predictions, split)
-    return evaluation

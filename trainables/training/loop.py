@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from trainables.data.batches import fixed_subset
+from trainables.data.batches import rung_questions
 from trainables.errors import Interrupted
 from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.batch_fitting import predicted_batch_size
@@ -27,7 +27,7 @@ from trainables.storage.errors import storage_errors
 from trainables.training.cadence import Cadence
 from trainables.training.checkpoint import seed_worker
 from trainables.training.engine import less_activation_memory
-from trainables.training.full_evaluation import evaluate_untrained
+from trainables.training.full_evaluation import evaluate_prompted, evaluate_untrained
 from trainables.training.progress import Progress
 from trainables.training.steps import OptimizerSteps
 from trainables.training.summary import finish
@@ -51,7 +51,7 @@ def train(trial: TrialContext) -> Generator[Event, None, None]:
     """
     method = trial.method
     if not method.trains:
-        yield from evaluate_untrained(trial)
+        yield from evaluate_untrained(trial) if method.is_baseline else evaluate_prompted(trial)
         return
     model = method.attach(trial.base.model, seed=trial.spec.knobs["seed"], in_place=trial.in_place)
     seed_worker(trial.spec.knobs["seed"], rank=trial.process_group.rank)
@@ -149,7 +149,7 @@ class _Training:
     def _evaluate_rung(self, fraction: float) -> Event:
         progress, trial = self._progress, self._trial
         with progress.timed("eval_seconds"):  # first: an interruption must leave no event
-            evaluation = self._evaluate(whole=fraction == max(self._budget.rungs))
+            evaluation = self._evaluate(fraction)
         metrics = self._training_metrics()
         progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
         progress.fraction = fraction
@@ -160,13 +160,11 @@ class _Training:
         self._save()
         return event
 
-    def _evaluate(self, *, whole: bool) -> Evaluation:
+    def _evaluate(self, fraction: float) -> Evaluation:
         trial = self._trial
         encoded = trial.data.split("selection")
-        if not whole:
-            budget = self._budget
-            chosen = fixed_subset(len(encoded), budget.eval_examples, seed=budget.seed)
-            encoded = encoded.subset(chosen)
+        if fraction != max(self._budget.rungs):
+            encoded = encoded.subset(rung_questions(trial.spec, len(encoded), fraction))
         execution, estimate = trial.spec.execution, trial.folder.estimate()
         rows = predicted_batch_size(estimate, limit=execution.eval_batch_size, key="eval_batch")
         evaluation = evaluate(
@@ -224,4 +222,4 @@ class _Training:
         if self._process_group.broadcast(is_undamaged):
             return
         with progress.timed("eval_seconds"):
-            folder.write_predictions(self._evaluate(whole=True).predictions)
+            folder.write_predictions(self._evaluate(max(self._budget.rungs)).predictions)

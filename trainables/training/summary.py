@@ -68,7 +68,7 @@ def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     """The facts about the data and the computation that every result states."""
     trains = trial.method.trains
     data = trial.data
-    splits = ("train", "selection") if trains else ("selection", "report")
+    splits = ("selection", "report") if trial.method.is_baseline else ("train", "selection")
     facts: dict[str, Any] = {split: dict(data.task.facts(split)) for split in splits}
     facts["sequence_limit"] = data.sequence_limit
     facts["base_weight_bytes"] = trial.base.weight_bytes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis.costs import TRAIN_FLOPS, learning_curve
-from orchestrator.analysis.pareto import candidates, front
+from orchestrator.analysis.pareto import candidates, front, with_cost
 from orchestrator.formatting import counted, title
 from orchestrator.reporting.plots.annotations import (
     INK,
@@ -39,6 +39,7 @@ def plot_flops(run: RunFolder, results: Sequence[TrialResult] | None = None) -> 
     """Writes flops.png; returns None, and writes nothing, if no finished trial has both the primary
     metric and train FLOPs."""
     results = read_trials(run) if results is None else results
+    results = with_cost(results, cost=TRAIN_FLOPS)
     if not candidates(results, cost=TRAIN_FLOPS):
         return None
     run.write_bytes(run.flops_file, _picture(results, name=run.path.resolve().name))

@@ -111,6 +111,7 @@ def test_a_batch_that_shrinks_to_what_fits_was_refused_with_one_row() -> None:
 ORDERED = {
     "batch_size",
     "sequence_length",
+    "shots",
     "rank",
     "effective_batch_size",
     "gradient_accumulation",

@@ -52,6 +52,9 @@ WRONG: dict[str, list[Any]] = {
     "target": ["", 3],
     "answer": ["guess", 1],
     "split_seed": [-1, 0.5],
+    "shots": [-1, 0.5],
+    "shot_selection": ["nearest", 1],
+    "shot_seed": [-1, 0.5],
     "seed": [-1, 1.5],
 }
 
@@ -93,7 +96,9 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
     if KNOBS[knob].read_by({**defaults(), **given}):
         return
     other = next(
-        value for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu") if check(knob, value) is None
+        value
+        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar")
+        if check(knob, value) is None
     )
     assert canonical({**given, knob: other}) == canonical(given)
 

@@ -40,6 +40,9 @@ OTHER: dict[str, Any] = {
     "target": "program",
     "answer": "likelihood",
     "split_seed": 78516,
+    "shots": 8,
+    "shot_selection": "similar",
+    "shot_seed": 3,
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests

@@ -1,0 +1,25 @@
+"""Prompting: the base as it is, asked with some training examples before each question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainables.methods.method import Untrained
+
+SHOTS = 4  # the default
+SHOT_SELECTIONS = ("random", "balanced", "similar", "regions", "keywords")
+
+
+@dataclass(frozen=True)
+class Prompting(Untrained):
+    """Trains nothing, and is searched, stopped early and reported as what trains."""
+
+    title: ClassVar[str] = "prompted base"
+    activity: ClassVar[str] = "prompting"
+    label: ClassVar[str] = "prompting"
+    is_baseline: ClassVar[bool] = False
+
+    shots: int = SHOTS
+    shot_selection: str = SHOT_SELECTIONS[0]
+    shot_seed: int = 0
