@@ -53,19 +53,19 @@ class ModelUnderTest:
     @property
     def name(self) -> str:
         """The id of its trial, or the name of the model."""
-        if not self.is_trained:
+        if not self.is_of_a_trial:
             return self.base_name
         return "" if self.folder is None else self.folder.trial_id
 
     @property
-    def is_trained(self) -> bool:
-        """Whether a trial has trained it; else it is a base or a plain model."""
-        return self.spec.method.trains
+    def is_of_a_trial(self) -> bool:
+        """Whether a trial has trained or prompted it; else it is a base or a plain model."""
+        return not self.spec.method.is_baseline
 
     @property
     def trained(self) -> Path | None:
         """The folder of the trained adapter or model; None if nothing was trained."""
-        if self.folder is None or not self.is_trained:
+        if self.folder is None or not self.spec.method.trains:
             return None
         return self.folder.trained_folder(self.spec)
 
@@ -130,17 +130,17 @@ def asked_models(
 def _told_apart(models: Sequence[ModelUnderTest]) -> list[ModelUnderTest]:
     """The models with names and labels of which no two are alike; a base's has no method.
 
-    A trained one has the label that its sweep gives it, if that tells it apart here.
+    That of a trial has the label that its sweep gives it, if that tells it apart here.
     """
     sources = [each.spec.model_source or str(each.spec.knobs["model"]) for each in models]
     names, labels = distinct_names(sources), TrialLabels(models=sources)
     told: list[ModelUnderTest] = []
     for place, (each, source) in enumerate(zip(models, sources, strict=True)):
         label = labels.of(f"{each.spec.trial_id}-{place}", {**each.spec.knobs, "model": source})
-        known = _sweep_label(each) if each.is_trained else ""
+        known = _sweep_label(each) if each.is_of_a_trial else ""
         if known.split()[:1] == [names[source]] and all(known != other.label for other in told):
             label = known
-        left_out = "" if each.is_trained else each.spec.method.label
+        left_out = "" if each.is_of_a_trial else each.spec.method.label
         words = [word for word in label.split() if word != left_out]
         told.append(replace(each, base_name=names[source], label=" ".join(words)))
     return told
@@ -253,7 +253,7 @@ def _not_loadable(folder: TrialFolder, spec: TrialSpec) -> str | None:
     if state != FINISHED:
         told = f"{state} ({reason})" if reason else state
         return f"the trial is {told}; only finished trials keep what they have trained."
-    return None if spec.role == BASELINE else _missing(folder, spec)
+    return _missing(folder, spec) if spec.method.trains else None
 
 
 def _missing(folder: TrialFolder, spec: TrialSpec) -> str | None:
@@ -300,7 +300,7 @@ def _data(spec: TrialSpec) -> Any:
 
 
 def _with_base(trial: ModelUnderTest, with_bases: bool) -> list[ModelUnderTest]:
-    if not with_bases or not trial.is_trained:
+    if not with_bases or not trial.is_of_a_trial:
         return [trial]
     return [_base_of(trial), trial]
 

@@ -76,7 +76,8 @@ def test_each_question_shows_prompt_gold_and_every_answer_with_its_reason(
         assert f"the prompt {example.id}" in sections[at]
         assert f"gold: {found.task.gold_text(example)}" in sections[at]
         base = next(line for line in lines if line[:1] == ["base"])
-        trial = next(line for line in lines if line[:1] == [found.answered[1].model.kind])
+        kind = found.answered[1].model.kind.split()
+        trial = next(line for line in lines if line[: len(kind)] == kind)
         assert "wrong" in base and ("right" if at < 2 else "wrong") in trial
         assert found.task.reason(example, "").split() == ["nothing", "was", "written"]
     assert "nothing was written" in sections[0] and "(nothing)" in sections[0]

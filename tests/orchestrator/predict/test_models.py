@@ -252,6 +252,6 @@ def test_models_of_one_basename_and_trials_that_are_alike_have_their_own_names(
         ("model", "exp1/small none"),
         ("model", "exp2/small none"),
     ]
-    assert [each.name for each in models if not each.is_trained] == [
+    assert [each.name for each in models if not each.is_of_a_trial] == [
         "small", "exp1/small", "exp2/small",
     ]  # fmt: skip

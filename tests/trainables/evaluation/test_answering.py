@@ -28,13 +28,19 @@ ROWS: list[dict[str, Any]] = [
     {"quantization": "nf4", "double_quantization": True},
     {"quantization": "fp4"},
     {"method": "full", "learning_rate": 1e-3},
+    {"method": "prompting", "shots": 1, "sequence_length": 1024},
     {"method": "untrained"},
 ]
 
 
 def asked(spec: TrialSpec, folder: Path) -> Asked:
     place = TrialFolder(folder / spec.trial_id)
-    trained = {"lora": place.adapter_folder, "full": place.model_folder, "untrained": None}
+    trained = {
+        "lora": place.adapter_folder,
+        "full": place.model_folder,
+        "untrained": None,
+        "prompting": None,
+    }
     return Asked(
         spec, trained[spec.knobs["method"]], label=spec.trial_id, threads=1, is_of_a_sweep=True
     )
