@@ -21,8 +21,9 @@ class TrialLabels:
     method (none for the default method), the labels of KNOBS, and the knobs that `space` varies
     beside those. Knobs that the configuration does not have are left out; an untrained baseline
     reads 'small nf4 untrained'. 'b16auto' are 16 examples per step, in micro-batches that fit;
-    'full z3 w4' is full fine-tuning under ZeRO-3 on four workers. A trial whose label is taken gets
-    the knobs, or the decimals, by which it differs from the one that has it, or else its id.
+    'full z3 w4' is full fine-tuning under ZeRO-3 on four workers; 'prompt2' is the second text
+    among the space's prompts. A trial whose label is taken gets the knobs, or the decimals, by
+    which it differs from the one that has it, or else its id.
 
     A label that was told stays. If trials are asked for in the order in which they were planned,
     every command tells the same ones.
@@ -31,7 +32,7 @@ class TrialLabels:
     def __init__(self, space: Space | None = None, *, models: Iterable[str] = ()) -> None:
         self._varied = _varied(space) if space else frozenset()
         self._names = {
-            knob: distinct_names([*_values(space, knob), *(models if knob == "model" else ())])
+            knob: _short_names([*_values(space, knob), *(models if knob == "model" else ())])
             for knob in PATHS
         }
         self._told: dict[str, str] = {}  # by trial id
@@ -106,6 +107,19 @@ def distinct_names(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _short_names(values: Iterable[str]) -> dict[str, str]:
+    """Names of paths as `distinct_names`; the texts of prompts are numbered in their order."""
+    found = list(dict.fromkeys(values))
+    texts = [value for value in found if _is_text(value)]
+    numbered = {text: f"prompt{number}" for number, text in enumerate(texts, start=1)}
+    return {**distinct_names(value for value in found if value not in numbered), **numbered}
+
+
+def _is_text(value: str) -> bool:
+    """Whether a prompt is written out, with a column in braces, and not named."""
+    return "{" in value or "\n" in value
+
+
 def told_apart(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Each of `names`, which may be alike, with the words by which its label differs from the
     labels of those of the same name."""
@@ -174,4 +188,6 @@ def _labels(
 
 
 def _last_part(path: str) -> str:
+    if _is_text(path):
+        return "prompt"
     return path.rstrip("/").split("/")[-1]

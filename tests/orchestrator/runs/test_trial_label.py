@@ -208,3 +208,13 @@ def test_a_run_whose_space_can_not_be_read_still_tells_its_trials_apart(run: Run
     labels = [item.label for item in read_trials(run)]
     assert len(set(labels)) == len(labels)
     assert {label.split()[0] for label in labels} == {"exp1/final", "exp2/final"}
+
+
+def test_prompts_that_are_written_out_are_numbered_as_the_space_has_them() -> None:
+    texts = ["{sentence}\nSentiment:", "Is {input} good/bad news?"]
+    labels = TrialLabels(space(prompt=["default", *texts]))
+    trials = [{"model": "base_models/small", "prompt": prompt} for prompt in ("default", *texts)]
+    told = labels_of(*trials, labels=labels)
+    assert [label.split()[-1] for label in told] == ["default", "prompt1", "prompt2"]
+    (alone,) = labels_of({"model": "base_models/small", "prompt": texts[0]})
+    assert "\n" not in alone
