@@ -17,6 +17,7 @@ from trainables.tasks.task import Example, Task
 
 Order = Callable[[Example], Sequence[int]]
 """The places of the training examples for a question, the best shot first."""
+ASKED = ("selection", "report")  # the splits whose questions have shots before them
 _MOST_LABELS = 20  # golds of more kinds are no labels
 _RARE = 0.05  # a term of at most this share of the training examples is rare
 
