@@ -252,6 +252,7 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         prompts_cut=encoded.prompts_cut,
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
+        lost_shots=encoded.lost_shots,
         choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
 

@@ -22,7 +22,7 @@ def preflight(
     specs: Sequence[TrialSpec], *, lengths: TokenLengths, say: Say = lambda text: None
 ) -> Findings:
     """Everything that would fail trials of these specs, which differ in model, quantization, target
-    modules, knobs of the task, refused shots or sequence_length; `say` gets what is being looked at.
+    modules, sequence_length, knobs of the task or refused shots; `say` gets what is looked at.
 
     A model of the hub is checked if its files are on this machine, and never fetched. Never raises
     for what a user gave.
