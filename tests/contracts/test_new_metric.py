@@ -109,7 +109,7 @@ def test_one_of_questions_has_students_interval_and_test() -> None:
 
 def test_a_shipped_one_is_not_replaced_and_one_under_another_name_is_refused() -> None:
     shipped = registry.find_metrics("text", ["exact_match"])["exact_match"]
-    assert shipped is registry.OF_TEXT["exact_match"]
+    assert shipped is registry.KINDS["text"]["exact_match"]
     with pytest.raises(InputError, match="'misnamed' of counted-words has the name 'words_off'"):
         registry.find_metrics("text", ["misnamed"])
     with pytest.raises(InputError, match=r"no metric named 'word_shares'.*'word_share'"):
