@@ -23,7 +23,7 @@ from orchestrator.space.tree import Range, questions
 from trainables.errors import InputError
 from trainables.preflight.findings import Findings
 from trainables.spec.knobs import task_knobs
-from trainables.spec.shot_knobs import SHOT_ROWS, refused_shots
+from trainables.spec.rows.shot_knobs import SHOT_ROWS, refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
 

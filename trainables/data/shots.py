@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from trainables.spec.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.tasks.task import Example, Task
 
 Order = Callable[[Example], Sequence[int]]

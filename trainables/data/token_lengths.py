@@ -15,7 +15,7 @@ from trainables.data.shots import ASKED, shot_values, shots_for
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values
-from trainables.spec.shot_knobs import refused_shots
+from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json

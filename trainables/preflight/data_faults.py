@@ -18,7 +18,7 @@ from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
 from trainables.spec.knobs import task_values
-from trainables.spec.shot_knobs import refused_shots
+from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
 

@@ -324,7 +324,7 @@ def test_prompts_that_were_not_cut_are_no_news(run: RunFolder) -> None:
 
 def test_shots_that_did_not_fit_are_said_in_the_head(run: RunFolder) -> None:
     for seed, lost in enumerate([12, 60, 0]):
-        knobs = {"method": "prompting", "shots": 8, "shot_seed": seed}
+        knobs: dict[str, Any] = {"method": "prompting", "shots": 8, "shot_seed": seed}
         folder = add_trial(run, right=outcomes(60), **knobs)
         facts = {"selection": {"examples": 60}, "eval_questions_with_fewer_shots": lost}
         facts |= {"sequence_limit": 128}
