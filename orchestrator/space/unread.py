@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from orchestrator.space.constraints import decides
@@ -49,8 +49,13 @@ def _conditions(name: str) -> Iterator[str]:
     for decider, values in _DECIDERS.items():
         wanted = [value for value in values if any(base[decider] == value for base in reading)]
         if 0 < len(wanted) < len(values):
-            words = "a number" if wanted == [1] else " or ".join(map(str, wanted))
+            words = "a number" if wanted == [1] else _either(list(map(str, wanted)))
             yield f"{decider}: {words}"
+
+
+def _either(words: Sequence[str]) -> str:
+    """'a, b or c'."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _settings(knobs: Iterable[tuple[str, Node]], prefix: str) -> Iterator[tuple[str, str, Node]]:

@@ -56,6 +56,16 @@ class Method(ABC):
         """
         return 0.0
 
+    def blocks_apart(self) -> int:
+        """How many of the last blocks it treats otherwise than those before them, 0 for none: a
+        shallow model that stands for a deep one must have more."""
+        return 0
+
+    def trained_part(self, base: PreTrainedModel) -> str:
+        """What it trains of this base, where that depends on the base; "" otherwise."""
+        del base
+        return ""
+
     def faults(self, base: PreTrainedModel) -> list[str]:
         """Why it can't adapt this base, which may be on the meta device; [] if it can.
 

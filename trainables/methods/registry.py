@@ -8,6 +8,7 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.methods.adapters import LoRA
 from trainables.methods.method import Method, Untrained
+from trainables.methods.parts import Bias, Partial
 from trainables.methods.prompting import Prompting
 from trainables.methods.weights import Full
 
@@ -15,6 +16,8 @@ UNTRAINED = "untrained"  # the method of baselines
 METHODS: dict[str, type[Method]] = {
     "lora": LoRA,
     "full": Full,
+    "partial": Partial,
+    "bias": Bias,
     "prompting": Prompting,
     UNTRAINED: Untrained,
 }

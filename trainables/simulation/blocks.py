@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.methods.blocks import blocks_of, decoder_config
+
 _PLAIN = (bool, int, str, type(None))
 _NAMES_OF_PLACES = ("idx", "index", "layer_id", "training")  # attributes that tell no kind
 
@@ -28,19 +30,6 @@ class Pattern:
 
 
 ALL_ALIKE = Pattern(lead=0, period=1)
-
-
-def decoder_config(config: Any) -> Any:
-    """The configuration of a model's text decoder, which is itself in a model of text alone."""
-    return config.get_text_config(decoder=True)
-
-
-def blocks_of(model: Any) -> nn.ModuleList:
-    """The blocks of a model's text decoder; empty if there is no list of them."""
-    depth = decoder_config(model.config).num_hidden_layers
-    modules = model.get_decoder().modules()
-    lists = (m for m in modules if isinstance(m, nn.ModuleList) and len(m) == depth)
-    return next(lists, nn.ModuleList())
 
 
 def block_kinds(config: Any) -> tuple[Hashable, ...]:

@@ -12,15 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from trainables.errors import InputError, near_name
+from trainables.methods.blocks import decoder_config
 from trainables.methods.registry import make_method
 from trainables.resources.estimate import Workload
-from trainables.simulation.blocks import (
-    Pattern,
-    block_kinds,
-    decoder_config,
-    pattern_of,
-    shortened,
-)
+from trainables.simulation.blocks import Pattern, block_kinds, pattern_of, shortened
 from trainables.simulation.phases import BACKWARD_BETWEEN
 from trainables.simulation.step import EVALUATION, PARTS, Measured, simulate
 
@@ -40,7 +35,8 @@ def simulate_any_depth(
     """
     whole = model_config(config)
     depth = int(decoder_config(whole).num_hidden_layers)
-    parts = PARTS if make_method(knobs).trains else (EVALUATION,)
+    method = make_method(knobs)
+    parts = PARTS if method.trains else (EVALUATION,)
     kinds = block_kinds(whole)
     pattern = pattern_of(kinds)
 
@@ -49,7 +45,7 @@ def simulate_any_depth(
         short = shortened(whole, blocks)
         return simulate(short, knobs, workload, device=device, parts=parts, repeated=pattern)
 
-    for depths in _depths(depth, pattern):
+    for depths in _depths(depth, pattern, more_than=method.blocks_apart()):
         if any(block_kinds(shortened(whole, blocks)) != kinds[:blocks] for blocks in depths):
             break
         line = _Line.through(at(depths[0]), at(depths[1]), depths)
@@ -82,11 +78,12 @@ def _unknown_type(model_type: object, known: Iterable[str]) -> str:
     return f"has the model_type {model_type!r}, unknown to transformers {__version__}. {hint}"
 
 
-def _depths(depth: int, pattern: Pattern) -> Iterator[tuple[int, int, int]]:
+def _depths(depth: int, pattern: Pattern, *, more_than: int) -> Iterator[tuple[int, int, int]]:
     """Depths to simulate, which end with the same kind of block as the model and have fewer blocks
-    than it together."""
+    than it together, and each `more_than` so many."""
     period = pattern.period
-    first = pattern.shortest + (depth - pattern.shortest) % period
+    shortest = max(pattern.shortest, more_than + pattern.period)
+    first = shortest + (depth - shortest) % period
     for start in range(first, first + _ATTEMPTS * period, period):
         depths = start, start + period, start + 2 * period
         if sum(depths) < depth:

@@ -18,10 +18,10 @@ from typing import Any
 
 from trainables.data.token_lengths import TokenLengths, assumed_splits
 from trainables.errors import InputError
+from trainables.methods.blocks import decoder_config
 from trainables.models.base import quiet
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
 from trainables.resources.flops import total_flops
-from trainables.simulation.blocks import decoder_config
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.simulation.blocks import Pattern, blocks_of
+from trainables.methods.blocks import blocks_of
+from trainables.simulation.blocks import Pattern
 from trainables.simulation.live_bytes import LiveBytes
 
 BACKWARD_BETWEEN = "backward_between"

@@ -18,11 +18,12 @@ from torch._subclasses import FakeTensorMode
 from trainables.data.batches import Batch
 from trainables.evaluation.generation import EndOfLine
 from trainables.evaluation.loss import summed_loss
+from trainables.methods.blocks import decoder_config
 from trainables.models.base import Base
 from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import DTYPES
 from trainables.resources.estimate import Workload
-from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
+from trainables.simulation.blocks import ALL_ALIKE, Pattern
 from trainables.simulation.devices import DEVICES, Device, functions_of
 from trainables.simulation.fake_model import (
     attached,

@@ -53,6 +53,7 @@ class Knob:
     loads_base: bool = False  # trials share a loaded base only if they have the same value
     simulated: Callable[[Any], Any] | None = itself
     """What of a value a simulated step depends on besides its batches; None: on nothing of it."""
+    simulated_if_read: bool = False  # it is left out of that where no trial of its method reads it
     activations: Callable[[Any], float] | None = None
     """By what factor a value scales activations, roughly; orders a plan's configurations."""
     states: Callable[[Any], float] | None = None

@@ -133,7 +133,8 @@ def task_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
 def simulated_values(knobs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Each knob that a simulated step depends on besides its batches, and what of its value."""
     for name, knob in KNOBS.items():
-        if knob.simulated is not None and not knob.memory.is_none:
+        is_left_out = knob.simulated_if_read and name not in knobs
+        if knob.simulated is not None and not knob.memory.is_none and not is_left_out:
             yield name, knob.simulated(knobs.get(name))
 
 
@@ -213,6 +214,34 @@ KNOBS: dict[str, Knob] = {
         is_one_value=are_modules,
         memory=MemoryEffect(modules_at_least),
         varied_label=modules_label,
+    ),
+    "blocks": Knob(
+        2,
+        whole(1),
+        int,
+        _field_of("blocks"),
+        memory=UP,
+        simulated_if_read=True,
+        label="last{blocks}",
+        plan_place=0,
+    ),
+    "train_final_norm": Knob(
+        True,
+        boolean,
+        bool,
+        _field_of("train_final_norm"),
+        memory=UP,
+        simulated_if_read=True,
+        varied_label="norm-{train_final_norm}",
+    ),
+    "train_head": Knob(
+        False,
+        boolean,
+        bool,
+        _field_of("train_head"),
+        memory=UP,
+        simulated_if_read=True,
+        varied_label="head",
     ),
     "workers": Knob(
         1,

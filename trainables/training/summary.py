@@ -79,6 +79,8 @@ def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
         facts |= _batch_facts(trial.spec.knobs, progress)
         facts |= _trained_facts(trial.spec.knobs, progress)
+        if part := trial.method.trained_part(trial.base.model):
+            facts["trained_part"] = part
     return facts
 
 

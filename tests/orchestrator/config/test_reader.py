@@ -362,7 +362,7 @@ def test_a_knob_that_nothing_reads_is_a_fault_unless_an_override_narrows_the_spa
         == from_mapping(_changed(space={**space, "batch_size": 4})).space
     )
     reason = (
-        "no trial of this space reads it; it is read with method: lora or full and "
+        "no trial of this space reads it; it is read with method: lora, full, partial or bias and "
         "batch_size: auto. Leave it out."
     )
     overrides = ["space.batch_size=4", "space.effective_batch_size=32"]

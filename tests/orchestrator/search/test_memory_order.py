@@ -118,6 +118,9 @@ ORDERED = {
     "dropout",
     "gradient_checkpointing",
     "target_modules",
+    "blocks",
+    "train_final_norm",
+    "train_head",
 }
 INDEPENDENT = {
     "alpha",

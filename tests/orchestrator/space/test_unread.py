@@ -22,13 +22,13 @@ LORA = {"lora": {"rank": [4, 8]}}
         (
             {"batch_size": 4, "effective_batch_size": 16},
             "effective_batch_size",
-            "no trial of this space reads it; it is read with method: lora or full and "
+            "no trial of this space reads it; it is read with method: lora, full, partial or bias and "
             "batch_size: auto. Leave it out.",
         ),
         (
             {"batch_size": "auto", "gradient_accumulation": [1, 2]},
             "gradient_accumulation",
-            "it is read with method: lora or full and batch_size: a number.",
+            "it is read with method: lora, full, partial or bias and batch_size: a number.",
         ),
         (
             {"quantization": ["none", "int8"], "double_quantization": True},

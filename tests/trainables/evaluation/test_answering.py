@@ -28,6 +28,8 @@ ROWS: list[dict[str, Any]] = [
     {"quantization": "nf4", "double_quantization": True},
     {"quantization": "fp4"},
     {"method": "full", "learning_rate": 1e-3},
+    {"method": "partial", "blocks": 1, "learning_rate": 1e-2},
+    {"method": "bias", "learning_rate": 1e-1},
     {"method": "prompting", "shots": 1, "sequence_length": 1024},
     {"method": "untrained"},
 ]
@@ -35,15 +37,10 @@ ROWS: list[dict[str, Any]] = [
 
 def asked(spec: TrialSpec, folder: Path) -> Asked:
     place = TrialFolder(folder / spec.trial_id)
-    trained = {
-        "lora": place.adapter_folder,
-        "full": place.model_folder,
-        "untrained": None,
-        "prompting": None,
-    }
-    return Asked(
-        spec, trained[spec.knobs["method"]], label=spec.trial_id, threads=1, is_of_a_sweep=True
-    )
+    method = METHODS[spec.knobs["method"]]
+    written = place.model_folder if method.saves_model else place.adapter_folder
+    trained = written if method.trains else None
+    return Asked(spec, trained, label=spec.trial_id, threads=1, is_of_a_sweep=True)
 
 
 def noted(spec: TrialSpec, folder: Path, split: str = "selection") -> list[dict[str, Any]]:

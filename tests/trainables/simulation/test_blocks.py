@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.architectures import ARCHITECTURES
-from trainables.simulation.blocks import (
-    Pattern,
-    block_kinds,
-    decoder_config,
-    pattern_of,
-    shortened,
-)
+from trainables.methods.blocks import decoder_config
+from trainables.simulation.blocks import Pattern, block_kinds, pattern_of, shortened
 from trainables.simulation.depth import model_config
 
 

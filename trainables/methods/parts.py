@@ -1,0 +1,190 @@
+"""Methods that train some of the base's own parameters: biases (BitFit), or the last blocks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainables.errors import InputError
+from trainables.methods.blocks import blocks_of
+from trainables.methods.loading_faults import key_faults, refuse_faults
+from trainables.methods.method import Method
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_WEIGHTS = "parameters.safetensors"
+_ORIGINALS = "original_parameters"  # attribute of the trained model: what stood in their places
+
+
+@dataclass(frozen=True)
+class Parts(Method):
+    """Trains copies of some parameters in float32, in the base itself.
+
+    The copies take the places of the base's own parameters until `detach` puts these back.
+    """
+
+    loading_imports: ClassVar[tuple[str, ...]] = ("from safetensors.torch import load_file",)
+
+    @classmethod
+    def loading_lines(cls, folder: str) -> list[str]:
+        file = str(Path(folder) / _WEIGHTS)
+        return [
+            f"trained = load_file({file!r})",
+            "model.load_state_dict(trained, strict=False)",
+            "model.eval()",
+        ]
+
+    @abstractmethod
+    def chosen(self, base: PreTrainedModel) -> list[str]:
+        """The names of the parameters that it trains; [] if the base has none of them."""
+
+    def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
+        import torch
+
+        del in_place  # the originals are small beside the rest, or stay where they are
+        if faults := self.faults(base):
+            raise InputError(faults)
+        known = dict(base.named_parameters())
+        copies = {name: known[name].detach().float().clone() for name in self.chosen(base)}
+        _replace(base, copies, requires_grad=True)
+        torch.manual_seed(seed)
+        return base
+
+    def load(self, base: PreTrainedModel, folder: Path) -> Any:
+        from safetensors.torch import load_file
+
+        file = folder / _WEIGHTS
+        if not file.is_file():
+            raise InputError(f"{folder}: has no {_WEIGHTS}. Give the folder that a trial wrote.")
+        saved = load_file(file)
+        refuse_faults(folder, _faults_of(saved, base, self.chosen(base)))
+        _replace(base, {name: value.to(base.device) for name, value in saved.items()})
+        return base
+
+    def save(self, model: Any, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        trained = {
+            name: parameter.detach().contiguous()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained, folder / _WEIGHTS)
+
+    def detach(self, model: Any) -> PreTrainedModel:
+        originals = model.__dict__.pop(_ORIGINALS)
+        for module, name, parameter in originals:
+            module._parameters[name] = parameter
+        base: PreTrainedModel = model
+        return base
+
+
+@dataclass(frozen=True)
+class Bias(Parts):
+    """Biases (BitFit, Ben Zaken et al. 2022); where the base has none, the scales of its norms."""
+
+    title: ClassVar[str] = "bias"
+    activity: ClassVar[str] = "training of biases"
+    label: ClassVar[str] = "bias"
+
+    def chosen(self, base: PreTrainedModel) -> list[str]:
+        biases = [name for name, _ in base.named_parameters() if name.endswith("bias")]
+        return biases or [
+            name for name, value in base.named_parameters() if value.dim() == 1 and _is_scale(name)
+        ]
+
+    def trained_part(self, base: PreTrainedModel) -> str:
+        has_biases = any(name.endswith("bias") for name in self.chosen(base))
+        return "biases" if has_biases else "the scales of norms, as the base has no biases"
+
+    def faults(self, base: PreTrainedModel) -> list[str]:
+        if self.chosen(base):
+            return []
+        return ["method: bias: this model has neither biases nor scales of norms. Use lora."]
+
+
+@dataclass(frozen=True)
+class Partial(Parts):
+    """The last `blocks` blocks and, as asked, the final norm and the head.
+
+    A head that is tied to the embeddings is trained with them.
+    """
+
+    title: ClassVar[str] = "partial"
+    activity: ClassVar[str] = "training of the last blocks"
+    label: ClassVar[str] = ""  # as that of `blocks`
+    allows_quantized_base: ClassVar[bool] = False
+
+    blocks: int = 2
+    train_final_norm: bool = True
+    train_head: bool = False
+
+    def relative_size(self) -> float:
+        return self.blocks + 0.5 * self.train_head
+
+    def blocks_apart(self) -> int:
+        return self.blocks
+
+    def chosen(self, base: PreTrainedModel) -> list[str]:
+        trained = [*blocks_of(base)][-self.blocks :]
+        if self.train_head:
+            trained.append(base.get_output_embeddings())
+        wanted = {id(value) for module in trained for value in module.parameters()}
+        if self.train_final_norm:
+            wanted |= {id(value) for value in _final_norm(base)}
+        return [name for name, value in base.named_parameters() if id(value) in wanted]
+
+    def faults(self, base: PreTrainedModel) -> list[str]:
+        there = len(blocks_of(base))
+        if self.blocks <= there:
+            return []
+        return [f"blocks: got {self.blocks}; this model has {there}. Use at most {there}, or full."]
+
+
+def _final_norm(base: PreTrainedModel) -> Iterator[nn.Parameter]:
+    """The vectors outside the blocks: the norm behind the last one."""
+    inside = {id(value) for value in blocks_of(base).parameters()}
+    return (v for v in base.parameters() if v.dim() == 1 and id(v) not in inside)
+
+
+def _is_scale(name: str) -> bool:
+    """Whether a vector of this name scales a norm: any that is no bias."""
+    return name.endswith("weight")
+
+
+def _replace(base: Any, values: Mapping[str, torch.Tensor], *, requires_grad: bool = False) -> None:
+    """Puts new parameters into the places of those with these names, also where they are shared."""
+    from torch import nn
+
+    known = dict(base.named_parameters())
+    new = {id(known[name]): nn.Parameter(values[name], requires_grad) for name in values}
+    base.requires_grad_(False)
+    originals = [
+        (module, name, parameter)
+        for module in base.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and id(parameter) in new
+    ]
+    for module, name, parameter in originals:
+        module._parameters[name] = new[id(parameter)]
+    base.__dict__[_ORIGINALS] = originals
+
+
+def _faults_of(
+    saved: Mapping[str, torch.Tensor], base: PreTrainedModel, chosen: Sequence[str]
+) -> list[str]:
+    known = dict(base.named_parameters())
+    shapes = [
+        (name, tuple(value.shape), tuple(known[name].shape))
+        for name, value in saved.items()
+        if name in known and value.shape != known[name].shape
+    ]
+    found = {"missing_keys": {*chosen} - saved.keys(), "unexpected_keys": saved.keys() - {*chosen}}
+    return key_faults({**found, "mismatched_keys": shapes})
