@@ -81,7 +81,10 @@ def test_it_says_what_planner_report_and_loader_must_know(name: str, tmp_path: P
 
 
 def test_a_trained_method_is_named_once_more_as_the_default() -> None:
-    """What else must know of a method asks its attributes. Tasks have a context called "full", and layers a "bias"."""
+    """What else must know of a method asks its attributes.
+
+    Tasks have a context called "full", and layers a "bias".
+    """
     folders = [
         folder
         for top in ("orchestrator", "trainables")

@@ -6,28 +6,22 @@ that two configurations that train the same thing are equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainables.errors import did_you_mean
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS, UNTRAINED
-from trainables.methods.target_modules import ALL_LINEAR
 from trainables.spec.checks import above, at_least, boolean, name_in, one_of, whole, within
 from trainables.spec.knob import Knob
 from trainables.spec.knob_values import (
     AUTO,
-    are_modules,
     as_batch_size,
-    as_modules,
     batch_at_least,
     batch_label,
     batch_size,
     dtype_label,
     is_auto,
-    modules,
-    modules_at_least,
-    modules_label,
     smallest_batch,
     text,
     zero_stage,
@@ -35,6 +29,7 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.rows.method_knobs import METHOD_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.spec.rows.task_knobs import TASK_KNOBS
 
@@ -160,13 +155,6 @@ def _automatic_batch(configuration: Mapping[str, Any]) -> bool:
     return _trained(configuration) and configuration.get("batch_size") == AUTO
 
 
-def _field_of(field: str) -> Callable[[Mapping[str, Any]], bool]:
-    def read_by(configuration: Mapping[str, Any]) -> bool:
-        return field in METHODS[configuration["method"]].hyperparameters()
-
-    return read_by
-
-
 def _double(configuration: Mapping[str, Any]) -> bool:
     return quantization_of(configuration).has_double_quantization
 
@@ -186,63 +174,7 @@ KNOBS: dict[str, Knob] = {
         varied_label=dtype_label,
     ),
     "method": Knob("lora", name_in(METHODS), str, _always, varied_label=None),
-    "rank": Knob(8, whole(1), int, _field_of("rank"), memory=UP, label="r{rank}", plan_place=0),
-    "alpha": Knob(
-        16,
-        above(0),
-        float,
-        _field_of("alpha"),
-        memory=NONE,
-        affects_speed=False,
-        label="a{alpha:g}",
-    ),
-    "dropout": Knob(
-        0.0,
-        within(0, 0.99),
-        float,
-        _field_of("dropout"),
-        memory=memory_above(0),  # its masks are kept for the backward pass
-        simulated=bool,
-        activations=lambda value: 1.1 if value else 1.0,
-        varied_label="drop{dropout:.2g}",
-    ),
-    "target_modules": Knob(
-        ALL_LINEAR,
-        modules,
-        as_modules,
-        _field_of("target_modules"),
-        is_one_value=are_modules,
-        memory=MemoryEffect(modules_at_least),
-        varied_label=modules_label,
-    ),
-    "blocks": Knob(
-        2,
-        whole(1),
-        int,
-        _field_of("blocks"),
-        memory=UP,
-        simulated_if_read=True,
-        label="last{blocks}",
-        plan_place=0,
-    ),
-    "train_final_norm": Knob(
-        True,
-        boolean,
-        bool,
-        _field_of("train_final_norm"),
-        memory=UP,
-        simulated_if_read=True,
-        varied_label="norm-{train_final_norm}",
-    ),
-    "train_head": Knob(
-        False,
-        boolean,
-        bool,
-        _field_of("train_head"),
-        memory=UP,
-        simulated_if_read=True,
-        varied_label="head",
-    ),
+    **METHOD_ROWS,
     "workers": Knob(
         1,
         whole(1),

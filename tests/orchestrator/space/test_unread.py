@@ -22,8 +22,8 @@ LORA = {"lora": {"rank": [4, 8]}}
         (
             {"batch_size": 4, "effective_batch_size": 16},
             "effective_batch_size",
-            "no trial of this space reads it; it is read with method: lora, full, partial or bias and "
-            "batch_size: auto. Leave it out.",
+            "no trial of this space reads it; it is read with method: lora, full, partial or bias "
+            "and batch_size: auto. Leave it out.",
         ),
         (
             {"batch_size": "auto", "gradient_accumulation": [1, 2]},
