@@ -31,7 +31,7 @@ from tests.tiny_models import make_tokenizer
 from trainables.data.batches import IGNORED, Batch
 from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import evaluate
-from trainables.methods.registry import make_method
+from trainables.methods.registry import METHODS, make_method
 from trainables.models.base import Base, load_base
 from trainables.models.tensors import tensor_bytes
 from trainables.resources.estimate import (
@@ -72,7 +72,8 @@ class Case:
 
 
 def _trained(knobs: dict[str, Any]) -> str:
-    return "full" if knobs.get("method") == "full" else f"r{knobs['rank']}"
+    method = knobs.get("method", "lora")
+    return f"r{knobs['rank']}" if method == "lora" else str(method)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument(
-        "--method", choices=("lora", "full"), default="lora", help="(default: %(default)s)"
+        "--method",
+        choices=[name for name, row in METHODS.items() if row.trains],
+        default="lora",
+        help="(default: %(default)s)",
     )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

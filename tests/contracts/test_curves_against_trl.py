@@ -1,5 +1,5 @@
 """A trial's curve equals that of TRL's SFTTrainer with the same settings: for LoRA on every row of
-QUANTIZATIONS, and for full fine-tuning.
+QUANTIZATIONS, and for each other method.
 
 Both train on a base loaded by `load_base`, from the same initial parameters, on the same tokens in
 the same order. Each uses its own batches, padding, losses, gradients, clipping, schedule and
@@ -17,6 +17,7 @@ import pytest
 from tests.tiny_trials import EXECUTION, make_spec, make_trial
 from trainables.data.batches import fixed_subset, training_order
 from trainables.data.encoding import Encoded
+from trainables.methods.registry import METHODS
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
@@ -37,6 +38,11 @@ KNOBS: dict[str, Any] = {
     "warmup": 0.15,
     "weight_decay": 0.1,
     "max_gradient_norm": 3.5,  # some steps are clipped
+}
+OTHERS: dict[str, dict[str, Any]] = {  # some steps of each are clipped
+    "full": {"learning_rate": 2e-3, "max_gradient_norm": 7.0},
+    "partial": {"learning_rate": 2e-3, "max_gradient_norm": 7.0},
+    "bias": {"learning_rate": 5e-2, "max_gradient_norm": 1.6},
 }
 TOLERANCE = 1e-4
 # int8 on a CPU rounds activations to 8 bits in an evaluation (not in training), so the last bit of
@@ -63,10 +69,17 @@ def test_the_curve_is_that_of_trl(quantization: str, tiny_llama: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_the_curve_of_full_fine_tuning_is_that_of_trl(tiny_llama: Path, tmp_path: Path) -> None:
-    knobs = {**KNOBS, "learning_rate": 2e-3, "max_gradient_norm": 7.0}
-    spec = make_spec(tiny_llama, method="full", budget=BUDGET, execution=IN_ONE_BATCH, **knobs)
+@pytest.mark.parametrize("method", OTHERS)
+def test_the_curve_of_every_other_method_is_that_of_trl(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    knobs = {**KNOBS, **OTHERS[method]}
+    spec = make_spec(tiny_llama, method=method, budget=BUDGET, execution=IN_ONE_BATCH, **knobs)
     _compare(spec, tmp_path)
+
+
+def test_every_method_that_trains_has_its_learning_rate_here() -> None:
+    assert {"lora", *OTHERS} == {name for name, method in METHODS.items() if method.trains}
 
 
 def _compare(spec: TrialSpec, tmp_path: Path) -> None:

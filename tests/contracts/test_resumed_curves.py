@@ -1,5 +1,5 @@
 """An interrupted trial has the curve of an uninterrupted one: LoRA on every row of QUANTIZATIONS,
-and full fine-tuning.
+and each other method.
 
 Losses, learning rates and evaluations agree to 1e-6, with everything that has a state: dropout, a
 learning-rate schedule, the optimizer's moments, several micro-batches per step and a second epoch.
@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.tiny_trials import EXECUTION, assert_same_curve, make_spec, make_trial, run
+from trainables.methods.registry import METHODS
 from trainables.models.base import load_base
 from trainables.spec.events import Event
 from trainables.spec.quantization import QUANTIZATIONS
@@ -32,6 +33,9 @@ KNOBS: dict[str, Any] = {
     "batch_size": 2,
     "gradient_accumulation": 2,
 }
+
+
+TRAINED = [name for name, method in METHODS.items() if method.trains]
 
 
 def _slow_but(row: str, fast: str) -> Any:
@@ -69,10 +73,11 @@ def test_interrupted_over_and_over_a_trial_has_the_same_curve(
     assert_same_curve(to_its_end(spec, place), whole)
 
 
-def test_interrupted_over_and_over_full_fine_tuning_has_the_same_curve(
-    tiny_llama: Path, tmp_path: Path
+@pytest.mark.parametrize("method", [name for name in TRAINED if name != "lora"])
+def test_interrupted_over_and_over_every_method_has_the_same_curve(
+    method: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    spec = make_spec(tiny_llama, method="full", budget=BUDGET, gradient_checkpointing=True, **KNOBS)
+    spec = make_spec(tiny_llama, method=method, budget=BUDGET, gradient_checkpointing=True, **KNOBS)
     whole = run(spec, tmp_path / "whole")
     place = tmp_path / "0"
     for number, interruption in enumerate(INTERRUPTIONS, start=1):

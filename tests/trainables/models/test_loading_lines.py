@@ -18,6 +18,8 @@ KNOBS: list[dict[str, Any]] = [
     {"quantization": "none"},
     {"quantization": "nf4", "double_quantization": True},
     {"method": "full", "learning_rate": 1e-3},
+    {"method": "bias", "learning_rate": 1e-1, "quantization": "nf4"},
+    {"method": "partial", "blocks": 1, "learning_rate": 1e-2},
 ]
 
 
