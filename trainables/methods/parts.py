@@ -50,9 +50,10 @@ class Parts(Method):
         del in_place  # the originals are small beside the rest, or stay where they are
         if faults := self.faults(base):
             raise InputError(faults)
-        known = dict(base.named_parameters())
-        copies = {name: known[name].detach().float().clone() for name in self.chosen(base)}
-        _replace(base, copies, requires_grad=True)
+        known, chosen = dict(base.named_parameters()), {*self.chosen(base)}
+        _replace(base, {name: known[name].detach().float().clone() for name in chosen})
+        for name, value in base.named_parameters():
+            value.requires_grad_(name in chosen)
         torch.manual_seed(seed)
         return base
 
@@ -65,6 +66,7 @@ class Parts(Method):
         saved = load_file(file)
         refuse_faults(folder, _faults_of(saved, base, self.chosen(base)))
         _replace(base, {name: value.to(base.device) for name, value in saved.items()})
+        base.requires_grad_(False)
         return base
 
     def save(self, model: Any, folder: Path) -> None:
@@ -159,22 +161,30 @@ def _is_scale(name: str) -> bool:
     return name.endswith("weight")
 
 
-def _replace(base: Any, values: Mapping[str, torch.Tensor], *, requires_grad: bool = False) -> None:
-    """Puts new parameters into the places of those with these names, also where they are shared."""
+def _replace(base: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Puts new parameters into the places of those with these names, also where they are shared.
+
+    What else a norm has becomes float32 too: torch's norms take no parameters of two dtypes.
+    """
     from torch import nn
 
     known = dict(base.named_parameters())
-    new = {id(known[name]): nn.Parameter(values[name], requires_grad) for name in values}
-    base.requires_grad_(False)
-    originals = [
+    new = {id(known[name]): nn.Parameter(value) for name, value in values.items()}
+    places = [
         (module, name, parameter)
         for module in base.modules()
-        for name, parameter in module._parameters.items()
-        if parameter is not None and id(parameter) in new
+        if any(id(own) in new for own in module.parameters(recurse=False))
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in new or _is_norm(module)
     ]
-    for module, name, parameter in originals:
-        module._parameters[name] = new[id(parameter)]
-    base.__dict__[_ORIGINALS] = originals
+    for module, name, parameter in places:
+        put = new.get(id(parameter))
+        module.register_parameter(name, nn.Parameter(parameter.float()) if put is None else put)
+    base.__dict__[_ORIGINALS] = places
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return all(value.dim() == 1 for value in module.parameters(recurse=False))
 
 
 def _faults_of(
