@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-_WEIGHTS = "parameters.safetensors"
+WEIGHTS = "parameters.safetensors"
 _ORIGINALS = "original_parameters"  # attribute of the trained model: what stood in their places
 
 
@@ -29,11 +29,12 @@ class Parts(Method):
     The copies take the places of the base's own parameters until `detach` puts these back.
     """
 
+    allows_zero: ClassVar[bool] = False  # DeepSpeed has not been tried on it
     loading_imports: ClassVar[tuple[str, ...]] = ("from safetensors.torch import load_file",)
 
     @classmethod
     def loading_lines(cls, folder: str) -> list[str]:
-        file = str(Path(folder) / _WEIGHTS)
+        file = str(Path(folder) / WEIGHTS)
         return [
             f"trained = load_file({file!r})",
             "model.load_state_dict(trained, strict=False)",
@@ -60,9 +61,9 @@ class Parts(Method):
     def load(self, base: PreTrainedModel, folder: Path) -> Any:
         from safetensors.torch import load_file
 
-        file = folder / _WEIGHTS
+        file = folder / WEIGHTS
         if not file.is_file():
-            raise InputError(f"{folder}: has no {_WEIGHTS}. Give the folder that a trial wrote.")
+            raise InputError(f"{folder}: has no {WEIGHTS}. Give the folder that a trial wrote.")
         saved = load_file(file)
         refuse_faults(folder, _faults_of(saved, base, self.chosen(base)))
         _replace(base, {name: value.to(base.device) for name, value in saved.items()})
@@ -78,7 +79,7 @@ class Parts(Method):
             if parameter.requires_grad
         }
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(trained, folder / _WEIGHTS)
+        save_file(trained, folder / WEIGHTS)
 
     def detach(self, model: Any) -> PreTrainedModel:
         originals = model.__dict__.pop(_ORIGINALS)

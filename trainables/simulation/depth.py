@@ -8,7 +8,7 @@ the model, it is simulated at its full depth.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from trainables.errors import InputError, near_name
@@ -40,6 +40,9 @@ def simulate_any_depth(
     kinds = block_kinds(whole)
     pattern = pattern_of(kinds)
 
+    # Where the backward pass ends at a block of fixed distance from the last, it is the same pass.
+    bent = () if method.blocks_apart() else (BACKWARD_BETWEEN,)
+
     @functools.cache
     def at(blocks: int) -> Measured:
         short = shortened(whole, blocks)
@@ -48,7 +51,7 @@ def simulate_any_depth(
     for depths in _depths(depth, pattern, more_than=method.blocks_apart()):
         if any(block_kinds(shortened(whole, blocks)) != kinds[:blocks] for blocks in depths):
             break
-        line = _Line.through(at(depths[0]), at(depths[1]), depths)
+        line = _Line.through(at(depths[0]), at(depths[1]), depths, without=bent)
         if line.fits(at(depths[2]), depths[2]):
             return line.at(depth), depths
     return at(depth), (depth,)
@@ -93,8 +96,9 @@ def _depths(depth: int, pattern: Pattern, *, more_than: int) -> Iterator[tuple[i
 class _Line:
     """Every number of a simulation as a linear function of depth.
 
-    Except for the backward pass between the last and the first block: its bytes change linearly
-    from those in the one to those in the other, so its peak is one of theirs.
+    Except for the backward pass between the last and the first block, where it goes through all of
+    them: its bytes change linearly from those in the one to those in the other, so its peak is one
+    of theirs.
     """
 
     def __init__(self, start: int, measured: Measured, slopes: Measured) -> None:
@@ -103,11 +107,18 @@ class _Line:
         self._slopes = slopes
 
     @classmethod
-    def through(cls, first: Measured, second: Measured, depths: tuple[int, ...]) -> _Line:
+    def through(
+        cls,
+        first: Measured,
+        second: Measured,
+        depths: tuple[int, ...],
+        *,
+        without: Collection[str],
+    ) -> _Line:
         blocks = depths[1] - depths[0]
 
         def slopes(low: Mapping[str, int], high: Mapping[str, int]) -> dict[str, int]:
-            return {n: (high[n] - low[n]) // blocks for n in low if n != BACKWARD_BETWEEN}
+            return {n: (high[n] - low[n]) // blocks for n in low if n not in without}
 
         bytes_, flops = slopes(first.bytes, second.bytes), slopes(first.flops, second.flops)
         return cls(depths[0], first, Measured(bytes_, flops))

@@ -37,17 +37,19 @@ def configuration(**knobs: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "depths"),
+    ("config", "depths", "method"),
     [
-        ({**LLAMA, "num_hidden_layers": 10}, (2, 3, 4)),
-        ({**ARCHITECTURES["deepseek"], "num_hidden_layers": 13}, (3, 4, 5)),
+        ({**LLAMA, "num_hidden_layers": 10}, (2, 3, 4), {}),
+        ({**ARCHITECTURES["deepseek"], "num_hidden_layers": 13}, (3, 4, 5), {}),
+        ({**LLAMA, "num_hidden_layers": 16}, (4, 5, 6), {"method": "partial", "blocks": 3}),
+        ({**LLAMA, "num_hidden_layers": 10}, (2, 3, 4), {"method": "bias"}),
     ],
-    ids=["blocks of one kind", "a first block of another kind"],
+    ids=["blocks of one kind", "a first block of another kind", "last blocks trained", "bias"],
 )
 def test_a_deep_model_is_predicted_from_shallow_ones(
-    config: dict[str, Any], depths: tuple[int, ...]
+    config: dict[str, Any], depths: tuple[int, ...], method: dict[str, Any]
 ) -> None:
-    knobs = configuration(gradient_checkpointing=True)
+    knobs = configuration(gradient_checkpointing=True, **method)
     found, simulated = simulate_any_depth(config, knobs, WORKLOAD, device="cpu")
     assert simulated == depths
     whole = step.simulate(model_config(config), knobs, WORKLOAD, device="cpu")

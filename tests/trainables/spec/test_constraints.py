@@ -45,10 +45,11 @@ def test_all_else_is_possible(method: str, quantization: str) -> None:
     if quantization != "none" and not METHODS[method].allows_quantized_base:
         return
     assert violations(_knobs(method=method, quantization=quantization)) is None
-    process_group = _knobs(
+    assert violations(_knobs(method=method, quantization=quantization, workers=4)) is None
+    sharded = _knobs(
         method=method, quantization=quantization, workers=4, zero_stage=2, offload="cpu"
     )
-    assert violations(process_group) is None
+    assert (violations(sharded) is None) == METHODS[method].allows_zero
 
 
 def test_full_fine_tuning_may_be_split_in_every_way() -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.tiny_models import make_llama
 from tests.tiny_trials import make_spec, make_trial, run
 from tests.trainables.workers.rank_team import run_team
+from trainables.methods.parts import WEIGHTS
 from trainables.spec.events import Event
 from trainables.spec.trial_spec import Budget, TrialSpec
 from trainables.storage.trial_folder import TrialFolder
@@ -101,6 +103,22 @@ def test_a_base_that_writes_tokens_with_the_weights_it_reads_them_by_ends_as_alo
     folder, (first, _) = run_team(spec, tmp_path)
     _assert_same(Outcome(first, folder), expected)
     _assert_only_the_model_is_left(folder)
+
+
+@pytest.mark.parametrize("method", ["partial", "bias"])
+def test_two_workers_train_parts_of_the_base_as_one_does(
+    method: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    knobs = {"method": method, "max_gradient_norm": 1.0}
+    spec = _spec(tiny_llama, **knobs)
+    events = run(spec, tmp_path / "alone")
+    folder, (first, _) = run_team(_spec(tiny_llama, **knobs, **HALF), tmp_path)
+    losses = [[event.metrics.get("train_loss") for event in told] for told in (first, events)]
+    assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
+    one = load_file(make_trial(spec, tmp_path / "alone").folder.adapter_folder / WEIGHTS)
+    two = load_file(folder.adapter_folder / WEIGHTS)
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=TOLERANCE) for name in one)
 
 
 def _spec(model: Path, **knobs: Any) -> TrialSpec:
