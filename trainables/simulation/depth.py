@@ -48,7 +48,7 @@ def simulate_any_depth(
         short = shortened(whole, blocks)
         return simulate(short, knobs, workload, device=device, parts=parts, repeated=pattern)
 
-    for depths in _depths(depth, pattern, more_than=method.blocks_apart()):
+    for depths in _depths(depth, pattern, apart=method.blocks_apart()):
         if any(block_kinds(shortened(whole, blocks)) != kinds[:blocks] for blocks in depths):
             break
         line = _Line.through(at(depths[0]), at(depths[1]), depths, without=bent)
@@ -81,11 +81,11 @@ def _unknown_type(model_type: object, known: Iterable[str]) -> str:
     return f"has the model_type {model_type!r}, unknown to transformers {__version__}. {hint}"
 
 
-def _depths(depth: int, pattern: Pattern, *, more_than: int) -> Iterator[tuple[int, int, int]]:
+def _depths(depth: int, pattern: Pattern, *, apart: int) -> Iterator[tuple[int, int, int]]:
     """Depths to simulate, which end with the same kind of block as the model and have fewer blocks
-    than it together, and each `more_than` so many."""
+    than it together; the last `apart` blocks, of no kind of their own, are in each."""
     period = pattern.period
-    shortest = max(pattern.shortest, more_than + pattern.period)
+    shortest = pattern.shortest + apart
     first = shortest + (depth - shortest) % period
     for start in range(first, first + _ATTEMPTS * period, period):
         depths = start, start + period, start + 2 * period

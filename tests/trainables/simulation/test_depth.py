@@ -41,7 +41,7 @@ def configuration(**knobs: Any) -> dict[str, Any]:
     [
         ({**LLAMA, "num_hidden_layers": 10}, (2, 3, 4), {}),
         ({**ARCHITECTURES["deepseek"], "num_hidden_layers": 13}, (3, 4, 5), {}),
-        ({**LLAMA, "num_hidden_layers": 16}, (4, 5, 6), {"method": "partial", "blocks": 3}),
+        ({**LLAMA, "num_hidden_layers": 20}, (5, 6, 7), {"method": "partial", "blocks": 3}),
         ({**LLAMA, "num_hidden_layers": 10}, (2, 3, 4), {"method": "bias"}),
     ],
     ids=["blocks of one kind", "a first block of another kind", "last blocks trained", "bias"],
