@@ -25,8 +25,9 @@ class SweepMetrics:
     @property
     def per_question(self) -> MetricSpec:
         """The metric by which trials are compared on the same questions: the ranking metric if that
-        can be done, else the task's primary one."""
-        return self.ranking if self.ranking.is_compared else self.primary
+        can be done, else the first of the task's with which it can, or its primary one."""
+        known = (self.ranking, *self.task.specs)
+        return next((metric for metric in known if metric.is_compared), self.primary)
 
 
 def sweep_metrics(config: Mapping[str, Any]) -> SweepMetrics:

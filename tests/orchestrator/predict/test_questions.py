@@ -55,6 +55,22 @@ def space(folder: Path, task: str, **top: Any) -> str:
     return str(file)
 
 
+def test_a_plain_model_is_asked_with_the_labels_of_the_training_file(
+    base_models: Path, tmp_path: Path
+) -> None:
+    value = yaml.safe_load(Path(space(tmp_path, "classification")).read_text())
+    rows = own_file.sentences()
+    files = {"train": rows[:20], "selection": rows[20:30], "report": rows[30:]}
+    value["data"] = {
+        name: str(own_file.write_csv(tmp_path / f"{name}.csv", some))
+        for name, some in files.items()
+    }
+    file = tmp_path / "files.yaml"
+    file.write_text(yaml.safe_dump(value))
+    spec = plain_spec(str(base_models / "small"), space=str(file), task=None)
+    assert len(task_of(spec).load("selection")) == 10
+
+
 @pytest.mark.parametrize(
     ("samples", "limit", "expected"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -42,6 +42,7 @@ class Classification(OwnTask):
     knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", "answer")
     usual_labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {}: those of the training rows
     unread_options: ClassVar[tuple[str, ...]] = ("stop",)
+    loads_one_split: ClassVar[bool] = False  # the labels are those of the training rows
     prompts: ClassVar[Mapping[str, str]] = {"default": DEFAULT}
 
     @property
@@ -110,8 +111,15 @@ class Classification(OwnTask):
             return self.options.labels
         if self.usual_labels:
             return self.usual_labels
-        targets = {str(example.record["target"]) for example in self._read.splits["train"]}
-        return {label: (label,) for label in sorted(targets)}
+        return {label: (label,) for label in sorted(self._found)}
+
+    @cached_property
+    def _found(self) -> Mapping[str, str]:
+        """The labels of the training rows, each with the first place where it is."""
+        found: dict[str, str] = {}
+        for example in self._read.splits["train"]:
+            found.setdefault(str(example.record["target"]).strip(), example.record["place"])
+        return found
 
     def _faults(self, table: Table) -> list[str]:
         wrong = [
@@ -126,15 +134,34 @@ class Classification(OwnTask):
             for example in split
             if _label_of(str(example.record["target"]), self._labels) is None
         ]
-        return [*super()._faults(table), *wrong]
+        return [*super()._faults(table), *self._alike(), *wrong]
+
+    def _alike(self) -> Iterator[str]:
+        """Labels of the training rows between which no answer could decide."""
+        if self.options.labels or self.usual_labels:
+            return
+        first: dict[str, str] = {}
+        for label, place in self._found.items():
+            other = first.setdefault(label.casefold(), label)
+            if other != label:
+                yield (
+                    f"{place}: the label {label!r} and {other!r}, at {self._found[other]}, differ "
+                    "in case only. Write them alike, or name the labels in data.labels."
+                )
 
 
 def answered_label(completion: str, labels: Mapping[str, Sequence[str]]) -> str:
     """The label whose words the completion begins with, in any case; NO_LABEL if there is none.
 
-    Of several that match, the one with the longest words.
+    Of several that match, the one with the longest words. Quotes, brackets and bullets before a
+    label are passed over, unless they are the beginning of one.
     """
-    begun = completion.lstrip(_BEFORE_A_LABEL + "\n").casefold()
+    whole = _begun(completion.strip(), labels)
+    return whole or _begun(completion.lstrip(_BEFORE_A_LABEL + "\n"), labels)
+
+
+def _begun(text: str, labels: Mapping[str, Sequence[str]]) -> str:
+    begun = text.casefold()
     matching = [
         (len(word), label)
         for label, words in labels.items()

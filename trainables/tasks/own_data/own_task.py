@@ -135,8 +135,21 @@ class OwnTask(Task):
 
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""
-        first = next((split[0] for split in table.splits.values() if split), None)
-        return self.text.faults(list(self._values(first))) if first else []
+        examples = [example for split in table.splits.values() for example in split]
+        if not examples:
+            return []
+        faults = self.text.faults(list(self._values(examples[0])))
+        if table.target_column in self.text.columns:
+            faults.append(
+                f"space.prompt: {{{table.target_column}}} shows the answer; it is the column of "
+                "the target."
+            )
+        return faults or [
+            f"{example.record['place']}: no column {name!r}, which the prompt shows."
+            for example in examples
+            for name in dict.fromkeys(self.text.columns)
+            if name not in self._values(example)
+        ]
 
     @cached_property
     def _table(self) -> Table:

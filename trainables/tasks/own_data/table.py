@@ -30,13 +30,14 @@ Prepared = Callable[[Sequence[Row]], list[Row]]
 
 @dataclass(frozen=True)
 class Table:
-    """The examples of each split, and the columns of the first row.
+    """The examples of each split, the columns of the first row, and that of the target.
 
     A record has `question` (the input), `target` and `place`, and the row itself as `columns`.
     """
 
     splits: Mapping[str, Sequence[Example]]
     columns: tuple[str, ...]
+    target_column: str = ""
 
     def digest(self, split: str, read: Sequence[str]) -> str:
         """A sha256 of the split's inputs, targets and the columns `read`."""
@@ -57,6 +58,8 @@ def read_table(options: Options, *, prepared: Prepared = list) -> Table:
     if options.file is not None:
         by = (options.split.by,) if options.split and options.split.by else ()
         rows = prepared(read_rows(options.file, columns=by))
+        if not rows:
+            raise InputError(f"{options.file}: the file holds no rows.")
         columns = found_columns(rows, options.columns)
         _check_columns(rows, columns)
         assert options.split is not None
@@ -72,7 +75,7 @@ def read_table(options: Options, *, prepared: Prepared = list) -> Table:
     }
     first = next((rows[0] for rows in splits.values() if rows), None)
     _check_ids(splits, examples)
-    return Table(examples, tuple(first.values) if first else ())
+    return Table(examples, tuple(first.values) if first else (), columns.get("target", ""))
 
 
 def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, str]:

@@ -56,6 +56,7 @@ class Tagging(OwnTask):
         tuple(OF_ENTITIES[name].spec for name in default_metrics)
     )
     unread_options: ClassVar[tuple[str, ...]] = ("stop", "answer")
+    loads_one_split: ClassVar[bool] = False  # the labels are those of the training rows
     more_options: ClassVar[Mapping[str, Check]] = {"sentence": _sentence, "tags": _tags}
     prompts: ClassVar[Mapping[str, str]] = {"default": DEFAULT}
 

@@ -147,6 +147,45 @@ def test_the_first_words_of_an_answer_name_its_label(completion: str, label: str
     assert answered_label(completion, labels) == label
 
 
+@pytest.mark.parametrize(
+    "labels", [(-1, 0, 1), ("(a)", "(b)"), ("<=50K", ">50K"), (" pos", " neg"), ("C", "C++")]
+)
+def test_every_label_fed_back_is_right(labels: Any, tmp_path: Path) -> None:
+    rows = [(f"s {at}", str(labels[at % len(labels)])) for at in range(40)]
+    task = _task("classification", tmp_path, ("sentence", "label"), rows)
+    for example in task.load("train"):
+        scores = task.score(example, task.target(example).strip())
+        assert task.aggregate([scores])["accuracy"] == 1
+
+
+def test_labels_that_no_answer_could_tell_apart_are_refused(tmp_path: Path) -> None:
+    rows = [(f"s {at}", ("pos", "Pos", "neg")[at % 3]) for at in range(40)]
+    with pytest.raises(InputError, match=r"a\.csv:\d+: the label .*, at .*differ in case only"):
+        _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
+    task = _task("classification", tmp_path, ("sentence", "label"), rows, labels=["pos", "neg"])
+    assert {task.gold(each) for each in task.load("train")} == {"pos", "neg"}
+
+
+def test_a_prompt_that_shows_the_answer_is_refused(tmp_path: Path) -> None:
+    options = {**own_file.classification(tmp_path), "prompt": "{sentence} is {label}:"}
+    with pytest.raises(InputError, match=r"space\.prompt: \{label\} shows the answer"):
+        make_task("classification", options).load("train")
+
+
+def test_a_row_without_a_column_of_the_prompt_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    whole = [f'{{"text": "a {at}", "label": "x", "firm": "f"}}\n' for at in range(20)]
+    file.write_text("".join([*whole, '{"text": "b", "label": "x"}\n']))
+    options = {"file": str(file), "split": SPLIT, "prompt": "{firm}: {text}"}
+    with pytest.raises(InputError, match=r"a\.jsonl:21: no column 'firm', which the prompt shows"):
+        make_task("completion", options).load("train")
+
+
+def test_a_file_without_rows_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.csv: the file holds no rows"):
+        _task("completion", tmp_path, ("text", "label"), []).load("train")
+
+
 def test_metrics_are_chosen_by_name_and_the_first_ranks(tmp_path: Path) -> None:
     options = {**own_file.classification(tmp_path), "metrics": ["macro_f1", "accuracy"]}
     metrics = task_metrics("classification", options)
