@@ -68,5 +68,5 @@ def _compared(text: str) -> str:
     figures = _FIGURE.findall(text)
     words = re.sub(r"[\W\d_]", "", text)
     if len(figures) == 1 and not words:
-        return str(figures[0]).replace(",", "")
+        return str(float(figures[0].replace(",", "")))
     return "".join(text.lower().split())
