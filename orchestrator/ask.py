@@ -31,8 +31,8 @@ every finished trial was judged. The memory of a trial is the most that its tens
 training or evaluation, and what CUDA takes beside them: measured if the trial had a GPU alone, else
 {GPU_OVERHEAD_BYTES // 2**20} MiB are assumed. Two trials tie if their answers to the same questions
 don't differ significantly (5%, adjusted for the number of trials that qualify; exact McNemar if the
-metric is a share of questions, else paired t). FLOPs are known of trials that had a prediction
-(docs/cost.md).
+metric is a share of questions, a paired bootstrap if it is of a split as a whole as F1 is, else
+paired t). FLOPs are known of trials that had a prediction (docs/cost.md).
 
 examples:
   python -m orchestrator.ask runs/NAME --gpu-memory 12GiB

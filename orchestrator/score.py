@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.significance import half_width_95
+from orchestrator.analysis.significance import half_width_95, split_interval
 from orchestrator.formatting import counted, format_metric
+from orchestrator.runs.predictions import Predictions
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError, did_you_mean
 from trainables.spec.metric import MetricSpec
@@ -19,7 +20,7 @@ from trainables.tasks.registry import find_task, is_task, task_names
 from trainables.tasks.task import Task
 
 _MOST_NAMED = 5  # ids in one message
-_HALF_WIDTH = "half_width_95"
+_HALF_WIDTH, _BOUNDS = "half_width_95", ("low_95", "high_95")
 
 _DESCRIPTION = """\
 Score predictions by the task's own rule (docs/emacc.md, docs/tatqa.md). Nothing is trained or
@@ -62,8 +63,9 @@ def score_files(
     """The measures of a file of predictions; every gold record counts once.
 
     Keys: what the task aggregates, count, count_X for each metric of the questions that are X,
-    half_width_95 (of the primary metric, if it is a share of questions), task, rule_version. Raises
-    InputError with all that is wrong in the files.
+    half_width_95 (of the primary metric, if it is a share of questions) or low_95 and high_95 (of
+    another that is kept for each question), task, rule_version. Raises InputError with all that is
+    wrong in the files.
     """
     if not is_task(task):
         raise InputError(f"--task: no task named {task!r}.{did_you_mean(task, task_names())}")
@@ -80,7 +82,7 @@ def score_files(
         **measures,
         "count": len(scores),
         **_counts(rule, scores),
-        **_half_width(rule, measures, count=len(scores)),
+        **_interval(rule, measures, scores),
         "task": task,
         "rule_version": rule.rule_version,
     }
@@ -92,11 +94,15 @@ def _counts(rule: type[Task], scores: Sequence[Mapping[str, float]]) -> dict[str
     return {f"count_{flag}": sum(bool(score[flag]) for score in scores) for flag in flags}
 
 
-def _half_width(rule: type[Task], measures: Mapping[str, float], *, count: int) -> dict[str, float]:
+def _interval(
+    rule: type[Task], measures: Mapping[str, float], scores: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
     primary = rule.metrics.primary
-    if not primary.is_share_of_questions:
-        return {}
-    return {_HALF_WIDTH: half_width_95(measures[primary.name], count)}
+    if primary.is_share_of_questions:
+        return {_HALF_WIDTH: half_width_95(measures[primary.name], len(scores))}
+    rows = [{"id": str(place), **score} for place, score in enumerate(scores)]
+    bounds = split_interval(Predictions.of_rows(rows), primary)
+    return {} if bounds is None else dict(zip(_BOUNDS, bounds, strict=True))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,10 +186,13 @@ def _table(result: Mapping[str, Any]) -> str:
     lines = [
         f"{name:<20}{_value_text(metrics.find(name) or MetricSpec(name, name), value):>8}"
         for name, value in result.items()
-        if name not in {*counts, _HALF_WIDTH, "task", "rule_version"}
+        if name not in {*counts, _HALF_WIDTH, *_BOUNDS, "task", "rule_version"}
     ]
     if _HALF_WIDTH in result:
         lines[0] += f"  +- {100 * result[_HALF_WIDTH]:.1f} points (95%)"
+    if _BOUNDS[0] in result:
+        low, high = (_value_text(metrics.primary, result[name]) for name in _BOUNDS)
+        lines[0] += f"  ({low} to {high}, 95%)"
     rule = f"{metrics.primary.title} rule version {result['rule_version']}"
     return "\n".join([f"{result['task']}: {counted(result['count'], 'question')}, {rule}", *lines])
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainables.metrics.confusion import STATISTICS, codes, counts_of
+from trainables.metrics.metric import Statistic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,14 +23,14 @@ BOOTSTRAP_SAMPLES = 1000
 BOOTSTRAP_SEED = 7
 
 
-def sampled(statistic: str, gold: Sequence[str], answered: Sequence[str]) -> NDArray[Any]:
-    """The statistic of the questions, and then of each draw of as many of them."""
+def sampled(statistic: Statistic, columns: Sequence[Sequence[Any]]) -> NDArray[Any]:
+    """The statistic of the questions, and then of each draw of as many of them; `columns` as its
+    `of_samples` takes them."""
     import numpy
 
-    pairs, labels = codes(gold, answered)
-    whole = STATISTICS[statistic](counts_of(pairs[None, :], labels))
-    draws = STATISTICS[statistic](counts_of(pairs[_draws(len(pairs))], labels))
-    return numpy.concatenate([whole, draws])
+    count = len(columns[0])
+    whole = statistic.of_samples(columns, numpy.arange(count)[None, :])
+    return numpy.concatenate([whole, statistic.of_samples(columns, _draws(count))])
 
 
 def standard_errors(samples: NDArray[Any]) -> NDArray[Any]:

@@ -23,20 +23,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.analysis.bootstrap import (
+    BOOTSTRAP_SEED,
     interval,
     normal_p_values,
     sampled,
     standard_errors,
 )
-from orchestrator.runs.predictions import Predictions, places_of, shared_ids
-from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL
+from orchestrator.analysis.question_values import QuestionValues
+from orchestrator.runs.predictions import Predictions, shared_ids
+from trainables.metrics.registry import find_statistic
 from trainables.spec.metric import MetricSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-MCNEMAR, PAIRED_T, BOOTSTRAP = "exact McNemar", "paired t", "paired bootstrap"
+MCNEMAR, PAIRED_T = "exact McNemar", "paired t"
+BOOTSTRAP = f"paired bootstrap (seed {BOOTSTRAP_SEED})"
 Verdict = Literal["better", "worse", "tie"]
 
 
@@ -79,12 +82,16 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def split_interval(predictions: Predictions, metric: MetricSpec) -> tuple[float, float] | None:
-    """The 95% interval of a metric of a split as a whole; None without answers that have labels."""
-    values = _Values.of(predictions, metric)
-    if not values.ids:
+    """The 95% interval of a metric that is no share: of a split as a whole by the bootstrap, of a
+    mean of values by Student's t. None for one that is not kept for each question, or of fewer than
+    two."""
+    values = QuestionValues.of(predictions, metric) if metric.is_compared else None
+    if values is None or len(values.ids) < 2:
         return None
-    found = _sampled(values.numbers, metric)
-    return interval(float(found[0]), float(standard_errors(found)), _normal_quantile())
+    if metric.statistic:
+        found = _sampled(values.numbers, metric)
+        return interval(float(found[0]), float(standard_errors(found)), _normal_quantile())
+    return _mean_interval(values.numbers[None, :].astype(float))[1:]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -115,6 +122,13 @@ def mcnemar(only_a: ArrayLike, only_b: ArrayLike) -> Any:
     return numpy.minimum(1.0, 2 * bdtr(fewer, differing, 0.5))  # twice a tail of the binomial
 
 
+def name_of_test(metric: MetricSpec) -> str:
+    """The name of the test by which trials are compared in the metric."""
+    if metric.statistic:
+        return BOOTSTRAP
+    return MCNEMAR if metric.is_share_of_questions else PAIRED_T
+
+
 def share_interval(only_a: int, only_b: int, count: int) -> tuple[float, float]:
     """The 95% interval of the difference of two paired proportions (Agresti and Min 2005)."""
     total = count + 2
@@ -139,15 +153,15 @@ def compare(a: Predictions, b: Predictions, *, metric: MetricSpec) -> Comparison
 
     Raises ValueError if they have no question in common for which the metric was measured.
     """
-    return _compared(_Values.of(a, metric), _Values.of(b, metric), metric)
+    return _compared(QuestionValues.of(a, metric), QuestionValues.of(b, metric), metric)
 
 
 def compare_with_best(
     best: Predictions, others: Sequence[Predictions], *, metric: MetricSpec
 ) -> list[Comparison | None]:
     """`best` against each of the others, Holm over all; None for one without a common question."""
-    of_best = _Values.of(best, metric)
-    values = {place: _Values.of(other, metric) for place, other in enumerate(others)}
+    of_best = QuestionValues.of(best, metric)
+    values = {place: QuestionValues.of(other, metric) for place, other in enumerate(others)}
     found = {
         place: _compared(of_best, of_other, metric)
         for place, of_other in values.items()
@@ -174,7 +188,7 @@ def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> floa
     """
     import numpy
 
-    values = [_Values.of(item, metric) for item in trials]
+    values = [QuestionValues.of(item, metric) for item in trials]
     common = shared_ids([item.ids for item in values])
     if len(values) < 2 or not common:
         return None
@@ -187,33 +201,7 @@ def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> floa
     return float(min(1.0, len(p_values) * p_values.min()))
 
 
-@dataclass(frozen=True, eq=False)
-class _Values:
-    """A metric's value of each question that it was measured on; a share's is true or false, and of
-    a statistic of labels it is the gold and the answered label."""
-
-    ids: tuple[str, ...]
-    numbers: NDArray[Any]
-
-    @classmethod
-    def of(cls, predictions: Predictions, metric: MetricSpec) -> _Values:
-        import numpy
-
-        if metric.statistic:
-            labelled = predictions.measured(ANSWERED_LABEL)
-            columns = (labelled.column(GOLD_LABEL), labelled.column(ANSWERED_LABEL))
-            return cls(labelled.ids, numpy.array(columns, dtype=object).T)
-        known = predictions.measured(metric.per_question_key)
-        kind = bool if metric.is_share_of_questions else float
-        values = map(kind, known.column(metric.per_question_key))
-        return cls(known.ids, numpy.fromiter(values, dtype=kind, count=len(known.ids)))
-
-    def at(self, ids: tuple[str, ...]) -> NDArray[Any]:
-        """The values of these questions, in their order."""
-        return self.numbers if ids == self.ids else self.numbers[places_of(ids, self.ids)]
-
-
-def _compared(a: _Values, b: _Values, metric: MetricSpec) -> Comparison:
+def _compared(a: QuestionValues, b: QuestionValues, metric: MetricSpec) -> Comparison:
     common = shared_ids([a.ids, b.ids])
     if not common:
         raise ValueError("the two have no question in common")
@@ -231,9 +219,9 @@ def _compared_statistics(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -
     return Comparison(difference, low, high, p_value, verdict, len(a), test=BOOTSTRAP)
 
 
-def _sampled(labels: NDArray[Any], metric: MetricSpec) -> NDArray[Any]:
-    """The statistic of these questions' gold and answered labels, and of each draw of them."""
-    return sampled(metric.statistic, labels[:, 0].tolist(), labels[:, 1].tolist())
+def _sampled(values: NDArray[Any], metric: MetricSpec) -> NDArray[Any]:
+    """The statistic of these questions, (questions, keys), and of each draw of them."""
+    return sampled(find_statistic(metric), values.T.tolist())
 
 
 def _bootstrap_of_pairs(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -258,11 +246,17 @@ def _compared_shares(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -> Co
 
 def _compared_means(a: NDArray[Any], b: NDArray[Any], metric: MetricSpec) -> Comparison:
     differences = (a - b)[None, :]
-    mean, error = (float(item[0]) for item in _means_and_errors(differences))
-    half = error * _t_quantile(len(a)) if error else 0.0
+    mean, low, high = _mean_interval(differences)
     p_value = float(_t_p_values(differences)[0])
     verdict = _verdict(metric.gain(mean), p_value)
-    return Comparison(mean, mean - half, mean + half, p_value, verdict, len(a), test=PAIRED_T)
+    return Comparison(mean, low, high, p_value, verdict, len(a), test=PAIRED_T)
+
+
+def _mean_interval(values: NDArray[Any]) -> tuple[float, float, float]:
+    """The mean of a row of values, (1, questions), and its 95% interval; see _means_and_errors."""
+    mean, error = (float(item[0]) for item in _means_and_errors(values))
+    half = error * _t_quantile(values.shape[1]) if error else 0.0
+    return mean, mean - half, mean + half
 
 
 def _verdict(gain: float, p_value: float) -> Verdict:

@@ -25,11 +25,16 @@ from orchestrator.formatting import (
 )
 from orchestrator.reporting.document import Block, Paragraph, Report, Section, Table
 from orchestrator.reporting.load_snippet import loading_lines
-from orchestrator.reporting.sections.headline import primary_text, score_header
+from orchestrator.reporting.sections.headline import (
+    primary_text,
+    score_header,
+    split_interval_text,
+)
 from orchestrator.runs.derived_metrics import gpu_memory_bytes, has_gpu_alone, peak_memory_bytes
+from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import progress_text, run_name, wanted_trials
 from orchestrator.runs.results import read_config
-from orchestrator.runs.trial_result import TrialResult
+from orchestrator.runs.trial_result import Split, TrialResult
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.sealed_json import DamagedError
 from trainables.storage.trial_reader import DAMAGED
@@ -81,10 +86,10 @@ def _best(item: TrialResult, found: Recommendation) -> list[Block]:
 
 def _numbers(item: TrialResult) -> list[tuple[str, str]]:
     metrics, metric = item.metrics, item.primary
-    report = primary_text(item, "report") if item.report_metrics else "not scored there"
+    report = _primary_text(item, "report") if item.report_metrics else "not scored there"
     of = "of" if metric.is_share_of_questions else "over"
     return [
-        (score_header(metric), f"{primary_text(item)} {of} {counted(item.count(), 'question')}"),
+        (score_header(metric), f"{_primary_text(item)} {of} {counted(item.count(), 'question')}"),
         (f"{metric.title} on the report split", report),
         ("eval loss", format_number(metrics.get("eval_loss"))),
         ("GPU memory", _memory_text(item)),
@@ -93,6 +98,13 @@ def _numbers(item: TrialResult) -> list[tuple[str, str]]:
         ("memory x time", format_byte_seconds(item.costs.get("memory_byte_seconds"))),
         ("measured on", str(item.provenance.get("device", "unknown"))),
     ]
+
+
+def _primary_text(item: TrialResult, split: Split = "selection") -> str:
+    """The primary metric with its interval, whatever kind it is of."""
+    text = primary_text(item, split)
+    interval = split_interval_text(item.primary, PredictionReader()(item, split))
+    return f"{text} (95% {interval})" if interval else text
 
 
 def _memory_text(item: TrialResult) -> str:

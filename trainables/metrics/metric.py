@@ -1,18 +1,41 @@
-"""Metric: how an answer is scored, and a split from its questions' own values."""
+"""Metric: how an answer is scored, and a split from its questions' own values; Statistic."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.spec.metric import MetricSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Scores = Mapping[str, Any]
 """What `of_question` gave for one question, as it stands in its row of predictions.jsonl."""
 
 GOLD_LABEL, ANSWERED_LABEL = "gold_label", "answered_label"
 NO_LABEL = ""  # the answered label of an answer that names none
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A metric of a split as a whole, of its questions and of many samples of them at once.
+
+    `of_samples(columns, places)`: the value of each row of `places`, (samples, questions);
+    `columns` has what the questions' rows have under each of `keys`, or the rows themselves, as its
+    only column, if there are no keys.
+    """
+
+    keys: tuple[str, ...]
+    of_samples: Callable[[Sequence[Sequence[Any]], NDArray[Any]], NDArray[Any]]
+
+    def value(self, rows: Sequence[Scores]) -> float:
+        """The metric of these questions; there must be some."""
+        import numpy
+
+        columns = [[row[key] for row in rows] for key in self.keys] or [list(rows)]
+        return float(self.of_samples(columns, numpy.arange(len(rows))[None, :])[0])
 
 
 @dataclass(frozen=True)

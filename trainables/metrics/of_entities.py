@@ -8,14 +8,19 @@ averages), so that sentences without entities, and tokens outside of them, add n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from trainables.metrics.metric import Metric, Scores
+from trainables.metrics.metric import Metric, Scores, Statistic
 from trainables.spec.metric import MetricSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NO_ENTITIES = "none"  # what is written where there is none
 BETWEEN = "; "  # of two entities
 RIGHT, ANSWERED, GOLD = "entities_right", "entities_answered", "entities_gold"
+ALL = "all_entities"  # whether all of a question are right
 
 Entity = tuple[str, str]  # text and label
 
@@ -40,32 +45,40 @@ def entities_of(gold: str, answer: str) -> Scores:
         RIGHT: (wanted & given).total(),
         ANSWERED: given.total(),
         GOLD: wanted.total(),
-        "all_entities": wanted == given and (said_none or bool(given)),
+        ALL: wanted == given and (said_none or bool(given)),
         "not_followed": not given and not said_none,
     }
 
 
-def _share_of(*parts: str) -> Callable[[Sequence[Scores]], float]:
-    """The right entities as a share of the mean of these counts; 1 where there are none at all."""
+def _share_of(*parts: str) -> Statistic:
+    """The right entities as a share of the mean of these counts; where there are none at all, 1 if
+    every answer said so."""
 
-    def value(rows: Sequence[Scores]) -> float:
-        right, whole = (sum(row[key] for row in rows for key in keys) for keys in ([RIGHT], parts))
-        if not sum(row[key] for row in rows for key in (ANSWERED, GOLD)):
-            return float(all(row["all_entities"] for row in rows))
-        return len(parts) * right / whole if whole else 0.0
+    def of_samples(columns: Sequence[Sequence[Any]], places: NDArray[Any]) -> NDArray[Any]:
+        import numpy
 
-    return value
+        sums = {
+            key: numpy.array(column, dtype=float)[places].sum(-1)
+            for key, column in zip(keys, columns, strict=True)
+        }
+        whole = sum(sums[part] for part in parts)
+        shares: NDArray[Any] = len(parts) * sums[RIGHT] / numpy.maximum(whole, 1)
+        without = sums[ALL] == places.shape[-1]
+        return numpy.where(sums[ANSWERED] + sums[GOLD] > 0, shares, without)
+
+    keys = (RIGHT, ANSWERED, GOLD, ALL)
+    return Statistic(keys, of_samples)
 
 
 def _of_split(name: str, title: str) -> MetricSpec:
-    return MetricSpec(name, title, format=".1%")
+    return MetricSpec(name, title, format=".1%", statistic=name)
 
 
 _ALL_ENTITIES = MetricSpec(
-    "all_entities",
+    ALL,
     "all entities right",
     format=".1%",
-    per_question_key="all_entities",
+    per_question_key=ALL,
     is_share_of_questions=True,
 )
 _NOT_FOLLOWED = MetricSpec(
@@ -77,16 +90,20 @@ _NOT_FOLLOWED = MetricSpec(
     is_share_of_questions=True,
     in_headline=False,
 )
+ENTITY_STATISTICS = {
+    "entity_f1": _share_of(ANSWERED, GOLD),
+    "entity_precision": _share_of(ANSWERED),
+    "entity_recall": _share_of(GOLD),
+}
 OF_ENTITIES: dict[str, Metric] = {
-    "entity_f1": Metric(
-        _of_split("entity_f1", "entity F1"), entities_of, _share_of(ANSWERED, GOLD)
-    ),
-    "entity_precision": Metric(
-        _of_split("entity_precision", "entity precision"), entities_of, _share_of(ANSWERED)
-    ),
-    "entity_recall": Metric(
-        _of_split("entity_recall", "entity recall"), entities_of, _share_of(GOLD)
-    ),
-    "all_entities": Metric(_ALL_ENTITIES, entities_of),
+    **{
+        name: Metric(_of_split(name, title), entities_of, ENTITY_STATISTICS[name].value)
+        for name, title in (
+            ("entity_f1", "entity F1"),
+            ("entity_precision", "entity precision"),
+            ("entity_recall", "entity recall"),
+        )
+    },
+    ALL: Metric(_ALL_ENTITIES, entities_of),
     "not_followed_rate": Metric(_NOT_FOLLOWED, entities_of),
 }

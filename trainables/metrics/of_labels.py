@@ -7,11 +7,21 @@ class: F1's averages are over the labels that occur in the gold of the questions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.metrics import confusion
-from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL, NO_LABEL, Metric, Scores
+from trainables.metrics.metric import (
+    ANSWERED_LABEL,
+    GOLD_LABEL,
+    NO_LABEL,
+    Metric,
+    Scores,
+    Statistic,
+)
 from trainables.spec.metric import MetricSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ACCURACY, NOT_FOLLOWED = "accuracy", "not_followed"
 
@@ -28,27 +38,19 @@ def labels_of(gold: str, answer: str) -> Scores:
 
 def f1_by_label(rows: Sequence[Scores]) -> dict[str, float]:
     """The F1 of each label that occurs in the gold, in alphabetical order."""
-    gold, answered = _columns(rows)
-    pairs, labels = _coded(gold, answered)
-    found = dict(zip(labels, confusion.f1(confusion.counts_of(pairs, labels))[0], strict=True))
+    gold, answered = [row[GOLD_LABEL] for row in rows], [row[ANSWERED_LABEL] for row in rows]
+    pairs, labels = confusion.codes(gold, answered)
+    counts = confusion.counts_of(pairs[None, :], labels)
+    found = dict(zip(labels, confusion.f1(counts)[0], strict=True))
     return {label: float(found[label]) for label in sorted(set(gold))}
 
 
-def _statistic(name: str) -> Callable[[Sequence[Scores]], float]:
-    def value(rows: Sequence[Scores]) -> float:
-        counts = confusion.counts_of(*_coded(*_columns(rows)))
-        return float(confusion.STATISTICS[name](counts)[0])
+def _statistic(of_counts: Callable[[NDArray[Any]], NDArray[Any]]) -> Statistic:
+    def of_samples(columns: Sequence[Sequence[Any]], places: NDArray[Any]) -> NDArray[Any]:
+        pairs, labels = confusion.codes(*columns)
+        return of_counts(confusion.counts_of(pairs[places], labels))
 
-    return value
-
-
-def _coded(gold: list[str], answered: list[str]) -> tuple[Any, list[str]]:
-    pairs, labels = confusion.codes(gold, answered)
-    return pairs[None, :], labels
-
-
-def _columns(rows: Sequence[Scores]) -> tuple[list[str], list[str]]:
-    return [row[GOLD_LABEL] for row in rows], [row[ANSWERED_LABEL] for row in rows]
+    return Statistic((GOLD_LABEL, ANSWERED_LABEL), of_samples)
 
 
 def _of_split(name: str, title: str, *, format: str = ".1%") -> MetricSpec:
@@ -67,10 +69,11 @@ _NOT_FOLLOWED = MetricSpec(
     is_share_of_questions=True,
     in_headline=False,
 )
+LABEL_STATISTICS = {name: _statistic(row) for name, row in confusion.STATISTICS.items()}
 OF_LABELS: dict[str, Metric] = {
     ACCURACY: Metric(_ACCURACY, labels_of),
     **{
-        spec.name: Metric(spec, labels_of, _statistic(spec.name))
+        spec.name: Metric(spec, labels_of, LABEL_STATISTICS[spec.name].value)
         for spec in (
             _of_split("macro_f1", "macro F1"),
             _of_split("weighted_f1", "weighted F1"),

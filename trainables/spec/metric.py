@@ -21,9 +21,9 @@ class MetricSpec:
     metric is the share of questions that have it true; only such a metric has a binomial interval,
     is compared by McNemar's test, and has questions that flip. `among` is the key of a flag in
     those rows, an adjective as "numeric": the metric is of the questions that have the flag, "" of
-    all. `statistic` is the row of `trainables.metrics.confusion.STATISTICS` that is the metric of a
-    split as a whole, from the gold and the answered label of each question; it has no value per
-    question. `in_headline`: the report's first table and MLflow's best_* metrics hold it.
+    all. `statistic`: the metric is of a split as a whole, as F1 is, and has no value per question;
+    it is the name by which `trainables.metrics.registry.find_statistic` finds it, for a bootstrap
+    over questions. `in_headline`: the report's first table and MLflow's best_* metrics hold it.
     """
 
     name: str

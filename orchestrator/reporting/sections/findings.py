@@ -16,11 +16,10 @@ from orchestrator.analysis.importance import (
 )
 from orchestrator.analysis.knob_levels import level_name
 from orchestrator.analysis.significance import (
-    MCNEMAR,
-    PAIRED_T,
     Comparison,
     any_difference,
     compare_with_best,
+    name_of_test,
 )
 from orchestrator.formatting import (
     counted,
@@ -66,8 +65,11 @@ def differences(
         text = f"{why[0].upper()}{why[1:]}: not to be compared."
         return Section(heading, [Paragraph(text)])
     pairs = len(order) * (len(order) - 1) // 2
-    test = MCNEMAR if metric.is_share_of_questions else PAIRED_T
-    test = test if pairs == 1 else f"{test} of {pairs} pairs, Bonferroni"
+    test = (
+        name_of_test(metric)
+        if pairs == 1
+        else f"{name_of_test(metric)} of {pairs} pairs, Bonferroni"
+    )
     tail = f"({test}, on the selection split, {len(order)} trials, {format_p_value(p_value)})"
     if p_value >= SIGNIFICANT:
         found = Paragraph(f"no difference in {metric.title} found {tail}.", strong=True)

@@ -96,6 +96,18 @@ def interval_text(metric: MetricSpec, value: float, count: int) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
+def split_interval_text(metric: MetricSpec, predictions: Predictions) -> str:
+    """'56.1–66.7', as `interval_text`, of a metric that is no share, from the answers; '' of one
+    that is not kept for each question."""
+    asked = _among(predictions, metric.among) if metric.among else predictions
+    bounds = None if metric.is_share_of_questions else split_interval(asked, metric)
+    if bounds is None:
+        return ""
+    decimals = 1 if metric.is_percentage else 3
+    low, high = (f"{metric.scale * bound:.{decimals}f}" for bound in bounds)
+    return f"{low} to {high}" if bounds[0] < 0 else f"{low}–{high}"
+
+
 def value_text(value: Any) -> str:
     """The value of a knob or a fact, as in YAML."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -125,25 +137,14 @@ def _scores(
                 flags = predictions(best, split).column(metric.among) if metric.among else None
                 count = best.count(split) if flags is None else sum(map(_has_flag, flags))
                 row = _score(metric, measured[metric.name], split=split, count=count)
-                rows.append(_with_interval(row, metric, predictions(best, split)))
+                interval = split_interval_text(metric, predictions(best, split))
+                rows.append((*row[:3], interval or row[3], row[4]))
     return rows
 
 
 def _score(metric: MetricSpec, value: float, *, split: Split, count: int) -> tuple[str, ...]:
     text = format_number(value, 4) if metric == EVAL_LOSS else format_metric(metric, value)
     return metric.title, split, text, interval_text(metric, value, count), str(count or "")
-
-
-def _with_interval(
-    row: tuple[str, ...], metric: MetricSpec, predictions: Predictions
-) -> tuple[str, ...]:
-    """The row, with the interval of a metric that is computed of a split as a whole."""
-    bounds = split_interval(predictions, metric) if metric.statistic else None
-    if bounds is None:
-        return row
-    decimals = 1 if metric.is_percentage else 3
-    low, high = (f"{metric.scale * bound:.{decimals}f}" for bound in bounds)
-    return (*row[:3], f"{low}–{high}", row[4])
 
 
 def _against_base(

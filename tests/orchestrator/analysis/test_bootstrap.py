@@ -13,11 +13,14 @@ from orchestrator.analysis.significance import (
     any_difference,
     compare,
     compare_with_best,
+    name_of_test,
     split_interval,
 )
 from orchestrator.runs.predictions import Predictions
 from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL
+from trainables.metrics.of_entities import OF_ENTITIES, entities_of, written
 from trainables.metrics.of_labels import OF_LABELS, labels_of
+from trainables.metrics.registry import STATISTICS
 
 MACRO_F1 = OF_LABELS["macro_f1"].spec
 LABELS = ("down", "flat", "up")
@@ -36,7 +39,7 @@ def _answers(seed: int, right: float, *, count: int = 300) -> Predictions:
 def test_samples_are_the_metric_of_questions_drawn_again(name: str) -> None:
     found = _answers(1, 0.5, count=40)
     gold, answered = (found.column(key) for key in (GOLD_LABEL, ANSWERED_LABEL))
-    samples = sampled(name, gold, answered)
+    samples = sampled(STATISTICS[name], [gold, answered])
     assert len(samples) == 1 + BOOTSTRAP_SAMPLES
     draws = numpy.random.default_rng(7).integers(40, size=(BOOTSTRAP_SAMPLES, 40))
     for place, drawn in [(0, range(40)), *((1 + at, draws[at]) for at in range(20))]:
@@ -97,3 +100,33 @@ def _rows(found: Predictions) -> list[dict[str, str]]:
     return [
         {GOLD_LABEL: gold, ANSWERED_LABEL: answer} for gold, answer in zip(*columns, strict=True)
     ]
+
+
+def _entities(seed: int, right: float) -> Predictions:
+    draw, gold = random.Random(seed), random.Random("gold")
+    rows = []
+    for at in range(300):
+        wanted = [(f"e{place}", gold.choice(LABELS)) for place in range(gold.choice([0, 1, 3]))]
+        given = [(text, label if draw.random() < right else "none") for text, label in wanted]
+        rows.append({"id": f"q{at}", **entities_of(written(wanted), written(given))})
+    return Predictions.of_rows(rows)
+
+
+@pytest.mark.parametrize("name", ["entity_f1", "entity_precision", "entity_recall"])
+def test_entities_are_drawn_with_their_sentences(name: str) -> None:
+    found = _entities(1, 0.5)
+    statistic = STATISTICS[name]
+    samples = sampled(statistic, [found.column(key) for key in statistic.keys])
+    draws = numpy.random.default_rng(7).integers(300, size=(BOOTSTRAP_SAMPLES, 300))
+    for place in range(20):
+        drawn = [found.row(int(at)) for at in draws[place]]
+        assert samples[1 + place] == pytest.approx(OF_ENTITIES[name].value(drawn))
+
+
+def test_entity_f1_is_compared_by_the_bootstrap() -> None:
+    metric = OF_ENTITIES["entity_f1"].spec
+    found = compare(_entities(1, 0.8), _entities(2, 0.5), metric=metric)
+    assert (found.test, found.verdict) == (BOOTSTRAP, "better")
+    assert name_of_test(metric) == BOOTSTRAP == "paired bootstrap (seed 7)"
+    low, high = split_interval(_entities(1, 0.8), metric) or (1.0, 0.0)
+    assert low < 0.8 < high

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
-from collections import Counter
-from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from trainables.errors import InputError
 from trainables.metrics import registry
 from trainables.metrics.metric import ANSWERED_LABEL, GOLD_LABEL, Metric
+from trainables.metrics.of_entities import OF_ENTITIES, entities_of, written
 from trainables.metrics.of_labels import OF_LABELS, f1_by_label, labels_of
 from trainables.metrics.of_text import OF_TEXT, rouge_l, token_f1
 from trainables.metrics.registry import KINDS, find_metrics, metric_faults
@@ -31,35 +32,45 @@ def _random_rows(seed: int) -> list[dict[str, Any]]:
     return [{**labels_of(*pair)} for pair in zip(gold, answered, strict=True)]
 
 
-def _f1(rows: Sequence[dict[str, Any]], label: str) -> float:
-    hits = sum(row[GOLD_LABEL] == row[ANSWERED_LABEL] == label for row in rows)
-    named = sum((row[GOLD_LABEL] == label) + (row[ANSWERED_LABEL] == label) for row in rows)
-    return 2 * hits / named if named else 0.0
-
-
 @pytest.mark.parametrize("seed", range(CASES))
-def test_metrics_of_labels_are_those_of_their_definitions(seed: int) -> None:
+def test_metrics_of_labels_are_scikit_learns(seed: int) -> None:
     rows = _random_rows(seed)
     gold = [row[GOLD_LABEL] for row in rows]
     answered = [row[ANSWERED_LABEL] for row in rows]
-    counts = Counter(gold)
-    f1 = {label: _f1(rows, label) for label in counts}
-    recall = [
-        sum(row[ANSWERED_LABEL] == label for row in rows if row[GOLD_LABEL] == label)
-        / counts[label]
-        for label in counts
-    ]
+    labels = sorted(set(gold))  # an answer without a label is no class
+    average = functools.partial(
+        sklearn_metrics.f1_score, gold, answered, labels=labels, zero_division=0.0
+    )
+    recall = sklearn_metrics.recall_score(gold, answered, labels=labels, average="macro")
     expected = {
         "accuracy": sklearn_metrics.accuracy_score(gold, answered),
-        "macro_f1": sum(f1.values()) / len(f1),
-        "weighted_f1": sum(f1[label] * counts[label] for label in f1) / len(rows),
-        "balanced_accuracy": sum(recall) / len(recall),
+        "macro_f1": average(average="macro"),
+        "weighted_f1": average(average="weighted"),
+        "balanced_accuracy": recall,
         "mcc": sklearn_metrics.matthews_corrcoef(gold, answered),
         "not_followed_rate": answered.count("") / len(rows),
     }
     found = {name: metric.value(rows) for name, metric in OF_LABELS.items()}
     assert found == pytest.approx(expected)
-    assert f1_by_label(rows) == pytest.approx(f1)
+    assert f1_by_label(rows) == pytest.approx(dict(zip(labels, average(average=None), strict=True)))
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_metrics_of_entities_are_scikit_learns(seed: int) -> None:
+    """Micro averages over each possible entity of each sentence."""
+    draw = random.Random(seed)
+    possible = [(text, label) for text in ("Acme", "Paris", "Jo: Co") for label in ("ORG", "LOC")]
+    flags = [[[draw.random() < 0.4 for _ in possible] for _ in range(9)] for _ in range(2)]
+    gold, answered = (
+        [written(list(itertools.compress(possible, row))) for row in side] for side in flags
+    )
+    rows = [entities_of(*pair) for pair in zip(gold, answered, strict=True)]
+    precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
+        *flags, average="micro", zero_division=0.0
+    )
+    expected = {"entity_precision": precision, "entity_recall": recall, "entity_f1": f1}
+    found = {name: OF_ENTITIES[name].value(rows) for name in expected}
+    assert found == pytest.approx(expected)
 
 
 def test_every_metric_is_best_for_the_gold_itself() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainables.metrics.of_text import OF_TEXT
+from trainables.metrics.registry import scored
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks.exact_match import prediction_span
 from trainables.tasks.own_data.own_task import OwnTask
@@ -36,11 +37,7 @@ class Completion(OwnTask):
         return str(example.record["target"])
 
     def score(self, example: Example, completion: str) -> dict[str, Any]:
-        gold = self.gold(example)
-        values: dict[str, Any] = {}
-        for metric in self._measured.values():
-            values |= metric.of_question(gold, completion)
-        return values
+        return scored(self._measured, self.gold(example), completion)
 
     @classmethod
     def score_prediction(
@@ -49,11 +46,8 @@ class Completion(OwnTask):
         """By every metric of texts; without a marker the whole output counts."""
         marked = prediction_span(prediction or "", marker_required=True)
         whole = "" if marker_required else prediction or ""
-        values: dict[str, Any] = {}
-        for metric in OF_TEXT.values():
-            answer = whole if marked is None else marked
-            values |= metric.of_question(str(example.record["target"]), answer)
-        return values
+        answer = whole if marked is None else marked
+        return scored(OF_TEXT, str(example.record["target"]), answer)
 
     def reason(self, example: Example, completion: str) -> str:
         if not completion.strip():
