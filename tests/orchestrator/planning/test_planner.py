@@ -248,7 +248,7 @@ def test_a_space_with_no_row_that_a_model_is_saved_as_is_refused(
 def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
     written = {name for name, knob in KNOBS.items() if not knob.unsaid}
-    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS}
+    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS, *RETRIEVAL_KNOBS}
     assert set(spec.knobs) == written - of_others
 
 
