@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainables.spec.task_knobs import SCOPES
+from trainables.spec.rows.task_knobs import SCOPES
 from trainables.tasks.registry import make_task
 from trainables.tasks.retrieval.page_retrieval import recall_rates
 from trainables.tasks.retrieval.retrievers import RETRIEVERS

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from trainables.spec.task_knobs import RETRIEVERS as NAMES
-from trainables.spec.task_knobs import SCOPES
+from trainables.spec.rows.task_knobs import RETRIEVERS as NAMES
+from trainables.spec.rows.task_knobs import SCOPES
 from trainables.tasks.retrieval.index import Index, Retrieval
 from trainables.tasks.retrieval.retrievers import RETRIEVERS
 from trainables.tasks.retrieval.units import Page

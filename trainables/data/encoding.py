@@ -21,7 +21,8 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TooLong:
-    """An example that does not fit, and the tokens that it needs without any context."""
+    """An example that does not fit, and the tokens that it needs without any context; or one that
+    does not fit with all of its shots, and the tokens that it needs with them."""
 
     example_id: str
     tokens: int
@@ -41,7 +42,7 @@ class Encoded:
 
     `stop` is the task's. `choices` are there if the task answers by likelihood, `shots` (ids of
     those that fit) if there are any. An example that does not fit has no tokens and is one of
-    `too_long`.
+    `too_long`; one that lost shots is one of `lost_shots`.
     """
 
     examples: tuple[Example, ...]
@@ -52,6 +53,7 @@ class Encoded:
     stop: str | None = LINE_BREAK
     choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
     shots: tuple[tuple[str, ...], ...] = ()
+    lost_shots: tuple[TooLong, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -125,11 +127,12 @@ def encode(
         for completion, found in zip(completions, choices, strict=True)
     ]
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
-    if shots is not None:
-        for at, room in enumerate(longest):
-            prompts[at], whole[at] = writer.drop_shots(
-                prompts[at], whole[at], sequence_length - room
-            )
+    lost_shots = []
+    for at, room in enumerate(longest):
+        if prompts[at].shots and len(whole[at]) + room > sequence_length:
+            lost_shots.append(TooLong(examples[at].id, len(whole[at]) + room))
+            limit = sequence_length - room
+            prompts[at], whole[at] = writer.drop_shots(prompts[at], whole[at], limit)
     fitted = [
         writer.fit(prompt, tokens, sequence_length - room)
         for prompt, tokens, room in zip(prompts, whole, longest, strict=True)
@@ -155,6 +158,7 @@ def encode(
         shots=tuple(tuple(shot.example_id for shot in prompt.shots) for prompt in prompts)
         if shots is not None
         else (),
+        lost_shots=tuple(lost_shots),
     )
 
 

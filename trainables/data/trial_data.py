@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.data.encoding import Encoded, encode
-from trainables.data.shots import shot_values, shots_for
+from trainables.data.shots import ASKED, shot_values, shots_for
 from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
@@ -82,13 +82,13 @@ def check_lengths(encoded: Encoded, spec: TrialSpec, *, split: str, limit: int) 
 def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
     task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
     check_task(spec, task)
-
-    shots = shots_for(spec.knobs, task)
+    shown = shots_for(spec.knobs, task)
 
     def encode_split(name: str) -> Encoded:
         examples = task.load(name)
         if not examples:
             raise InputError(f"{spec.task}: the {name} split is empty.")
+        shots = shown if name in ASKED else None
         encoded = encode(task, examples, tokenizer, sequence_length=limit, shots=shots)
         check_lengths(encoded, spec, split=name, limit=limit)
         return encoded.without_too_long() if name == "train" else encoded

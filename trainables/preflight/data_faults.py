@@ -18,6 +18,7 @@ from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
 
@@ -40,7 +41,7 @@ class DataCheck:
         Those that were refused at a shorter one are not tokenized again: the message says which
         sequence_length would do.
         """
-        key = repr(task_values(spec.knobs))
+        key = written_by(spec)
         if key in self._refused:
             return
         faults = list(self._faults(spec))
@@ -92,6 +93,11 @@ class DataCheck:
             f"can't be written as prompts for {self.model.name}: {shown}{more}. Mend these "
             "records, or the model's chat template if it is what raises."
         )
+
+
+def written_by(spec: TrialSpec) -> str:
+    """Equal for specs that write the data alike, as far as it can be refused at some length."""
+    return repr((task_values(spec.knobs), refused_shots(spec.knobs)))
 
 
 def _reason(task: Task, example: Example, model: CheckedModel, limit: int) -> str | None:

@@ -35,8 +35,8 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
-from trainables.spec.shot_knobs import SHOT_ROWS
-from trainables.spec.task_knobs import CONTEXTS, TASK_KNOBS
+from trainables.spec.rows.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.task_knobs import CONTEXTS, TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.errors import InputError
-from trainables.spec.task_knobs import EVIDENCE, FULL
+from trainables.spec.rows.task_knobs import EVIDENCE, FULL
 from trainables.tasks.finqa.files import Record, read_records, record_from
 from trainables.tasks.finqa.options import Options, SyntheticData
 from trainables.tasks.finqa.programs import program_kind

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trainables.spec.metric import TaskMetrics
-from trainables.spec.task_knobs import EVIDENCE, RETRIEVED
+from trainables.spec.rows.task_knobs import EVIDENCE, RETRIEVED
 from trainables.tasks import exact_match
 from trainables.tasks.finqa import explanations, programs, trivial_baselines
 from trainables.tasks.finqa.files import read_gold

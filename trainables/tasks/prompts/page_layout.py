@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainables.spec.task_knobs import EVIDENCE
+from trainables.spec.rows.task_knobs import EVIDENCE
 from trainables.tasks.prompts.templates import PLACEHOLDERS
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.task_knobs import EVIDENCE, FULL
+from trainables.spec.rows.task_knobs import EVIDENCE, FULL
 from trainables.tasks.exact_match import MARKER
 from trainables.tasks.task import Cut, Prompt
 

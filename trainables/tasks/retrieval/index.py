@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainables.spec.task_knobs import RETRIEVED, SCOPES
+from trainables.spec.rows.task_knobs import RETRIEVED, SCOPES
 from trainables.tasks.retrieval.retrievers import RETRIEVERS, Scorer
 from trainables.tasks.retrieval.units import Page
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainables.errors import did_you_mean
 from trainables.spec.knobs import KNOBS
-from trainables.spec.task_knobs import CONTEXTS, RETRIEVED
+from trainables.spec.rows.task_knobs import CONTEXTS, RETRIEVED
 from trainables.tasks.retrieval.index import Retrieval
 
 RETRIEVAL_KNOBS = ("context", "retriever", "k", "scope")  # rows of KNOBS

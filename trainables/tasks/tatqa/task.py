@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from trainables.errors import InputError
 from trainables.spec.metric import TaskMetrics
-from trainables.spec.task_knobs import EVIDENCE, RETRIEVED
+from trainables.spec.rows.task_knobs import EVIDENCE, RETRIEVED
 from trainables.tasks import exact_match
 from trainables.tasks.prompts import page_slices
 from trainables.tasks.prompts.page_layout import render_values
