@@ -20,6 +20,7 @@ from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
+from trainables.tasks.retrieval.options import RETRIEVAL_KNOBS
 
 
 def config(*, model: str = "a-model", **space: Any) -> SweepConfig:
