@@ -12,7 +12,7 @@ from trainables.spec.knob_values import text
 ANSWERS = ("generate", "likelihood", "likelihood_per_token")  # how a label is chosen
 FULL, EVIDENCE, RETRIEVED = "full", "evidence", "retrieved"
 CONTEXTS = (FULL, EVIDENCE, RETRIEVED)  # what a prompt shows of a page
-RETRIEVERS = ("bm25", "tfidf")
+RETRIEVERS = ("bm25", "tfidf", "embedding")
 SCOPES = ("page", "corpus")  # where units are looked for: the question's page, its split's pages
 
 

@@ -6,45 +6,52 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from trainables.spec.rows.task_knobs import RETRIEVED, SCOPES
-from trainables.tasks.retrieval.retrievers import RETRIEVERS, Scorer
+from trainables.tasks.retrieval.encoder import folder_digest
+from trainables.tasks.retrieval.retrievers import RETRIEVERS, Scorer, Vectors
 from trainables.tasks.retrieval.units import Page
 
 VERSION = "1"  # to be raised when units, scores or their order change
 _DECIMALS = 9  # of a score: less is rounding, and differs between machines
-_PAGES_KEPT = 4096  # scorers of pages in memory, of the split read last
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What is retrieved: the best `k` units by a row of RETRIEVERS, of a scope in SCOPES."""
+    """What is retrieved: the best `k` units by a row of RETRIEVERS, of a scope in SCOPES.
+
+    `encoder`: the folder of the model whose vectors are compared, None if no words of it are read.
+    """
 
     retriever: str
     k: int
     scope: str
+    encoder: str | None = None
 
     @property
     def version(self) -> str:
-        """The context "retrieved", as it is part of the version of a task."""
-        return f"{RETRIEVED}-{VERSION}"
+        """The context "retrieved", as it is part of the version of a task: with the digest of the
+        encoder's folder. Raises InputError if that has no model."""
+        named = "" if self.encoder is None else f"-{folder_digest(self.encoder)[:16]}"
+        return f"{RETRIEVED}-{VERSION}{named}"
 
 
 @dataclass(frozen=True)
 class Index:
-    """The units of the pages of a split."""
+    """The units of the pages of a split; `vectors` are those of units and questions, for a
+    retriever that compares them."""
 
     retrieval: Retrieval
     pages: tuple[Page, ...]  # each once
+    vectors: Vectors | None = None
 
-    def best(self, question: str, page: Page) -> list[int]:
-        """The places in `texts(page)` of the best k units, or of all if they are fewer, in the
-        order of the text; of units with equal scores the first ones."""
+    def ranked(self, question: str, page: Page, *, count: int) -> list[int]:
+        """The places in `texts(page)` of the best units, the best first; of units with equal scores
+        the first one. Of fewer units than `count` all."""
         import numpy
 
         scores = numpy.round(self._scorer(page)(question), _DECIMALS)
-        return sorted(int(at) for at in numpy.argsort(-scores, kind="stable")[: self.retrieval.k])
+        return [int(at) for at in numpy.argsort(-scores, kind="stable")[:count]]
 
     def texts(self, page: Page) -> Sequence[str]:
         """All units among which those for a question about the page are looked for."""
@@ -70,17 +77,15 @@ class Index:
             at += len(page)
         return starts
 
-    def _scorer(self, page: Page) -> Any:
-        return self._of_corpus if self._is_of_corpus else _of_page(self.retrieval.retriever, page)
+    def _scorer(self, page: Page) -> Scorer:
+        return self._of_corpus if self._is_of_corpus else self._of_page(page)
 
     @cached_property
     def _of_corpus(self) -> Scorer:
-        return _of_corpus(self.retrieval.retriever, self._corpus)
+        return RETRIEVERS[self.retrieval.retriever](self._corpus, self.vectors)
 
-
-def _scorer(retriever: str, units: tuple[str, ...]) -> Scorer:
-    return RETRIEVERS[retriever](units)
-
-
-_of_page = functools.lru_cache(maxsize=_PAGES_KEPT)(_scorer)
-_of_corpus = functools.lru_cache(maxsize=3)(_scorer)  # the splits of a task
+    @cached_property
+    def _of_page(self) -> functools._lru_cache_wrapper[Scorer]:
+        """Questions about one page follow each other."""
+        make = RETRIEVERS[self.retrieval.retriever]
+        return functools.lru_cache(maxsize=1)(lambda page: make(page, self.vectors))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from trainables.spec.metric import MetricSpec
 from trainables.tasks.retrieval.index import Index, Retrieval
+from trainables.tasks.retrieval.places import found_places, new_index
 from trainables.tasks.retrieval.units import Page
 from trainables.tasks.task import Example
 
@@ -27,6 +27,15 @@ QUESTIONS = "evidence_questions"  # the key of how many questions have gold evid
 
 
 @dataclass(frozen=True)
+class Found:
+    """What was retrieved for a question: its page, and the places of the units in the index."""
+
+    index: Index
+    page: Page
+    places: Sequence[int]
+
+
+@dataclass(frozen=True)
 class PageRetrieval:
     """Retrieves units for the examples of `splits`: the page of a question is `page_of` it, and
     `gold_of(example, page)` has the places of each of its gold facts there, of which any will do;
@@ -39,46 +48,35 @@ class PageRetrieval:
     splits: Mapping[str, Sequence[Example]]
     page_of: Callable[[Example], Page]
     gold_of: Callable[[Example, Page], Sequence[frozenset[int]]]
-    _found: dict[str, tuple[Page, list[int]]] = field(default_factory=dict)
+    _found: dict[str, Found] = field(default_factory=dict)
 
     def text(self, example: Example) -> str:
         """The retrieved units, a line each, in the order of the text."""
-        page, places = self._retrieved(example)
-        texts = self._index(example).texts(page)
-        return "\n".join(texts[place] for place in places)
+        found = self._retrieved(example)
+        texts = found.index.texts(found.page)
+        return "\n".join(texts[place] for place in found.places)
 
     def scores(self, example: Example) -> dict[str, float]:
         """The share of the question's gold facts that are retrieved, and whether that is all;
         nothing for a question whose facts are not known."""
-        page, places = self._retrieved(example)
-        gold = self.gold_of(example, page)
+        found = self._retrieved(example)
+        gold = self.gold_of(example, found.page)
         if not gold:
             return {}
-        start = self._index(example).start(page)
-        retrieved = {place - start for place in places}
+        start = found.index.start(found.page)
+        retrieved = {place - start for place in found.places}
         share = sum(not retrieved.isdisjoint(fact) for fact in gold) / len(gold)
         return {RECALL.per_question_key: share, COMPLETE.per_question_key: share == 1}
 
-    def _retrieved(self, example: Example) -> tuple[Page, list[int]]:
+    def _retrieved(self, example: Example) -> Found:
         if example.id not in self._found:
-            page = self.page_of(example)
-            best = self._index(example).best(str(example.record["question"]), page)
-            self._found[example.id] = page, best
+            examples = next(each for each in self.splits.values() if example in each)
+            asked = [(str(each.record["question"]), self.page_of(each)) for each in examples]
+            index = new_index(self.retrieval, asked)
+            places = found_places(index, asked)
+            for each, (_, page), best in zip(examples, asked, places, strict=True):
+                self._found[each.id] = Found(index, page, best)
         return self._found[example.id]
-
-    def _index(self, example: Example) -> Index:
-        return self._indexes[self._split_of[example.id]]
-
-    @cached_property
-    def _split_of(self) -> Mapping[str, str]:
-        return {each.id: split for split, examples in self.splits.items() for each in examples}
-
-    @cached_property
-    def _indexes(self) -> Mapping[str, Index]:
-        return {
-            split: Index(self.retrieval, tuple(dict.fromkeys(map(self.page_of, examples))))
-            for split, examples in self.splits.items()
-        }
 
 
 def recall_rates(scores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
