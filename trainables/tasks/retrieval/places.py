@@ -22,7 +22,7 @@ _NONE = -1  # fills the rows of questions with fewer units
 
 def new_index(retrieval: Retrieval, asked: Sequence[Asked]) -> Index:
     """The index of the pages of a split's questions."""
-    pages = tuple(dict.fromkeys(page for _, page in asked))
+    pages = tuple(dict.fromkeys(_pages(asked).values()))
     if retrieval.encoder is None:
         return Index(retrieval, pages)
     texts = sorted({*(unit for page in pages for unit in page), *(text for text, _ in asked)})
@@ -38,10 +38,19 @@ def found_places(index: Index, asked: Sequence[Asked]) -> list[list[int]]:
     retrieval = index.retrieval
     depth = -(-retrieval.k // _DEPTH) * _DEPTH
     of = [retrieval.version, retrieval.retriever, retrieval.scope, depth]
-    key = [*of, _digest(index.pages), _digest(asked)]
+    pages = _pages(asked)
+    place = {page: at for at, page in enumerate(index.pages)}
+    places = {key: place[page] for key, page in pages.items()}
+    questions = [(question, places[id(page)]) for question, page in asked]
+    key = [*of, _digest(index.pages), _digest(questions)]
     rows = node_array("places", key, lambda: _searched(index, asked, depth))
     best = rows[:, : retrieval.k].tolist()
-    return [sorted(place for place in row if place != _NONE) for row in best]
+    return [sorted(each for each in row if each != _NONE) for row in best]
+
+
+def _pages(asked: Sequence[Asked]) -> Mapping[int, Page]:
+    """Each page once, if all questions have the same one: to compare large pages takes long."""
+    return {id(page): page for _, page in asked}
 
 
 def _searched(index: Index, asked: Sequence[Asked], depth: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,15 +44,22 @@ def sentences(text: str) -> list[str]:
 def places_of(facts: Sequence[str], page: Page) -> list[frozenset[int]]:
     """For each fact the places of the units that are it, but for white space and case; none if no
     unit is."""
-    plain = [_plain(unit) for unit in page]
-    wanted = dict.fromkeys(map(_plain, facts))
-    return [frozenset(at for at, unit in enumerate(plain) if unit == fact) for fact in wanted]
+    having = _places(page)
+    return [having.get(fact, frozenset()) for fact in dict.fromkeys(map(_plain, facts))]
 
 
 def _statement(names: Sequence[str], row: Sequence[str]) -> str:
     cells = zip(names[1:], row[1:], strict=False)
     said = [names[0] if names else "", *(f"the {row[0]} of {n} is {cell} ;" for n, cell in cells)]
     return " ".join(" ".join(said).split())
+
+
+@functools.lru_cache(maxsize=1)  # a page may be a whole file, that of all questions
+def _places(page: Page) -> Mapping[str, frozenset[int]]:
+    having: dict[str, list[int]] = {}
+    for at, unit in enumerate(page):
+        having.setdefault(_plain(unit), []).append(at)
+    return {text: frozenset(places) for text, places in having.items()}
 
 
 def _plain(text: str) -> str:
