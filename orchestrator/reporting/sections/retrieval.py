@@ -19,7 +19,7 @@ HOW = (
     "Of the questions of the selection split whose gold evidence is known: the mean share of it "
     "that was retrieved, before prompts were cut, and how often that was all."
 )
-_KNOBS = ("retriever", "k", "scope")
+_KNOBS = ("retriever", "scope", "k")
 
 
 def retrieval(
@@ -43,9 +43,14 @@ def retrieval(
             *(_measured(items[0], predictions(items[0]), spec) for spec in specs),
             *_best(items, metrics),
         )
-        for ways, items in sorted(groups.items())
+        for ways, items in sorted(groups.items(), key=lambda group: _order(group[0]))
     ]
-    return [Section(HEADING, [Table(headers, rows, words=1), Paragraph(HOW)])]
+    return [Section(HEADING, [Table(headers, rows, words=3), Paragraph(HOW)])]
+
+
+def _order(ways: Sequence[str]) -> list[tuple[int, str]]:
+    """By words, and numbers by their size."""
+    return [(int(way) if way.isdecimal() else 0, way) for way in ways]
 
 
 def _measured(item: TrialResult, predictions: Predictions, spec: MetricSpec) -> str:

@@ -15,7 +15,7 @@ from trainables.tasks.registry import make_task
 from trainables.tasks.task import Example, Task
 
 PROMPT = "{retrieved}\nQuestion: {question}\nAnswer:"
-BM25 = {"context": "retrieved", "retriever": "bm25", "k": 1, "scope": "page"}
+BM25: dict[str, Any] = {"context": "retrieved", "retriever": "bm25", "k": 1, "scope": "page"}
 HOURS = "The shop opens at nine."
 PLACE = "The shop is in Bergen."
 DOCUMENTS = [HOURS, PLACE, "Nothing else is known."]
