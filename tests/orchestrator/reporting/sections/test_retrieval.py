@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.formatting import MISSING
 from orchestrator.reporting.builder import build_report
 from orchestrator.reporting.sections.retrieval import HEADING
 from tests.orchestrator.run_builder import add_trial, new_run, outcomes, question_rows
@@ -53,11 +54,11 @@ def test_each_way_has_its_recall_and_its_best_trial(run: RunFolder) -> None:
     text = build_report(run).markdown().split(f"## {HEADING}\n")[1].split("\n## ", maxsplit=1)[0]
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if " | " in line]
     assert [row[:4] for row in rows[2:]] == [
-        ["full", "-", "-", "-"],
+        ["full", MISSING, MISSING, MISSING],
         ["retrieved", "bm25", "page", "3"],
         ["retrieved", "bm25", "page", "10"],
     ]
-    assert rows[2][4:6] == ["-", "-"]
+    assert rows[2][4:6] == [MISSING, MISSING]
     assert rows[3][4].startswith("87.5% (82.") and rows[3][5].startswith("75.0% (64.")
     assert rows[4][4].startswith("93.8%") and "r4" in rows[4][6] and "55.0%" in rows[4][7]
     assert best.trial_id and "before prompts were cut" in text
