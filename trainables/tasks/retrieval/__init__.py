@@ -1,1 +1,1 @@
-"""Retrieval: the sentences and table rows of reports that a question's prompt shows."""
+"""Retrieval: the units of pages and documents that a question's prompt shows."""
