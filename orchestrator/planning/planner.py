@@ -232,6 +232,7 @@ class Planner:
             options |= {**values, "prompt": resolve_path(values["prompt"])}
             task = make_task(self.config.task, options)
             identity = task_identity(task)
+            task.prepare()
             if drops_too_long(options):
                 identity[TOO_LONG] = DROP
             self._tasks[key] = PlannedTask(values["prompt"], identity, options, task.max_new_tokens)

@@ -124,6 +124,10 @@ class FinQA(Task):
         """
         return list(self._splits[split].examples)
 
+    def prepare(self) -> None:
+        if self._retrieval:
+            self._retrieval.prepare()
+
     def prompt(self, example: Example) -> Prompt:
         retrieved = self._retrieval.text(example) if self._retrieval else None
         context = self.options.context

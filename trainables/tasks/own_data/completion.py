@@ -79,6 +79,10 @@ class Completion(OwnTask):
         retrieval = retrieval_of(self.more)
         return f"{own}/{self._context if retrieval is None else retrieval.version}"
 
+    def prepare(self) -> None:
+        if self._retrieval:
+            self._retrieval.prepare()
+
     def target(self, example: Example) -> str:
         return str(example.record["target"])
 

@@ -50,6 +50,12 @@ class PageRetrieval:
     gold_of: Callable[[Example, Page], Sequence[frozenset[int]]]
     _found: dict[str, Found] = field(default_factory=dict)
 
+    def prepare(self) -> None:
+        """Searches for the questions of all splits, unless this node has their places."""
+        for examples in self.splits.values():
+            for first in examples[:1]:
+                self._retrieved(first)
+
     def text(self, example: Example) -> str:
         """The retrieved units, a line each, in the order of the text."""
         found = self._retrieved(example)

@@ -148,6 +148,10 @@ class TATQA(Task):
         """
         return list(self._splits[split])
 
+    def prepare(self) -> None:
+        if self._retrieval:
+            self._retrieval.prepare()
+
     def prompt(self, example: Example) -> Prompt:
         retrieved = self._retrieval.text(example) if self._retrieval else None
         context = self.options.context

@@ -181,3 +181,23 @@ def test_a_model_that_cannot_be_loaded_is_named(
     with pytest.raises(InputError, match=r"data.retrieve.encoder: .*broken gives no vectors: "):
         vectors_of(str(folder), ["a"])
     assert not arrays(cache, "vectors")
+
+
+@pytest.mark.parametrize("retriever", ["bm25", "embedding"])
+def test_a_prepared_task_computes_no_more(
+    cache: Path,
+    tmp_path: Path,
+    base_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    retriever: str,
+) -> None:
+    """As the planner prepares it, for hosts and the simulator of this node."""
+    section = {"encoder": str(base_models / "sentiment")}
+    options: dict[str, Any] = {**EMBEDDING, "retriever": retriever, "retrieve": section}
+    finqa(tmp_path, **options).prepare()
+    assert len(arrays(cache, "places")) == 3
+    monkeypatch.setattr(Index, "ranked", None)
+    monkeypatch.setattr(encoder, "_computed", None)
+    task = finqa(tmp_path, **options)
+    for split in ("train", "selection", "report"):
+        assert all(task.prompt(example).text for example in task.load(split))
