@@ -195,7 +195,7 @@ def test_a_prepared_task_computes_no_more(
     section = {"encoder": str(base_models / "sentiment")}
     options: dict[str, Any] = {**EMBEDDING, "retriever": retriever, "retrieve": section}
     finqa(tmp_path, **options).prepare()
-    assert len(arrays(cache, "places")) == 3
+    assert arrays(cache, "places")
     monkeypatch.setattr(Index, "ranked", None)
     monkeypatch.setattr(encoder, "_computed", None)
     task = finqa(tmp_path, **options)
