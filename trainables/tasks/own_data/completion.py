@@ -137,7 +137,8 @@ class Completion(OwnTask):
         return {**values, RETRIEVED: shown}
 
     def _names(self, example: Example) -> list[str]:
-        return [*super()._names(example), *([RETRIEVED] if self._documents else [])]
+        """Nothing is retrieved for them: the rows are checked first."""
+        return [*super()._values(example), *([RETRIEVED] if self._documents else [])]
 
     def _faults(self, table: Table) -> list[str]:
         faults = super()._faults(table)

@@ -135,7 +135,7 @@ class OwnTask(Task):
 
     def _names(self, example: Example) -> list[str]:
         """Those of `_values`."""
-        return [*example.record["columns"], "input"]
+        return list(self._values(example))
 
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""
