@@ -32,6 +32,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a node keeps (SWEEP_CACHE) does not come from earlier runs of the tests."""
+    os.environ["SWEEP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def base_models() -> Path:
     """The folder of the embedded base models."""

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "trainables/storage": "errors spec",
     "trainables/models": "errors methods spec",
     "trainables/metrics": "errors spec",
-    "trainables/tasks": "command_line errors metrics spec",
+    "trainables/tasks": "command_line errors metrics models spec storage",
     "trainables/data": "errors models spec storage tasks",
     "trainables/resources": "models spec",
     "trainables/evaluation": "data errors methods models resources spec tasks",

@@ -96,6 +96,16 @@ def split_interval(predictions: Predictions, metric: MetricSpec) -> tuple[float,
     return (low, high) if low < high else None
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of the mean of the questions' values, within [0, 1] if they are; (nan, nan)
+    of fewer than two."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    low, high = interval(statistics.fmean(values), error, _normal_quantile())
+    return max(low, min(0.0, *values)), min(high, max(1.0, *values))
+
+
 def half_width_95(share: float, count: int) -> float:
     """Half the width of Wilson's 95% interval around a share of `count` questions, for z = 1.96."""
     return _wilson_half_width(share, count, 1.96)

@@ -25,6 +25,7 @@ from orchestrator.planning.sources import (
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.state import MODEL
 from orchestrator.space.constraints import surviving
+from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
 from trainables.methods.registry import UNTRAINED
@@ -231,6 +232,7 @@ class Planner:
             options |= {**values, "prompt": resolve_path(values["prompt"])}
             task = make_task(self.config.task, options)
             identity = task_identity(task)
+            task.prepare()
             if drops_too_long(options):
                 identity[TOO_LONG] = DROP
             self._tasks[key] = PlannedTask(values["prompt"], identity, options, task.max_new_tokens)
@@ -264,4 +266,5 @@ def _misplaced(config: SweepConfig) -> list[str]:
         f"data.{name}: it is a knob of the trials; write it in space, as space.{name}."
         for name in find_task(config.task).knobs
         if name in config.data
+        and not (KNOBS[name].in_data and not any(values_of(config.space, name)))
     ]

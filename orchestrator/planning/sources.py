@@ -51,8 +51,11 @@ def resolve_path(text: str) -> str:
 
 
 def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's options with absolute paths of the files in them."""
-    return {
-        name: resolve_path(value) if isinstance(value, str) else value
-        for name, value in options.items()
-    }
+    """The task's options with absolute paths of the files in them, also of those in a section."""
+    return {name: _resolved(value) for name, value in options.items()}
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return resolve_data_paths(value)
+    return resolve_path(value) if isinstance(value, str) else value

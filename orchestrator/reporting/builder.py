@@ -26,6 +26,7 @@ from orchestrator.reporting.sections import (
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts, lost_shots
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.reporting.sections.retrieval import retrieval
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
     is_over,
@@ -138,6 +139,7 @@ def _finished_sections(
         tables.best_trials(results, metrics=metrics),
         *labels.labels(results, predictions, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
+        *retrieval(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),
         costs.spent(results, metrics=metrics),

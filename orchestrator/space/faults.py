@@ -14,6 +14,7 @@ from trainables.spec.checks import is_finite
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.rows.task_knobs import RETRIEVED
 
 RANGES = ("log_uniform", "uniform", "integers")
 LITERAL = "value"
@@ -35,10 +36,10 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob, and decides it after them."""
     bases = [
-        {"method": method, "quantization": quantization, "batch_size": batch_size, **enclosing}
+        {"method": method, "quantization": quantization, **others, **enclosing}
         for method in METHODS
         for quantization in QUANTIZATIONS
-        for batch_size in (1, AUTO)
+        for others in ({"batch_size": 1}, {"batch_size": AUTO}, {"context": RETRIEVED})
     ]
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 

@@ -12,6 +12,7 @@ from orchestrator.space.tree import Branch, Choice, Node, Space, is_read
 from trainables.methods.registry import METHODS
 from trainables.spec.knob_values import AUTO
 from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.rows.task_knobs import CONTEXTS
 
 _DECIDERS: dict[
     str, list[Any]
@@ -19,6 +20,7 @@ _DECIDERS: dict[
     "method": [name for name, method in METHODS.items() if not method.is_baseline],
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],
+    "context": [*CONTEXTS],
 }
 
 

@@ -62,6 +62,19 @@ def model_digest(folder: str | Path, *, allow_bin: bool = False, needs_weights: 
     return _digest(place, tuple(map(_stamp, _files(place))))
 
 
+def encoder_digest(folder: str | Path) -> str:
+    """As `model_digest`, for a model that need not generate text.
+
+    Raises InputError if the folder has not the files of a model with a tokenizer.
+    """
+    place = _expanded(folder)
+    if not os.path.isdir(place):  # noqa: PTH112  # as in `check_model_folder`
+        raise InputError(f"{folder} is no folder. Give the folder of a model.")
+    if faults := _missing(place, allow_bin=False, needs_weights=True):
+        raise InputError([f"{folder} {fault}" for fault in faults])
+    return _digest(place, tuple(map(_stamp, _files(place))))
+
+
 def has_weights(folder: str | Path) -> bool:
     """Whether a folder has files of weights, of any format. Without, it can only be planned for."""
     return any(file.suffix in _WEIGHTS for file in Path(folder).iterdir())

@@ -31,7 +31,7 @@ from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
 from trainables.spec.rows.method_knobs import METHOD_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
-from trainables.spec.rows.task_knobs import TASK_KNOBS
+from trainables.spec.rows.task_knobs import CONTEXTS, TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -102,10 +102,11 @@ def defaults() -> dict[str, Any]:
 
 
 def baseline_knobs() -> list[str]:
-    """The knobs that an untrained baseline reads, under some quantization."""
+    """The knobs that an untrained baseline reads, under some quantization and context."""
     given = [
-        defaults() | {"method": UNTRAINED, "quantization": quantization}
+        defaults() | {"method": UNTRAINED, "quantization": quantization, "context": context}
         for quantization in QUANTIZATIONS
+        for context in CONTEXTS
     ]
     return [name for name, knob in KNOBS.items() if any(map(knob.read_by, given))]
 

@@ -69,12 +69,14 @@ class TaskMetrics:
     `trivial` names the metric of its trivial baselines, "" for the first one. `other_columns` are
     columns of results.csv that stand behind those of the metrics. `of_labels`: a question's row of
     predictions.jsonl has the gold label and the answered one (see `trainables.metrics.metric`).
+    `of_retrieval` are measured beside `specs` where prompts show what was retrieved.
     """
 
     specs: tuple[MetricSpec, ...]
     trivial: str = ""
     other_columns: tuple[str, ...] = ()
     of_labels: bool = False
+    of_retrieval: tuple[MetricSpec, ...] = ()
 
     @property
     def primary(self) -> MetricSpec:
@@ -100,7 +102,7 @@ class TaskMetrics:
 
     def find(self, name: str) -> MetricSpec | None:
         """The metric of this name, of the task or of every task; None if there is none."""
-        known = {spec.name: spec for spec in (*COMMON_METRICS, *self.specs)}
+        known = {spec.name: spec for spec in (*COMMON_METRICS, *self.of_retrieval, *self.specs)}
         return known.get(name)
 
 

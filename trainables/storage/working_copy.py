@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from trainables.storage.node_cache import cache_folder
 from trainables.storage.object_store import checked_url
 
-CACHE = "SWEEP_CACHE"  # environment variable: the folder of working copies
 TRIALS = "trials"
 _LARGE = ("adapter/", "model/", "checkpoints/")  # fetched on request only
 
@@ -26,11 +25,9 @@ def not_trained(name: str) -> bool:
 def working_copy(url: str) -> Path:
     """The folder of this machine's copy of a run, beside the copies of runs of the same storage.
 
-    It is in `SWEEP_CACHE`, or in `sweeps` of the user's cache folder. Raises InputError for a bad
-    URL.
+    It is in `cache_folder`. Raises InputError for a bad URL.
     """
     storage, _, name = checked_url(url).rpartition("/")
-    cache = os.environ.get(CACHE) or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/sweeps"
     words = storage.replace("://", "-").replace("/", "-")
     key = hashlib.sha256(storage.encode()).hexdigest()[:8]
-    return Path(cache).expanduser().absolute() / f"{words[-80:]}-{key}" / name
+    return cache_folder() / f"{words[-80:]}-{key}" / name

@@ -205,6 +205,10 @@ class Task(Protocol):
         """The examples of one of SPLITS, in a fixed order. Raises InputError for bad data."""
         ...
 
+    def prepare(self) -> None:
+        """Computes what prompts of all splits need and a node keeps on its disk; called while
+        trials are planned, so that none waits for it. Raises InputError as `load`."""
+
     def prompt(self, example: Example) -> Prompt: ...
 
     def target(self, example: Example) -> str:

@@ -20,6 +20,7 @@ from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
+from trainables.tasks.retrieval.options import RETRIEVAL_KNOBS
 
 
 def config(*, model: str = "a-model", **space: Any) -> SweepConfig:
@@ -248,7 +249,7 @@ def test_a_space_with_no_row_that_a_model_is_saved_as_is_refused(
 def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
     written = {name for name, knob in KNOBS.items() if not knob.unsaid}
-    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS}
+    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS, *RETRIEVAL_KNOBS}
     of_others |= {"blocks", "train_final_norm", "train_head"}
     assert set(spec.knobs) == written - of_others
 

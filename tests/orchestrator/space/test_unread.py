@@ -36,6 +36,7 @@ LORA = {"lora": {"rank": [4, 8]}}
             "it is read with quantization: nf4 or fp4.",
         ),
         ({"method": "full", "rank": [4, 8]}, "rank", "it is read with method: lora."),
+        ({"context": "evidence", "k": [3, 5]}, "k", "it is read with context: retrieved."),
         ({"method": LORA, "rank": 16}, "rank", "every trial that reads rank has the value of a"),
         ({"model": [{"m": {"rank": 2}}, "n"], "method": LORA}, "model.m.rank", "every trial that"),
     ],
@@ -53,6 +54,8 @@ def test_what_no_trial_reads_is_named_with_the_reason(
     [
         {"batch_size": [4, "auto"], "effective_batch_size": 16, "gradient_accumulation": 2},
         {"quantization": ["none", "nf4"], "double_quantization": [True, False]},
+        {"context": ["full", "retrieved"], "k": [3, 5], "scope": "corpus"},
+        {"context": ["full", {"retrieved": {"retriever": ["bm25", {"embedding": {"k": 5}}]}}]},
         {"method": ["full", {"lora": {"alpha": 8}}], "rank": 16},
         {"model": [{"m": {"batch_size": 2}}, "n"], "batch_size": 4},
         {"learning_rate": {"log_uniform": [1e-5, 1e-3]}, "seed": {"integers": [0, 10**9]}},

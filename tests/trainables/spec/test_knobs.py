@@ -55,6 +55,10 @@ WRONG: dict[str, list[Any]] = {
     "target": ["", 3],
     "answer": ["guess", 1],
     "split_seed": [-1, 0.5],
+    "context": ["retrievd", 1],
+    "retriever": ["bm52", None],
+    "k": [0, 2.5, "5"],
+    "scope": ["web", 1],
     "shots": [-1, 0.5],
     "shot_selection": ["nearest", 1],
     "shot_seed": [-1, 0.5],
@@ -101,7 +105,10 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
         return
     other = next(
         value
-        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse")
+        for value in (
+            *(True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse"),
+            *("tfidf", "corpus"),
+        )
         if check(knob, value) is None
     )
     assert canonical({**given, knob: other}) == canonical(given)
@@ -198,6 +205,10 @@ def test_what_a_baseline_reads_and_what_loads_a_base() -> None:
         "target",
         "answer",
         "split_seed",
+        "context",
+        "retriever",
+        "k",
+        "scope",
     ]
     assert base_knobs() == ["quantization", "double_quantization", "compute_dtype"]
 

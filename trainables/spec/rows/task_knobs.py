@@ -10,11 +10,19 @@ from trainables.spec.knob import Knob
 from trainables.spec.knob_values import text
 
 ANSWERS = ("generate", "likelihood", "likelihood_per_token")  # how a label is chosen
+FULL, EVIDENCE, RETRIEVED = "full", "evidence", "retrieved"
+CONTEXTS = (FULL, EVIDENCE, RETRIEVED)  # what a prompt shows of a page
+RETRIEVERS = ("bm25", "tfidf", "embedding")
+SCOPES = ("page", "corpus")  # where units are looked for: the question's page, its split's pages
 
 
 def _always(configuration: Mapping[str, Any]) -> bool:
     del configuration
     return True
+
+
+def _retrieves(configuration: Mapping[str, Any]) -> bool:
+    return configuration.get("context") == RETRIEVED
 
 
 TASK_KNOBS: dict[str, Knob] = {
@@ -43,5 +51,38 @@ TASK_KNOBS: dict[str, Knob] = {
         simulated=None,
         affects_speed=False,
         varied_label="split{split_seed}",
+    ),
+    "context": Knob(
+        FULL,
+        one_of(*CONTEXTS),
+        str,
+        _always,
+        of_task=True,
+        unsaid=True,
+        in_data=True,
+        has_column=False,
+        switches=lambda value: value == RETRIEVED,
+        simulated=None,
+    ),
+    "retriever": Knob(
+        RETRIEVERS[0],
+        one_of(*RETRIEVERS),
+        str,
+        _retrieves,
+        of_task=True,
+        has_column=False,
+        simulated=None,
+    ),
+    "k": Knob(  # units that are retrieved
+        5, whole(1), int, _retrieves, of_task=True, has_column=False, simulated=None
+    ),
+    "scope": Knob(
+        SCOPES[0],
+        one_of(*SCOPES),
+        str,
+        _retrieves,
+        of_task=True,
+        has_column=False,
+        simulated=None,
     ),
 }

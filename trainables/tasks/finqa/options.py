@@ -7,7 +7,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.tasks.prompts.templates import CONTEXTS
+from trainables.tasks.retrieval.index import Retrieval
+from trainables.tasks.retrieval.options import (
+    context_faults,
+    retrieval_of,
+    without_retrieval,
+)
 from trainables.tasks.splits import files_read, unknown_options
 from trainables.tasks.task import SPLITS
 
@@ -27,11 +32,12 @@ class SyntheticData:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the task, from `data` and the knobs `prompt` and `target`.
+    """The options of the task, from `data` and the task's knobs.
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's pages are
-    the report split. `generated` replaces the files. `context`: "full" or "evidence". `prompt`: a
-    named one or a template file; None is the default one of the `target` ("answer" or "program").
+    the report split. `generated` replaces the files. `context`: one of `task_knobs.CONTEXTS`, with
+    `retrieval` if it is retrieved. `prompt`: a named one or a template file; None is the default
+    one of the `target` ("answer" or "program").
     `skip_missing_context`: leave out and count the records that lack the context. `asked`: the one
     split that is needed, where nothing is trained; other files are not read.
     """
@@ -45,17 +51,23 @@ class Options:
     target: str = "answer"
     skip_missing_context: bool = False
     asked: str | None = None
+    retrieval: Retrieval | None = None
+
+    @property
+    def context_version(self) -> str:
+        return self.context if self.retrieval is None else self.retrieval.version
 
 
 def parse_options(given: Mapping[str, Any]) -> Options:
     """Raises InputError with all options that are unknown, missing or of the wrong type."""
-    faults = unknown_options(given, [field.name for field in fields(Options)])
+    own = without_retrieval(given)
+    known = [field.name for field in fields(Options) if field.name != "retrieval"]
+    faults = [*unknown_options(own, known), *context_faults(given)]
     for name in ("train", "selection", "report", "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):
             faults.append(f"data.{name}: {given[name]!r} is not a path or a name.")
-    for name, allowed in (("context", CONTEXTS), ("target", TARGETS)):
-        if name in given and given[name] not in allowed:
-            faults.append(f"data.{name}: {given[name]!r}.{did_you_mean(given[name], allowed)}")
+    if "target" in given and given["target"] not in TARGETS:
+        faults.append(f"data.target: {given['target']!r}.{did_you_mean(given['target'], TARGETS)}")
     if not isinstance(given.get("skip_missing_context", False), bool):
         faults.append(
             f"data.skip_missing_context: {given['skip_missing_context']!r}: true or false."
@@ -64,7 +76,7 @@ def parse_options(given: Mapping[str, Any]) -> Options:
     faults += found or _source_faults(given)
     if faults:
         raise InputError(faults)
-    return Options(**{**given, "generated": generated})
+    return Options(**{**own, "generated": generated, "retrieval": retrieval_of(given)})
 
 
 def _source_faults(given: Mapping[str, Any]) -> list[str]:

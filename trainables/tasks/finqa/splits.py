@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.errors import InputError
+from trainables.spec.rows.task_knobs import EVIDENCE, FULL
 from trainables.tasks.finqa.files import Record, read_records, record_from
 from trainables.tasks.finqa.options import Options, SyntheticData
 from trainables.tasks.finqa.programs import program_kind
-from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE
 from trainables.tasks.splits import check_disjoint, files_read, halve
 from trainables.tasks.task import SPLITS, Example
 
@@ -125,7 +125,7 @@ def _check_context(records: _Records, options: Options) -> None:
 
 
 def _missing_context(lacking: Sequence[Record], context: str, *, split: str, left: int) -> str:
-    other = next(each for each in CONTEXTS if each != context)
+    other = FULL if context == EVIDENCE else EVIDENCE
     skip = "set data.skip_missing_context: true to leave them out, or " if left else ""
     total = left + len(lacking)
     return (

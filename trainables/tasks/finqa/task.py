@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trainables.spec.metric import TaskMetrics
+from trainables.spec.rows.task_knobs import EVIDENCE, RETRIEVED
 from trainables.tasks import exact_match
 from trainables.tasks.finqa import explanations, programs, trivial_baselines
 from trainables.tasks.finqa.files import read_gold
@@ -22,7 +23,14 @@ from trainables.tasks.finqa.prompts import DEFAULT, PROGRAM, PROMPTS
 from trainables.tasks.finqa.splits import Split, load_splits
 from trainables.tasks.prompts import page_slices
 from trainables.tasks.prompts.page_layout import render_values
-from trainables.tasks.prompts.templates import EVIDENCE, Template, load_template_for
+from trainables.tasks.prompts.templates import Template, load_template_for
+from trainables.tasks.retrieval.options import RETRIEVAL_KNOBS
+from trainables.tasks.retrieval.page_retrieval import (
+    OF_RETRIEVAL,
+    PageRetrieval,
+    recall_rates,
+)
+from trainables.tasks.retrieval.units import Page, page_units, places_of
 from trainables.tasks.source import Source
 from trainables.tasks.task import Example, Prompt, Task, one_line
 
@@ -42,7 +50,9 @@ class FinQA(Task):
         (exact_match.EM_ACC, exact_match.EM_ACC_STRICT, exact_match.EM_ACC_NUMERIC),
         trivial=exact_match.EM_ACC_NUMERIC.name,
         other_columns=("f1",),  # always empty: TAT-QA's files have the same columns
+        of_retrieval=OF_RETRIEVAL,
     )
+    knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", *RETRIEVAL_KNOBS)
     rule_version: ClassVar[str] = exact_match.RULE_VERSION
     prompts: ClassVar[Mapping[str, str]] = PROMPTS
     targets: ClassVar[tuple[str, ...]] = TARGETS
@@ -91,12 +101,12 @@ class FinQA(Task):
 
     @classmethod
     def aggregate(cls, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return exact_match.rates(scores)
+        return {**exact_match.rates(scores), **recall_rates(scores)}
 
     @property
     def version(self) -> str:
         rule = f"emacc-{self.rule_version}"
-        return f"finqa-{VERSION}/{rule}/{self.options.context}/{self.options.target}"
+        return f"finqa-{VERSION}/{rule}/{self.options.context_version}/{self.options.target}"
 
     @property
     def prompt_digest(self) -> str:
@@ -114,8 +124,16 @@ class FinQA(Task):
         """
         return list(self._splits[split].examples)
 
+    def prepare(self) -> None:
+        if self._retrieval:
+            self._retrieval.prepare()
+
     def prompt(self, example: Example) -> Prompt:
-        return self.template.fill(render_values(example.record, context=self.options.context))
+        retrieved = self._retrieval.text(example) if self._retrieval else None
+        context = self.options.context
+        return self.template.fill(
+            render_values(example.record, context=context, retrieved=retrieved)
+        )
 
     def target(self, example: Example) -> str:
         if self.options.target == "program":
@@ -129,13 +147,15 @@ class FinQA(Task):
     def gold_text(self, example: Example) -> str:
         return exact_match.answer_text(self.gold(example))
 
-    def score(self, example: Example, completion: str) -> dict[str, bool]:
-        """The flags of EmAcc; of a program, those of its result on the record's table."""
+    def score(self, example: Example, completion: str) -> dict[str, float]:
+        """The flags of EmAcc; of a program, those of its result on the record's table; and what
+        was retrieved of the evidence."""
         gold = self.gold(example)
+        found = self._retrieval.scores(example) if self._retrieval else {}
         if self.options.target == "answer":
-            return exact_match.score_completion(completion, gold).flags()
+            return {**exact_match.score_completion(completion, gold).flags(), **found}
         result = _result_of(completion, example.record["table"])
-        return exact_match.score_value(result, gold).flags()
+        return {**exact_match.score_value(result, gold).flags(), **found}
 
     def reason(self, example: Example, completion: str) -> str:
         gold = self.gold(example)
@@ -167,7 +187,9 @@ class FinQA(Task):
         """`evidence` is the origin of the facts in the prompts, "none" if they show the page."""
         found = self._splits[split]
         kinds = {str(example.record["ev"]) for example in found.examples}
-        evidence = _evidence_fact(kinds) if self.options.context == EVIDENCE else "none"
+        evidence = {EVIDENCE: _evidence_fact(kinds), RETRIEVED: RETRIEVED}.get(
+            self.options.context, "none"
+        )
         return {
             "context": self.options.context,
             "evidence": evidence,
@@ -178,6 +200,23 @@ class FinQA(Task):
     @cached_property
     def _splits(self) -> Mapping[str, Split]:
         return load_splits(self.options)
+
+    @cached_property
+    def _retrieval(self) -> PageRetrieval | None:
+        if self.options.retrieval is None:
+            return None
+        splits = {name: found.examples for name, found in self._splits.items()}
+        return PageRetrieval(self.options.retrieval, splits, _page, _gold_places)
+
+
+def _page(example: Example) -> Page:
+    return page_units(example.record)
+
+
+def _gold_places(example: Example, page: Page) -> list[frozenset[int]]:
+    """Only where the file's evidence is what the annotators named."""
+    record = example.record
+    return places_of(record["evidence"] if record["ev"] == "gold" else (), page)
 
 
 def _result_of(program: str, table: programs.Table) -> float | str | None:

@@ -133,12 +133,16 @@ class OwnTask(Task):
         record = example.record
         return {**record["columns"], "input": record["question"]}
 
+    def _names(self, example: Example) -> list[str]:
+        """Those of `_values`."""
+        return list(self._values(example))
+
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""
         examples = [example for split in table.splits.values() for example in split]
         if not examples:
             return []
-        faults = self.text.faults(list(self._values(examples[0])))
+        faults = self.text.faults(self._names(examples[0]))
         if table.target_column in self.text.columns:
             faults.append(
                 f"space.prompt: {{{table.target_column}}} shows the answer; it is the column of "
@@ -148,7 +152,7 @@ class OwnTask(Task):
             f"{example.record['place']}: no column {name!r}, which the prompt shows."
             for example in examples
             for name in dict.fromkeys(self.text.columns)
-            if name not in self._values(example)
+            if name not in self._names(example)
         ]
 
     @cached_property

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainables.tasks.prompts.templates import EVIDENCE, PLACEHOLDERS
+from trainables.spec.rows.task_knobs import EVIDENCE
+from trainables.tasks.prompts.templates import PLACEHOLDERS
 
 
-def render_values(record: Mapping[str, Any], *, context: str) -> dict[str, str]:
-    """The value of every placeholder for a record in flat form; `context`: "full", "evidence"."""
+def render_values(
+    record: Mapping[str, Any], *, context: str, retrieved: str | None = None
+) -> dict[str, str]:
+    """The value of every placeholder for a record in flat form; `context`: "full", "evidence".
+
+    What is `retrieved` is shown instead of either.
+    """
     shown = dict.fromkeys(PLACEHOLDERS, "") | {"question": str(record["question"])}
+    if retrieved is not None:
+        return shown | {EVIDENCE: retrieved}
     if context == EVIDENCE:
         return shown | {EVIDENCE: "\n".join(record["evidence"])}
     return shown | {

@@ -1,10 +1,10 @@
 """Templates of prompts about a report's page: a task's named ones, or template files.
 
 Placeholders: {question}, which a template must have; {pre_text}, {table} or {statements}, and
-{post_text} for a full page; {evidence} for the facts that replace the page. A question is asked
-with a full page or with evidence, never both: the placeholders of the other are empty. A line whose
-only placeholder is empty is left out with its newline, so one template serves both. The reply
-("Answer:") is not part of a template.
+{post_text} for a full page; {evidence} for the facts or units that replace the page. A question
+is asked with a full page or with evidence, never both: the placeholders of the other are empty. A
+line whose only placeholder is empty is left out with its newline, so one template serves both. The
+reply ("Answer:") is not part of a template.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import InputError, did_you_mean
+from trainables.spec.rows.task_knobs import EVIDENCE, FULL
 from trainables.tasks.exact_match import MARKER
 from trainables.tasks.task import Cut, Prompt
 
 LAYOUT_VERSION = "2"  # part of every digest; to be raised when a rendering changes
 REPLY = MARKER
 PAGE = ("pre_text", "table", "statements", "post_text")
-EVIDENCE = "evidence"
-CONTEXTS = ("full", EVIDENCE)
+CONTEXTS = (FULL, EVIDENCE)  # what a file may have of a page
 PLACEHOLDERS = (*PAGE, EVIDENCE, "question")
 PAGE_AND_QUESTION = """
 {pre_text}
@@ -103,12 +103,12 @@ def load_template(name_or_path: str, prompts: Mapping[str, str]) -> Template:
 
 
 def load_template_for(name_or_path: str, prompts: Mapping[str, str], *, context: str) -> Template:
-    """As `load_template`, for prompts with this context ("full", "evidence").
+    """As `load_template`, for prompts with this context ("full", or another).
 
     Raises InputError also for a template that shows nothing of it.
     """
     template = load_template(name_or_path, prompts)
-    wanted = (EVIDENCE,) if context == EVIDENCE else PAGE
+    wanted = PAGE if context == FULL else (EVIDENCE,)
     if not template.placeholders.intersection(wanted):
         raise InputError(
             f"space.prompt: {template.source!r} shows nothing of the {context} context;"

@@ -28,8 +28,8 @@ def read_examples(path: str | Path) -> list[Example]:
 
     A record holds question, pre_text (the paragraphs), table, post_text (empty), evidence (the
     paragraphs and the lines of the table that the answer is from), items (those of the gold answer,
-    strings), scale, answer_type (one of ANSWER_TYPES, also the kind of the example) and
-    answer_from. Raises InputError with all faults and their lines.
+    strings), scale, answer_type (one of ANSWER_TYPES, also the kind of the example), answer_from
+    and derivation (how it is calculated). Raises InputError with all faults and their lines.
     """
     examples: list[Example] = []
     faults: list[str] = []
@@ -75,6 +75,7 @@ def _examples(context: Mapping[str, Any]) -> Iterator[Example]:
             "scale": asked["scale"],
             "answer_type": asked["answer_type"],
             "answer_from": asked["answer_from"],
+            "derivation": str(asked.get("derivation") or ""),
         }
         group, kind = context["table"]["uid"], asked["answer_type"]
         yield Example(id=asked["uid"], record=record, group=group, kind=kind)

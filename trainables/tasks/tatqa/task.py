@@ -13,16 +13,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trainables.errors import InputError, did_you_mean
+from trainables.errors import InputError
 from trainables.spec.metric import TaskMetrics
+from trainables.spec.rows.task_knobs import EVIDENCE, RETRIEVED
 from trainables.tasks import exact_match
 from trainables.tasks.prompts import page_slices
 from trainables.tasks.prompts.page_layout import render_values
-from trainables.tasks.prompts.templates import CONTEXTS, EVIDENCE, Template, load_template_for
+from trainables.tasks.prompts.templates import Template, load_template_for
+from trainables.tasks.retrieval.index import Retrieval
+from trainables.tasks.retrieval.options import (
+    RETRIEVAL_KNOBS,
+    context_faults,
+    retrieval_of,
+    without_retrieval,
+)
+from trainables.tasks.retrieval.page_retrieval import (
+    OF_RETRIEVAL,
+    PageRetrieval,
+    recall_rates,
+)
 from trainables.tasks.source import Source
 from trainables.tasks.splits import check_disjoint, files_read, halve, unknown_options
 from trainables.tasks.task import SPLITS, Example, Prompt, Task, one_line
 from trainables.tasks.tatqa import explanations, scoring
+from trainables.tasks.tatqa.evidence import gold_places, units_of
 from trainables.tasks.tatqa.files import gold_of, read_examples
 from trainables.tasks.tatqa.prompts import PROMPTS
 
@@ -31,12 +45,12 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the task, from `data` and the knobs `prompt` and `target`.
+    """The options of the task, from `data` and the task's knobs.
 
     `train`, `selection`, `report`: files; without `report`, half of the selection file's contexts
-    are the report split. `context`: "full" (table and paragraphs) or "evidence" (what the answer
-    is from, by the annotators). `prompt`: a named one or a template file. `asked`: the one split
-    that is needed, where nothing is trained; other files are not read.
+    are the report split. `context`: "full" (table and paragraphs), "evidence" (what the answer is
+    from, by the annotators) or "retrieved", by `retrieval`. `prompt`: a named one or a template
+    file. `asked`: the one split that is needed, where nothing is trained; other files are not read.
     """
 
     train: str | None = None
@@ -46,6 +60,11 @@ class Options:
     prompt: str | None = None
     target: str = "answer"
     asked: str | None = None
+    retrieval: Retrieval | None = None
+
+    @property
+    def context_version(self) -> str:
+        return self.context if self.retrieval is None else self.retrieval.version
 
 
 @dataclass(frozen=True)
@@ -55,8 +74,10 @@ class TATQA(Task):
     name: ClassVar[str] = "tatqa"
     unit: ClassVar[str] = "examples"
     metrics: ClassVar[TaskMetrics] = TaskMetrics(
-        (exact_match.EM_ACC, exact_match.EM_ACC_STRICT, exact_match.EM_ACC_NUMERIC, scoring.F1)
+        (exact_match.EM_ACC, exact_match.EM_ACC_STRICT, exact_match.EM_ACC_NUMERIC, scoring.F1),
+        of_retrieval=OF_RETRIEVAL,
     )
+    knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", *RETRIEVAL_KNOBS)
     rule_version: ClassVar[str] = scoring.RULE_VERSION
     prompts: ClassVar[Mapping[str, str]] = PROMPTS
     source: ClassVar[Source | None] = Source(
@@ -85,7 +106,8 @@ class TATQA(Task):
         faults = list(_option_faults(options))
         if faults:
             raise InputError(faults)
-        parsed = Options(**options)
+        own = without_retrieval(options)
+        parsed = Options(**own, retrieval=retrieval_of(options))
         name = "default" if parsed.prompt is None else parsed.prompt
         return cls(parsed, load_template_for(name, PROMPTS, context=parsed.context))
 
@@ -103,12 +125,12 @@ class TATQA(Task):
 
     @classmethod
     def aggregate(cls, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return scoring.rates(scores)
+        return {**scoring.rates(scores), **recall_rates(scores)}
 
     @property
     def version(self) -> str:
         rule = f"official-em-{self.rule_version}"
-        return f"tatqa-{VERSION}/{rule}/{self.options.context}/{self.options.target}"
+        return f"tatqa-{VERSION}/{rule}/{self.options.context_version}/{self.options.target}"
 
     @property
     def prompt_digest(self) -> str:
@@ -126,8 +148,16 @@ class TATQA(Task):
         """
         return list(self._splits[split])
 
+    def prepare(self) -> None:
+        if self._retrieval:
+            self._retrieval.prepare()
+
     def prompt(self, example: Example) -> Prompt:
-        return self.template.fill(render_values(example.record, context=self.options.context))
+        retrieved = self._retrieval.text(example) if self._retrieval else None
+        context = self.options.context
+        return self.template.fill(
+            render_values(example.record, context=context, retrieved=retrieved)
+        )
 
     def target(self, example: Example) -> str:
         return one_line(gold_of(example)[0].text)
@@ -136,8 +166,10 @@ class TATQA(Task):
         return gold_of(example)[0].text
 
     def score(self, example: Example, completion: str) -> dict[str, float]:
-        """The official exact match and F1 of the completion's first line."""
-        return _score(example, completion)
+        """The official exact match and F1 of the completion's first line, and what was retrieved
+        of the evidence."""
+        found = self._retrieval.scores(example) if self._retrieval else {}
+        return {**_score(example, completion), **found}
 
     def reason(self, example: Example, completion: str) -> str:
         gold, is_computed = gold_of(example)
@@ -149,21 +181,32 @@ class TATQA(Task):
         return page_slices.of_page(self.prompt(example).text, example.record, source=source)
 
     def data_digest(self, split: str) -> str:
+        unread = (
+            () if self.options.retrieval else ("derivation",)
+        )  # it tells which rows to retrieve
         digest = hashlib.sha256()
         for example in self._splits[split]:
-            digest.update(json.dumps([example.id, example.record], sort_keys=True).encode())
+            record = {name: value for name, value in example.record.items() if name not in unread}
+            digest.update(json.dumps([example.id, record], sort_keys=True).encode())
             digest.update(b"\n")
         return digest.hexdigest()
 
     def facts(self, split: str) -> dict[str, str | int]:
-        """`evidence` is "gold" if the prompts show only what the answer is from."""
-        evidence = "gold" if self.options.context == EVIDENCE else "none"
+        """`evidence` is "gold" if the prompts show only what the answer is from, "retrieved" if
+        they show what was retrieved."""
+        evidence = {EVIDENCE: "gold", RETRIEVED: RETRIEVED}.get(self.options.context, "none")
         count = len(self._splits[split])
         return {"context": self.options.context, "evidence": evidence, "examples": count}
 
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Example]]:
         return _load(self.options)
+
+    @cached_property
+    def _retrieval(self) -> PageRetrieval | None:
+        if self.options.retrieval is None:
+            return None
+        return PageRetrieval(self.options.retrieval, self._splits, units_of, gold_places)
 
 
 def _score(example: Example, completion: str) -> dict[str, float]:
@@ -196,7 +239,8 @@ def _load(options: Options) -> Mapping[str, Sequence[Example]]:
 
 
 def _option_faults(given: Mapping[str, Any]) -> list[str]:
-    faults = unknown_options(given, [field.name for field in fields(Options)])
+    known = [field.name for field in fields(Options) if field.name != "retrieval"]
+    faults = [*unknown_options(without_retrieval(given), known), *context_faults(given)]
     faults += [
         f"data.{split}: missing; give a TAT-QA file."
         for split in files_read(given.get("asked"), has_report=bool(given.get("report")))
@@ -205,9 +249,7 @@ def _option_faults(given: Mapping[str, Any]) -> list[str]:
     for name in (*SPLITS, "prompt"):
         if given.get(name) is not None and not isinstance(given[name], str):
             faults.append(f"data.{name}: {given[name]!r} is not a path or a name.")
-    context, target = given.get("context", "full"), given.get("target", "answer")
-    if context not in CONTEXTS:
-        faults.append(f"data.context: {context!r}.{did_you_mean(context, CONTEXTS)}")
+    target = given.get("target", "answer")
     if target != "answer":
         faults.append(f"space.target: {target!r}: TAT-QA has no programs; use answer.")
     return faults
