@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainables.data.encoding import encode
 from trainables.data.token_lengths import (
@@ -17,6 +18,7 @@ from trainables.errors import InputError, first_line
 from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
+from trainables.spec.chat_formats import chat_format_of
 from trainables.spec.knobs import task_values
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
@@ -78,10 +80,11 @@ class DataCheck:
     def _raising(self, spec: TrialSpec, split: str, limit: int, error: Exception) -> str:
         """Which examples make the task, the template or the tokenizer raise."""
         task, examples = split_of(spec, split)
+        written = {"sequence_length": limit, "chat_format": chat_format_of(spec.knobs)}
         raising = {
             example.id: reason
             for example in examples
-            if (reason := _reason(task, example, self.model, limit)) is not None
+            if (reason := _reason(task, example, self.model, written)) is not None
         }
         if not raising:
             return f"{spec.task}: the {split} split can't be tokenized: {first_line(error)}"
@@ -94,9 +97,11 @@ class DataCheck:
         )
 
 
-def _reason(task: Task, example: Example, model: CheckedModel, limit: int) -> str | None:
+def _reason(
+    task: Task, example: Example, model: CheckedModel, written: Mapping[str, Any]
+) -> str | None:
     try:
-        encode(task, [example], model.tokenizer, sequence_length=limit)
+        encode(task, [example], model.tokenizer, **written)
     except Exception as error:  # noqa: BLE001  # as above
         return first_line(error)
     return None

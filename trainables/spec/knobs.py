@@ -13,6 +13,7 @@ from trainables.errors import did_you_mean
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS, UNTRAINED
 from trainables.methods.target_modules import ALL_LINEAR
+from trainables.spec.chat_formats import CHAT_FORMAT_ROW
 from trainables.spec.checks import above, at_least, boolean, name_in, one_of, whole, within
 from trainables.spec.knob import Knob
 from trainables.spec.knob_values import (
@@ -326,6 +327,7 @@ KNOBS: dict[str, Knob] = {
         plan_place=4,
     ),
     **TASK_KNOBS,
+    "chat_format": CHAT_FORMAT_ROW,
     **SHOT_ROWS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

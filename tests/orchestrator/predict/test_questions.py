@@ -35,6 +35,7 @@ DATA: dict[str, Any] = {
     "fpb": financial_files.fpb,
     "fomc": financial_files.fomc,
     "numclaim": financial_files.numclaim,
+    "finer": financial_files.finer,
 }
 EXAMPLES = [Example(name, {}, group=name) for name in ("A/2016/page_1-1", "A/2016/page_1-2", "7")]
 

@@ -14,9 +14,10 @@ from sklearn.model_selection import train_test_split
 
 from tests.trainables.tasks.financial import financial_files
 from trainables.errors import InputError
+from trainables.tasks.download import blob_id
 from trainables.tasks.financial.fpb import FPB, read_sentences
 from trainables.tasks.financial.labelled import SPLIT_SEEDS, LabelledSentences
-from trainables.tasks.registry import make_task
+from trainables.tasks.registry import find_task, make_task
 from trainables.tasks.task import SPLITS
 
 DATA = Path(os.environ.get("SWEEP_DATA", ""))
@@ -108,6 +109,20 @@ def test_a_file_that_is_missing_or_there_twice_is_named(tmp_path: Path) -> None:
         make_task("numclaim", options).load("train")
 
 
+def test_entities_of_tokens_are_listed_with_the_words_for_their_labels(tmp_path: Path) -> None:
+    task = make_task("finer", financial_files.finer(tmp_path))
+    assert [len(task.load(split)) for split in SPLITS] == [12, 6, 6]
+    first, second, third = task.load("train")[:3]
+    assert task.target(first) == "none" and first.record["question"] == "Nothing rose 0"
+    assert task.target(second) == "None: person; Umsatz 1 AG: organization; Bonn: location"
+    assert task.gold(third) == "Bo: PER; Umsatz 2 AG: ORG; Bonn: LOC"
+    assert "Labels: person, location, organization." in task.prompt(first).text
+    assert task.score(second, "Bonn: location; None: organization")["entities_right"] == 1
+    assert task.facts("report") == {"examples": 6, "also_trained": 0}
+    nothing = task.aggregate([task.score(each, "none") for each in task.load("report")])
+    assert nothing["entity_f1"] == 0.0 < nothing["all_entities"]
+
+
 @needs_data
 @pytest.mark.parametrize("seed", SPLIT_SEEDS)
 def test_the_real_splits_are_the_published_ones(seed: int) -> None:
@@ -141,3 +156,22 @@ def test_the_real_files_are_read_whole(
         scores = [task.score(each, task.target(each)) for each in task.load(split)]
         found = task.aggregate(scores)
         assert found["accuracy"] == found["macro_f1"] == found["mcc"] == 1.0
+
+
+@needs_data
+def test_the_real_token_files_are_read_whole() -> None:
+    task = make_task("finer", {"folder": str(DATA / "finer")})
+    assert [len(task.load(split)) for split in SPLITS] == [3262, 402, 1075]
+    for split in SPLITS:
+        found = task.aggregate([task.score(each, task.target(each)) for each in task.load(split)])
+        assert found["entity_f1"] == found["all_entities"] == 1.0
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["fpb", "finer"])
+def test_what_is_downloaded_is_what_is_published(name: str) -> None:
+    source = find_task(name).source
+    assert source is not None
+    for file, blob in source.blobs.items():
+        copy = DATA / name / f"{Path(file).name}.gz"
+        assert blob_id(gzip.decompress(copy.read_bytes())) == blob

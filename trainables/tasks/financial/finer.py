@@ -1,0 +1,76 @@
+"""FiNER-ORD: the persons, locations and organizations of sentences of financial news.
+
+Shah et al. (2023). A folder has the published files train.csv, val.csv and test.csv, in any folders
+below it and perhaps gzipped: a row for each token, with the numbers of its document and sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from trainables.spec.checks import Check
+from trainables.tasks.financial.folder import find_file, folder_fault, folder_of
+from trainables.tasks.own_data.table import Table, read_table
+from trainables.tasks.own_data.tagging import Tagging
+from trainables.tasks.source import Source
+
+_PROMPT = """A sentence of financial news:
+{input}
+List its entities in order, as `text: label; text: label`, or answer none. Labels: {labels}.
+Entities:"""
+_LABELS = {"PER": ("person",), "LOC": ("location",), "ORG": ("organization",)}
+_NUMBERED = ("O", *(f"{label}_{place}" for label in _LABELS for place in "BI"))
+_AS_PUBLISHED: Mapping[str, Any] = {
+    "sentence": ("doc_idx", "sent_idx"),
+    "tags": {str(number): tag for number, tag in enumerate(_NUMBERED)},
+}
+_FILES = {"train": "train", "selection": "val", "report": "test"}
+
+
+@dataclass(frozen=True)
+class FiNER(Tagging):
+    """The published validation split is the selection split, the test split the report split."""
+
+    name: ClassVar[str] = "finer"
+    source: ClassVar[Source | None] = Source(
+        base_url="https://raw.githubusercontent.com/gtfintechlab/FiNER-ORD/"
+        "3c41d89adb1a4becd1b47f52ddd7a72454249c3a/data/",
+        blobs={
+            "train/train.csv": "721335c8d18a4a595234c94a12da7028ca6362e2",
+            "train/val.csv": "cf331c1159a105db1b3568f7d215c2e1eaf1f120",
+            "test/test.csv": "d3087024ff9e89b94eb70301ab1438c949331ba4",
+        },
+        option="folder",
+    )
+    prompts: ClassVar[Mapping[str, str]] = {"default": _PROMPT}
+    unread_options: ClassVar[tuple[str, ...]] = (
+        *Tagging.unread_options,
+        *("train", "selection", "report", "file", "split", "columns", "allow_duplicates"),
+    )
+    more_options: ClassVar[Mapping[str, Check]] = {"folder": folder_fault}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        made = super().from_options(options)
+        known = replace(
+            made.options,
+            columns={"input": "gold_token", "target": "gold_label"},
+            labels=made.options.labels or _LABELS,
+            allow_duplicates=True,  # short sentences of news come again
+        )
+        return replace(made, options=known, more={**made.more, **_AS_PUBLISHED})
+
+    def facts(self, split: str) -> dict[str, str | int]:
+        """`also_trained`: how many of the split's sentences are in the train split as well."""
+        trained = {each.group for each in self.load("train")}
+        shared = sum(each.group in trained for each in self.load(split)) if split != "train" else 0
+        return {**super().facts(split), "also_trained": shared}
+
+    @cached_property
+    def _read(self) -> Table:
+        folder = folder_of(self.more)
+        files = {split: str(find_file(folder, name)) for split, name in _FILES.items()}
+        return read_table(replace(self.options, **files), prepared=self._sentences)
