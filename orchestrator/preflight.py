@@ -23,6 +23,7 @@ from orchestrator.space.tree import Range, questions
 from trainables.errors import InputError
 from trainables.preflight.findings import Findings
 from trainables.spec.knobs import task_knobs
+from trainables.spec.rows.shot_knobs import SHOT_ROWS, refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
 
@@ -45,14 +46,16 @@ _ANY_DTYPE = {"compute_dtype": "float32"}  # no preflight depends on it
 
 def preflight_specs(planner: Planner) -> list[TrialSpec]:
     """Trials that together have each model, quantization, choice of modules, prompt, target and
-    sequence_length of the space; of a range of lengths the shortest."""
+    sequence_length of the space, of a range of lengths the shortest, and all shots that are refused
+    if they do not fit."""
     config, plan = planner.config, replace(planner, device=_ANY_DTYPE, forecaster=None)
     ranges = {question.knob for question in questions(config.space) if isinstance(question, Range)}
-    names = [name for name in _DECIDING if name not in ranges]
+    names = [name for name in (*_DECIDING, *SHOT_ROWS) if name not in ranges]
     specs: dict[str, TrialSpec] = {}
     for configuration in surviving(config.space, config.exclude, names):
         spec = plan.spec(configuration)
-        specs.setdefault(_text({name: spec.knobs.get(name) for name in _DECIDING}), spec)
+        decided = {name: spec.knobs.get(name) for name in _DECIDING} | refused_shots(spec.knobs)
+        specs.setdefault(_text(decided), spec)
     return list(specs.values())
 
 

@@ -82,7 +82,7 @@ def _score(knobs: Configuration) -> float:
     """
     method = make_method(knobs)
     if not method.trains:
-        return 0.0
+        return method.relative_size()
     rows = [(KNOBS[name], value) for name, value in with_unsaid(knobs).items()]
     activations = math.prod(row.activations(value) for row, value in rows if row.activations)
     states = math.prod(row.states(value) for row, value in rows if row.states)

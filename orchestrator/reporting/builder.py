@@ -24,7 +24,7 @@ from orchestrator.reporting.sections import (
     tables,
 )
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
-from orchestrator.reporting.sections.cut_prompts import cut_prompts
+from orchestrator.reporting.sections.cut_prompts import cut_prompts, lost_shots
 from orchestrator.reporting.sections.headline import headline
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
@@ -193,7 +193,8 @@ def _study(
 
 def _progress(run: RunFolder, results: Sequence[TrialResult], config: Mapping[str, Any]) -> Section:
     wanted = wanted_trials(config)
-    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted)), *cut_prompts(results)]
+    blocks: list[Block] = [Paragraph(progress_text(run, results, wanted))]
+    blocks += [*cut_prompts(results), *lost_shots(results)]
     if not is_over(run, results, wanted):
         blocks += [Paragraph("To go on:"), Code(resume_line(run))]
     return Section("Progress", blocks)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables.errors import InputError
-from trainables.spec.chat_formats import AUTO, CHAT_FORMATS, chat_format_of
 from trainables.spec.quantization import quantization_of
+from trainables.spec.rows.chat_formats import AUTO, CHAT_FORMATS, chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 

@@ -85,6 +85,14 @@ def test_of_a_range_of_lengths_the_shortest_is_looked_at() -> None:
     assert read(specs, "sequence_length") == [(64,)]
 
 
+def test_shots_are_looked_at_where_they_are_refused() -> None:
+    shots = {"shots": [0, 2, 8], "shot_seed": [0, 1]}
+    for too_long, looked_at in (("drop", 1), ("refuse", 5)):
+        method = [{"prompting": {**shots, "shots_too_long": too_long}}]
+        specs = preflight_specs(planner(quantization="none", method=method))
+        assert len(specs) == looked_at
+
+
 def test_a_result_without_faults_is_kept_for_the_next_start(tmp_path: Path) -> None:
     asked = Asked(tmp_path, notes=["prompts are cut"])
     for _ in range(2):

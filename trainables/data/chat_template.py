@@ -14,7 +14,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from trainables.errors import first_line
-from trainables.spec.chat_formats import AUTO, CHAT_FORMATS
+from trainables.spec.rows.chat_formats import AUTO, CHAT_FORMATS
 
 _PROBE = "What is 4711 plus 4712?\nThe answer is a number."
 _TODAY = datetime(2024, 7, 26)

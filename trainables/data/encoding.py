@@ -13,7 +13,7 @@ from typing import Any
 from trainables.data.chat_template import chat_of, template_faults
 from trainables.data.shots import Shots
 from trainables.errors import InputError
-from trainables.spec.chat_formats import AUTO
+from trainables.spec.rows.chat_formats import AUTO
 from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
@@ -22,7 +22,8 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TooLong:
-    """An example that does not fit, and the tokens that it needs without any context."""
+    """An example that does not fit, and the tokens that it needs without any context; or one that
+    does not fit with all of its shots, and the tokens that it needs with them."""
 
     example_id: str
     tokens: int
@@ -42,7 +43,7 @@ class Encoded:
 
     `stop` is the task's. `choices` are there if the task answers by likelihood, `shots` (ids of
     those that fit) if there are any. An example that does not fit has no tokens and is one of
-    `too_long`.
+    `too_long`; one that lost shots is one of `lost_shots`.
     """
 
     examples: tuple[Example, ...]
@@ -53,6 +54,7 @@ class Encoded:
     stop: str | None = LINE_BREAK
     choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
     shots: tuple[tuple[str, ...], ...] = ()
+    lost_shots: tuple[TooLong, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -127,11 +129,12 @@ def encode(
         for completion, found in zip(completions, choices, strict=True)
     ]
     whole = writer.tokenize([writer.text(prompt) for prompt in prompts])
-    if shots is not None:
-        for at, room in enumerate(longest):
-            prompts[at], whole[at] = writer.drop_shots(
-                prompts[at], whole[at], sequence_length - room
-            )
+    lost_shots = []
+    for at, room in enumerate(longest):
+        if prompts[at].shots and len(whole[at]) + room > sequence_length:
+            lost_shots.append(TooLong(examples[at].id, len(whole[at]) + room))
+            limit = sequence_length - room
+            prompts[at], whole[at] = writer.drop_shots(prompts[at], whole[at], limit)
     fitted = [
         writer.fit(prompt, tokens, sequence_length - room)
         for prompt, tokens, room in zip(prompts, whole, longest, strict=True)
@@ -157,6 +160,7 @@ def encode(
         shots=tuple(tuple(shot.example_id for shot in prompt.shots) for prompt in prompts)
         if shots is not None
         else (),
+        lost_shots=tuple(lost_shots),
     )
 
 

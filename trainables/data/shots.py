@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from trainables.spec.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.tasks.task import Example, Task
 
 Order = Callable[[Example], Sequence[int]]
 """The places of the training examples for a question, the best shot first."""
+ASKED = ("selection", "report")  # the splits whose questions have shots before them
 _MOST_LABELS = 20  # golds of more kinds are no labels
 _RARE = 0.05  # a term of at most this share of the training examples is rare
 

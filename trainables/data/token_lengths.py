@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainables.data.encoding import Encoded, TooLong, encode
-from trainables.data.shots import shot_values, shots_for
+from trainables.data.shots import ASKED, shot_values, shots_for
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
-from trainables.spec.chat_formats import chat_format_of
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
+from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
@@ -31,8 +32,9 @@ class SplitLengths:
     """The examples of a split; a range stands for the tokens of a prompt or a completion, so that
     the code that batches token ids batches lengths too.
 
-    An example that does not fit has no tokens and is one of `too_long`. `prompts_cut` prompts were
-    shortened; `largest_token` is the greatest id in any example, -1 without one.
+    An example that does not fit has no tokens and is one of `too_long`. `lost_shots` are those of
+    Encoded. `prompts_cut` prompts were shortened; `largest_token` is the greatest id in any
+    example, -1 without one.
     """
 
     prompts: tuple[range, ...]
@@ -41,6 +43,7 @@ class SplitLengths:
     largest_token: int = -1
     too_long: tuple[TooLong, ...] = ()
     choices: tuple[tuple[range, ...], ...] = ()  # as in Encoded
+    lost_shots: tuple[TooLong, ...] = ()
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
@@ -54,8 +57,9 @@ class SplitLengths:
             cls.of(lengths),
             prompts_cut=int(value["prompts_cut"]),
             largest_token=int(value["largest_token"]),
-            too_long=tuple(TooLong(str(name), int(tokens)) for name, tokens in value["too_long"]),
+            too_long=_too_long(value["too_long"]),
             choices=_ranges(value["choices"]),
+            lost_shots=_too_long(value["lost_shots"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -66,6 +70,7 @@ class SplitLengths:
             "largest_token": self.largest_token,
             "too_long": [[each.example_id, each.tokens] for each in self.too_long],
             "choices": [[len(choice) for choice in found] for found in self.choices],
+            "lost_shots": [[each.example_id, each.tokens] for each in self.lost_shots],
         }
 
     def __len__(self) -> int:
@@ -86,6 +91,7 @@ class SplitLengths:
             completions=tuple(self.completions[index] for index in indices),
             choices=tuple(self.choices[index] for index in indices) if self.choices else (),
             too_long=(),
+            lost_shots=(),
         )
 
     def of_choices(self) -> SplitLengths:
@@ -175,7 +181,7 @@ def length_fault(
         if split.too_long and not (drops and len(split.too_long) < len(split))
     }
     if not refused:
-        return None
+        return _shots_fault(spec, splits, limit)
     counts = [f"{len(s.too_long)} of {len(s)} of the {n} split" for n, s in refused.items()]
     every = [example for split in refused.values() for example in split.too_long]
     longest = max(every, key=lambda example: example.tokens)
@@ -188,6 +194,25 @@ def length_fault(
         f"sequence_length: examples need more than {limit} tokens, even without any context, with "
         f"the tokenizer of {model}: {', '.join(counts)}; the longest, {longest.example_id}, needs "
         f"{longest.tokens}. {way}, or a shorter prompt{drop}."
+    )
+
+
+def _shots_fault(
+    spec: TrialSpec, splits: Mapping[str, SplitLengths | Encoded], limit: int
+) -> str | None:
+    """Why shots that do not all fit into `limit` tokens are refused, or None."""
+    shots = refused_shots(spec.knobs)
+    short = {name: split for name, split in splits.items() if split.lost_shots}
+    if not shots or not short:
+        return None
+    counts = [f"{len(s.lost_shots)} of {len(s)} of the {n} split" for n, s in short.items()]
+    every = [example for split in short.values() for example in split.lost_shots]
+    longest = max(every, key=lambda example: example.tokens)
+    return (
+        f"shots: got {shots['shots']} ({shots['shot_selection']}), which do not all fit into "
+        f"{limit} tokens with the tokenizer of {spec.knobs['model']}, for {', '.join(counts)}; the "
+        f"longest, {longest.example_id}, needs {longest.tokens}. Give fewer shots, a larger "
+        f"sequence_length, or shots_too_long: drop, which shows such a question fewer."
     )
 
 
@@ -208,7 +233,7 @@ def tokenizer_of(spec: TrialSpec) -> Any:
 
 def _key(spec: TrialSpec, split: str, limit: int) -> str:
     """Equal for splits that are tokenized in the same way."""
-    read = {**task_values(spec.knobs), **shot_values(spec.knobs)}
+    read = task_values(spec.knobs) | (shot_values(spec.knobs) if split in ASKED else {})
     read["chat_format"] = chat_format_of(spec.knobs)
     model = [spec.model_digest, spec.model_source, spec.revision]
     parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
@@ -218,7 +243,7 @@ def _key(spec: TrialSpec, split: str, limit: int) -> str:
 
 def _tokenized(spec: TrialSpec, split: str, limit: int) -> Encoded:
     task, examples = split_of(spec, split)
-    shots = shots_for(spec.knobs, task)
+    shots = shots_for(spec.knobs, task) if split in ASKED else None
     return encode(
         task,
         examples,
@@ -236,8 +261,13 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         prompts_cut=encoded.prompts_cut,
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
+        lost_shots=encoded.lost_shots,
         choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
+
+
+def _too_long(pairs: Iterable[tuple[Any, Any]]) -> tuple[TooLong, ...]:
+    return tuple(TooLong(str(name), int(tokens)) for name, tokens in pairs)
 
 
 def _ranges(lengths: Sequence[Sequence[int]]) -> tuple[tuple[range, ...], ...]:

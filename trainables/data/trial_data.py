@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.data.encoding import Encoded, encode
-from trainables.data.shots import shot_values, shots_for
+from trainables.data.shots import ASKED, shot_values, shots_for
 from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
-from trainables.spec.chat_formats import chat_format_of
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.identity import check_task
 from trainables.tasks.registry import drops_too_long, make_task
@@ -83,8 +83,7 @@ def check_lengths(encoded: Encoded, spec: TrialSpec, *, split: str, limit: int) 
 def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
     task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
     check_task(spec, task)
-
-    shots = shots_for(spec.knobs, task)
+    shown = shots_for(spec.knobs, task)
 
     def encode_split(name: str) -> Encoded:
         examples = task.load(name)
@@ -95,7 +94,7 @@ def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
             examples,
             tokenizer,
             sequence_length=limit,
-            shots=shots,
+            shots=shown if name in ASKED else None,
             chat_format=chat_format_of(spec.knobs),
         )
         check_lengths(encoded, spec, split=name, limit=limit)

@@ -29,7 +29,7 @@ from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype
 from trainables.models.model_folder import check_model
 from trainables.resources.out_of_memory import free_memory
-from trainables.spec.chat_formats import chat_format_of
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Notify = Callable[[str], None]

@@ -48,7 +48,8 @@ class Method(ABC):
         return ["model.eval()"]
 
     def relative_size(self) -> float:
-        """How many numbers it trains, in any unit: orders its own configurations by memory.
+        """How many numbers it trains, in any unit: orders its own configurations by memory. What
+        trains none has a measure of the memory that asking takes.
 
         0 where its hyperparameters do not decide it. A forecast counts the parameters of the model
         that `attach` makes.

@@ -9,6 +9,7 @@ from trainables.methods.method import Untrained
 
 SHOTS = 4  # the default
 SHOT_SELECTIONS = ("random", "balanced", "similar", "regions", "keywords")
+DROP, REFUSE = "drop", "refuse"  # what happens to shots that do not fit
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,7 @@ class Prompting(Untrained):
     shots: int = SHOTS
     shot_selection: str = SHOT_SELECTIONS[0]
     shot_seed: int = 0
+    shots_too_long: str = DROP
+
+    def relative_size(self) -> float:
+        return float(self.shots)

@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from trainables.data.token_lengths import TokenLengths
 from trainables.errors import InputError
-from trainables.preflight.data_faults import DataCheck
+from trainables.preflight.data_faults import DataCheck, written_by
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel, check_model, model_folder
-from trainables.spec.chat_formats import chat_format_of
-from trainables.spec.knobs import task_values
 from trainables.spec.trial_spec import TrialSpec
 
 Say = Callable[[str], None]
@@ -24,7 +22,8 @@ def preflight(
     specs: Sequence[TrialSpec], *, lengths: TokenLengths, say: Say = lambda text: None
 ) -> Findings:
     """Everything that would fail trials of these specs, which differ in model, quantization, target
-    modules, knobs of the task, chat_format or sequence_length; `say` gets what is being looked at.
+    modules, sequence_length, knobs of the task, chat_format or refused shots; `say` gets what is
+    looked at.
 
     A model of the hub is checked if its files are on this machine, and never fetched. Never raises
     for what a user gave.
@@ -57,14 +56,7 @@ def _check_data(
 ) -> None:
     """Checks each way to write the data, the shortest sequence_length first: it fits all others."""
     check = DataCheck(model, lengths, found, say)
-    read = {
-        (
-            spec.knobs["sequence_length"],
-            repr(task_values(spec.knobs)),
-            chat_format_of(spec.knobs),
-        ): spec
-        for spec in specs
-    }
+    read = {(spec.knobs["sequence_length"], written_by(spec)): spec for spec in specs}
     for spec in sorted(read.values(), key=lambda spec: int(spec.knobs["sequence_length"])):
         check.check(spec)
 

@@ -18,8 +18,9 @@ from trainables.errors import InputError, first_line
 from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
-from trainables.spec.chat_formats import chat_format_of
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
+from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
 
@@ -42,7 +43,7 @@ class DataCheck:
         Those that were refused at a shorter one are not tokenized again: the message says which
         sequence_length would do.
         """
-        key = repr(task_values(spec.knobs))
+        key = written_by(spec)
         if key in self._refused:
             return
         faults = list(self._faults(spec))
@@ -95,6 +96,12 @@ class DataCheck:
             f"can't be written as prompts for {self.model.name}: {shown}{more}. Mend these "
             "records, or the model's chat template if it is what raises."
         )
+
+
+def written_by(spec: TrialSpec) -> str:
+    """Equal for specs that write the data alike, as far as it can be refused at some length."""
+    read = task_values(spec.knobs), chat_format_of(spec.knobs), refused_shots(spec.knobs)
+    return repr(read)
 
 
 def _reason(

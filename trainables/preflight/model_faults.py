@@ -20,8 +20,8 @@ from trainables.models.on_meta import base_on_meta
 from trainables.models.tokenizer import pad_token_fault
 from trainables.models.weight_faults import holds_tensors, weight_faults
 from trainables.preflight.findings import Findings
-from trainables.spec.chat_formats import AUTO, chat_format_of
 from trainables.spec.quantization import quantization_of
+from trainables.spec.rows.chat_formats import AUTO, chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 
 _BUILDING = ("quantization", "double_quantization", "target_modules")

@@ -13,7 +13,6 @@ from trainables.errors import did_you_mean
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS, UNTRAINED
 from trainables.methods.target_modules import ALL_LINEAR
-from trainables.spec.chat_formats import CHAT_FORMAT_ROW
 from trainables.spec.checks import above, at_least, boolean, name_in, one_of, whole, within
 from trainables.spec.knob import Knob
 from trainables.spec.knob_values import (
@@ -36,8 +35,9 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
-from trainables.spec.shot_knobs import SHOT_ROWS
-from trainables.spec.task_knobs import TASK_KNOBS
+from trainables.spec.rows.chat_formats import CHAT_FORMAT_ROW
+from trainables.spec.rows.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.task_knobs import TASK_KNOBS
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from typing import Any
 
 from trainables.data.batches import rung_questions
 from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.resources.flops import rates_of
+from trainables.resources.flops import WorkRates, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
 from trainables.spec.events import Event
+from trainables.storage.atomic_files import digest
 from trainables.storage.sealed_json import DamagedError
+from trainables.training import checkpoint
 from trainables.training.engines import make_engine
-from trainables.training.progress import Progress
+from trainables.training.progress import Progress, last_progress
 from trainables.training.summary import finish
 from trainables.training.trial import TrialContext
 
@@ -42,29 +45,62 @@ def evaluate_prompted(trial: TrialContext) -> Generator[Event, None, None]:
     """Evaluates the base of a trial that trains nothing, at each rung on more questions of the
     selection split, at the last on all of them.
 
-    An attempt that was interrupted begins again: nothing is kept of it but its events.
+    Resumes after the last rung that was evaluated.
     """
     reset_process_peak()
-    progress, rungs = Progress(), sorted(trial.spec.budget.rungs)
+    progress = last_progress(trial.folder)
     rates = rates_of(trial.folder.estimate())
     progress.begin_attempt(trial, can_count=rates is not None)
-    peak = PeakMemory(trial.base.model, trial.base.device)
-    encoded = trial.data.split("selection")
-    for step, fraction in enumerate(rungs, start=1):
-        chosen = encoded.subset(rung_questions(trial.spec, len(encoded), fraction))
-        with memory_errors(), progress.timed("eval_seconds"):
-            evaluation = _evaluate(trial, trial.base.model, chosen, peak)
-        trial.folder.write_predictions(evaluation.predictions)
-        progress.step, progress.fraction = step, fraction
-        progress.units = round(fraction * trial.spec.budget.train_examples)
-        progress.count(rates, evaluation=evaluation.work)
-        progress.executed_eval_batch = evaluation.batch_size
-        progress.eval_peak_memory_bytes = peak.bytes
-        progress.record_device_peaks(peak)
-        shown = {"shots_shown": _mean_shots(chosen)} if encoded.shots else {}
-        metrics = evaluation.metrics | shown | progress.memory_metrics() | progress.cost_metrics()
-        yield progress.event("rung", metrics, fraction=fraction, system=trial.sample())
+    known = progress.eval_peak_memory_bytes
+    peak = PeakMemory(trial.base.model, trial.base.device, at_least=known)
+    for step, fraction in enumerate(_pending_rungs(trial, progress), start=progress.step + 1):
+        metrics = _evaluate_rung(trial, progress, rates, peak, fraction=fraction)
+        if fraction > progress.fraction:
+            progress.step, progress.fraction = step, fraction
+            progress.units = round(fraction * trial.spec.budget.train_examples)
+            metrics |= progress.memory_metrics() | progress.cost_metrics()
+            event = progress.event("rung", metrics, fraction=fraction, system=trial.sample())
+            _save(trial, progress)
+            yield event
     yield finish(trial, progress)
+
+
+def _pending_rungs(trial: TrialContext, progress: Progress) -> list[float]:
+    """The rungs that are not evaluated; the last one too if its predictions were damaged since."""
+    rungs = sorted(trial.spec.budget.rungs)
+    pending = [fraction for fraction in rungs if fraction > progress.fraction]
+    whole = digest(trial.folder.predictions_file()) == progress.predictions_sha256
+    return pending or ([] if whole else rungs[-1:])
+
+
+def _evaluate_rung(
+    trial: TrialContext,
+    progress: Progress,
+    rates: WorkRates | None,
+    peak: PeakMemory,
+    *,
+    fraction: float,
+) -> dict[str, float]:
+    """Writes the predictions of a rung and counts its work; returns what was measured."""
+    encoded = trial.data.split("selection")
+    chosen = encoded.subset(rung_questions(trial.spec, len(encoded), fraction))
+    with memory_errors(), progress.timed("eval_seconds"):
+        evaluation = _evaluate(trial, trial.base.model, chosen, peak)
+    progress.predictions_sha256 = trial.folder.write_predictions(evaluation.predictions)
+    progress.count(rates, evaluation=evaluation.work)
+    progress.executed_eval_batch = evaluation.batch_size
+    progress.eval_peak_memory_bytes = peak.bytes
+    progress.record_device_peaks(peak)
+    return evaluation.metrics | ({"shots_shown": _mean_shots(chosen)} if encoded.shots else {})
+
+
+def _save(trial: TrialContext, progress: Progress) -> None:
+    """Writes a checkpoint without tensors."""
+    progress.add_device_time()
+    state = {"progress": dataclasses.asdict(progress)}
+    made = checkpoint.Checkpoint(step=progress.step, state=state, tensors={})
+    folder = trial.folder
+    checkpoint.save(folder.checkpoints_folder, made, guard=folder.guard, mirror=folder.mirror)
 
 
 def score_report(trial: TrialContext) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _facts(trial: TrialContext, progress: Progress) -> dict[str, Any]:
     facts["sequence_limit"] = data.sequence_limit
     facts["base_weight_bytes"] = trial.base.weight_bytes
     facts["eval_prompts_cut"] = data.split("selection").prompts_cut
-    facts |= _dropped(trial)
+    facts |= _dropped(trial) | _shots(trial)
     facts["executed_eval_batch"] = progress.executed_eval_batch
     if trains:
         facts["train_prompts_cut"] = data.split("train").prompts_cut
@@ -89,6 +89,12 @@ def _dropped(trial: TrialContext) -> dict[str, int]:
     splits = {"eval_questions_dropped": "selection"}
     splits |= {"train_examples_dropped": "train"} if trial.method.trains else {}
     return {fact: len(trial.data.split(split).too_long) for fact, split in splits.items()}
+
+
+def _shots(trial: TrialContext) -> dict[str, int]:
+    """The questions of the selection split that lost shots, where they have any."""
+    encoded = trial.data.split("selection")
+    return {"eval_questions_with_fewer_shots": len(encoded.lost_shots)} if encoded.shots else {}
 
 
 def _trained_facts(knobs: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Which models read prompts that were cut to their sequence_length, for the report's head."""
+"""Which models read prompts that lost context or shots to fit their sequence_length, for the
+report's head."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from orchestrator.runs.trial_result import TrialResult
 
 CUT = {"train": "train_prompts_cut", "selection": "eval_prompts_cut"}  # a fact, by split
 ADVICE = "A larger sequence_length, or a shorter context or prompt, leaves them more of it."
+LOST_SHOTS = "eval_questions_with_fewer_shots"  # a fact
+SHOT_ADVICE = "A larger sequence_length shows them all; shots_too_long: refuse tells it beforehand."
 _Key = tuple[str, int, str, str]  # model, tokens, prompt, target
 
 
@@ -33,6 +36,26 @@ def cut_prompts(results: Sequence[TrialResult]) -> list[Paragraph]:
     return [*found, Paragraph(ADVICE)] if found else []
 
 
+def lost_shots(results: Sequence[TrialResult]) -> list[Paragraph]:
+    """One sentence for each model, length and number of shots that did not always fit."""
+    most: dict[tuple[str, int, int], tuple[int, str]] = {}
+    for item in results:
+        lost = item.facts.get(LOST_SHOTS)
+        if isinstance(lost, int) and lost > 0:
+            questions = counted(_examples(item.facts.get("selection")) or lost, "question")
+            key = (item.model_name, _tokens(item), int(item.knobs["shots"]))
+            most[key] = max(most.get(key, (0, "")), (lost, f"{lost} of {questions}"))
+    found = [
+        Paragraph(
+            f"{model} at {tokens} tokens: {of} of the selection split had no room for all "
+            f"{counted(shots, 'shot')}, and show fewer.",
+            strong=True,
+        )
+        for (model, tokens, shots), (_, of) in most.items()
+    ]
+    return [*found, Paragraph(SHOT_ADVICE)] if found else []
+
+
 def _cut(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for split, name in CUT.items():
         cut, examples = facts.get(name), _examples(facts.get(split))
@@ -48,6 +71,9 @@ def _examples(facts: Any) -> int:
 
 
 def _key(item: TrialResult) -> _Key:
-    limit = item.facts.get("sequence_limit") or item.knobs.get("sequence_length") or 0
     prompt, target = str(item.knobs.get("prompt", "")), str(item.knobs.get("target", ""))
-    return item.model_name, int(limit), prompt, target
+    return item.model_name, _tokens(item), prompt, target
+
+
+def _tokens(item: TrialResult) -> int:
+    return int(item.facts.get("sequence_limit") or item.knobs.get("sequence_length") or 0)

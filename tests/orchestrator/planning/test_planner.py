@@ -19,7 +19,7 @@ from orchestrator.planning.sources import is_hub_id, resolve_path
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
-from trainables.spec.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.shot_knobs import SHOT_ROWS
 
 
 def config(*, model: str = "a-model", **space: Any) -> SweepConfig:

@@ -322,6 +322,18 @@ def test_prompts_that_were_not_cut_are_no_news(run: RunFolder) -> None:
     assert "lost part" not in markdown(run)
 
 
+def test_shots_that_did_not_fit_are_said_in_the_head(run: RunFolder) -> None:
+    for seed, lost in enumerate([12, 60, 0]):
+        knobs: dict[str, Any] = {"method": "prompting", "shots": 8, "shot_seed": seed}
+        folder = add_trial(run, right=outcomes(60), **knobs)
+        facts = {"selection": {"examples": 60}, "eval_questions_with_fewer_shots": lost}
+        facts |= {"sequence_limit": 128}
+        folder.write_summary({**(folder.summary() or {}), "facts": facts})
+    head = section(markdown(run), "Progress")
+    assert "at 128 tokens: 60 of 60 questions of the selection split had no room for all 8" in head
+    assert head.count("had no room") == 1 and "shots_too_long: refuse" in head
+
+
 def test_measured_facts_are_rounded_and_counts_agree_with_their_nouns(run: RunFolder) -> None:
     for rank, seconds, parameters in ((2, 0.09389627300004122, 64), (4, 0.1, 128), (8, 0.5, 128)):
         folder = add_trial(run, right=outcomes(60), rank=rank)

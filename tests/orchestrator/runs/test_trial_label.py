@@ -61,6 +61,7 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "shots": (0, 2, {"method": "prompting"}),
     "shot_selection": ("random", "similar", {"method": "prompting"}),
     "shot_seed": (0, 1, {"method": "prompting"}),
+    "shots_too_long": ("drop", "refuse", {"method": "prompting"}),
     "seed": (0, 3, {}),
 }
 

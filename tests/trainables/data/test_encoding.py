@@ -17,7 +17,7 @@ from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
-from trainables.spec.chat_formats import CHAT_FORMATS
+from trainables.spec.rows.chat_formats import CHAT_FORMATS
 from trainables.tasks.registry import make_task
 from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Task
 

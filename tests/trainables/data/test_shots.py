@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny_models import make_tokenizer
 from tests.trainables.tasks.own_data import own_file
-from trainables.data.encoding import Encoded, encode
+from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.data.shots import SELECTIONS, Shots, shot_values, shots_for
 from trainables.methods.prompting import SHOT_SELECTIONS
 from trainables.spec.knobs import canonical
@@ -127,6 +127,9 @@ def test_shots_that_do_not_fit_are_left_out_before_the_question_is_cut(task: Tas
     assert cut.shots[0] == () and len(cut.prompts[0]) == alone and not cut.cut[0]
     _, one = _encoded(task, limit=len(whole.prompts[0]) + answer - 1)
     assert one.shots[0] == whole.shots[0][1:]
+    assert not whole.lost_shots
+    needed = len(whole.prompts[0]) + answer
+    assert one.lost_shots[0] == TooLong(whole.examples[0].id, needed)
 
 
 def test_without_shots_nothing_of_them_is_written() -> None:

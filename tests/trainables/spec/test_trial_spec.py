@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "shots": 8,
     "shot_selection": "similar",
     "shot_seed": 3,
+    "shots_too_long": "refuse",
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests

@@ -27,7 +27,6 @@ _AS_PUBLISHED: Mapping[str, Any] = {
     "sentence": ("doc_idx", "sent_idx"),
     "tags": {str(number): tag for number, tag in enumerate(_NUMBERED)},
 }
-_FILES = {"train": "train", "selection": "val", "report": "test"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class FiNER(Tagging):
 
     @cached_property
     def _read(self) -> Table:
-        folder = folder_of(self.more)
-        files = {split: str(find_file(folder, name)) for split, name in _FILES.items()}
-        return read_table(replace(self.options, **files), prepared=self._sentences)
+        train, selection, report = (
+            str(find_file(folder_of(self.more), name)) for name in ("train", "val", "test")
+        )
+        options = replace(self.options, train=train, selection=selection, report=report)
+        return read_table(options, prepared=self._sentences)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trainables.errors import InputError, did_you_mean
-from trainables.spec.task_knobs import ANSWERS
+from trainables.spec.rows.task_knobs import ANSWERS
 from trainables.tasks.own_data.splits import Shares, parse_shares
 from trainables.tasks.splits import unknown_options
 from trainables.tasks.task import LINE_BREAK

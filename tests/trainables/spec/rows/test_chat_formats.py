@@ -6,8 +6,8 @@ import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trainables.data.chat_template import Chat, chat_of
-from trainables.spec.chat_formats import AUTO, CHAT_FORMATS, PLAIN, chat_format_of
 from trainables.spec.knobs import canonical
+from trainables.spec.rows.chat_formats import AUTO, CHAT_FORMATS, PLAIN, chat_format_of
 
 BELOW = (
     "Below is an instruction that describes a task. Write a response that appropriately "

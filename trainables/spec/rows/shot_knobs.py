@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.methods.prompting import SHOT_SELECTIONS, SHOTS
+from trainables.methods.prompting import DROP, REFUSE, SHOT_SELECTIONS, SHOTS
 from trainables.methods.registry import METHODS
 from trainables.spec.checks import one_of, whole
 from trainables.spec.knob import Knob
@@ -19,6 +19,14 @@ def _reads_shots(configuration: Mapping[str, Any]) -> bool:
 
 def _has_shots(configuration: Mapping[str, Any]) -> bool:
     return _reads_shots(configuration) and bool(configuration.get("shots", SHOTS))
+
+
+def refused_shots(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What canonical knobs say of shots if a question without room for all of them is refused; else
+    nothing, for then they fit in any case."""
+    if configuration.get("shots_too_long") != REFUSE:
+        return {}
+    return {name: configuration[name] for name in SHOT_ROWS}
 
 
 SHOT_ROWS: dict[str, Knob] = {
@@ -50,5 +58,15 @@ SHOT_ROWS: dict[str, Knob] = {
         simulated=None,
         has_column=False,
         varied_label="shots{shot_seed}",
+    ),
+    "shots_too_long": Knob(
+        DROP,
+        one_of(DROP, REFUSE),
+        str,
+        _has_shots,
+        unsaid=True,
+        simulated=None,
+        has_column=False,
+        affects_speed=False,
     ),
 }
