@@ -25,6 +25,9 @@ class ChatFormat:
     joint: str = ""
 
 
+_STRIPPED = "message['content'].strip()"
+
+
 def chat_format_of(knobs: Mapping[str, Any]) -> str:
     """What canonical knobs say of the format."""
     return str(knobs.get("chat_format", AUTO))
@@ -35,18 +38,18 @@ def _always(configuration: Mapping[str, Any]) -> bool:
     return True
 
 
-def _turns(user: str, assistant: str, *, opening: str, before: str = "") -> str:
-    """The template of formats whose turns are texts of their own, with `{}` for what is said;
+def _turns(
+    user: str, assistant: str, *, opening: str, before: str = "", said: str = _STRIPPED
+) -> str:
+    """The template of formats whose turns are texts of their own, with `{}` for what is `said`;
     `opening` begins the answer that is asked for."""
-    asked, answered = (_written(text.replace("{}", _SAID)) for text in (user, assistant))
+    turns = [_written(text) for text in (user, assistant)]
+    asked, answered = (turn.replace("{}", f"' + {said} + '") for turn in turns)
     return (
         f"{_written(before) if before else ''}{{% for message in messages %}}"
         f"{{% if message['role'] == 'user' %}}{asked}{{% else %}}{answered}{{% endif %}}"
         f"{{% endfor %}}{{% if add_generation_prompt %}}{_written(opening)}{{% endif %}}"
     )
-
-
-_SAID = "' + message['content'].strip() + '"
 
 
 def _written(text: str) -> str:
@@ -66,8 +69,14 @@ _LLAMA_2 = (
 
 CHAT_FORMATS: dict[str, ChatFormat] = {
     "llama-2": ChatFormat(_LLAMA_2, joint=" "),  # each message with its answer is a text
-    "falcon": ChatFormat(  # the speakers, each in a line of its own
-        _turns("User: {}\n", "Assistant: {}\n", opening="Assistant:"), joint=" "
+    "falcon": ChatFormat(  # a blank line begins a turn, so that a message has none
+        _turns(
+            "\n\nUser: {}",
+            "\n\nAssistant: {}",
+            opening="\n\nAssistant:",
+            said=rf"{_STRIPPED}.replace('\r\n', '\n').replace('\n\n', '\n')",
+        ),
+        joint=" ",
     ),
     "dolly": ChatFormat(  # one turn is published; an earlier one ends as in training
         _turns(
@@ -77,11 +86,11 @@ CHAT_FORMATS: dict[str, ChatFormat] = {
             before=_INSTRUCTION,
         )
     ),
-    "alpaca": ChatFormat(  # one turn is published; earlier ones come before it
+    "alpaca": ChatFormat(  # as dolly; in training an answer follows the colon directly
         _turns(
             "### Instruction:\n{}\n\n",
-            "### Response:\n{}\n\n",
-            opening="### Response:\n",
+            "### Response:{}\n\n",
+            opening="### Response:",
             before=_INSTRUCTION,
         )
     ),

@@ -16,15 +16,15 @@ BELOW = (
 # The prompt of "one?", "1", "two?": what is written up to the second answer, and what joins that.
 PUBLISHED: dict[str, tuple[str, str]] = {
     "llama-2": ("<s>[INST] one? [/INST] 1 </s><s>[INST] two? [/INST]", " "),
-    "falcon": ("User: one?\nAssistant: 1\nUser: two?\nAssistant:", " "),
+    "falcon": ("\n\nUser: one?\n\nAssistant: 1\n\nUser: two?\n\nAssistant:", " "),
     "dolly": (
         f"{BELOW}### Instruction:\none?\n\n### Response:\n1\n\n### End\n\n"
         "### Instruction:\ntwo?\n\n### Response:\n",
         "",
     ),
     "alpaca": (
-        f"{BELOW}### Instruction:\none?\n\n### Response:\n1\n\n"
-        "### Instruction:\ntwo?\n\n### Response:\n",
+        f"{BELOW}### Instruction:\none?\n\n### Response:1\n\n"
+        "### Instruction:\ntwo?\n\n### Response:",
         "",
     ),
     "chatml": (
@@ -61,6 +61,10 @@ def test_a_joint_is_what_stands_before_an_answer_in_an_earlier_turn(name: str) -
 def test_quotes_and_templates_in_a_message_are_text(name: str) -> None:
     message = 'it\'s "{{ 7 * 6 }}" {% if %} \\n $x'
     assert message in chat(name).prompt(message)
+
+
+def test_a_message_of_falcon_has_no_blank_line_for_that_would_begin_a_turn() -> None:
+    assert chat("falcon").prompt(" a\r\n\r\nb\n\nc ") == "\n\nUser: a\nb\nc\n\nAssistant:"
 
 
 @pytest.mark.parametrize("name", CHAT_FORMATS)
