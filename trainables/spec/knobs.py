@@ -329,5 +329,5 @@ KNOBS: dict[str, Knob] = {
     **TASK_KNOBS,
     "chat_format": CHAT_FORMAT_ROW,
     **SHOT_ROWS,
-    "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
+    "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False, is_repetition=True),
 }
