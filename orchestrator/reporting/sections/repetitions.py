@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from orchestrator.formatting import format_bare, format_metric
-from orchestrator.reporting.document import Paragraph, Section, Table
+from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_label import common_words
 from orchestrator.runs.trial_result import Split, TrialResult
@@ -56,7 +56,7 @@ def repetitions(results: Sequence[TrialResult], *, metrics: SweepMetrics) -> lis
     found.sort(key=lambda each: (-metric.gain(mean(_values(each, metric))), each.label))
     headers = ["configuration", "split", "trials", f"{metric.title}, mean", "deviation", "each"]
     rows = [row for each in found for row in _rows(each, metric, places)]
-    blocks = [
+    blocks: list[Block] = [
         Table(headers, rows, words=2, on_terminal=ON_TERMINAL),
         Paragraph(HOW.format(knobs=" and ".join(knobs))),
     ]
