@@ -2,6 +2,7 @@
 
 Shah et al. (2023). A folder has the published files train.csv, val.csv and test.csv, in any folders
 below it and perhaps gzipped: a row for each token, with the numbers of its document and sentence.
+The target `answer` is the list of a sentence's entities, `labels` is one label a line.
 """
 
 from __future__ import annotations
@@ -11,20 +12,33 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+from trainables.metrics.of_entities import written
 from trainables.spec.checks import Check
 from trainables.tasks.financial.folder import find_file, folder_fault, folder_of
+from trainables.tasks.financial.token_labels import label_lines, tags_of_lines
 from trainables.tasks.own_data.table import Table, read_table
+from trainables.tasks.own_data.tagged_rows import entities
 from trainables.tasks.own_data.tagging import Tagging
 from trainables.tasks.source import Source
+from trainables.tasks.task import Example
 
 _PROMPT = """A sentence of financial news:
 {input}
 List its entities in order, as `text: label; text: label`, or answer none. Labels: {labels}.
 Entities:"""
+_LINES_PROMPT = """Each line has a word of a sentence of financial news:
+{tokens}
+Label each word, in a line of its own, as {labels} or other.
+An entity's first word has _b after its label, the words after it _i.
+Labels:
+"""
+_LIST, _LINES = "answer", "labels"  # the targets
+_KEPT = "tags of tokens"
 _LABELS = {"PER": ("person",), "LOC": ("location",), "ORG": ("organization",)}
 _NUMBERED = ("O", *(f"{label}_{place}" for label in _LABELS for place in "BI"))
 _AS_PUBLISHED: Mapping[str, Any] = {
     "sentence": ("doc_idx", "sent_idx"),
+    "kept": _KEPT,
     "tags": {str(number): tag for number, tag in enumerate(_NUMBERED)},
 }
 
@@ -44,7 +58,8 @@ class FiNER(Tagging):
         },
         option="folder",
     )
-    prompts: ClassVar[Mapping[str, str]] = {"default": _PROMPT}
+    prompts: ClassVar[Mapping[str, str]] = {"default": _PROMPT, "labels": _LINES_PROMPT}
+    targets: ClassVar[tuple[str, ...]] = (_LIST, _LINES)
     unread_options: ClassVar[tuple[str, ...]] = (
         *Tagging.unread_options,
         *("train", "selection", "report", "file", "split", "columns", "allow_duplicates"),
@@ -53,7 +68,9 @@ class FiNER(Tagging):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        made = super().from_options(options)
+        asked = {"prompt": "default", "target": _LIST, **options}
+        prompt = cls.canonical_prompt(str(asked["prompt"]), str(asked["target"]))
+        made = super().from_options({**options, "prompt": prompt})
         known = replace(
             made.options,
             columns={"input": "gold_token", "target": "gold_label"},
@@ -62,11 +79,43 @@ class FiNER(Tagging):
         )
         return replace(made, options=known, more={**made.more, **_AS_PUBLISHED})
 
+    @classmethod
+    def canonical_prompt(cls, prompt: str, target: str) -> str:
+        """The default prompt depends on the target."""
+        return "labels" if (prompt, target) == ("default", _LINES) else prompt
+
+    @property
+    def stop(self) -> str | None:
+        """Lines end with the model's end token only."""
+        return None if self._writes_lines else super().stop
+
+    def target(self, example: Example) -> str:
+        if not self._writes_lines:
+            return super().target(example)
+        return label_lines(example.record["columns"][_KEPT].split(), self._labels)
+
     def facts(self, split: str) -> dict[str, str | int]:
         """`also_trained`: how many of the split's sentences are in the train split as well."""
         trained = {each.group for each in self.load("train")}
         shared = sum(each.group in trained for each in self.load(split)) if split != "train" else 0
         return {**super().facts(split), "also_trained": shared}
+
+    @property
+    def _writes_lines(self) -> bool:
+        return self.options.target == _LINES
+
+    def _read_answer(self, example: Example, completion: str) -> str:
+        if not self._writes_lines:
+            return super()._read_answer(example, completion)
+        tokens = example.record["question"].split()
+        tags = tags_of_lines(completion, self._labels, tokens=len(tokens))
+        return "" if tags is None else written(entities(tokens, tags))
+
+    def _values(self, example: Example) -> dict[str, Any]:
+        """Without the tags, which are the answer."""
+        tokens = "\n".join(example.record["question"].split())
+        values = {"tokens": tokens, **super()._values(example)}
+        return {name: value for name, value in values.items() if name != _KEPT}
 
     @cached_property
     def _read(self) -> Table:

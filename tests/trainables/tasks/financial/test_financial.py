@@ -123,6 +123,32 @@ def test_entities_of_tokens_are_listed_with_the_words_for_their_labels(tmp_path:
     assert nothing["entity_f1"] == 0.0 < nothing["all_entities"]
 
 
+def test_tokens_are_labelled_one_a_line(tmp_path: Path) -> None:
+    task = make_task("finer", {**financial_files.finer(tmp_path), "target": "labels"})
+    nothing, example = task.load("train")[:2]
+    text = "None left Umsatz 1 AG in Bonn"
+    lines = ["person_b", "other", "organization_b", "organization_i", "organization_i", "other"]
+    assert example.record["question"] == text
+    assert task.target(example) == "\n".join([*lines, "location_b"])
+    prompt = task.prompt(example)
+    assert (
+        text.replace(" ", "\n") in prompt.text and "person, location, organization" in prompt.text
+    )
+    assert prompt.text.endswith("Labels:\n") and prompt.joint == "" and task.stop is None
+    of_gold = [task.score(each, task.target(each)) for each in task.load("train")]
+    assert task.aggregate(of_gold)["entity_f1"] == task.aggregate(of_gold)["all_entities"] == 1.0
+    one_short = task.score(example, "\n".join(lines))
+    assert (one_short["entities_right"], one_short["entities_answered"]) == (2, 2)
+    wrong = task.score(example, "Person_B\nnoise\nlocation_b\nlocation_i\norganization_i")
+    assert (wrong["entities_right"], wrong["entities_answered"]) == (1, 3)
+    assert not task.score(nothing, "")["all_entities"] and task.score(nothing, "")["not_followed"]
+    more = task.target(nothing) + "\nperson_b\nperson_b"
+    assert task.score(nothing, more) == task.score(nothing, task.target(nothing))
+    with pytest.raises(InputError, match="no column 'tags of tokens'"):
+        named = {**financial_files.finer(tmp_path), "prompt": "{input} {tags of tokens}"}
+        make_task("finer", named).load("train")
+
+
 @needs_data
 @pytest.mark.parametrize("seed", SPLIT_SEEDS)
 def test_the_real_splits_are_the_published_ones(seed: int) -> None:
@@ -159,8 +185,9 @@ def test_the_real_files_are_read_whole(
 
 
 @needs_data
-def test_the_real_token_files_are_read_whole() -> None:
-    task = make_task("finer", {"folder": str(DATA / "finer")})
+@pytest.mark.parametrize("target", ["answer", "labels"])
+def test_the_real_token_files_are_read_whole(target: str) -> None:
+    task = make_task("finer", {"folder": str(DATA / "finer"), "target": target})
     assert [len(task.load(split)) for split in SPLITS] == [3262, 402, 1075]
     for split in SPLITS:
         found = task.aggregate([task.score(each, task.target(each)) for each in task.load(split)])
