@@ -26,6 +26,7 @@ from orchestrator.reporting.sections import (
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts, lost_shots
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.reporting.sections.repetitions import repetitions
 from orchestrator.reporting.sections.retrieval import retrieval
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
@@ -138,6 +139,7 @@ def _finished_sections(
         findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
         *labels.labels(results, predictions, metrics=metrics),
+        *repetitions(results, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
         *retrieval(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),

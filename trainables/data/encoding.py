@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainables.data.chat_template import chat_prompt, template_faults
+from trainables.data.chat_template import chat_of, template_faults
 from trainables.data.shots import Shots
 from trainables.errors import InputError
+from trainables.spec.rows.chat_formats import AUTO
 from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task, one_line
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
@@ -108,6 +109,7 @@ def encode(
     *,
     sequence_length: int,
     shots: Shots | None = None,
+    chat_format: str = AUTO,
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses `shots`, the first ones first, and then
     context, but no question or answer.
@@ -116,9 +118,9 @@ def encode(
     chat template can't be used, or for a target that holds what ends an answer: it would be trained
     whole and judged by its beginning.
     """
-    if faults := template_faults(tokenizer):
+    if chat_format == AUTO and (faults := template_faults(tokenizer)):
         raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
-    writer = _Writer(tokenizer, end=task.target_end)
+    writer = _Writer(tokenizer, end=task.target_end, chat_format=chat_format)
     prompts = [_with_shots(task, example, shots) for example in examples]
     completions = writer.completions(_targets(task, examples), prompts)
     choices = _choices(task, examples, prompts, writer)
@@ -205,19 +207,21 @@ def _ends(target: str, stop: str | None) -> bool:
 
 
 class _Writer:
-    """Writes prompts and completions with one tokenizer."""
+    """Writes prompts and completions with one tokenizer, in one chat format or as plain text."""
 
-    def __init__(self, tokenizer: Any, *, end: str) -> None:
+    def __init__(self, tokenizer: Any, *, end: str, chat_format: str) -> None:
         self._tokenizer, self._end = tokenizer, end
+        self._chat = chat_of(tokenizer, chat_format)
 
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
         message = "".join(prompt.pieces if pieces is None else pieces)
-        if self._tokenizer.chat_template is None:
+        if self._chat is None:
             message = "".join(map(self._shown, prompt.shots)) + message
             broken = message.endswith("\n") or not prompt.reply
             return message + ("" if broken else "\n") + prompt.reply
         earlier = [(shot.prompt.text, self._answered(shot)) for shot in prompt.shots]
-        return chat_prompt(self._tokenizer, message, earlier=earlier) + prompt.reply
+        begun = f"{self._chat.joint}{prompt.reply}" if prompt.reply else ""
+        return self._chat.prompt(message, earlier=earlier) + begun
 
     def drop_shots(self, prompt: Prompt, tokens: Tokens, limit: int) -> tuple[Prompt, Tokens]:
         """The prompt with as many of its shots as fit into `limit`, and its tokens."""
@@ -263,8 +267,8 @@ class _Writer:
         return f"{shot.prompt.reply}{joint}{shot.target}"
 
     def _joint(self, prompt: Prompt, target: str) -> str:
-        is_turn = self._tokenizer.chat_template is not None and not prompt.reply
-        return "" if is_turn or target[:1].isspace() else prompt.joint
+        joint = prompt.joint if prompt.reply or self._chat is None else self._chat.joint
+        return "" if target[:1].isspace() else joint
 
     def _last_line(self, prompt: Prompt) -> str:
         """The end of the prompt, with its line breaks, on which the tokens after it may depend."""

@@ -45,6 +45,7 @@ class Knob:
     of_task: bool = False  # an option of the tasks that name it in `Task.knobs`
     in_data: bool = False  # of an option: it may stand in `data`, where the space leaves it out
     switches: Callable[[Any], bool] = never  # values by which other knobs are read or not
+    is_repetition: bool = False  # another value is another draw of the same configuration
     is_one_value: Callable[[Sequence[Any]], bool] = never
     """Whether a list that is written for the knob is one value of it, and not a choice."""
 

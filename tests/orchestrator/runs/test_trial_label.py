@@ -64,6 +64,7 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "retriever": ("bm25", "tfidf", {"context": "retrieved"}),
     "k": (3, 5, {"context": "retrieved"}),
     "scope": ("page", "corpus", {"context": "retrieved"}),
+    "chat_format": ("auto", "llama-2", {}),
     "shots": (0, 2, {"method": "prompting"}),
     "shot_selection": ("random", "similar", {"method": "prompting"}),
     "shot_seed": (0, 1, {"method": "prompting"}),

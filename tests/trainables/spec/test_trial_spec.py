@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "retriever": "tfidf",
     "k": 9,
     "scope": "corpus",
+    "chat_format": "chatml",
     "shots": 8,
     "shot_selection": "similar",
     "shot_seed": 3,

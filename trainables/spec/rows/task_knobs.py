@@ -51,6 +51,7 @@ TASK_KNOBS: dict[str, Knob] = {
         simulated=None,
         affects_speed=False,
         varied_label="split{split_seed}",
+        is_repetition=True,
     ),
     "context": Knob(
         FULL,
