@@ -54,11 +54,9 @@ class WorkRates:
 class TokenRows(Protocol):
     """The rows of a `trainables.data.encoding.Encoded`, as token ids."""
 
-    @property
-    def prompts(self) -> Sequence[Sequence[int]]: ...
+    def length(self, index: int) -> int: ...
 
-    @property
-    def completions(self) -> Sequence[Sequence[int]]: ...
+    def counted(self, index: int) -> Sequence[range]: ...
 
 
 def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
@@ -73,10 +71,11 @@ def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
 
 def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
     """The pass of the batch that `trainables.data.batches.collate` makes of these rows."""
-    spans = [(len(data.prompts[index]), len(data.completions[index])) for index in indices]
-    with_logits = {at for prompt, reply in spans for at in range(prompt, prompt + reply)}
+    with_logits = {at for index in indices for span in data.counted(index) for at in span}
     return ForwardBackward(
-        batch_size=len(spans), length=max(map(sum, spans)), positions=len(with_logits)
+        batch_size=len(indices),
+        length=max(map(data.length, indices)),
+        positions=len(with_logits),
     )
 
 

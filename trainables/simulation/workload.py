@@ -164,4 +164,5 @@ def _largest_evaluation(
 
 
 def _longest_completion(split: SplitLengths) -> int:
-    return max(map(len, split.completions))
+    """The most tokens of a row that have a loss."""
+    return max(split.counted_tokens([at]) for at in range(len(split)))

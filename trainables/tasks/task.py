@@ -53,6 +53,16 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message of a conversation before the one that is asked; the loss counts it if `is_learned`,
+    which only an assistant's may be."""
+
+    role: str
+    content: str
+    is_learned: bool = False
+
+
+@dataclass(frozen=True)
 class Shot:
     """An answered question that is shown before another one."""
 
@@ -70,7 +80,8 @@ class Prompt:
     chat template's generation prompt or, without a template, a newline; it ends without a space, a
     target begins without one, and `joint` joins them. Without a reply the answer follows the
     message: after `joint`, or as it is after a chat template's generation prompt. A target that
-    begins with white space needs no `joint`. `shots` come before it.
+    begins with white space needs no `joint`. `shots` come before it. `turns` are those of a
+    conversation, of which the message is the last before the answer; None: it is a question alone.
     """
 
     pieces: tuple[str, ...]
@@ -78,6 +89,7 @@ class Prompt:
     reply: str
     joint: str = " "
     shots: tuple[Shot, ...] = ()
+    turns: tuple[Turn, ...] | None = None
 
     @property
     def text(self) -> str:
