@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from trainables.errors import did_you_mean
@@ -13,7 +11,7 @@ from trainables.spec.checks import Check
 from trainables.tasks.own_data.completion import Completion
 from trainables.tasks.own_data.messages import ASSISTANT, USER, Message, conversations
 from trainables.tasks.own_data.rows import Row
-from trainables.tasks.own_data.table import Table, read_table
+from trainables.tasks.own_data.table import Table
 from trainables.tasks.task import Example, Prompt, Turn
 
 VERSION = "1"

@@ -83,8 +83,8 @@ def _order_faults(row: Row, column: str, roles: Sequence[str]) -> Iterator[str]:
         yield f"{row.place}: {column} has no turn of the assistant, so there is nothing to learn."
     elif roles[-1] != ASSISTANT:
         yield (
-            f"{row.place}: {column} ends with a turn of the {roles[-1]}; the last one has to be the "
-            "assistant's, which is learned and judged. Remove what follows it."
+            f"{row.place}: {column} ends with a turn of the {roles[-1]}; the last one has to be "
+            "the assistant's, which is learned and judged. Remove what follows it."
         )
     elif roles[-2:-1] != [USER]:
         yield f"{row.place}: {column} has no user's turn right before the assistant's last one."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from trainables.tasks.own_data.splits import Shares, parse_shares
 from trainables.tasks.splits import unknown_options
 from trainables.tasks.task import LINE_BREAK
 
-COLUMNS = ("input", "target", "id")  # what `columns` may name
+COLUMNS = ("input", "target", "id")  # what `columns` may name, of every task
 GENERATE = ANSWERS[0]
 
 
@@ -43,8 +43,14 @@ class Options:
     asked: str | None = None
 
 
-def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> Options:
-    """The options; a task that does not know some of them names these in `without`.
+def parse_options(
+    given: Mapping[str, Any],
+    *,
+    without: tuple[str, ...] = (),
+    named_columns: tuple[str, ...] = COLUMNS,
+) -> Options:
+    """The options; a task that does not know some of them names these in `without`. `columns` may
+    name `named_columns`.
 
     Without `train` no files are asked for. Raises InputError with all that is wrong.
     """
@@ -58,6 +64,7 @@ def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
             parsed[name] = _READERS[name](f"data.{name}", value)
         except InputError as error:
             faults += error.messages
+    faults += _unnamed(parsed.get("columns", {}), named_columns)
     faults += _file_faults(given) if "train" in names else []
     if faults:
         raise InputError(faults)
@@ -93,11 +100,6 @@ def _columns(where: str, value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: got {value!r}; needs a mapping, as {{input: text}}.")
     faults = [
-        f"{where}.{name}: unknown key.{did_you_mean(name, COLUMNS)}"
-        for name in value
-        if name not in COLUMNS
-    ]
-    faults += [
         f"{where}.{name}: got {column!r}; needs the name of a column."
         for name, column in value.items()
         if not isinstance(column, str) or not column
@@ -105,6 +107,12 @@ def _columns(where: str, value: Any) -> Mapping[str, str]:
     if faults:
         raise InputError(faults)
     return dict(value)
+
+
+def _unnamed(columns: Mapping[str, str], known: Sequence[str]) -> Iterator[str]:
+    for name in columns:
+        if name not in known:
+            yield f"data.columns.{name}: unknown key.{did_you_mean(name, known)}"
 
 
 def _flag(where: str, value: Any) -> bool:
