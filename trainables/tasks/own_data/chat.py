@@ -9,13 +9,12 @@ from typing import Any, ClassVar, Self
 from trainables.errors import did_you_mean
 from trainables.spec.checks import Check
 from trainables.tasks.own_data.completion import Completion
-from trainables.tasks.own_data.messages import ASSISTANT, USER, Message, conversations
+from trainables.tasks.own_data.messages import ASSISTANT, MESSAGES, USER, Message, conversations
 from trainables.tasks.own_data.rows import Row
 from trainables.tasks.own_data.table import Table
 from trainables.tasks.task import Example, Prompt, Turn
 
 VERSION = "1"
-MESSAGES = "messages"  # the usual name of their column
 LAST, ALL = LOSSES = ("last", "all")
 
 

@@ -10,12 +10,14 @@ from trainables.errors import InputError, did_you_mean
 from trainables.tasks.own_data.rows import Row, shortened
 
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
+MESSAGES = "messages"  # the usual name of their column
+TURN_COLUMNS = {"input": "input", "target": "target"}  # which `conversations` adds
 Message = dict[str, str]
 
 
 def conversations(rows: Sequence[Row], column: str) -> list[Row]:
-    """The rows with their messages as lists, the last answer as the column `target`, and as `input`
-    what comes before it (`earlier_text`).
+    """The rows with their messages as lists, and TURN_COLUMNS: the last answer as the target, what
+    comes before it as the input (`earlier_text`).
 
     Raises InputError with all rows whose messages can't be learned from: that are no list of a role
     and a content, or don't end with an answer of the assistant to a user.
@@ -28,8 +30,10 @@ def conversations(rows: Sequence[Row], column: str) -> list[Row]:
         faults += wrong
         if not wrong:
             said = [{"role": each["role"], "content": each["content"]} for each in messages]
-            parts = {"input": earlier_text(said[:-1]), "target": said[-1]["content"]}
-            made.append(Row({**row.values, **parts, column: said}, row.place))
+            values = {**row.values, column: said}
+            values[TURN_COLUMNS["input"]] = earlier_text(said[:-1])
+            values[TURN_COLUMNS["target"]] = said[-1]["content"]
+            made.append(Row(values, row.place))
     if faults:
         raise InputError(shortened(faults))
     return made

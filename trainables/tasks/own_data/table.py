@@ -16,10 +16,11 @@ from trainables.tasks.own_data.values import column_faults, text_of
 from trainables.tasks.splits import files_read, halve
 from trainables.tasks.task import SPLITS, Example
 
+INSTRUCTION = "instruction"  # which a column `input` follows
 USUAL_COLUMNS = (  # pairs of input and target that are found without being named
     ("input", "target"),
     ("prompt", "completion"),
-    ("instruction", "output"),
+    (INSTRUCTION, "output"),
     ("question", "answer"),
     ("text", "label"),
     ("sentence", "label"),
@@ -63,11 +64,11 @@ def read_table(options: Options, *, prepared: Prepared = list) -> Table:
         columns = found_columns(rows, options.columns)
         _check_columns(rows, columns)
         assert options.split is not None
-        splits = shared_out(rows, options.split, _input_of(columns))
+        splits = shared_out(rows, options.split, input_of(columns))
     else:
         splits, columns = _files(options, prepared)
     if not options.allow_duplicates:
-        check_inputs(splits, _input_of(columns))
+        check_inputs(splits, input_of(columns))
     names = _file_names(options)
     examples = {
         split: [_example(row, columns, names, split) for row in rows]
@@ -114,7 +115,7 @@ def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]
     if faults:
         raise InputError(faults)
     if not options.report and options.asked != "train":
-        halves = halve(splits["selection"], _input_of(columns), file=str(options.selection))
+        halves = halve(splits["selection"], input_of(columns), file=str(options.selection))
         splits["selection"], splits["report"] = halves
     return splits, columns
 
@@ -132,13 +133,13 @@ def _check_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
         raise InputError(shortened(faults))
 
 
-def _input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
-    """The input of a row; an `instruction` is followed by what `input` adds to it."""
+def input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
+    """What the input of a row is; an `instruction` is followed by what `input` adds to it."""
     name = columns.get("input", "")
 
     def text(row: Row) -> str:
         found = text_of(row.values[name])
-        more = text_of(row.values.get("input")) if name == "instruction" else ""
+        more = text_of(row.values.get("input")) if name == INSTRUCTION else ""
         return f"{found}\n{more}" if more else found
 
     return text
@@ -155,7 +156,7 @@ def _file_names(options: Options) -> dict[str, str]:
 
 
 def _example(row: Row, columns: Mapping[str, str], names: Mapping[str, str], split: str) -> Example:
-    text, target = _input_of(columns)(row), text_of(row.values[columns["target"]])
+    text, target = input_of(columns)(row), text_of(row.values[columns["target"]])
     own = columns.get("id")
     place = row.place.rpartition(":")[2].strip().replace(" ", "")
     return Example(
