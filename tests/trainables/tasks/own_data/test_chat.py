@@ -31,7 +31,9 @@ def test_the_last_turn_is_asked_after_all_earlier_ones(tmp_path: Path) -> None:
     [example] = task.load("train")
     prompt = task.prompt(example)
     assert prompt.text == "And {then}?" and task.target(example) == "so\nbe it"
-    assert prompt.turns == tuple(Turn(**each) for each in (SYSTEM, ASKED, SAID))
+    assert prompt.turns == tuple(
+        Turn(each["role"], each["content"]) for each in (SYSTEM, ASKED, SAID)
+    )
     assert task.stop is None and prompt.cuts == ()
     asked = "System: Be short.\nUser: why?\nAssistant: because\nUser: And {then}?"
     assert example.record["question"] == asked
