@@ -7,7 +7,7 @@ matmul with dequantized weights counts as a dense one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trainables.resources.estimate import FlopRates
@@ -15,11 +15,13 @@ from trainables.resources.estimate import FlopRates
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """One batch in a pass: rows padded to `length`, with logits at `positions` positions."""
+    """One batch in a pass: rows padded to `length`, with logits at `positions` positions;
+    `loss_tokens` of its tokens have a loss."""
 
     batch_size: int
     length: int
     positions: int
+    loss_tokens: int = field(default=0, compare=False)
 
     def flops(self, rates: FlopRates) -> float:
         return rates.of(batch_size=self.batch_size, length=self.length, positions=self.positions)
@@ -58,6 +60,8 @@ class TokenRows(Protocol):
 
     def counted(self, index: int) -> Sequence[range]: ...
 
+    def counted_tokens(self, indices: Sequence[int]) -> int: ...
+
 
 def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
     """The rates in a trial's estimate, or None if there is none or it cannot be read."""
@@ -76,6 +80,7 @@ def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBa
         batch_size=len(indices),
         length=max(map(data.length, indices)),
         positions=len(with_logits),
+        loss_tokens=data.counted_tokens(indices),
     )
 
 
