@@ -1,4 +1,4 @@
-"""Data sets of the hub: each split as one Parquet file on this node, fetched once for all processes.
+"""Data sets of the hub: each split as a Parquet file of this node, fetched once for all processes.
 
 A data set is loaded by the package `datasets`, an optional one, at one commit. Its rows are then a
 file in the hub's cache, which tells that they are there: from then on the hub is not asked, and
@@ -122,9 +122,7 @@ def _rows(data: HubData, split: str) -> list[dict[str, Any]]:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        builder = datasets.load_dataset_builder(
-            data.name, name=data.subset, revision=data.revision
-        )
+        builder = datasets.load_dataset_builder(data.name, name=data.subset, revision=data.revision)
         kind = type(builder).__module__.rpartition(".")[2]
         if kind not in _FORMATS:
             raise InputError(
@@ -132,7 +130,9 @@ def _rows(data: HubData, split: str) -> list[dict[str, Any]]:
             )
         builder.download_and_prepare()
         if split not in builder.info.splits:
-            raise InputError(f"{_named(data)} has no split {split!r}; it has {', '.join(builder.info.splits)}.")
+            raise InputError(
+                f"{_named(data)} has no split {split!r}; it has {', '.join(builder.info.splits)}."
+            )
         found = builder.as_dataset(split=split)
     except (HTTPError, OSError, ValueError, RuntimeError, HFValidationError) as error:
         raise InputError(
@@ -144,7 +144,7 @@ def _rows(data: HubData, split: str) -> list[dict[str, Any]]:
 
 def _package() -> Any:
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError as error:
         raise InputError(
             f"data.hub: {os.uname().nodename} needs the package datasets: "
@@ -156,7 +156,9 @@ def _package() -> Any:
 def _written(found: Any, datasets: Any) -> Iterator[dict[str, Any]]:
     """The rows, with the names of classes in the place of their numbers."""
     for row in found:
-        yield {name: _named_class(value, found.features[name], datasets) for name, value in row.items()}
+        yield {
+            name: _named_class(value, found.features[name], datasets) for name, value in row.items()
+        }
 
 
 def _named_class(value: Any, feature: Any, datasets: Any) -> Any:

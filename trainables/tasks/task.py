@@ -27,6 +27,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from trainables.hub_data import HubData
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks import slices
 from trainables.tasks.source import Source
@@ -137,6 +138,19 @@ class Task(Protocol):
         Reads no data. Raises InputError with all that is wrong in the options.
         """
         ...
+
+    @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of `data`, where they name what may change at a hub with what it is now.
+
+        Raises InputError if the hub can't be asked. Wrong options are found by `from_options`.
+        """
+        return dict(options)
+
+    @property
+    def hub_data(self) -> HubData | None:
+        """What it loads from a hub, to be fetched to each node before trials start there."""
+        return None
 
     @classmethod
     def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:

@@ -14,6 +14,7 @@ from trainables.tasks.task import LINE_BREAK
 
 COLUMNS = ("input", "target", "id")  # what `columns` may name, of every task
 GENERATE = ANSWERS[0]
+HUB = ("hub", "revision", "subset")  # options of a data set of the hub
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Options:
     selection file), or `file` is one that `split` shares out. `columns` names those of the input,
     the target and the id where they have other names than usual. `stop` ends an answer, None: only
     the end token. `labels` has what is written for each label, the first is learned. `asked`: the
-    one split that is needed, where nothing is trained.
+    one split that is needed, where nothing is trained. With `hub`, a data set of the hub at a
+    `revision`, the files are names of its splits; `subset` is one of its configurations.
     """
 
     train: str | None = None
@@ -41,6 +43,9 @@ class Options:
     target: str = "answer"
     answer: str = GENERATE
     asked: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    subset: str | None = None
 
 
 def parse_options(
@@ -52,9 +57,10 @@ def parse_options(
     """The options; a task that does not know some of them names these in `without`. `columns` may
     name `named_columns`.
 
-    Without `train` no files are asked for. Raises InputError with all that is wrong.
+    Without `train` no files are asked for, nor a data set of the hub. Raises InputError with all that is wrong.
     """
-    names = [each.name for each in fields(Options) if each.name not in without]
+    unread = (*without, *(HUB if "train" in without else ()))
+    names = [each.name for each in fields(Options) if each.name not in unread]
     faults = unknown_options(given, names)
     parsed: dict[str, Any] = {}
     for name, value in given.items():
@@ -72,6 +78,11 @@ def parse_options(
 
 
 def _file_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    yield from (
+        f"data.{name}: is of a data set of the hub; name it as data.hub."
+        for name in HUB[1:]
+        if given.get(name) and not given.get("hub")
+    )
     by_split = [name for name in ("train", "selection", "report") if given.get(name)]
     if given.get("file"):
         if by_split:
@@ -180,4 +191,5 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "target": _text,
     "answer": _answer,
     "asked": _text,
+    **dict.fromkeys(HUB, _text),
 }

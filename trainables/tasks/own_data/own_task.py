@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from trainables.errors import InputError
+from trainables.hub_data import HubData, resolved_commit
 from trainables.metrics import registry as metrics
 from trainables.metrics.metric import Metric
 from trainables.spec.checks import Check
@@ -16,7 +17,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.tasks.own_data.options import COLUMNS, Options, parse_options
 from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
 from trainables.tasks.own_data.rows import Row, read_rows, shortened
-from trainables.tasks.own_data.table import Table, found_columns, read_table
+from trainables.tasks.own_data.table import Table, found_columns, hub_data, read_table
 from trainables.tasks.own_data.values import text_of
 from trainables.tasks.task import LINE_BREAK, Example, Prompt, Task
 
@@ -66,6 +67,17 @@ class OwnTask(Task):
             raise InputError(faults)
         chosen = parsed.metrics or cls.default_metrics
         return cls(parsed, text, metrics.find_metrics(cls.kind, chosen), more)
+
+    @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        name, revision = options.get("hub"), options.get("revision")
+        if not isinstance(name, str):
+            return dict(options)
+        return {**options, "revision": resolved_commit(name, str(revision or "main"))}
+
+    @property
+    def hub_data(self) -> HubData | None:
+        return hub_data(self.options)
 
     @classmethod
     def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:

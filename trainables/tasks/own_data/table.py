@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainables.errors import InputError
+from trainables.hub_data import HubData, fetched_split, resolved_commit
 from trainables.tasks.own_data.options import Options
 from trainables.tasks.own_data.rows import Row, read_rows, shortened
 from trainables.tasks.own_data.splits import Splits, check_inputs, shared_out
@@ -58,7 +59,7 @@ def read_table(options: Options, *, prepared: Prepared = list) -> Table:
     """
     if options.file is not None:
         by = (options.split.by,) if options.split and options.split.by else ()
-        rows = prepared(read_rows(options.file, columns=by))
+        rows = prepared(_rows(options, options.file, columns=by))
         if not rows:
             raise InputError(f"{options.file}: the file holds no rows.")
         columns = found_columns(rows, options.columns)
@@ -97,6 +98,36 @@ def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, st
     return columns
 
 
+def hub_data(options: Options) -> HubData | None:
+    """The data set of the hub that the options name, if they do.
+
+    Raises InputError if its revision is no commit and the hub can't be asked for one.
+    """
+    if options.hub is None:
+        return None
+    named = (options.file, options.train, options.selection, options.report)
+    return HubData(
+        name=options.hub,
+        revision=resolved_commit(options.hub, options.revision or "main"),
+        splits=tuple(dict.fromkeys(name for name in named if name)),
+        subset=options.subset,
+    )
+
+
+def _rows(options: Options, name: str, *, columns: Sequence[str] = ()) -> list[Row]:
+    """The rows of a file, or of a split of the hub's data set."""
+    data = hub_data(options)
+    if data is None:
+        return read_rows(name, columns=columns)
+    rows = read_rows(fetched_split(data, name), columns=columns)
+    return [replace(row, place=f"{data.name} {name}:{_place(row)}") for row in rows]
+
+
+def _place(row: Row) -> str:
+    """The place in its file: the line, or the row."""
+    return row.place.rpartition(":")[2].strip()
+
+
 def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]]:
     splits: Splits = {split: [] for split in SPLITS}
     faults: list[str] = []
@@ -104,7 +135,7 @@ def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]
     for split in files_read(options.asked, has_report=bool(options.report)):
         path = getattr(options, split)
         try:
-            splits[split] = prepared(read_rows(path)) if path else []
+            splits[split] = prepared(_rows(options, path)) if path else []
             if splits[split]:
                 columns = columns or found_columns(splits[split], options.columns)
                 _check_columns(splits[split], columns)
@@ -158,7 +189,7 @@ def _file_names(options: Options) -> dict[str, str]:
 def _example(row: Row, columns: Mapping[str, str], names: Mapping[str, str], split: str) -> Example:
     text, target = input_of(columns)(row), text_of(row.values[columns["target"]])
     own = columns.get("id")
-    place = row.place.rpartition(":")[2].strip().replace(" ", "")
+    place = _place(row).replace(" ", "")
     return Example(
         id=text_of(row.values[own]) if own else f"{names[split]}:{place}",
         record={

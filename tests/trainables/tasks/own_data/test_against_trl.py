@@ -133,7 +133,7 @@ def _marked_plain() -> str:
 
 
 def _of_trl(base: Any, rows: list[dict[str, Any]], folder: Path, **settings: bool) -> float:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     data = Dataset.from_list(rows)
