@@ -1,4 +1,4 @@
-"""Fetches models and data sets of the hub to the nodes before hosts start there and reserve accelerators.
+"""Fetches models and data sets of the hub to the nodes before hosts reserve accelerators there.
 
 On a node that joins later, because a host waits for it, that host fetches them: without a host an
 autoscaler would take the node away again as idle.
@@ -114,12 +114,13 @@ def _wait(
 
 
 def _progress_line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:
-    models = ", ".join(each.name for each in (*model_files.models, *model_files.data))
+    names = [model.name for model in model_files.models] + [each.name for each in model_files.data]
     cached = run_on_all_nodes(
         nodes, cached_bytes, model_files.models, model_files.access, seconds=10.0
     )
     progress = [f"{each.node.name} {format_bytes(each.value)}" for each in cached if not each.error]
-    return f"Fetching {models} ({seconds:.0f} s): {'; '.join(progress) or 'the nodes are busy'}"
+    told = "; ".join(progress) or "the nodes are busy"
+    return f"Fetching {', '.join(names)} ({seconds:.0f} s): {told}"
 
 
 def _faults(call: Any, node: Node, notify: Callable[[str], None]) -> list[str]:

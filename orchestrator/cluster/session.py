@@ -173,7 +173,8 @@ def open_hosts(
     python: Sequence[str] = (),
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Cluster:
-    """Fetches the hub's `models` and `data` to the nodes, starts the hosts and waits for the first one.
+    """Fetches the hub's `models` and `data` to the nodes, starts the hosts and waits for the first
+    one.
 
     `notify` gets lines of progress. `check` is called while this waits, and may raise, for instance
     after a signal. `meanwhile` is called once, while the hosts start. `python` is a command of this

@@ -57,7 +57,8 @@ def parse_options(
     """The options; a task that does not know some of them names these in `without`. `columns` may
     name `named_columns`.
 
-    Without `train` no files are asked for, nor a data set of the hub. Raises InputError with all that is wrong.
+    Without `train` no files are asked for, nor a data set of the hub. Raises InputError with
+    all that is wrong.
     """
     unread = (*without, *(HUB if "train" in without else ()))
     names = [each.name for each in fields(Options) if each.name not in unread]
