@@ -150,6 +150,7 @@ def _package() -> Any:
             f"data.hub: {os.uname().nodename} needs the package datasets: "
             f"pip install 'sweep-orchestrator[{EXTRA}]'"
         ) from error
+    datasets.disable_progress_bars()
     return datasets
 
 
