@@ -93,8 +93,9 @@ def resolved_commit(name: str, revision: str = "main") -> str:
         raise InputError(f"data.hub: {name!r} is no id of a data set: {error}") from error
     except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
         reason = first_line(error)
-    if note.is_file():
-        return note.read_text()
+    known = note.read_text() if note.is_file() else ""
+    if _COMMIT.fullmatch(known):
+        return known
     raise InputError(
         f"data.hub: {name} (revision {revision}) is not to be had from the hub ({reason}) and it "
         "was never fetched here. Name a commit that is cached, give files, or log in and be online."
@@ -134,7 +135,10 @@ def _rows(data: HubData, split: str) -> list[dict[str, Any]]:
                 f"{_named(data)} has no split {split!r}; it has {', '.join(builder.info.splits)}."
             )
         found = builder.as_dataset(split=split)
-    except (HTTPError, OSError, ValueError, RuntimeError, HFValidationError) as error:
+    except (
+        *(HTTPError, OSError, ValueError, RuntimeError, HFValidationError),
+        datasets.exceptions.DatasetsError,
+    ) as error:
         raise InputError(
             f"{_named(data)} can't be fetched by {os.uname().nodename}: {first_line(error)} "
             "For a gated one accept its terms and set HF_TOKEN where the sweep is started."

@@ -110,7 +110,8 @@ def _wait(
             next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     if time.monotonic() > began + QUIET_SECONDS:
         nodes, seconds = counted(len(calls), "node"), time.monotonic() - began
-        notify(f"The models are on {nodes} after {seconds:.0f} s.")
+        what = "models" if model_files.models else "data"
+        notify(f"The {what} are on {nodes} after {seconds:.0f} s.")
 
 
 def _progress_line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:

@@ -133,6 +133,12 @@ def test_a_split_or_a_subset_that_is_not_there_is_told_with_those_that_are(
     assert code == 1 and "(large)" in told and "default" in told
 
 
+def test_a_malformed_file_is_told(hub: Hub, tmp_path: Path) -> None:
+    (hub.folder / "train.jsonl").write_text('{"text": "a", "label": \n')
+    code, told = fetch(hub, tmp_path / "home")
+    assert code == 1 and f"refused: data.hub: {NAME} at {COMMIT} can't be fetched" in told
+
+
 def test_the_code_of_a_data_set_is_never_run(hub: Hub, tmp_path: Path) -> None:
     shutil.rmtree(hub.folder)
     hub.folder.mkdir()

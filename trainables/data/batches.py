@@ -17,8 +17,8 @@ IGNORED = -100  # the label of a token without a loss, the default of torch's cr
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, each (batch, length); `labels` are IGNORED where there
-    is no loss."""
+    """Rows padded on the right, each (batch, length); `labels` are IGNORED where there is
+    no loss."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor

@@ -25,7 +25,7 @@ def _loss_on(value: Any) -> str | None:
 @dataclass(frozen=True)
 class Chat(Completion):
     """A row is a list of messages, or a question and its answer. The last turn is asked and judged;
-    the loss is on it, or with `loss_on: all` on every turn of the assistant.
+    the loss is on it, or with `loss_on: all` on every turn of the assistant that follows a message.
 
     `prompt` writes the last message before the answer; `{input}` is what it says in the file.
     """
@@ -53,8 +53,12 @@ class Chat(Completion):
         """What is too long is not shortened: each turn may answer another."""
         learns_all = self.more.get("loss_on") == ALL
         turns = tuple(
-            Turn(each["role"], each["content"], learns_all and each["role"] == ASSISTANT)
-            for each in self._messages(example)[:-2]
+            Turn(
+                each["role"],
+                each["content"],
+                is_learned=learns_all and each["role"] == ASSISTANT and at > 0,
+            )
+            for at, each in enumerate(self._messages(example)[:-2])
         )
         return replace(super().prompt(example), cuts=(), turns=turns)
 

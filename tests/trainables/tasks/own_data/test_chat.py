@@ -52,6 +52,12 @@ def test_the_loss_may_be_on_every_turn_of_the_assistant(tmp_path: Path) -> None:
         _task(tmp_path, rows, loss_on="al")
 
 
+def test_a_greeting_that_follows_nothing_is_not_learned(tmp_path: Path) -> None:
+    task = _task(tmp_path, [[SAID, ASKED, SAID, ASKED, SAID]], loss_on="all")
+    turns = task.prompt(task.load("train")[0]).turns or ()
+    assert [turn.is_learned for turn in turns] == [False, False, True]
+
+
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
 def test_conversations_are_the_same_in_every_format(kind: str, tmp_path: Path) -> None:
     lines = make_task("chat", own_file.chat(tmp_path))
