@@ -11,6 +11,7 @@ be importable without torch:
 - `answering`, `prompts`, `targets`, `knobs`, `max_new_tokens`, `canonical_prompt`: how a question
   is asked and answered.
 - `source`, `read_gold`, `score_prediction`, `rule_version`: its files, and the command `score`.
+- `pinned`, `hub_data`: what it loads from a hub, at which commit.
 - `trivial_baselines`: what is reached without a model.
 
 The rest (`load`, `prompt`, `target`, `score`, `aggregate`, ...) is called where a trial is trained
