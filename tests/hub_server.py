@@ -1,4 +1,5 @@
-"""A hub on 127.0.0.1 that speaks the protocol of snapshot_download and records the requests."""
+"""A hub on 127.0.0.1 that speaks the protocols of snapshot_download and of `datasets`, and records
+the requests."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """A running hub with one model; `asked` contains every request as 'GET /path', in order.
+    """A running hub with one model, or one data set; `asked` contains every request as 'GET /path',
+    in order.
 
     If `token` is set, requests without it are refused.
     """
@@ -25,6 +27,7 @@ class Hub:
     name: str
     folder: Path
     token: str = ""
+    kind: str = "models"  # or "datasets"
     url: str = ""
     seconds: float = 0.0  # delay of each download
     failures: int = 0  # number of the next downloads that are answered with an error
@@ -36,9 +39,11 @@ class Hub:
 
 
 @contextmanager
-def hub_server(folder: Path, *, name: str = "owner/tiny", token: str = "") -> Iterator[Hub]:
-    """Serves the model in `folder` as `name` at commit COMMIT."""
-    hub = Hub(name, folder, token)
+def hub_server(
+    folder: Path, *, name: str = "owner/tiny", token: str = "", kind: str = "models"
+) -> Iterator[Hub]:
+    """Serves the model or data set in `folder` as `name` at commit COMMIT."""
+    hub = Hub(name, folder, token, kind)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -59,6 +64,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer()
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._answer()
+
         def log_message(self, format: str, *args: object) -> None:
             """Logs nothing: `asked` contains the requests."""
 
@@ -67,9 +76,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = self.path.partition("?")[0]
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self._send(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
-            elif path.startswith(f"/api/models/{hub.name}"):
+            elif path.startswith(f"/api/{hub.kind}/{hub.name}"):
                 self._send(200, json.dumps(_information(hub, path)).encode(), {})
-            elif path.startswith(f"/{hub.name}/resolve/{COMMIT}/"):
+            elif path.startswith(f"{_place(hub)}/resolve/{COMMIT}/"):
                 self._send_file(hub.folder / path.rpartition("/")[2])
             else:
                 self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
@@ -98,6 +107,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content)
 
     return Handler
+
+
+def _place(hub: Hub) -> str:
+    return f"/{hub.name}" if hub.kind == "models" else f"/{hub.kind}/{hub.name}"
 
 
 def _information(hub: Hub, path: str) -> object:

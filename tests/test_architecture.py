@@ -22,13 +22,14 @@ MOST_FILES, MOST_LINES = 14, 340
 MAY_IMPORT = {
     "trainables/errors": "",
     "trainables/standard_streams": "",
+    "trainables/hub_data": "errors",
     "trainables/command_line": "errors standard_streams storage",
     "trainables/methods": "errors",
     "trainables/spec": "errors methods",
     "trainables/storage": "errors spec",
     "trainables/models": "errors methods spec",
     "trainables/metrics": "errors spec",
-    "trainables/tasks": "command_line errors metrics models spec storage",
+    "trainables/tasks": "command_line errors hub_data metrics models spec storage",
     "trainables/data": "errors models spec storage tasks",
     "trainables/resources": "models spec",
     "trainables/evaluation": "data errors methods models resources spec tasks",
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "trainables/preflight": "data errors methods models spec tasks",
     "trainables/simulation": "data errors evaluation methods models preflight resources spec "
     "storage tasks training",
-    "trainables/workers": "data errors models resources spec storage training",
+    "trainables/workers": "data errors hub_data models resources spec storage training",
     "orchestrator/formatting": "| spec",
     "orchestrator/space": "| errors methods spec",
     "orchestrator/shipped_files": "",
@@ -45,13 +46,13 @@ MAY_IMPORT = {
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",
     "orchestrator/analysis": "runs | metrics spec tasks",
-    "orchestrator/planning": "config formatting runs shipped_files space | errors methods models "
-    "preflight resources spec storage tasks",
+    "orchestrator/planning": "config formatting runs shipped_files space | errors hub_data methods "
+    "models preflight resources spec storage tasks",
     "orchestrator/search": "config planning runs space | errors spec",
     "orchestrator/tracking": "analysis runs | errors spec storage",
     "orchestrator/reporting": "analysis formatting runs | errors metrics spec storage",
-    "orchestrator/cluster": "config formatting planning runs shipped_files space | errors models "
-    "spec storage workers",
+    "orchestrator/cluster": "config formatting planning runs shipped_files space | errors hub_data "
+    "models spec storage workers",
     "orchestrator/preflight": "planning space | errors preflight spec storage",
     "orchestrator/execution": "analysis cluster config formatting planning preflight reporting "
     "runs search space tracking | errors spec storage tasks workers",
@@ -80,7 +81,7 @@ THIRD_PARTY = {
     "rich": {"orchestrator/execution", "orchestrator/reporting"},
 }
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "bitsandbytes"}
-WITHOUT_TORCH = ("errors", "methods", "spec", "storage", "tasks")  # of trainables
+WITHOUT_TORCH = ("errors", "hub_data", "methods", "spec", "storage", "tasks")  # of trainables
 COMMANDS = ("ask", "doctor", "predict", "report", "score", "status", "sweep", "track")
 
 ALIAS_FILE = "orchestrator/ask.py"  # the older name of an option, and the metric that it is for

@@ -1,4 +1,4 @@
-"""Fetches models of the hub to the nodes before hosts start there and reserve accelerators.
+"""Fetches models and data sets of the hub to the nodes before hosts reserve accelerators there.
 
 On a node that joins later, because a host waits for it, that host fetches them: without a host an
 autoscaler would take the node away again as idle.
@@ -15,6 +15,7 @@ from orchestrator.cluster.nodes import Node, alive_nodes, run_on_all_nodes
 from orchestrator.formatting import counted, format_bytes
 from orchestrator.planning.sources import ModelSource
 from trainables.errors import InputError, first_line
+from trainables.hub_data import HubData, fetch_data
 from trainables.models.hub import HubAccess, HubModel, cached_bytes, fetch_all
 
 POLL_SECONDS = 0.5
@@ -24,10 +25,15 @@ SECONDS_BETWEEN_LINES = 30.0
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The hub's models that a sweep loads, and how its nodes reach the hub."""
+    """The hub's models and data sets that a sweep loads, and how its nodes reach the hub."""
 
     models: tuple[HubModel, ...] = ()
     access: HubAccess = field(default_factory=HubAccess)
+    data: tuple[HubData, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to fetch."""
+        return bool(self.models or self.data)
 
 
 def hub_models(sources: Iterable[ModelSource], *, allow_bin: bool) -> tuple[HubModel, ...]:
@@ -52,7 +58,7 @@ def prefetch(
     is lost meanwhile; `check` is called while this waits, and may raise. Raises InputError with the
     reasons if models cannot be fetched.
     """
-    if not model_files.models:
+    if not model_files:
         return
     nodes = [node for node in alive_nodes() if (node.gpus if on_gpus else node.cpus) > 0]
     calls = {_start(node, model_files): node for node in nodes}
@@ -68,13 +74,14 @@ def _start(node: Node, model_files: ModelFiles) -> Any:
 
     affinity = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     task = ray.remote(num_cpus=0, max_retries=0)(_prefetch)
-    return task.options(scheduling_strategy=affinity).remote(model_files.models, model_files.access)
+    return task.options(scheduling_strategy=affinity).remote(model_files)
 
 
-def _prefetch(models: tuple[HubModel, ...], access: HubAccess) -> list[str]:
-    """Runs on a node: fetches the models; returns why some cannot be."""
+def _prefetch(model_files: ModelFiles) -> list[str]:
+    """Runs on a node: fetches what is not there; returns why some cannot be."""
     try:
-        fetch_all(models, access)
+        fetch_all(model_files.models, model_files.access)
+        fetch_data(model_files.data)
     except InputError as error:
         return list(error.messages)
     return []
@@ -103,16 +110,18 @@ def _wait(
             next_line = time.monotonic() + SECONDS_BETWEEN_LINES
     if time.monotonic() > began + QUIET_SECONDS:
         nodes, seconds = counted(len(calls), "node"), time.monotonic() - began
-        notify(f"The models are on {nodes} after {seconds:.0f} s.")
+        what = "models" if model_files.models else "data"
+        notify(f"The {what} are on {nodes} after {seconds:.0f} s.")
 
 
 def _progress_line(nodes: list[Node], model_files: ModelFiles, seconds: float) -> str:
-    models = ", ".join(model.name for model in model_files.models)
+    names = [model.name for model in model_files.models] + [each.name for each in model_files.data]
     cached = run_on_all_nodes(
         nodes, cached_bytes, model_files.models, model_files.access, seconds=10.0
     )
     progress = [f"{each.node.name} {format_bytes(each.value)}" for each in cached if not each.error]
-    return f"Fetching {models} ({seconds:.0f} s): {'; '.join(progress) or 'the nodes are busy'}"
+    told = "; ".join(progress) or "the nodes are busy"
+    return f"Fetching {', '.join(names)} ({seconds:.0f} s): {told}"
 
 
 def _faults(call: Any, node: Node, notify: Callable[[str], None]) -> list[str]:

@@ -26,6 +26,7 @@ from orchestrator.config.sections import ResourcesConfig, SweepConfig
 from orchestrator.formatting import counted
 from orchestrator.space.constraints import surviving
 from trainables.errors import InputError
+from trainables.hub_data import HubData
 from trainables.models.hub import HubAccess, HubModel
 from trainables.spec.knobs import needs_ranks
 
@@ -168,16 +169,18 @@ def open_hosts(
     notify: Callable[[str], None],
     check: Callable[[], None],
     models: tuple[HubModel, ...] = (),
+    data: tuple[HubData, ...] = (),
     python: Sequence[str] = (),
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Cluster:
-    """Fetches the hub's `models` to the nodes, starts the hosts and waits for the first one.
+    """Fetches the hub's `models` and `data` to the nodes, starts the hosts and waits for the first
+    one.
 
     `notify` gets lines of progress. `check` is called while this waits, and may raise, for instance
     after a signal. `meanwhile` is called once, while the hosts start. `python` is a command of this
     machine that replaces Python in the processes of hosts; it is used if this process has started
     Ray, so that all hosts are on this machine. Raises InputError if no node has room for a host or
-    a model cannot be fetched.
+    something cannot be fetched.
     """
     import ray
 
@@ -193,7 +196,7 @@ def open_hosts(
         count=resources.concurrent_trials,
         trials=trials,
     )
-    model_files = ModelFiles(models, HubAccess.of(os.environ))
+    model_files = ModelFiles(models, HubAccess.of(os.environ), data)
     prefetch(model_files, on_gpus=shape.gpus > 0, notify=notify, check=check)
     name = f"host-scheduler-{uuid.uuid4().hex[:12]}"
     sharing = _sharing(resources, shape)

@@ -6,13 +6,14 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import InputError
+from trainables.tasks.own_data.messages import MESSAGES, TURN_COLUMNS, conversations
 from trainables.tasks.own_data.rows import Row, read_rows
-from trainables.tasks.own_data.table import USUAL_COLUMNS
+from trainables.tasks.own_data.table import INSTRUCTION, USUAL_COLUMNS, input_of
 from trainables.tasks.own_data.values import text_of
 
 MODEL = "base_models/sentiment"
@@ -51,8 +52,7 @@ def write_starter_space(space: Path, data: Path) -> str:
 @dataclass(frozen=True)
 class _Guess:
     task: str
-    input: str
-    target: str
+    columns: Mapping[str, str]
     labels: tuple[str, ...]
     sequence_length: int
     median: int
@@ -60,6 +60,26 @@ class _Guess:
 
 
 def _guess(data: Path, rows: Sequence[Row]) -> _Guess:
+    has_messages = MESSAGES in rows[0].values
+    rows = conversations(rows, MESSAGES) if has_messages else rows
+    columns = dict(TURN_COLUMNS) if has_messages else _columns(data, rows)
+    labels = () if has_messages else _labels(rows, columns["target"])
+    is_chat = has_messages or (columns["input"] == INSTRUCTION and not labels)
+    lengths = list(map(len, map(input_of(columns), rows)))
+    answers = 0 if labels else max(len(text_of(row.values[columns["target"]])) for row in rows)
+    tokens = (max(lengths) + answers) / _CHARACTERS_PER_TOKEN + _PROMPT_TOKENS
+    return _Guess(
+        task="chat" if is_chat else "classification" if labels else "completion",
+        columns={MESSAGES: MESSAGES} if has_messages else columns,
+        labels=labels,
+        sequence_length=min(2 ** max(6, math.ceil(math.log2(tokens))), _LONGEST_SEQUENCE),
+        median=round(statistics.median(lengths)),
+        longest=max(lengths),
+    )
+
+
+def _columns(data: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """The columns of the input and the target."""
     names = [name for name in rows[0].values if _is_filled(rows, name)]
     if len(names) < 2:
         there = ", ".join(map(str, rows[0].values))
@@ -70,19 +90,7 @@ def _guess(data: Path, rows: Sequence[Row]) -> _Guess:
     usual = next((pair for pair in USUAL_COLUMNS if set(pair) <= set(names)), None)
     target = usual[1] if usual else _target(rows, names)
     source = usual[0] if usual else max((n for n in names if n != target), key=_mean(rows))
-    labels = _labels(rows, target)
-    lengths = [len(text_of(row.values[source])) for row in rows]
-    answers = 0 if labels else max(len(text_of(row.values[target])) for row in rows)
-    tokens = (max(lengths) + answers) / _CHARACTERS_PER_TOKEN + _PROMPT_TOKENS
-    return _Guess(
-        task="classification" if labels else "completion",
-        input=source,
-        target=target,
-        labels=labels,
-        sequence_length=min(2 ** max(6, math.ceil(math.log2(tokens))), _LONGEST_SEQUENCE),
-        median=round(statistics.median(lengths)),
-        longest=max(lengths),
-    )
+    return {"input": source, "target": target}
 
 
 def _is_filled(rows: Sequence[Row], name: str) -> bool:
@@ -113,7 +121,11 @@ def _labels(rows: Sequence[Row], name: str) -> tuple[str, ...]:
 
 def _text(data: Path, rows: Sequence[Row], guess: _Guess, *, name: str) -> str:
     train = max(1, round(len(rows) * (1 - 2 * _SHARE)))
-    prompt = f"{{{guess.input}}}" + ("\nLabel:" if guess.labels else "")
+    is_chat = guess.task == "chat"
+    asked = "input" if is_chat else guess.columns["input"]
+    prompt = f"{{{asked}}}" + ("\nLabel:" if guess.labels else "")
+    columns = ", ".join(f"{name}: {_yaml(column)}" for name, column in guess.columns.items())
+    loss_on = "  loss_on: last  # or all: every turn of the assistant\n" if is_chat else ""
     labels = (
         f"  labels: {_yaml(list(guess.labels))}\n"
         "  # or what is written for each: {LABEL: [word, another word], ...}\n"
@@ -139,8 +151,8 @@ task: {guess.task}
 data:
   file: {_yaml(str(data))}
   split: {{selection: {_SHARE}, report: {_SHARE}, seed: 7}}  # by: COLUMN keeps its groups together
-  columns: {{input: {_yaml(guess.input)}, target: {_yaml(guess.target)}}}
-{labels}  metrics: {metrics}  # the first one ranks
+  columns: {{{columns}}}
+{labels}{loss_on}  metrics: {metrics}  # the first one ranks
 space:
   model: {MODEL}  # a small one that ships; then your own: a folder or a hub id
   quantization: [none, nf4]

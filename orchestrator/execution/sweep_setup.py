@@ -122,6 +122,7 @@ class SweepSetup:
             notify=self.notify,
             check=check,
             models=models,
+            data=self.planner.hub_data(),
             python=self.python,
             meanwhile=meanwhile,
         )

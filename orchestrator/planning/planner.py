@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from orchestrator.config.sections import SweepConfig, rungs
@@ -28,6 +29,7 @@ from orchestrator.space.constraints import surviving
 from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Constant, Question, Range, Space, questions
 from trainables.errors import InputError
+from trainables.hub_data import HubData
 from trainables.methods.registry import UNTRAINED
 from trainables.spec.constraints import violations
 from trainables.spec.knobs import KNOBS, baseline_knobs, canonical, task_values
@@ -48,6 +50,7 @@ class PlannedTask:
     identity: dict[str, Any]
     options: dict[str, Any]
     max_new_tokens: int
+    hub_data: HubData | None = None
 
 
 @dataclass
@@ -104,6 +107,11 @@ class Planner:
             digests[f"prompt {task.prompt}"] = task.identity["prompt"]
             digests |= {f"data {split}": found for split, found in task.identity["data"].items()}
         return digests
+
+    def hub_data(self) -> tuple[HubData, ...]:
+        """What the task loads from a hub; call `prepare` first."""
+        found = (task.hub_data for task in self._tasks.values())
+        return tuple(dict.fromkeys(data for data in found if data is not None))
 
     def spec(self, configuration: Mapping[str, Any]) -> TrialSpec:
         """The trial of a configuration; equal configurations give equal ids."""
@@ -228,15 +236,22 @@ class Planner:
         values = task_values(knobs)
         key = json.dumps(values, sort_keys=True)
         if key not in self._tasks:
-            options = resolve_data_paths(self.config.data)
-            options |= {**values, "prompt": resolve_path(values["prompt"])}
+            own = {**values, "prompt": resolve_path(values["prompt"])}
+            options = {**self._data, **own}
             task = make_task(self.config.task, options)
             identity = task_identity(task)
             task.prepare()
             if drops_too_long(options):
                 identity[TOO_LONG] = DROP
-            self._tasks[key] = PlannedTask(values["prompt"], identity, options, task.max_new_tokens)
+            self._tasks[key] = PlannedTask(
+                values["prompt"], identity, options, task.max_new_tokens, task.hub_data
+            )
         return self._tasks[key]
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """The task's options, as workers get them."""
+        return find_task(self.config.task).pinned(resolve_data_paths(self.config.data))
 
 
 def longest_sequence(space: Space) -> int:

@@ -157,7 +157,7 @@ def _arguments(spec: TrialSpec, folder: Path) -> Any:
 
 
 def _dataset(encoded: Encoded, indices: list[int]) -> Any:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     return Dataset.from_list(
         [

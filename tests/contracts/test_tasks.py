@@ -24,6 +24,7 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "finqa": lambda folder: {"generated": GENERATED},
     "tatqa": tatqa_file.options,
     "completion": own_file.completion,
+    "chat": own_file.chat,
     "classification": own_file.classification,
     "tagging": own_file.tagging,
     "fpb": financial_files.fpb,

@@ -17,7 +17,8 @@ IGNORED = -100  # the label of a token without a loss, the default of torch's cr
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right, each (batch, length); `labels` are IGNORED outside completions."""
+    """Rows padded on the right, each (batch, length); `labels` are IGNORED where there is
+    no loss."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -34,12 +35,10 @@ def collate(encoded: Encoded, indices: Sequence[int], *, pad_token: int) -> Batc
     length = max(map(len, rows))
     ids = [row + (pad_token,) * (length - len(row)) for row in rows]
     mask = [(1,) * len(row) + (0,) * (length - len(row)) for row in rows]
-    labels = [
-        (IGNORED,) * len(encoded.prompts[i])
-        + encoded.completions[i]
-        + (IGNORED,) * (length - len(row))
-        for i, row in zip(indices, rows, strict=True)
-    ]
+    labels = [[IGNORED] * length for _ in rows]
+    for label, row, i in zip(labels, rows, indices, strict=True):
+        for span in encoded.counted(i):
+            label[span.start : span.stop] = row[span.start : span.stop]
     return Batch(torch.tensor(ids), torch.tensor(mask), torch.tensor(labels))
 
 

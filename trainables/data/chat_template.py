@@ -6,7 +6,7 @@ a trial's result depend on the day. They get a fixed date, the default of Llama'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -60,12 +60,24 @@ def chat_prompt(
         for pair in earlier
         for role, content in zip(("user", "assistant"), pair, strict=True)
     ]
+    return chat_text(tokenizer, [*turns, {"role": "user", "content": message}], template=template)
+
+
+def chat_text(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    template: str | None = None,
+    is_open: bool = True,
+) -> str:
+    """Messages with a `role` and a `content` in `template`, by default the tokenizer's own; if
+    `is_open` up to the position where the assistant's next one begins."""
     text: str = tokenizer.apply_chat_template(
-        [*turns, {"role": "user", "content": message}],
+        list(messages),
         chat_template=_on_a_fixed_day(template or tokenizer.get_chat_template()),
         date_string=_TODAY.strftime("%d %b %Y"),
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=is_open,
     )
     return text
 

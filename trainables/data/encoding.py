@@ -1,7 +1,7 @@
 """Encodes examples: prompts and completions as token ids.
 
 A prompt is tokenized as for generation, and a completion as its continuation. The loss is that of
-completion tokens only.
+completion tokens only, and of a conversation's earlier turns that are learned.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.data.chat_template import chat_of, template_faults
+from trainables.data.conversations import Conversations
 from trainables.data.shots import Shots
+from trainables.data.targets import checked_targets
+from trainables.data.token_rows import TokenRows
 from trainables.errors import InputError
 from trainables.spec.rows.chat_formats import AUTO
-from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task, one_line
+from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
@@ -38,12 +41,12 @@ class ChoiceTokens:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(TokenRows):
     """The tokenized examples of one split; entry i of each field belongs to example i.
 
-    `stop` is the task's. `choices` are there if the task answers by likelihood, `shots` (ids of
-    those that fit) if there are any. An example that does not fit has no tokens and is one of
-    `too_long`; one that lost shots is one of `lost_shots`.
+    `stop` is the task's, or what ends a turn of a conversation. `choices` are there if the task
+    answers by likelihood, `shots` (ids of those that fit) if there are any. An example that does
+    not fit has no tokens and is one of `too_long`; one that lost shots is one of `lost_shots`.
     """
 
     examples: tuple[Example, ...]
@@ -55,9 +58,7 @@ class Encoded:
     choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
     shots: tuple[tuple[str, ...], ...] = ()
     lost_shots: tuple[TooLong, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.examples)
+    learned: tuple[tuple[range, ...], ...] = ()
 
     @property
     def prompts_cut(self) -> int:
@@ -77,9 +78,6 @@ class Encoded:
         """Only the examples that fit; `too_long` still names the others."""
         return replace(self.subset(self.fitting), too_long=self.too_long)
 
-    def length(self, index: int) -> int:
-        return len(self.prompts[index]) + len(self.completions[index])
-
     def subset(self, indices: Sequence[int]) -> Encoded:
         return Encoded(
             examples=tuple(self.examples[i] for i in indices),
@@ -89,6 +87,7 @@ class Encoded:
             stop=self.stop,
             choices=tuple(self.choices[i] for i in indices) if self.choices else (),
             shots=tuple(self.shots[i] for i in indices) if self.shots else (),
+            learned=tuple(self.learned[i] for i in indices) if self.learned else (),
         )
 
     def of_choices(self) -> Encoded:
@@ -122,7 +121,8 @@ def encode(
         raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
     writer = _Writer(tokenizer, end=task.target_end, chat_format=chat_format)
     prompts = [_with_shots(task, example, shots) for example in examples]
-    completions = writer.completions(_targets(task, examples), prompts)
+    targets = checked_targets(task, examples)
+    completions = writer.completions(targets, prompts)
     choices = _choices(task, examples, prompts, writer)
     longest = [
         max([len(completion), *(len(choice.tokens) for choice in found)])
@@ -141,6 +141,10 @@ def encode(
     ]
     needed = [len(prompt) + room for prompt, room in zip(fitted, longest, strict=True)]
     fits = [tokens <= sequence_length for tokens in needed]
+    learned = [
+        writer.learned(prompt, row) if fit else ()
+        for prompt, row, fit in zip(prompts, fitted, fits, strict=True)
+    ]
     return Encoded(
         examples=tuple(examples),
         prompts=tuple(row if fit else () for row, fit in zip(fitted, fits, strict=True)),
@@ -153,7 +157,7 @@ def encode(
             for example, tokens, fit in zip(examples, needed, fits, strict=True)
             if not fit
         ),
-        stop=task.stop,
+        stop=task.stop or writer.mark(prompts, targets),
         choices=tuple(row if fit else () for row, fit in zip(choices, fits, strict=True))
         if any(choices)
         else (),
@@ -161,6 +165,7 @@ def encode(
         if shots is not None
         else (),
         lost_shots=tuple(lost_shots),
+        learned=tuple(learned) if any(learned) else (),
     )
 
 
@@ -185,35 +190,17 @@ def _choices(
     return [tuple(ChoiceTokens(text, next(tokens)) for text in own) for own in texts]
 
 
-def _targets(task: Task, examples: Sequence[Example]) -> list[str]:
-    targets = [task.target(example) for example in examples]
-    long = [e.id for e, target in zip(examples, targets, strict=True) if _ends(target, task.stop)]
-    if long and task.stop == LINE_BREAK:
-        raise InputError(
-            f"{task.name}: {len(long)} of {len(targets)} targets have several lines (the first is "
-            f"that of {long[0]}), and an answer ends at a line break. Make them one line."
-        )
-    if long:
-        raise InputError(
-            f"{task.name}: {len(long)} of {len(targets)} targets hold {task.stop!r} (the first is "
-            f"that of {long[0]}), and an answer ends there. Choose another data.stop."
-        )
-    return targets
-
-
-def _ends(target: str, stop: str | None) -> bool:
-    """Whether an answer would end inside this target."""
-    return one_line(target) != target if stop == LINE_BREAK else bool(stop and stop in target)
-
-
 class _Writer:
     """Writes prompts and completions with one tokenizer, in one chat format or as plain text."""
 
     def __init__(self, tokenizer: Any, *, end: str, chat_format: str) -> None:
         self._tokenizer, self._end = tokenizer, end
         self._chat = chat_of(tokenizer, chat_format)
+        self._conversations = Conversations.of(tokenizer, self._chat)
 
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
+        if prompt.turns is not None:
+            return self._conversations.opened(prompt)
         message = "".join(prompt.pieces if pieces is None else pieces)
         if self._chat is None:
             message = "".join(map(self._shown, prompt.shots)) + message
@@ -238,9 +225,26 @@ class _Writer:
         return [self._open(tuple(row)) for row in rows]
 
     def completions(self, targets: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
-        """The tokens of a target and its end as they follow the reply, and the end token."""
-        ended = [f"{target}{self._end}" for target in targets]
-        return [self._closed(row) for row in self.open_completions(ended, prompts)]
+        """The tokens of a target and its end as they follow the reply, and the end token; in a
+        conversation what its template writes at the end of the turn."""
+        ended = [
+            self._ended(target, prompt) for target, prompt in zip(targets, prompts, strict=True)
+        ]
+        return [
+            self._closed(row) if prompt.turns is None else row
+            for row, prompt in zip(self.open_completions(ended, prompts), prompts, strict=True)
+        ]
+
+    def learned(self, prompt: Prompt, row: Tokens) -> tuple[range, ...]:
+        """As `Conversations.learned`; none outside of conversations."""
+        return () if prompt.turns is None else self._conversations.learned(prompt, row)
+
+    def mark(self, prompts: Sequence[Prompt], targets: Sequence[str]) -> str | None:
+        """The text that ends the turns of conversations, if the end token does not."""
+        for prompt, target in zip(prompts[:1], targets[:1], strict=True):
+            if prompt.turns is not None:
+                return self._conversations.mark(prompt, f"{target}{self._end}")
+        return None
 
     def open_completions(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Tokens]:
         """The tokens of texts as they follow the reply, each of its prompt."""
@@ -257,6 +261,10 @@ class _Writer:
             )
         ]
 
+    def _ended(self, target: str, prompt: Prompt) -> str:
+        answer = f"{target}{self._end}"
+        return answer if prompt.turns is None else self._conversations.ending(prompt, answer)
+
     def _shown(self, shot: Shot) -> str:
         """A shot as plain text."""
         return f"{self.text(shot.prompt)}{self._joint(shot.prompt, shot.target)}{shot.target}\n\n"
@@ -267,6 +275,8 @@ class _Writer:
         return f"{shot.prompt.reply}{joint}{shot.target}"
 
     def _joint(self, prompt: Prompt, target: str) -> str:
+        if prompt.turns is not None:
+            return ""
         joint = prompt.joint if prompt.reply or self._chat is None else self._chat.joint
         return "" if target[:1].isspace() else joint
 

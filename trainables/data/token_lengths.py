@@ -12,6 +12,7 @@ from typing import Any
 
 from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.data.shots import ASKED, shot_values, shots_for
+from trainables.data.token_rows import TokenRows
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values
@@ -28,7 +29,7 @@ _KEPT = 16  # splits in memory
 
 
 @dataclass(frozen=True)
-class SplitLengths:
+class SplitLengths(TokenRows):
     """The examples of a split; a range stands for the tokens of a prompt or a completion, so that
     the code that batches token ids batches lengths too.
 
@@ -44,6 +45,7 @@ class SplitLengths:
     too_long: tuple[TooLong, ...] = ()
     choices: tuple[tuple[range, ...], ...] = ()  # as in Encoded
     lost_shots: tuple[TooLong, ...] = ()
+    learned: tuple[tuple[range, ...], ...] = ()  # as in Encoded
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
@@ -60,6 +62,7 @@ class SplitLengths:
             too_long=_too_long(value["too_long"]),
             choices=_ranges(value["choices"]),
             lost_shots=_too_long(value["lost_shots"]),
+            learned=tuple(tuple(range(*span) for span in row) for row in value["learned"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -71,13 +74,8 @@ class SplitLengths:
             "too_long": [[each.example_id, each.tokens] for each in self.too_long],
             "choices": [[len(choice) for choice in found] for found in self.choices],
             "lost_shots": [[each.example_id, each.tokens] for each in self.lost_shots],
+            "learned": [[[span.start, span.stop] for span in row] for row in self.learned],
         }
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def length(self, index: int) -> int:
-        return len(self.prompts[index]) + len(self.completions[index])
 
     def without_too_long(self) -> SplitLengths:
         """Only the examples that fit."""
@@ -90,6 +88,7 @@ class SplitLengths:
             prompts=tuple(self.prompts[index] for index in indices),
             completions=tuple(self.completions[index] for index in indices),
             choices=tuple(self.choices[index] for index in indices) if self.choices else (),
+            learned=tuple(self.learned[index] for index in indices) if self.learned else (),
             too_long=(),
             lost_shots=(),
         )
@@ -262,6 +261,7 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
         lost_shots=encoded.lost_shots,
+        learned=encoded.learned,
         choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
 

@@ -168,7 +168,7 @@ def _mean_loss(
             batch = collate(encoded, indices, pad_token=base.pad_token)
             total += summed_loss(model, batch, base).item()
     passes = [batch_forward_backward(encoded, indices) for indices in batches]
-    tokens = sum(map(len, encoded.completions))
+    tokens = encoded.counted_tokens(range(len(encoded)))
     return total / tokens if tokens else math.nan, passes
 
 

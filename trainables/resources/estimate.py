@@ -20,21 +20,23 @@ UNDER_ALLOWANCE_BYTES = 262_144
 class Workload:
     """The largest batches of a trial; lengths are in tokens and those of the longest row.
 
-    `logit_positions`: positions of a training batch where some row has a completion token; by
-    default the largest possible number. `accumulated`: gradients exist already while a micro-batch
-    computes more.
+    `logit_positions`: positions of a training batch where some row has a token with a loss, and
+    `loss_tokens` such tokens; by default the largest possible numbers. `accumulated`: gradients
+    exist already while a micro-batch computes more.
     """
 
     batch_size: int
     sequence_length: int
-    completion_tokens: int = 16  # of a row
+    completion_tokens: int = 16  # of a row: those that have a loss
     logit_positions: int | None = None
+    loss_tokens: int | None = None
     accumulated: bool = False
     eval_batch_size: int = 32
     eval_sequence_length: int | None = None  # default: as in training
     eval_prompt_length: int | None = None  # default: the rest of such a row
     eval_completion_tokens: int | None = None  # default: as in training
     eval_logit_positions: int | None = None
+    eval_loss_tokens: int | None = None
     new_tokens: int = 32  # 0: no answer is written
 
     @property
@@ -57,6 +59,18 @@ class Workload:
         """Positions of a training batch whose logits are computed."""
         most = min(self.sequence_length - 1, self.batch_size * self.completion_tokens)
         return min(self.logit_positions or most, most)
+
+    @property
+    def counted(self) -> int:
+        """Tokens of a training batch that have a loss."""
+        most = self.batch_size * self.completion_tokens
+        return min(self.loss_tokens or most, most)
+
+    @property
+    def eval_counted(self) -> int:
+        """Tokens of an evaluation batch that have a loss."""
+        most = self.eval_batch_size * self.eval_completions
+        return min(self.eval_loss_tokens or most, most)
 
     @property
     def eval_positions(self) -> int:

@@ -7,7 +7,7 @@ matmul with dequantized weights counts as a dense one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trainables.resources.estimate import FlopRates
@@ -15,11 +15,13 @@ from trainables.resources.estimate import FlopRates
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """One batch in a pass: rows padded to `length`, with logits at `positions` positions."""
+    """One batch in a pass: rows padded to `length`, with logits at `positions` positions;
+    `loss_tokens` of its tokens have a loss."""
 
     batch_size: int
     length: int
     positions: int
+    loss_tokens: int = field(default=0, compare=False)
 
     def flops(self, rates: FlopRates) -> float:
         return rates.of(batch_size=self.batch_size, length=self.length, positions=self.positions)
@@ -54,11 +56,11 @@ class WorkRates:
 class TokenRows(Protocol):
     """The rows of a `trainables.data.encoding.Encoded`, as token ids."""
 
-    @property
-    def prompts(self) -> Sequence[Sequence[int]]: ...
+    def length(self, index: int) -> int: ...
 
-    @property
-    def completions(self) -> Sequence[Sequence[int]]: ...
+    def counted(self, index: int) -> Sequence[range]: ...
+
+    def counted_tokens(self, indices: Sequence[int]) -> int: ...
 
 
 def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
@@ -73,10 +75,12 @@ def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
 
 def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
     """The pass of the batch that `trainables.data.batches.collate` makes of these rows."""
-    spans = [(len(data.prompts[index]), len(data.completions[index])) for index in indices]
-    with_logits = {at for prompt, reply in spans for at in range(prompt, prompt + reply)}
+    with_logits = {at for index in indices for span in data.counted(index) for at in span}
     return ForwardBackward(
-        batch_size=len(spans), length=max(map(sum, spans)), positions=len(with_logits)
+        batch_size=len(indices),
+        length=max(map(data.length, indices)),
+        positions=len(with_logits),
+        loss_tokens=data.counted_tokens(indices),
     )
 
 

@@ -128,7 +128,7 @@ class _Simulation:
         gradients if the step accumulates."""
         work = self._workload
         batch = _batch(work.batch_size, work.sequence_length)
-        count = work.batch_size * work.completion_tokens
+        count = work.counted
         live = self._live(batch, work.positions, count)
         self._model.train()
         engine = Engine(self._model, self._base, self._engine_knobs(), total_steps=1)
@@ -157,7 +157,7 @@ class _Simulation:
         """The loss of a batch, the pass over its prompts, and the last token of its answers."""
         work = self._workload
         batch = _batch(work.eval_batch_size, work.eval_length)
-        count = work.eval_batch_size * work.eval_completions
+        count = work.eval_counted
         live = self._live(batch, work.eval_positions, count)
         self._model.eval()
         mixed = self._base.compute_dtype != torch.float32

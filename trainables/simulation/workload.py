@@ -57,12 +57,14 @@ def planned_work(
         sequence_length=largest.length,
         completion_tokens=_longest_completion(splits["train"]) if training else 1,
         logit_positions=max((one.positions for one in training), default=1),
+        loss_tokens=max((one.loss_tokens for one in training), default=1),
         accumulated=bool(training) and largest.batch_size < _worker_step_examples(spec),
         eval_batch_size=loss.batch_size,
         eval_sequence_length=loss.length,
         eval_prompt_length=prompt,
         eval_completion_tokens=_longest_completion(splits["selection"]),
         eval_logit_positions=loss.positions,
+        eval_loss_tokens=loss.loss_tokens,
         new_tokens=min(room, left) if answers else 0,
     )
     return PlannedWork(workload, training, evaluation)
@@ -145,7 +147,7 @@ def _batches(
 def _largest_evaluation(
     spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
 ) -> tuple[ForwardBackward, Generation | None]:
-    """A batch of the loss with the most positions and the largest size of any, and the largest
+    """A batch of the loss with the most of each that any has, and the largest
     batch of written answers, None if a likelihood decides."""
     evaluated = [splits[name] for name in ("selection", "report") if name in splits]
     batches = [
@@ -157,11 +159,13 @@ def _largest_evaluation(
     answers = [one for one in batches if isinstance(one, Generation)]
     longest = max(losses, key=lambda one: one.batch_size * one.length)
     widest = max(one.positions for one in losses)
+    counted = max(one.loss_tokens for one in losses)
     return (
-        ForwardBackward(longest.batch_size, longest.length, widest),
+        ForwardBackward(longest.batch_size, longest.length, widest, counted),
         max(answers, key=lambda one: one.batch_size * one.prompt, default=None),
     )
 
 
 def _longest_completion(split: SplitLengths) -> int:
-    return max(map(len, split.completions))
+    """The most tokens of a row that have a loss."""
+    return max(split.counted_tokens([at]) for at in range(len(split)))

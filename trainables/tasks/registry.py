@@ -44,6 +44,12 @@ def _completion() -> type[Task]:
     return Completion
 
 
+def _chat() -> type[Task]:
+    from trainables.tasks.own_data.chat import Chat
+
+    return Chat
+
+
 def _classification() -> type[Task]:
     from trainables.tasks.own_data.classification import Classification
 
@@ -84,6 +90,7 @@ TASKS: dict[str, Callable[[], type[Task]]] = {
     "finqa": _finqa,  # the first one is asked where none is named
     "tatqa": _tatqa,
     "completion": _completion,
+    "chat": _chat,
     "classification": _classification,
     "tagging": _tagging,
     "fpb": _fpb,

@@ -11,6 +11,7 @@ be importable without torch:
 - `answering`, `prompts`, `targets`, `knobs`, `max_new_tokens`, `canonical_prompt`: how a question
   is asked and answered.
 - `source`, `read_gold`, `score_prediction`, `rule_version`: its files, and the command `score`.
+- `pinned`, `hub_data`: what it loads from a hub, at which commit.
 - `trivial_baselines`: what is reached without a model.
 
 The rest (`load`, `prompt`, `target`, `score`, `aggregate`, ...) is called where a trial is trained
@@ -27,6 +28,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from trainables.hub_data import HubData
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks import slices
 from trainables.tasks.source import Source
@@ -53,6 +55,16 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A message of a conversation before the one that is asked; the loss counts it if `is_learned`,
+    which only an assistant's may be."""
+
+    role: str
+    content: str
+    is_learned: bool = False
+
+
+@dataclass(frozen=True)
 class Shot:
     """An answered question that is shown before another one."""
 
@@ -70,7 +82,8 @@ class Prompt:
     chat template's generation prompt or, without a template, a newline; it ends without a space, a
     target begins without one, and `joint` joins them. Without a reply the answer follows the
     message: after `joint`, or as it is after a chat template's generation prompt. A target that
-    begins with white space needs no `joint`. `shots` come before it.
+    begins with white space needs no `joint`. `shots` come before it. `turns` are those of a
+    conversation, of which the message is the last before the answer; None: it is a question alone.
     """
 
     pieces: tuple[str, ...]
@@ -78,6 +91,7 @@ class Prompt:
     reply: str
     joint: str = " "
     shots: tuple[Shot, ...] = ()
+    turns: tuple[Turn, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -125,6 +139,19 @@ class Task(Protocol):
         Reads no data. Raises InputError with all that is wrong in the options.
         """
         ...
+
+    @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of `data`, where they name what may change at a hub with what it is now.
+
+        Raises InputError if the hub can't be asked. Wrong options are found by `from_options`.
+        """
+        return dict(options)
+
+    @property
+    def hub_data(self) -> HubData | None:
+        """What it loads from a hub, to be fetched to each node before trials start there."""
+        return None
 
     @classmethod
     def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:

@@ -71,7 +71,7 @@ class OptimizerSteps:
         """Takes the next step and records it; calls `check` with its loss before weights change."""
         stop = min(progress.units + self._step_examples, self._trial.spec.budget.train_examples)
         chosen = self._order(progress.units, stop)
-        tokens = sum(len(self._data.completions[index]) for index in chosen)
+        tokens = self._data.counted_tokens(chosen)
         loss = self._process_group.sum(self._accumulate(chosen, tokens))
         check(loss)
         with self.peak.measure(representative=False):

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from trainables.errors import Discarded, Interrupted
+from trainables.hub_data import HubData, fetch_data
 from trainables.models.hub import HubAccess, HubModel, fetch_all
 from trainables.spec.events import Event
 from trainables.spec.states import FINISHED
@@ -57,9 +58,12 @@ class HostProcess:
         self._device_shared = False
         self.loads = 0
 
-    def fetch_models(self, models: Sequence[HubModel], access: HubAccess) -> None:
-        """Fetches models of the hub to this node; called before any other method."""
+    def fetch_models(
+        self, models: Sequence[HubModel], access: HubAccess, data: Sequence[HubData]
+    ) -> None:
+        """Fetches models and data sets of the hub to this node; called before any other method."""
         fetch_all(models, access)
+        fetch_data(data)
 
     def warm_up(self) -> dict[str, Any]:
         """Imports what trials need; returns a description of the device (see `describe_device`)."""

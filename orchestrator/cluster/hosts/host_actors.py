@@ -54,8 +54,9 @@ class HostActors:
     async def start(self, slot: Slot) -> dict[str, Any]:
         """Starts the slot's host on its device; returns its description once it can train."""
         actor = self._actor(slot.device)
-        if self.model_files.models:  # the node may have joined after the models were fetched
-            await actor.fetch_models.remote(self.model_files.models, self.model_files.access)
+        files = self.model_files
+        if files:  # the node may have joined after they were fetched
+            await actor.fetch_models.remote(files.models, files.access, files.data)
         description: dict[str, Any] = await actor.warm_up.remote()
         self.description = self.description or description
         slot.node_id = await actor.node_id.remote()

@@ -1,9 +1,10 @@
-"""Models of the hub are downloaded once to a node, before any host starts there, and the driver's
-token reaches the workers of a cluster that was started without it.
+"""Models and data sets of the hub are downloaded once to a node, before any host starts there, and
+the driver's token reaches the workers of a cluster that was started without it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from orchestrator.cluster.model_prefetch import ModelFiles, hub_models, prefetch
 from orchestrator.planning.sources import ModelSource
 from tests.hub_server import COMMIT, Hub, hub_server
 from tests.orchestrator.tiny_sweep import REPOSITORY, command, environment, mapping, write_space
+from tests.trainables.tasks.own_data.own_file import chats, write_jsonl
 from trainables.errors import InputError
 from trainables.models.hub import HubAccess, HubModel
 
@@ -106,8 +108,10 @@ def _without_hub() -> dict[str, str]:
     return {**own, "RAY_AUTH_MODE": "disabled"}  # who joins would need the token of who started it
 
 
-def _sweep(hub: Hub, address: str, folder: Path, **given: str) -> subprocess.CompletedProcess[str]:
-    two = mapping(hub.name, search={"algorithm": "random", "trials": 2})
+def _sweep(
+    hub: Hub, address: str, folder: Path, *, space: dict[str, Any] | None = None, **given: str
+) -> subprocess.CompletedProcess[str]:
+    two = space or mapping(hub.name, search={"algorithm": "random", "trials": 2})
     words = command(write_space(folder / "tiny.yaml", two), folder / "runs", "--address", address)
     own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN, **given}
     return subprocess.run(
@@ -143,6 +147,39 @@ def test_two_hosts_of_a_node_find_the_weights_there_and_the_token_is_written_now
     assert [*logs.rglob("*.log")]
     for text in (done.stdout, offline.stdout, *_texts(tmp_path / "runs"), *_texts(logs)):
         assert TOKEN not in text
+
+
+@pytest.mark.slow
+def test_a_data_set_is_fetched_once_and_is_named_by_its_commit(
+    cluster: tuple[str, Path], base_models: Path, tmp_path: Path
+) -> None:
+    address, _ = cluster
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", [{"messages": each} for each in chats()])
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: default, data_files: train.jsonl}\n---\n"
+    )
+    split = {"selection": 0.2, "report": 0.2, "seed": 7}
+    space = mapping(
+        str(base_models / "small"),
+        task="chat",
+        data={"hub": "owner/chats", "file": "train", "split": split},
+        search={"algorithm": "random", "trials": 2},
+    )
+    space["space"]["prompt"] = "default"
+    with hub_server(folder, name="owner/chats", kind="datasets", token=TOKEN) as hub:
+        refused = _sweep(hub, address, tmp_path, space=space, HF_HUB_OFFLINE="1")
+        assert refused.returncode == 2 and "data.hub: owner/chats" in refused.stdout
+        done = _sweep(hub, address, tmp_path, space=space)
+        assert done.returncode == 0, done.stdout
+        assert hub.gets("train.jsonl") == 1
+        hub.asked.clear()
+        again = _sweep(hub, address, tmp_path, space=space, HF_HUB_OFFLINE="1")
+        assert again.returncode == 0 and hub.asked == [], again.stdout
+    specs = [json.loads(file.read_text()) for file in (tmp_path / "runs").rglob("spec.json")]
+    assert len(specs) >= 3
+    assert {spec["task_options"]["revision"] for spec in specs} == {COMMIT}
 
 
 def _texts(folder: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from orchestrator.config.reader import load_config
 from orchestrator.config.starter_space import write_starter_space
 from orchestrator.planning.planner import Planner
 from orchestrator.sweep import main
-from tests.trainables.tasks.own_data.own_file import sentences, write_csv
+from tests.trainables.tasks.own_data.own_file import chats, sentences, write_csv, write_jsonl
 from trainables.errors import InputError
 from trainables.tasks.registry import make_task
 
@@ -35,6 +35,31 @@ def test_texts_become_a_completion(tmp_path: Path) -> None:
     config = load_config(tmp_path / "a.yaml")
     assert config.task == "completion"
     assert config.data["columns"] == {"input": "question", "target": "answer"}
+
+
+def test_messages_become_a_chat_that_can_be_planned(tmp_path: Path) -> None:
+    data = write_jsonl(
+        tmp_path / "a.jsonl", [{"id": at, "messages": each} for at, each in enumerate(chats())]
+    )
+    write_starter_space(tmp_path / "a.yaml", data)
+    config = load_config(tmp_path / "a.yaml")
+    assert config.task == "chat" and config.data["columns"] == {"messages": "messages"}
+    assert config.data["loss_on"] == "last" and "labels" not in config.data
+    planner = Planner(config)
+    options = planner.task_options(next(planner.cell_configurations()))
+    assert len(make_task(config.task, options).load("train")) == 28
+
+
+def test_instructions_become_a_chat_and_their_inputs_are_counted(tmp_path: Path) -> None:
+    rows = [(f"Do {at}.", "more " * 200, f"Done {at}, as I was told.") for at in range(30)]
+    data = write_csv(tmp_path / "a.csv", rows, columns=("instruction", "input", "output"))
+    assert "sequence_length: 512" in write_starter_space(tmp_path / "a.yaml", data)
+    config = load_config(tmp_path / "a.yaml")
+    assert config.task == "chat"
+    assert config.data["columns"] == {"input": "instruction", "target": "output"}
+    options = Planner(config).task_options(next(Planner(config).cell_configurations()))
+    task = make_task(config.task, options)
+    assert task.prompt(task.load("train")[0]).text.endswith("more more ")
 
 
 def test_long_inputs_get_a_long_sequence(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ DATA: dict[str, Any] = {
     "finqa": lambda folder: {"generated": GENERATED},
     "tatqa": tatqa_file.options,
     "completion": own_file.completion,
+    "chat": own_file.chat,
     "classification": own_file.classification,
     "tagging": own_file.tagging,
     "fpb": financial_files.fpb,

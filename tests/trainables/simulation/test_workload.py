@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
+from tests.trainables.tasks.own_data import own_file
 from trainables.data import token_lengths
 from trainables.data.token_lengths import SplitLengths, TokenLengths, assumed_splits
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
@@ -17,6 +19,8 @@ from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
 from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
+from trainables.tasks.identity import task_identity
+from trainables.tasks.registry import make_task
 from trainables.training.loop import train
 
 SPLITS = {
@@ -135,8 +139,26 @@ def _not_again(*given: Any, **named: Any) -> Any:
 def test_a_trial_takes_the_bytes_and_does_the_flops_that_were_planned(
     tiny_llama: Path, tmp_path: Path, knobs: dict[str, Any]
 ) -> None:
-    trial = make_spec(tiny_llama, **knobs)
-    config = json.loads((tiny_llama / "config.json").read_text())
+    _compare(make_spec(tiny_llama, **knobs), tiny_llama, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_on", ["last", "all"])
+def test_a_trial_on_conversations_takes_what_was_planned(
+    loss_on: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    options = {**own_file.chat(tmp_path), "loss_on": loss_on, "prompt": "default"}
+    trial = replace(
+        make_spec(tiny_llama, prompt="default"),
+        task="chat",
+        task_options=options,
+        task_identity=task_identity(make_task("chat", options)),
+    )
+    _compare(trial, tiny_llama, tmp_path)
+
+
+def _compare(trial: TrialSpec, model: Path, tmp_path: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
     request = {"id": 1, "trial": trial.to_json(), "config": config, "device": "cpu"}
     [answer] = answers([json.dumps(request)], cache=tmp_path / "predictions")
     told = json.loads(answer)["prediction"]

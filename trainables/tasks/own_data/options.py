@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,8 +12,9 @@ from trainables.tasks.own_data.splits import Shares, parse_shares
 from trainables.tasks.splits import unknown_options
 from trainables.tasks.task import LINE_BREAK
 
-COLUMNS = ("input", "target", "id")  # what `columns` may name
+COLUMNS = ("input", "target", "id")  # what `columns` may name, of every task
 GENERATE = ANSWERS[0]
+HUB = ("hub", "revision", "subset")  # options of a data set of the hub
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Options:
     selection file), or `file` is one that `split` shares out. `columns` names those of the input,
     the target and the id where they have other names than usual. `stop` ends an answer, None: only
     the end token. `labels` has what is written for each label, the first is learned. `asked`: the
-    one split that is needed, where nothing is trained.
+    one split that is needed, where nothing is trained. With `hub`, a data set of the hub at a
+    `revision`, the files are names of its splits; `subset` is one of its configurations.
     """
 
     train: str | None = None
@@ -41,14 +43,25 @@ class Options:
     target: str = "answer"
     answer: str = GENERATE
     asked: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    subset: str | None = None
 
 
-def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> Options:
-    """The options; a task that does not know some of them names these in `without`.
+def parse_options(
+    given: Mapping[str, Any],
+    *,
+    without: tuple[str, ...] = (),
+    named_columns: tuple[str, ...] = COLUMNS,
+) -> Options:
+    """The options; a task that does not know some of them names these in `without`. `columns` may
+    name `named_columns`.
 
-    Without `train` no files are asked for. Raises InputError with all that is wrong.
+    Without `train` no files are asked for, nor a data set of the hub. Raises InputError with
+    all that is wrong.
     """
-    names = [each.name for each in fields(Options) if each.name not in without]
+    unread = (*without, *(HUB if "train" in without else ()))
+    names = [each.name for each in fields(Options) if each.name not in unread]
     faults = unknown_options(given, names)
     parsed: dict[str, Any] = {}
     for name, value in given.items():
@@ -58,6 +71,7 @@ def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
             parsed[name] = _READERS[name](f"data.{name}", value)
         except InputError as error:
             faults += error.messages
+    faults += _unnamed(parsed.get("columns", {}), named_columns)
     faults += _file_faults(given) if "train" in names else []
     if faults:
         raise InputError(faults)
@@ -65,6 +79,11 @@ def parse_options(given: Mapping[str, Any], *, without: tuple[str, ...] = ()) ->
 
 
 def _file_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    yield from (
+        f"data.{name}: is of a data set of the hub; name it as data.hub."
+        for name in HUB[1:]
+        if given.get(name) and not given.get("hub")
+    )
     by_split = [name for name in ("train", "selection", "report") if given.get(name)]
     if given.get("file"):
         if by_split:
@@ -93,11 +112,6 @@ def _columns(where: str, value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: got {value!r}; needs a mapping, as {{input: text}}.")
     faults = [
-        f"{where}.{name}: unknown key.{did_you_mean(name, COLUMNS)}"
-        for name in value
-        if name not in COLUMNS
-    ]
-    faults += [
         f"{where}.{name}: got {column!r}; needs the name of a column."
         for name, column in value.items()
         if not isinstance(column, str) or not column
@@ -105,6 +119,12 @@ def _columns(where: str, value: Any) -> Mapping[str, str]:
     if faults:
         raise InputError(faults)
     return dict(value)
+
+
+def _unnamed(columns: Mapping[str, str], known: Sequence[str]) -> Iterator[str]:
+    for name in columns:
+        if name not in known:
+            yield f"data.columns.{name}: unknown key.{did_you_mean(name, known)}"
 
 
 def _flag(where: str, value: Any) -> bool:
@@ -172,4 +192,5 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "target": _text,
     "answer": _answer,
     "asked": _text,
+    **dict.fromkeys(HUB, _text),
 }

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from trainables.errors import InputError
+from trainables.hub_data import HubData, resolved_commit
 from trainables.metrics import registry as metrics
 from trainables.metrics.metric import Metric
 from trainables.spec.checks import Check
 from trainables.spec.metric import TaskMetrics
-from trainables.tasks.own_data.options import Options, parse_options
+from trainables.tasks.own_data.options import COLUMNS, Options, parse_options
 from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
-from trainables.tasks.own_data.rows import read_rows, shortened
-from trainables.tasks.own_data.table import Table, found_columns, read_table
+from trainables.tasks.own_data.rows import Row, read_rows, shortened
+from trainables.tasks.own_data.table import Table, found_columns, hub_data, read_table
 from trainables.tasks.own_data.values import text_of
 from trainables.tasks.task import LINE_BREAK, Example, Prompt, Task
 
@@ -33,6 +34,7 @@ class OwnTask(Task):
     kind: ClassVar[str]  # of its answers, in trainables.metrics.registry.KINDS
     default_metrics: ClassVar[tuple[str, ...]]
     unread_options: ClassVar[tuple[str, ...]] = ()
+    named_columns: ClassVar[tuple[str, ...]] = COLUMNS  # the keys of the option `columns`
     more_options: ClassVar[Mapping[str, Check]] = {}  # of a subclass, beside those of Options
 
     options: Options
@@ -47,7 +49,11 @@ class OwnTask(Task):
         parsed = text = None
         more = {name: value for name, value in options.items() if name in cls.more_options}
         try:
-            parsed = parse_options(_without(options, more), without=cls.unread_options)
+            parsed = parse_options(
+                _without(options, more),
+                without=cls.unread_options,
+                named_columns=cls.named_columns,
+            )
         except InputError as error:
             faults += error.messages
         faults += [fault for name in more if (fault := cls.more_options[name](more[name]))]
@@ -63,6 +69,17 @@ class OwnTask(Task):
         return cls(parsed, text, metrics.find_metrics(cls.kind, chosen), more)
 
     @classmethod
+    def pinned(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        name, revision = options.get("hub"), options.get("revision")
+        if not isinstance(name, str):
+            return dict(options)
+        return {**options, "revision": resolved_commit(name, str(revision or "main"))}
+
+    @property
+    def hub_data(self) -> HubData | None:
+        return hub_data(self.options)
+
+    @classmethod
     def metrics_of(cls, options: Mapping[str, Any]) -> TaskMetrics:
         return metrics.task_metrics(cls.kind, options.get("metrics"), cls.default_metrics)
 
@@ -71,9 +88,18 @@ class OwnTask(Task):
         return metrics.declared(self.kind, self._measured)
 
     @classmethod
+    def prepared(cls, rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
+        """The rows that count, made of those of a file; `columns` is the option of that name.
+
+        Raises InputError with all that is wrong with them.
+        """
+        del columns
+        return list(rows)
+
+    @classmethod
     def read_gold(cls, path: str | Path) -> list[Example]:
         """The rows of a file with columns of the usual names; an id is `FILE:LINE` or its `id`."""
-        rows = read_rows(path)
+        rows = cls.prepared(read_rows(path), {})
         columns = {"id": "id"} if rows and "id" in rows[0].values else {}
         found = found_columns(rows, columns)
         return [
@@ -164,7 +190,8 @@ class OwnTask(Task):
 
     @cached_property
     def _read(self) -> Table:
-        return read_table(self.options)
+        columns = self.options.columns
+        return read_table(self.options, prepared=lambda rows: self.prepared(rows, columns))
 
 
 def _without(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

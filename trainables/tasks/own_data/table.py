@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainables.errors import InputError
+from trainables.hub_data import HubData, fetched_split, resolved_commit
 from trainables.tasks.own_data.options import Options
 from trainables.tasks.own_data.rows import Row, read_rows, shortened
 from trainables.tasks.own_data.splits import Splits, check_inputs, shared_out
@@ -16,10 +17,11 @@ from trainables.tasks.own_data.values import column_faults, text_of
 from trainables.tasks.splits import files_read, halve
 from trainables.tasks.task import SPLITS, Example
 
+INSTRUCTION = "instruction"  # which a column `input` follows
 USUAL_COLUMNS = (  # pairs of input and target that are found without being named
     ("input", "target"),
     ("prompt", "completion"),
-    ("instruction", "output"),
+    (INSTRUCTION, "output"),
     ("question", "answer"),
     ("text", "label"),
     ("sentence", "label"),
@@ -57,17 +59,17 @@ def read_table(options: Options, *, prepared: Prepared = list) -> Table:
     """
     if options.file is not None:
         by = (options.split.by,) if options.split and options.split.by else ()
-        rows = prepared(read_rows(options.file, columns=by))
+        rows = prepared(_rows(options, options.file, columns=by))
         if not rows:
             raise InputError(f"{options.file}: the file holds no rows.")
         columns = found_columns(rows, options.columns)
         _check_columns(rows, columns)
         assert options.split is not None
-        splits = shared_out(rows, options.split, _input_of(columns))
+        splits = shared_out(rows, options.split, input_of(columns))
     else:
         splits, columns = _files(options, prepared)
     if not options.allow_duplicates:
-        check_inputs(splits, _input_of(columns))
+        check_inputs(splits, input_of(columns))
     names = _file_names(options)
     examples = {
         split: [_example(row, columns, names, split) for row in rows]
@@ -96,6 +98,36 @@ def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, st
     return columns
 
 
+def hub_data(options: Options) -> HubData | None:
+    """The data set of the hub that the options name, if they do.
+
+    Raises InputError if its revision is no commit and the hub can't be asked for one.
+    """
+    if options.hub is None:
+        return None
+    named = (options.file, options.train, options.selection, options.report)
+    return HubData(
+        name=options.hub,
+        revision=resolved_commit(options.hub, options.revision or "main"),
+        splits=tuple(dict.fromkeys(name for name in named if name)),
+        subset=options.subset,
+    )
+
+
+def _rows(options: Options, name: str, *, columns: Sequence[str] = ()) -> list[Row]:
+    """The rows of a file, or of a split of the hub's data set."""
+    data = hub_data(options)
+    if data is None:
+        return read_rows(name, columns=columns)
+    rows = read_rows(fetched_split(data, name), columns=columns)
+    return [replace(row, place=f"{data.name} {name}:{_place(row)}") for row in rows]
+
+
+def _place(row: Row) -> str:
+    """The place in its file: the line, or the row."""
+    return row.place.rpartition(":")[2].strip()
+
+
 def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]]:
     splits: Splits = {split: [] for split in SPLITS}
     faults: list[str] = []
@@ -103,7 +135,7 @@ def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]
     for split in files_read(options.asked, has_report=bool(options.report)):
         path = getattr(options, split)
         try:
-            splits[split] = prepared(read_rows(path)) if path else []
+            splits[split] = prepared(_rows(options, path)) if path else []
             if splits[split]:
                 columns = columns or found_columns(splits[split], options.columns)
                 _check_columns(splits[split], columns)
@@ -114,7 +146,7 @@ def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]
     if faults:
         raise InputError(faults)
     if not options.report and options.asked != "train":
-        halves = halve(splits["selection"], _input_of(columns), file=str(options.selection))
+        halves = halve(splits["selection"], input_of(columns), file=str(options.selection))
         splits["selection"], splits["report"] = halves
     return splits, columns
 
@@ -132,13 +164,13 @@ def _check_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
         raise InputError(shortened(faults))
 
 
-def _input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
-    """The input of a row; an `instruction` is followed by what `input` adds to it."""
+def input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
+    """What the input of a row is; an `instruction` is followed by what `input` adds to it."""
     name = columns.get("input", "")
 
     def text(row: Row) -> str:
         found = text_of(row.values[name])
-        more = text_of(row.values.get("input")) if name == "instruction" else ""
+        more = text_of(row.values.get("input")) if name == INSTRUCTION else ""
         return f"{found}\n{more}" if more else found
 
     return text
@@ -155,9 +187,9 @@ def _file_names(options: Options) -> dict[str, str]:
 
 
 def _example(row: Row, columns: Mapping[str, str], names: Mapping[str, str], split: str) -> Example:
-    text, target = _input_of(columns)(row), text_of(row.values[columns["target"]])
+    text, target = input_of(columns)(row), text_of(row.values[columns["target"]])
     own = columns.get("id")
-    place = row.place.rpartition(":")[2].strip().replace(" ", "")
+    place = _place(row).replace(" ", "")
     return Example(
         id=text_of(row.values[own]) if own else f"{names[split]}:{place}",
         record={

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,35 @@ def completion(folder: Path) -> dict[str, Any]:
         (f"Question {at}:", f" it was {at}, {text}") for at, (text, _) in enumerate(sentences())
     ]
     file = write_csv(folder / "answers.csv", rows, columns=("prompt", "completion"))
+    return {"file": str(file), "split": {"selection": 0.2, "report": 0.2, "seed": 7}}
+
+
+def chats(count: int = 40) -> list[list[dict[str, str]]]:
+    """Conversations of one to three questions, every other one with a system message."""
+    found = []
+    for at, (text, label) in enumerate(sentences(count)):
+        system = [{"role": "system", "content": "Answer in one word."}] if at % 2 else []
+        turns = [
+            {"role": role, "content": content}
+            for turn in range(at % 3)
+            for role, content in (
+                ("user", f"Is {at} more than {turn}?"),
+                ("assistant", "yes" if at > turn else "no"),
+            )
+        ]
+        last = [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
+        found.append([*system, *turns, *last])
+    return found
+
+
+def write_jsonl(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def chat(folder: Path) -> dict[str, Any]:
+    """The options of the task `chat`."""
+    file = write_jsonl(folder / "chats.jsonl", [{"messages": each} for each in chats()])
     return {"file": str(file), "split": {"selection": 0.2, "report": 0.2, "seed": 7}}
 
 
