@@ -11,6 +11,7 @@ from trainables.errors import did_you_mean
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
 from trainables.spec.checks import is_finite
+from trainables.spec.decoding import STRATEGIES
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
@@ -35,10 +36,12 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob, and decides it after them."""
     bases = [
-        {"method": method, "quantization": quantization, "batch_size": batch_size, **enclosing}
+        {"method": method, "quantization": quantization, "batch_size": batch_size}
+        | {"decoding": decoding, **enclosing}
         for method in METHODS
         for quantization in QUANTIZATIONS
         for batch_size in (1, AUTO)
+        for decoding in STRATEGIES
     ]
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 
