@@ -53,11 +53,11 @@ class Decoding:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What the memory of an answer depends on; nothing for greedy decoding."""
+        """What the memory and FLOPs of answers depend on; nothing for greedy decoding."""
         if self.is_greedy:
             return {}
         shape: dict[str, Any] = {"decoding": self.strategy, "beams": self.beams}
-        return {**shape, "top_k": self.top_k > 0, "top_p": self.top_p < 1}
+        return {**shape, "top_k": self.top_k > 0, "top_p": self.top_p < 1, "votes": self.votes}
 
     def questions_at_once(self, batch_size: int) -> int:
         """The largest batch of questions that are answered together."""
