@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from orchestrator.runs.trial_result import ranked
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError
 from trainables.spec.decoding import Decoding
-from trainables.spec.knobs import KNOBS
 from trainables.tasks.task import Task
 
 _DESCRIPTION = """\

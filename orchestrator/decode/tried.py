@@ -47,13 +47,11 @@ def tried(
     count, primary = len(answers.rows), task.used_metrics.primary
     values = task.aggregate(answers.rows)
     low, high = _interval(values[primary.name], primary, answers)
-    metrics = {
-        metric.name: values[metric.name] for metric in _of_all(task) if metric.name in values
-    }
+    known = [metric.name for metric in _of_all(task) if metric.name in values]
     flops = _flops(model, answers)
     return {
         **key,
-        **metrics,
+        **{name: values[name] for name in known},
         LOW: low,
         HIGH: high,
         SECONDS: answers.seconds / count,
@@ -72,9 +70,8 @@ def read_tried(file: Path) -> list[Tried]:
         return []
     try:
         text = file.read_text(encoding="utf-8")
-        rows = (
-            json.loads(text) if file.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
-        )
+        is_json = file.suffix == ".json"
+        rows = json.loads(text) if is_json else list(csv.DictReader(io.StringIO(text)))
         if all(isinstance(row, Mapping) and {*_KEY, SECONDS} <= set(row) for row in rows):
             return [{name: _value(name, text) for name, text in row.items()} for row in rows]
     except (OSError, ValueError, TypeError) as error:

@@ -39,7 +39,10 @@ class Draw:
         return f"{self.decoding.seed}/{self.vote}/{self.ids[place]}"
 
 
-class Steps(LogitsProcessor):  # type: ignore[no-untyped-call]
+GREEDY_DRAW = Draw()
+
+
+class Steps(LogitsProcessor):  # type: ignore[misc]
     """Counts the passes of a generation: what beams return may be shorter than what was tried."""
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class Steps(LogitsProcessor):  # type: ignore[no-untyped-call]
         return scores
 
 
-class Drawn(LogitsProcessor):  # type: ignore[no-untyped-call]
+class Drawn(LogitsProcessor):  # type: ignore[misc]
     """Draws the next token of each row from its scores, as the last processor of greedy decoding.
 
     A row takes one number of its own generator a step and the token at which the cumulated

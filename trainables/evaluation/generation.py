@@ -10,6 +10,7 @@ import torch
 from trainables.data.batches import length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.decoding import (
+    GREEDY_DRAW,
     Draw,
     EndOfLineOfBeams,
     Steps,
@@ -67,7 +68,7 @@ def generate(
     max_new_tokens: int,
     *,
     stop: str | None = LINE_BREAK,
-    draw: Draw = Draw(),
+    draw: Draw = GREEDY_DRAW,
 ) -> tuple[list[str], Generation]:
     """Answers prompts in one batch, padded on the left; also returns the work that this was.
 

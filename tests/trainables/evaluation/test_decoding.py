@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from tests.tiny_trials import make_spec, make_trial, shared_base
 from trainables.evaluation.decoding import Draw, EndOfLineOfBeams
 from trainables.evaluation.evaluate import Evaluation, evaluate
-from trainables.evaluation.generation import EndOfLine, generate
+from trainables.evaluation.generation import EndOfLine, generate, line_end
 from trainables.resources.flops import Generation
 from trainables.resources.memory_peak import PeakMemory
 from trainables.spec.decoding import Decoding
@@ -70,15 +71,12 @@ def test_beams_are_those_of_plain_transformers_asked_one_by_one(trial: TrialCont
 def test_beams_that_sample_are_those_of_plain_transformers_with_the_same_seed(
     trial: TrialContext,
 ) -> None:
-    (chosen,) = {"temperature", "top_k", "top_p", "do_sample"} & {"do_sample"}
     examples = trial.data.split("selection").examples
     for example, prompt, text in zip(
         examples, _prompts(trial), texts(trial, BEAM_SAMPLE, max_new_tokens=6), strict=True
     ):
-        import random
-
         torch.manual_seed(random.Random(f"3/0/{example.id}").getrandbits(63))
-        options = {chosen: True, "temperature": 0.8, "top_k": 40, "top_p": 0.95}
+        options = {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95}
         assert text == _plain(trial, prompt, BEAM_SAMPLE, **options)
 
 
@@ -91,7 +89,7 @@ def test_a_sample_has_the_probabilities_of_the_model(trial: TrialContext) -> Non
     generate_ids = trial.base.model.generate
 
     def recorded(**options: Any) -> torch.Tensor:
-        found = generate_ids(**options)
+        found: torch.Tensor = generate_ids(**options)
         drawn.append(found[:, -1])
         return found
 
@@ -149,6 +147,13 @@ def test_beams_end_at_the_first_newline_after_something_to_read(tiny_llama: Path
     assert ends(swapped, last).tolist() == [True, True, False]
 
 
+def test_only_beams_read_whole_rows_for_the_end_of_a_line(tiny_llama: Path) -> None:
+    base = shared_base(make_spec(tiny_llama))
+    for decoding in (Decoding(), SAMPLE):
+        assert isinstance(line_end(base, Draw(decoding), prompt_length=3), EndOfLine)
+    assert isinstance(line_end(base, Draw(BEAM), prompt_length=3), EndOfLineOfBeams)
+
+
 def _prompts(trial: TrialContext) -> tuple[tuple[int, ...], ...]:
     return trial.data.split("selection").prompts
 
@@ -183,11 +188,3 @@ class _LineEnd:
     def __call__(self, ids: torch.Tensor, scores: Any, **rest: Any) -> torch.Tensor:
         texts = self._base.tokenizer.batch_decode(ids[:, self._length :])
         return torch.tensor(["\n" in text.lstrip() for text in texts])
-
-
-def test_greedy_ends_as_ever(tiny_llama: Path) -> None:
-    base = shared_base(make_spec(tiny_llama))
-    from trainables.evaluation.generation import line_end
-
-    assert isinstance(line_end(base, Draw(), prompt_length=3), EndOfLine)
-    assert isinstance(line_end(base, Draw(SAMPLE), prompt_length=3), EndOfLine)

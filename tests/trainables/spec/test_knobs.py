@@ -106,7 +106,7 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
         return
     other = next(
         value
-        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse")
+        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse", "beam")
         if check(knob, value) is None
     )
     assert canonical({**given, knob: other}) == canonical(given)
