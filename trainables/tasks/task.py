@@ -231,8 +231,8 @@ class Task(Protocol):
         ...
 
     def meaning(self, example: Example, completion: str) -> str:
-        """What the rule reads in a completion, alike for completions that it can't tell apart; ""
-        for one in which it finds no answer. It does not look at the gold."""
+        """What the rule reads in a completion, the same text for completions that say the same; ""
+        for one in which it finds no answer. Votes are counted by it; it ignores the gold."""
         del example
         return completion.strip()
 
