@@ -22,9 +22,9 @@ _MOST_NUMBERS = 2**53  # each of them is still its own float
 
 
 def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
-    allowed = [knob for knob in decision_order() if _fits(knob, enclosing)]
-    if name in allowed:
+    if name in KNOBS and _fits(str(name), enclosing):
         return None
+    allowed = [knob for knob in decision_order() if _fits(knob, enclosing)]
     if name not in KNOBS:
         return f"unknown key.{meant(name, allowed)}"
     around = ", ".join(f"{knob} {value}" for knob, value in enclosing.items())
