@@ -74,7 +74,7 @@ def test_the_prediction_is_what_the_allocator_sees(knobs: dict[str, Any], tmp_pa
 
 def test_beams_need_more_and_votes_need_no_more() -> None:
     def evaluation(**knobs: Any) -> int:
-        work = Workload(batch_size=1, sequence_length=16, eval_batch_size=4, new_tokens=4)
+        work = Workload(1, 16, completion_tokens=1, eval_batch_size=4, new_tokens=4)
         return predict(CONFIG, _canonical(**knobs), work).eval_memory_bytes
 
     greedy, sample = evaluation(), evaluation(decoding="sample")
