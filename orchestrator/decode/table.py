@@ -20,19 +20,21 @@ _NOTES = (
 
 
 def report(rows: Sequence[Tried], primary: MetricSpec) -> Report:
-    """One section for each trial, its strategies in the order of the grid."""
+    """One section for each trial, its strategies in the order of the grid, and how to read them."""
     trials: dict[str, list[Tried]] = {}
     for row in rows:
         trials.setdefault(f"{row['trial']} {row['label']}", []).append(row)
     sections = [Section(name, _blocks(own, primary)) for name, own in trials.items()]
-    return Report("Decoding strategies", sections)
+    return Report(
+        "Decoding strategies", [*sections, Section("How to read it", [Paragraph(_NOTES)])]
+    )
 
 
 def _blocks(rows: Sequence[Tried], primary: MetricSpec) -> list[Block]:
     headers = ["strategy", primary.title, "95% interval", "FLOPs per answer", "s per answer"]
     count, split = rows[0]["questions"], rows[0]["split"]
     of = Paragraph(f"{count:g} questions of the {split} split.")
-    return [of, Table(headers, [_cells(row, primary) for row in rows]), Paragraph(_NOTES)]
+    return [of, Table(headers, [_cells(row, primary) for row in rows])]
 
 
 def _cells(row: Tried, primary: MetricSpec) -> list[str]:

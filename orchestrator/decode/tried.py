@@ -119,4 +119,4 @@ def _value(name: str, value: Any) -> Any:
     """A text of a file as the number that it is, but for columns of texts."""
     if name in _TEXTS or not value or not isinstance(value, str):
         return value
-    return float(value)
+    return json.loads(value)  # a whole number stays one
