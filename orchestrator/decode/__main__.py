@@ -74,7 +74,9 @@ class _Attempt:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code (0, 1, 2 or 130, see --help)."""
     return run_command(
-        lambda: _decode(_parser().parse_args(arguments)), failures={AnsweringFailedError: ""}
+        lambda: _decode(_parser().parse_args(arguments)),
+        failures={AnsweringFailedError: ""},
+        next_step=lambda: "With --output FILE the same command goes on where it was.",
     )
 
 
@@ -134,8 +136,8 @@ def _names(targets: Sequence[str], best: int) -> Iterator[str]:
             yield target
             continue
         run = open_run(target)
-        for result in ranked(read_trials(run), read_metrics(run).ranking)[:best]:
-            yield str(result.folder.path)
+        found = ranked(read_trials(run), read_metrics(run).ranking)[:best]
+        yield from [str(result.folder.path) for result in found] or [target]
 
 
 def _tried(
