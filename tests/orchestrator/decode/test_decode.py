@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.decode import __main__
 from orchestrator.decode.__main__ import main
+from orchestrator.decode.grid import USUAL
 from orchestrator.decode.tried import read_tried
 from tests.tiny_trials import make_spec, run
 from trainables.storage.trial_folder import TrialFolder
@@ -85,7 +85,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = capsys.readouterr().out
-    for part in ("--grid", "--output FILE", "votes", "exit codes", __main__.USUAL, "examples"):
+    for part in ("--grid", "--output FILE", "votes", "exit codes", USUAL, "examples"):
         assert part in text
 
 
