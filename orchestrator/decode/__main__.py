@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +145,7 @@ def _tried(
     """Asks what is left, one attempt after another, and tells how far it is."""
     if not attempts:
         return
-    started, done, whole = time.monotonic(), 0, sum(each.work for each in attempts)
+    seconds, done, whole = 0.0, 0, sum(each.work for each in attempts)
     is_whole = len(questions) == len(task.load(split))
     answers = answers_of(
         [each.model for each in attempts],
@@ -158,8 +157,8 @@ def _tried(
     for number, (place, given) in enumerate(answers, start=1):
         attempt = attempts[place]
         row = tried(attempt.key, attempt.model, task, given)
-        done += attempt.work
-        left = (time.monotonic() - started) / done * (whole - done)
+        done, seconds = done + attempt.work, seconds + given.seconds
+        left = seconds / done * (whole - done)
         text = f"{number} of {counted(len(attempts), 'strategy', 'strategies')} answered:"
         left_text = f"; about {format_duration(left)} left" if done < whole else ""
         _say(f"{text} {name_of(attempt.strategy)}{left_text}")
