@@ -159,9 +159,9 @@ def test_as_many_are_asked_at_once_as_its_sweep_ended_with(
 ) -> None:
     sizes: list[int] = []
 
-    def noting(*given: Any, **options: Any) -> list[dict[str, Any]]:
+    def noting(*given: Any, **options: Any) -> tuple[list[dict[str, Any]], tuple[()]]:
         sizes.append(options["execution"].eval_batch_size)
-        return [{}]
+        return [{}], ()
 
     monkeypatch.setattr(answering, "answer", noting)
     given = asked(make_spec(tiny_llama, method="untrained"), tmp_path)
