@@ -41,6 +41,7 @@ from trainables.resources.estimate import (
     Workload,
 )
 from trainables.simulation.estimate import predict
+from trainables.spec.decoding import Decoding
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.finqa.task import FinQA
@@ -315,7 +316,15 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
         cut=(False,) * len(rows),
     )
     task, peak = _NoTask(), _NoPeak()
-    evaluate(model, base, task=task, encoded=encoded, execution=execution, peak=peak)  # type: ignore[arg-type]
+    evaluate(
+        model,
+        base,
+        task=task,  # type: ignore[arg-type]
+        encoded=encoded,
+        execution=execution,
+        peak=peak,  # type: ignore[arg-type]
+        decoding=Decoding.of(case.knobs),
+    )
 
 
 class _NoTask:
@@ -325,6 +334,9 @@ class _NoTask:
     used_metrics = FinQA.metrics
 
     def gold(self, example: Example) -> str:
+        return ""
+
+    def meaning(self, example: Example, text: str) -> str:
         return ""
 
     def slices(self, example: Example) -> dict[str, str]:

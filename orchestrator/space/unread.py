@@ -10,9 +10,10 @@ from orchestrator.space.constraints import decides
 from orchestrator.space.enumeration import settings_read
 from orchestrator.space.tree import Branch, Choice, Node, Space, is_read
 from trainables.methods.registry import METHODS
+from trainables.spec.decoding import STRATEGIES
 from trainables.spec.knob_values import AUTO
 from trainables.spec.quantization import QUANTIZATIONS
-from trainables.spec.rows.task_knobs import CONTEXTS
+from trainables.spec.rows.task_knobs import ANSWERS, CONTEXTS
 
 _DECIDERS: dict[
     str, list[Any]
@@ -21,6 +22,8 @@ _DECIDERS: dict[
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],
     "context": [*CONTEXTS],
+    "answer": [*ANSWERS],
+    "decoding": [*STRATEGIES],
 }
 
 

@@ -7,7 +7,7 @@ matmul with dequantized weights counts as a dense one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from trainables.resources.estimate import FlopRates
@@ -82,6 +82,16 @@ def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBa
         positions=len(with_logits),
         loss_tokens=data.counted_tokens(indices),
     )
+
+
+def work_to_json(work: ForwardBackward | Generation) -> dict[str, int]:
+    """The fields of a batch, by which `work_from_json` knows its kind."""
+    return asdict(work)
+
+
+def work_from_json(value: Mapping[str, int]) -> ForwardBackward | Generation:
+    """The batch that `work_to_json` wrote; raises TypeError if it is none."""
+    return Generation(**value) if "new_tokens" in value else ForwardBackward(**value)
 
 
 def total_flops(work: Iterable[ForwardBackward | Generation], rates: FlopRates) -> float:

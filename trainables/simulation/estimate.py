@@ -27,6 +27,7 @@ from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
 from trainables.simulation.step import Measured
 from trainables.simulation.workload import planned_work
+from trainables.spec.decoding import Decoding
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
@@ -58,7 +59,8 @@ def predict(
         if found is None:
             quiet()
             measured, depths = simulate_any_depth(config, knobs, workload, device=device)
-            found = _estimate(measured, workload, device, depths)
+            decoding = Decoding.of(knobs)
+            found = _estimate(measured, workload, device, depths, decoding=decoding)
             _write(cache, key, found)
         _estimates[key] = found
     return _estimates[key]
@@ -70,6 +72,7 @@ def digest(
     """Equal for equal estimates: shape, knobs that a simulation reads, work, device, packages."""
     shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
     simulated = {_DIGEST_NAMES.get(name, name): value for name, value in simulated_values(knobs)}
+    simulated |= Decoding.of(knobs).shape
     parts = [VERSION, _versions(), shape, simulated, asdict(workload), device]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -139,7 +142,12 @@ def _write(cache: Path | None, key: str, estimate: Estimate) -> None:
 
 
 def _estimate(
-    measured: Measured, workload: Workload, device: str, depths: tuple[int, ...]
+    measured: Measured,
+    workload: Workload,
+    device: str,
+    depths: tuple[int, ...],
+    *,
+    decoding: Decoding,
 ) -> Estimate:
     found = measured.bytes
     model = found["base"] + found["trained"]
@@ -163,7 +171,7 @@ def _estimate(
         terms=terms,
         train_flops_per_step=per_step,
         train_flops_per_token=per_step / (workload.batch_size * workload.sequence_length),
-        eval_flops_per_batch=_eval_flops(forward, workload),
+        eval_flops_per_batch=_eval_flops(forward, workload, decoding),
         training=training,
         forward=forward,
         depths=depths,
@@ -205,16 +213,19 @@ def _rates(
     )
 
 
-def _eval_flops(forward: FlopRates, work: Workload) -> float:
-    """FLOPs of the loss and the answers of a batch."""
+def _eval_flops(forward: FlopRates, work: Workload, decoding: Decoding) -> float:
+    """FLOPs of the loss and the answers of a batch, for each of their votes."""
     loss = forward.of(
         batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
     )
     if not work.new_tokens:
         return loss
-    return loss + forward.of_generation(
-        batch_size=work.eval_batch_size, prompt=work.prompt_length, new_tokens=work.new_tokens
+    answered = forward.of_generation(
+        batch_size=decoding.questions_at_once(work.eval_batch_size) * decoding.beams,
+        prompt=work.prompt_length,
+        new_tokens=work.new_tokens,
     )
+    return loss + decoding.votes * answered
 
 
 _SOURCES = {

@@ -16,7 +16,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
-from trainables.evaluation.generation import EndOfLine
+from trainables.evaluation.decoding import Draw, Steps, strategy_options
+from trainables.evaluation.generation import line_end
 from trainables.evaluation.loss import summed_loss
 from trainables.methods.blocks import decoder_config
 from trainables.models.base import Base
@@ -34,6 +35,7 @@ from trainables.simulation.fake_model import (
 )
 from trainables.simulation.live_bytes import LiveBytes
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES, backward_phases
+from trainables.spec.decoding import Decoding
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
@@ -109,6 +111,7 @@ class _Simulation:
         self._knobs = knobs
         self._workload = workload
         self._device = device
+        self._decoding = Decoding.of(knobs)
         self._base = _base_of(base_model, DTYPES[knobs["compute_dtype"]])
 
     def kept(self) -> dict[str, int]:
@@ -175,43 +178,60 @@ class _Simulation:
         work = self._workload
         with live.phase("prefill"):
             states = self._generate(live, work.prompt_length)
+        steps = self._last_steps()
         with live.phase("generation"):
-            length = work.prompt_length + max(1, work.new_tokens - 1)
-            self._generate(live, length, past_key_values=self._filled_cache(states))
+            length = max(work.prompt_length + 1, work.prompt_length + work.new_tokens - steps)
+            cache = self._filled_cache(states, length - 1)
+            self._generate(live, length, steps=steps, past_key_values=cache)
 
-    def _generate(self, live: LiveBytes, length: int, **given: Any) -> States:
-        """Generates one token after `length`; returns what the cache holds."""
+    def _last_steps(self) -> int:
+        """How many of the last tokens show the most memory: greedily the last one alone, while the
+        other strategies keep all scores of a step, for each row, until the next one's are there."""
+        return 1 if self._decoding.is_greedy or self._workload.new_tokens < 3 else 2
+
+    def _generate(self, live: LiveBytes, length: int, *, steps: int = 1, **given: Any) -> States:
+        """Generates `steps` tokens after `length`; returns what the cache holds."""
         from transformers.cache_utils import DynamicLayer
 
-        batch_size = self._workload.eval_batch_size
+        batch_size = self._decoding.questions_at_once(self._workload.eval_batch_size)
+        has_beams, left = self._decoding.beams > 1, steps
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
-            live.truth = True  # the next condition of `generate` is whether all rows are done
-            return torch.ones(batch_size, dtype=torch.bool)
+            nonlocal left
+            left -= 1
+            # the next condition of `generate` is whether all rows are done, or any beams are not
+            live.truth = (left == 0) is not has_beams
+            return torch.ones(len(ids), dtype=torch.bool)
+
+        def forward(module: Any, args: Any) -> None:
+            live.truth = _is_unpadded(batch_size)
 
         live.truth = _is_unpadded(batch_size)
+        draw = Draw(self._decoding, ids=("",) * batch_size)
+        hook = self._base.model.register_forward_pre_hook(forward)
         written = self._model.generate(
             input_ids=torch.zeros((batch_size, length), dtype=torch.int64),
             attention_mask=torch.ones((batch_size, length), dtype=torch.int64),
-            max_new_tokens=1,
-            stopping_criteria=[EndOfLine(self._base), last],
+            max_new_tokens=steps,
+            stopping_criteria=[line_end(self._base, draw, prompt_length=length), last],
             return_dict_in_generate=True,
+            **strategy_options(draw, Steps()),
             **given,
         )
+        hook.remove()
         return [
             (layer.keys.shape, layer.values.shape) if isinstance(layer, DynamicLayer) else layer
             for layer in written.past_key_values.layers
         ]
 
-    def _filled_cache(self, states: States) -> Any:
-        """The cache before the last token of an answer, from what it holds after the prompt.
+    def _filled_cache(self, states: States, seen: int) -> Any:
+        """The cache after `seen` tokens, from what it holds after the prompt.
 
         Layers with a sliding window keep no more than the window, and count all tokens.
         """
         from transformers import DynamicCache
 
         cache = DynamicCache(config=decoder_config(self._base.model.config))
-        seen = self._workload.prompt_length + max(0, self._workload.new_tokens - 2)
         for place, (layer, shapes) in enumerate(zip(cache.layers, states, strict=True)):
             if not isinstance(shapes, tuple):
                 cache.layers[place] = shapes

@@ -13,6 +13,7 @@ from trainables.data.batches import length_sorted, rung_questions, training_orde
 from trainables.data.token_lengths import SplitLengths
 from trainables.resources.estimate import Workload
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
+from trainables.spec.decoding import Decoding
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.spec.states import BASELINE
@@ -127,14 +128,16 @@ def _evaluation(
         for batch in length_sorted(list(map(rows.length, range(len(rows)))), batch_size=batch_size):
             yield batch_forward_backward(rows, batch)
         return
+    decoding = Decoding.of(spec.knobs)
     prompts = [len(split.prompts[index]) for index in questions]
-    for batch in _batches(prompts, questions, batch_size):
+    for batch in _batches(prompts, questions, decoding.questions_at_once(batch_size)):
         gold = max(len(split.completions[index]) for index in batch)
-        yield Generation(
-            batch_size=len(batch),
+        answered = Generation(
+            batch_size=len(batch) * decoding.beams,
             prompt=max(len(split.prompts[index]) for index in batch),
             new_tokens=min(gold, spec.execution.max_new_tokens),
         )
+        yield from [answered] * decoding.votes
 
 
 def _batches(

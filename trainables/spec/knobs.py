@@ -30,6 +30,7 @@ from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
 from trainables.spec.rows.chat_formats import CHAT_FORMAT_ROW
+from trainables.spec.rows.decoding_knobs import DECODING_ROWS
 from trainables.spec.rows.method_knobs import METHOD_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.spec.rows.task_knobs import CONTEXTS, TASK_KNOBS
@@ -291,5 +292,6 @@ KNOBS: dict[str, Knob] = {
     **TASK_KNOBS,
     "chat_format": CHAT_FORMAT_ROW,
     **SHOT_ROWS,
+    **DECODING_ROWS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False, is_repetition=True),
 }

@@ -19,6 +19,7 @@ from orchestrator.planning.sources import is_hub_id, resolve_path
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
+from trainables.spec.rows.decoding_knobs import DECODING_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.tasks.retrieval.options import RETRIEVAL_KNOBS
 
@@ -250,7 +251,7 @@ def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
     written = {name for name, knob in KNOBS.items() if not knob.unsaid}
     of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS, *RETRIEVAL_KNOBS}
-    of_others |= {"blocks", "train_final_norm", "train_head"}
+    of_others |= {"blocks", "train_final_norm", "train_head", *DECODING_ROWS}
     assert set(spec.knobs) == written - of_others
 
 

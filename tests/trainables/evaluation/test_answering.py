@@ -32,6 +32,9 @@ ROWS: list[dict[str, Any]] = [
     {"method": "bias", "learning_rate": 1e-1},
     {"method": "prompting", "shots": 1, "sequence_length": 1024},
     {"method": "untrained"},
+    {"decoding": "sample", "temperature": 0.7, "votes": 3, "decoding_seed": 5},
+    {"decoding": "beam", "beams": 3},
+    {"decoding": "beam_sample", "beams": 2, "votes": 2},
 ]
 
 
@@ -153,9 +156,9 @@ def test_as_many_are_asked_at_once_as_its_sweep_ended_with(
 ) -> None:
     sizes: list[int] = []
 
-    def noting(*given: Any, **options: Any) -> list[dict[str, Any]]:
+    def noting(*given: Any, **options: Any) -> tuple[list[dict[str, Any]], tuple[()]]:
         sizes.append(options["execution"].eval_batch_size)
-        return [{}]
+        return [{}], ()
 
     monkeypatch.setattr(answering, "answer", noting)
     given = asked(make_spec(tiny_llama, method="untrained"), tmp_path)

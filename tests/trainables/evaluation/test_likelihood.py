@@ -39,7 +39,7 @@ def test_it_is_the_likeliest_one_by_one(
 ) -> None:
     task, encoded = _asked(tmp_path, base, answer_by)
     execution = replace(make_spec(Path(base.model.name_or_path)).execution, eval_batch_size=rows)
-    found = answer(
+    found, _ = answer(
         base.model,
         base,
         task=task,

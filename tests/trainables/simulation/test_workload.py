@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -73,6 +73,21 @@ def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
         (2, 22, 2),
         (1, 20, 3),
     ]
+
+
+def test_beams_are_rows_votes_are_passes_and_drawn_beams_are_asked_alone() -> None:
+    def answered(**knobs: Any) -> list[tuple[int, int]]:
+        plan = planned_work(spec(budget=Budget(16, 3, (1.0,)), **knobs), SPLITS)
+        return [(one.batch_size, one.prompt) for one in plan.evaluation if _is_answered(one)]
+
+    assert answered(decoding="beam", beams=3) == [(6, 30), (6, 22), (3, 20)]
+    assert sorted(answered(decoding="sample", votes=2)) == sorted(2 * answered())
+    alone = answered(decoding="beam_sample", beams=3)
+    assert alone == [(3, 30), (3, 25), (3, 22), (3, 21), (3, 20)]
+
+
+def _is_answered(one: Any) -> TypeGuard[Generation]:
+    return isinstance(one, Generation)
 
 
 def test_only_the_last_rung_asks_the_whole_split_and_rungs_of_one_step_are_judged_once() -> None:

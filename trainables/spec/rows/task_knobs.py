@@ -14,6 +14,7 @@ FULL, EVIDENCE, RETRIEVED = "full", "evidence", "retrieved"
 CONTEXTS = (FULL, EVIDENCE, RETRIEVED)  # what a prompt shows of a page
 RETRIEVERS = ("bm25", "tfidf", "embedding")
 SCOPES = ("page", "corpus")  # where units are looked for: the question's page, its split's pages
+GENERATE = ANSWERS[0]
 
 
 def _always(configuration: Mapping[str, Any]) -> bool:
@@ -25,16 +26,21 @@ def _retrieves(configuration: Mapping[str, Any]) -> bool:
     return configuration.get("context") == RETRIEVED
 
 
+def _is_not_written(answer: Any) -> bool:
+    return bool(answer != GENERATE)
+
+
 TASK_KNOBS: dict[str, Knob] = {
     "prompt": Knob("default", text, str, _always, of_task=True, simulated=None),
     "target": Knob(  # one of its task's targets
         "answer", text, str, _always, of_task=True, simulated=None
     ),
     "answer": Knob(  # of tasks with labels
-        "generate",
+        GENERATE,
         one_of(*ANSWERS),
         str,
         _always,
+        switches=_is_not_written,  # of what a likelihood chooses nothing is decoded
         of_task=True,
         unsaid=True,
         has_column=False,
