@@ -68,6 +68,14 @@ def test_an_empty_value_is_refused(rows: Any, message: str, tmp_path: Path) -> N
         _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_label_that_is_no_number_is_refused_as_an_empty_one(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {number}}}\n')
+    with pytest.raises(InputError, match=rf"a\.jsonl:2: 'label' is empty \({number}\)\. Fill it"):
+        make_task("classification", {"file": str(file), "split": SPLIT}).load("train")
+
+
 def test_values_of_another_kind_are_refused_with_both_places(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "a", "label": 1}\n{"text": "b", "label": "two"}\n')
