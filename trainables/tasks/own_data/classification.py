@@ -140,6 +140,13 @@ class Classification(OwnTask):
         """Labels of the training rows between which no answer could decide."""
         if self.options.labels or self.usual_labels:
             return
+        if len(self._found) == 1:
+            [(label, place)] = self._found.items()
+            yield (
+                f"{place}: {label!r} is the label of every training row, so that there is nothing "
+                "to learn. Add rows of another label, name the column of the labels in "
+                "data.columns.target, or name all labels in data.labels."
+            )
         first: dict[str, str] = {}
         for label, place in self._found.items():
             other = first.setdefault(label.casefold(), label)

@@ -174,6 +174,14 @@ def test_labels_that_no_answer_could_tell_apart_are_refused(tmp_path: Path) -> N
     assert {task.gold(each) for each in task.load("train")} == {"pos", "neg"}
 
 
+def test_a_single_label_is_refused_unless_others_are_named(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "pos") for at in range(40)]
+    with pytest.raises(InputError, match=r"a\.csv:\d+: 'pos' is the label of every training row"):
+        _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
+    task = _task("classification", tmp_path, ("sentence", "label"), rows, labels=["pos", "neg"])
+    assert {task.gold(each) for each in task.load("train")} == {"pos"}
+
+
 def test_a_prompt_that_shows_the_answer_is_refused(tmp_path: Path) -> None:
     options = {**own_file.classification(tmp_path), "prompt": "{sentence} is {label}:"}
     with pytest.raises(InputError, match=r"space\.prompt: \{label\} shows the answer"):
