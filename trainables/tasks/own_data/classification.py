@@ -16,6 +16,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.tasks.exact_match import prediction_span
 from trainables.tasks.own_data.options import GENERATE
 from trainables.tasks.own_data.own_task import OwnTask
+from trainables.tasks.own_data.rows import shortened
 from trainables.tasks.own_data.table import Table
 from trainables.tasks.task import NOTHING, Answering, Example
 
@@ -134,7 +135,7 @@ class Classification(OwnTask):
             for example in split
             if _label_of(str(example.record["target"]), self._labels) is None
         ]
-        return [*super()._faults(table), *self._alike(), *wrong]
+        return [*super()._faults(table), *self._alike(), *shortened(wrong)]
 
     def _alike(self) -> Iterator[str]:
         """Labels of the training rows between which no answer could decide."""

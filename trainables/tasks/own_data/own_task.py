@@ -15,7 +15,7 @@ from trainables.spec.checks import Check
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks.own_data.options import Options, parse_options
 from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
-from trainables.tasks.own_data.rows import read_rows, shortened
+from trainables.tasks.own_data.rows import Row, missing_columns, read_rows
 from trainables.tasks.own_data.table import Table, found_columns, read_table
 from trainables.tasks.own_data.values import text_of
 from trainables.tasks.task import LINE_BREAK, Example, Prompt, Task
@@ -76,6 +76,9 @@ class OwnTask(Task):
         rows = read_rows(path)
         columns = {"id": "id"} if rows and "id" in rows[0].values else {}
         found = found_columns(rows, columns)
+        missing = list(missing_columns(rows, found.values()))
+        if missing:
+            raise InputError(missing)
         return [
             Example(
                 id=text_of(row.values[found["id"]]) if "id" in found else Path(row.place).name,
@@ -135,28 +138,38 @@ class OwnTask(Task):
 
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""
-        examples = [example for split in table.splits.values() for example in split]
-        if not examples:
+        by_file: dict[str, list[Row]] = {}
+        for example in (each for split in table.splits.values() for each in split):
+            row = Row(self._values(example), example.record["place"])
+            by_file.setdefault(row.place.rpartition(":")[0], []).append(row)
+        shown = self.text.columns
+        return [
+            fault
+            for rows in by_file.values()
+            for fault in missing_columns(rows, shown, why=", which the prompt shows")
+        ]
+
+    def _prompt_faults(self, table: Table) -> list[str]:
+        """What is wrong with the prompt for files with these columns."""
+        first = next((each for split in table.splits.values() for each in split), None)
+        if first is None:
             return []
-        faults = self.text.faults(list(self._values(examples[0])))
+        faults = self.text.faults(list(self._values(first)))
         if table.target_column in self.text.columns:
             faults.append(
                 f"space.prompt: {{{table.target_column}}} shows the answer; it is the column of "
                 "the target."
             )
-        return faults or [
-            f"{example.record['place']}: no column {name!r}, which the prompt shows."
-            for example in examples
-            for name in dict.fromkeys(self.text.columns)
-            if name not in self._values(example)
-        ]
+        return faults
 
     @cached_property
     def _table(self) -> Table:
-        faults = self._faults(self._read)
-        if faults:
-            raise InputError(shortened(faults))
-        return self._read
+        table = self._read
+        of_prompt = self._prompt_faults(table)
+        of_rows = table.faults or ([] if of_prompt else self._faults(table))
+        if of_prompt or of_rows:
+            raise InputError([*of_prompt, *of_rows])
+        return table
 
     @cached_property
     def _read(self) -> Table:

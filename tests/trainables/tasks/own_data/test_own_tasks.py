@@ -11,7 +11,7 @@ from tests.trainables.tasks.own_data import own_file
 from tests.trainables.tasks.own_data.own_file import sentences, write_csv
 from trainables.errors import InputError
 from trainables.tasks.own_data.classification import answered_label
-from trainables.tasks.registry import make_task, task_metrics
+from trainables.tasks.registry import find_task, make_task, task_metrics
 from trainables.tasks.task import Task
 
 SPLIT = {"selection": 0.2, "report": 0.2}
@@ -195,6 +195,35 @@ def test_a_row_without_a_column_of_the_prompt_is_refused_with_its_line(tmp_path:
     options = {"file": str(file), "split": SPLIT, "prompt": "{firm}: {text}"}
     with pytest.raises(InputError, match=r"a\.jsonl:21: no column 'firm', which the prompt shows"):
         make_task("completion", options).load("train")
+
+
+def test_a_missing_column_is_told_once_for_a_file(tmp_path: Path) -> None:
+    rows = {"train": sentences(20), "selection": sentences(30)[20:], "report": sentences(40)[30:]}
+    options = {name: str(write_csv(tmp_path / f"{name}.csv", rows[name])) for name in rows}
+    named = {**options, "columns": {"input": "sentence", "target": "lable"}}
+    with pytest.raises(InputError) as error:
+        make_task("classification", named).load("train")
+    assert list(error.value.messages) == [
+        f"{options[split]}:2: no column 'lable'; there are sentence, label. Did you mean 'label'?"
+        for split in ("train", "selection", "report")
+    ]
+    file = tmp_path / "a.jsonl"
+    some = [f'{{"text": "a {at}", "label": "x"}}\n' for at in range(9)]
+    file.write_text("".join([*some, '{"text": "b"}\n' * 3]))
+    with pytest.raises(
+        InputError, match=r"^.*a\.jsonl:10: no column 'label'; .* 3 of 12 rows lack"
+    ):
+        make_task("completion", {"file": str(file), "split": SPLIT}).load("train")
+    with pytest.raises(InputError, match=r"a\.jsonl:10: no column 'label'"):
+        find_task("completion").read_gold(file)
+
+
+def test_faults_of_the_prompt_and_of_rows_are_told_together(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "" if at == 3 else "x") for at in range(20)]
+    with pytest.raises(InputError) as error:
+        _task("completion", tmp_path, ("text", "label"), rows, prompt="{txt}").load("train")
+    prompt, row = error.value.messages
+    assert prompt.startswith("space.prompt: no column 'txt'") and "a.csv:5: 'label' is e" in row
 
 
 def test_a_file_without_rows_is_refused_by_name(tmp_path: Path) -> None:
