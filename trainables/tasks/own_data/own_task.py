@@ -110,7 +110,8 @@ class OwnTask(Task):
 
     @property
     def max_new_tokens(self) -> int:
-        """As many as the longest target has characters, up to 512."""
+        """As many as the longest target has characters, up to 512; the preflight tells whether
+        targets need more, which `execution.max_new_tokens` gives."""
         splits = self._table.splits.values()
         longest = max((len(self.target(each)) for split in splits for each in split), default=0)
         return min(max(longest + len(self.target_end), 8), _MOST_NEW_TOKENS)

@@ -174,6 +174,23 @@ def test_labels_that_no_answer_could_tell_apart_are_refused(tmp_path: Path) -> N
     assert {task.gold(each) for each in task.load("train")} == {"pos", "neg"}
 
 
+def test_the_data_are_the_same_in_a_file_of_another_name_and_not_in_another_order(
+    tmp_path: Path,
+) -> None:
+    def digest(name: str, rows: Any, **options: Any) -> str:
+        file = write_csv(tmp_path / name, rows, columns=("sentence", "label", "firm"))
+        given = {"train": str(file), "asked": "train", **options}
+        return make_task("completion", given).data_digest("train")
+
+    rows = [(text, label, str(at % 3)) for at, (text, label) in enumerate(sentences(9))]
+    found = digest("a.csv", rows)
+    assert digest("b.csv", rows) == found and digest("a.csv", rows[::-1]) != found
+    others = [(*row[:2], "x") for row in rows]
+    assert digest("a.csv", others) == found
+    shown = {"prompt": "{firm}: {sentence}"}
+    assert digest("a.csv", others, **shown) != digest("a.csv", rows, **shown)
+
+
 def test_a_single_label_is_refused_unless_others_are_named(tmp_path: Path) -> None:
     rows = [(f"s {at}", "pos") for at in range(40)]
     with pytest.raises(InputError, match=r"a\.csv:\d+: 'pos' is the label of every training row"):
