@@ -72,6 +72,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     return config
 
 
+def sourced(faults: Sequence[str], path: Path, overrides: Sequence[str]) -> list[str]:
+    """Faults that were found after `load_config`; those of the sections `space` and `data` name the
+    file, or the override that caused them."""
+    applied = apply_overrides(read_yaml(path), overrides)[1]
+    return [
+        _sourced(fault, applied, str(path)) if fault.startswith(("space.", "data.")) else fault
+        for fault in faults
+    ]
+
+
 def from_mapping(value: object) -> SweepConfig:
     """The sweep of a parsed file. Raises InputError; each message starts with a path.
 

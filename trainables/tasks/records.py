@@ -75,18 +75,19 @@ def read_text(path: Path, *, hint: str = "") -> str:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
-        _refuse_utf_16(path, content)
-        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.{hint}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{path}: the file can't be read: {error}") from error
+    _refuse_utf_16(path, content)
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path}:{line}: the file can't be read: not UTF-8 ({error.reason} at byte "
             f"{error.start}). Save the file in UTF-8, as by: iconv -f latin1 -t utf-8"
         ) from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"{path}: the file can't be read: {error}") from error
 
 
 def _refuse_utf_16(path: Path, content: bytes) -> None:

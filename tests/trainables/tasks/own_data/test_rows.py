@@ -119,7 +119,10 @@ def test_utf_16_is_told_apart_and_can_be_mended_as_advised(
 ) -> None:
     content = text.encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(content) if name[-2:] == "gz" else content)
-    with pytest.raises(InputError, match=rf"{name}:1: .* in UTF-16\. .*iconv -f {told} -t utf-8$"):
+    with pytest.raises(
+        InputError,
+        match=rf"^\S*{name}:1: the file can't be read: it seems to be in UTF-16\. .* -f {told} -t",
+    ):
         read_rows(tmp_path / name)
     assert content.decode(told) == text
 
