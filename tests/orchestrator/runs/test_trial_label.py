@@ -61,6 +61,7 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "shot_selection": ("random", "similar", {"method": "prompting"}),
     "shot_seed": (0, 1, {"method": "prompting"}),
     "shots_too_long": ("drop", "refuse", {"method": "prompting"}),
+    "shot_vectors": ("tfidf", "base", {"method": "prompting", "shot_selection": "similar"}),
     "seed": (0, 3, {}),
 }
 

@@ -56,6 +56,7 @@ WRONG: dict[str, list[Any]] = {
     "shot_selection": ["nearest", 1],
     "shot_seed": [-1, 0.5],
     "shots_too_long": ["cut", 1],
+    "shot_vectors": ["bert", 1],
     "seed": [-1, 1.5],
 }
 
@@ -98,7 +99,7 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
         return
     other = next(
         value
-        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse")
+        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse", "base")
         if check(knob, value) is None
     )
     assert canonical({**given, knob: other}) == canonical(given)

@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "shot_selection": "similar",
     "shot_seed": 3,
     "shots_too_long": "refuse",
+    "shot_vectors": "base",
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests
