@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.space.foreign_names import meant
 from orchestrator.space.tree import decision_order, is_read
 from trainables.errors import did_you_mean
+from trainables.methods.prompting import BY_VECTORS, SHOT_SELECTIONS
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
 from trainables.spec.checks import is_finite
@@ -34,12 +35,19 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob, and decides it after them."""
-    bases = [
-        {"method": method, "quantization": quantization, "batch_size": batch_size, **enclosing}
+    bases = (
+        {
+            "method": method,
+            "quantization": quantization,
+            "batch_size": batch_size,
+            "shot_selection": selection,
+            **enclosing,
+        }
         for method in METHODS
         for quantization in QUANTIZATIONS
         for batch_size in (1, AUTO)
-    ]
+        for selection in (SHOT_SELECTIONS[0], *BY_VECTORS)
+    )
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 
 

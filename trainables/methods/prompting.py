@@ -9,7 +9,8 @@ from trainables.methods.method import Untrained
 
 SHOTS = 4  # the default
 SHOT_SELECTIONS = ("random", "balanced", "similar", "regions", "keywords")
-TFIDF, BASE = "tfidf", "base"  # the vectors by which shots are near
+BY_VECTORS = ("similar", "regions")  # of them those that compare vectors of the questions
+TFIDF, BASE = "tfidf", "base"  # the vectors
 DROP, REFUSE = "drop", "refuse"  # what happens to shots that do not fit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +50,18 @@ def test_a_text_is_computed_once(tiny_llama: Path, monkeypatch: pytest.MonkeyPat
 
 
 def _spec(model: Path, folder: Path, **knobs: Any) -> TrialSpec:
-    options = own_file.classification(folder)
     given = {"method": "prompting", "shots": 2, "shot_selection": "similar", **knobs}
-    return make_spec(
-        model,
-        task="classification",
-        task_options=options,
-        task_identity={},
-        sequence_length=400,
-        prompt="default",
-        **given,
-    )
+    spec = make_spec(model, sequence_length=400, prompt="default", **given)
+    options = own_file.classification(folder)
+    return replace(spec, task="classification", task_options=options, task_identity={})
 
 
 def test_the_nearest_by_the_base_are_shown_and_kept_between_trials(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     spec = _spec(tiny_llama, tmp_path, shot_vectors="base")
-    base, cache = shared_base(spec), {}
+    base = shared_base(spec)
+    cache: dict[Any, Any] = {}
     data = load_data(spec, base, cache)
     encoded = data.split("selection")
     train = data.task.load("train")

@@ -6,7 +6,15 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.methods.prompting import BASE, DROP, REFUSE, SHOT_SELECTIONS, SHOTS, TFIDF
+from trainables.methods.prompting import (
+    BASE,
+    BY_VECTORS,
+    DROP,
+    REFUSE,
+    SHOT_SELECTIONS,
+    SHOTS,
+    TFIDF,
+)
 from trainables.methods.registry import METHODS
 from trainables.spec.checks import one_of, whole
 from trainables.spec.knob import Knob
@@ -28,7 +36,7 @@ def _has_vectors(configuration: Mapping[str, Any]) -> bool:
 
 def _are_near(selection: Any) -> bool:
     """Whether shots are chosen by vectors of the questions."""
-    return selection in ("similar", "regions")
+    return selection in BY_VECTORS
 
 
 def refused_shots(configuration: Mapping[str, Any]) -> dict[str, Any]:
