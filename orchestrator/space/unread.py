@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.space.constraints import decides
 from orchestrator.space.enumeration import settings_read
 from orchestrator.space.tree import Branch, Choice, Node, Space, is_read
+from trainables.methods.prompting import SHOT_SELECTIONS
 from trainables.methods.registry import METHODS
 from trainables.spec.knob_values import AUTO
 from trainables.spec.quantization import QUANTIZATIONS
@@ -19,6 +20,7 @@ _DECIDERS: dict[
     "method": [name for name, method in METHODS.items() if not method.is_baseline],
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],
+    "shot_selection": [*SHOT_SELECTIONS],
 }
 
 

@@ -35,6 +35,11 @@ LORA = {"lora": {"rank": [4, 8]}}
             "double_quantization",
             "it is read with quantization: nf4 or fp4.",
         ),
+        (
+            {"method": "prompting", "shot_vectors": ["tfidf", "base"]},
+            "shot_vectors",
+            "it is read with method: prompting and shot_selection: similar or regions.",
+        ),
         ({"method": "full", "rank": [4, 8]}, "rank", "it is read with method: lora."),
         ({"method": LORA, "rank": 16}, "rank", "every trial that reads rank has the value of a"),
         ({"model": [{"m": {"rank": 2}}, "n"], "method": LORA}, "model.m.rank", "every trial that"),
@@ -55,6 +60,10 @@ def test_what_no_trial_reads_is_named_with_the_reason(
         {"quantization": ["none", "nf4"], "double_quantization": [True, False]},
         {"method": ["full", {"lora": {"alpha": 8}}], "rank": 16},
         {"model": [{"m": {"batch_size": 2}}, "n"], "batch_size": 4},
+        {
+            "method": [{"prompting": {"shot_vectors": ["tfidf", "base"]}}, "lora"],
+            "shot_selection": ["random", "similar"],
+        },
         {"learning_rate": {"log_uniform": [1e-5, 1e-3]}, "seed": {"integers": [0, 10**9]}},
     ],
     ids=repr,
