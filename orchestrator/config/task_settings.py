@@ -41,7 +41,7 @@ def option_faults(data: Mapping[str, Any]) -> list[str]:
 def data_faults(task: Any, data: Any) -> list[str]:
     """What is wrong with the task's options, whatever its knobs are; reads no data.
 
-    None if the task is unknown or `data` is no mapping: those are faults of their own.
+    Nothing if the task is unknown or `data` is no mapping: those are faults of their own.
     """
     if not is_task(task) or not isinstance(data, Mapping):
         return []
