@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from trainables.methods.prompting import BASE
-from trainables.spec.rows.shot_knobs import SHOT_ROWS
+from trainables.spec.rows.shot_knobs import SHOT_ROWS, reads_base
 from trainables.tasks.task import SPLITS, Example, Task
 
 Order = Callable[[Example], Sequence[int]]
@@ -48,11 +47,6 @@ class Shots:
 def shot_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """What canonical knobs say of shots."""
     return {name: knobs[name] for name in SHOT_ROWS if name in knobs}
-
-
-def reads_base(knobs: Mapping[str, Any]) -> bool:
-    """Whether shots are chosen by vectors of the base itself."""
-    return knobs.get("shot_vectors") == BASE
 
 
 def shots_for(

@@ -14,7 +14,6 @@ from trainables.data.shots import (
     Shots,
     TextVectors,
     questions_of,
-    reads_base,
     shot_values,
     shots_for,
 )
@@ -22,6 +21,7 @@ from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.shot_knobs import reads_base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.identity import check_task
 from trainables.tasks.registry import drops_too_long, make_task

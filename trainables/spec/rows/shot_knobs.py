@@ -39,6 +39,11 @@ def _are_near(selection: Any) -> bool:
     return selection in BY_VECTORS
 
 
+def reads_base(knobs: Mapping[str, Any]) -> bool:
+    """Whether shots are chosen by vectors of the base itself."""
+    return knobs.get("shot_vectors") == BASE
+
+
 def refused_shots(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """What canonical knobs say of shots if a question without room for all of them is refused; else
     nothing, for then they fit in any case."""
