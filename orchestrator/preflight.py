@@ -27,7 +27,7 @@ from trainables.spec.rows.shot_knobs import SHOT_ROWS, refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
 
-VERSION = 1  # of what is looked at: a new version makes results that were kept void
+VERSION = 2  # of what is looked at: a new version makes results that were kept void
 POLL_SECONDS = 0.1
 QUIET_SECONDS = 2.0  # a short wait is not worth a line
 SECONDS_BETWEEN_LINES = 15.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -72,19 +73,32 @@ def _sweep(options: argparse.Namespace) -> int:
     run = _run_folder(options)
     fetch(run)
     planner = Planner(config)
-    if options.dry_run:
-        with standard_streams(needs_output=True):
-            return _dry_run(planner, run, predicts=not options.no_predict)
-    driver = Driver(
-        run=run,
-        config=config,
-        planner=planner,
-        address=options.address,
-        tracking_uri=options.tracking_uri,
-        resume_command=resume_command(options),
-        predicts=not options.no_predict,
-    )
-    return _drive(driver, retry_failed=options.retry_failed)
+    with _sourced_faults(options):
+        if options.dry_run:
+            with standard_streams(needs_output=True):
+                return _dry_run(planner, run, predicts=not options.no_predict)
+        driver = Driver(
+            run=run,
+            config=config,
+            planner=planner,
+            address=options.address,
+            tracking_uri=options.tracking_uri,
+            resume_command=resume_command(options),
+            predicts=not options.no_predict,
+        )
+        return _drive(driver, retry_failed=options.retry_failed)
+
+
+@contextmanager
+def _sourced_faults(options: argparse.Namespace) -> Iterator[None]:
+    """Names the file in faults of its sections that only show when models and data are read."""
+    from orchestrator.config.reader import sourced
+
+    try:
+        yield
+    except InputError as error:
+        faults = sourced(error.messages, space_file(options.space), options.set)
+        raise InputError(faults) from error
 
 
 def _drive(driver: Driver, *, retry_failed: bool) -> int:

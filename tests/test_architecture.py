@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "orchestrator/space": "| errors methods spec",
     "orchestrator/shipped_files": "",
     "orchestrator/cli": "shipped_files | errors storage",
-    "orchestrator/config": "space | errors spec tasks",
+    "orchestrator/config": "shipped_files space | errors spec tasks",
     "orchestrator/runs": "config formatting shipped_files space | errors resources spec storage "
     "tasks",
     "orchestrator/analysis": "runs | metrics spec tasks",

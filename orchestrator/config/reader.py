@@ -36,6 +36,7 @@ from orchestrator.config.settings import (
 )
 from orchestrator.config.task_settings import (
     a_task,
+    data_faults,
     objective_setting,
     option_faults,
     task_knob_faults,
@@ -61,14 +62,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     value = read_yaml(path)
     _expect_mapping(value, str(path))
     changed, applied = apply_overrides(value, overrides)
-    try:
-        config = from_mapping(changed)
-        _refuse_unread(config.space, value, applied)
-    except InputError as error:
-        raise InputError(
-            [_sourced(fault, applied, str(path)) for fault in error.messages]
-        ) from None
+    faults = Faults()
+    config = faults.catch(from_mapping, changed)
+    if config is not None:
+        faults.catch(_refuse_unread, config.space, value, applied)
+    if config is None or faults.messages:  # else the planner says what is wrong with the data
+        faults.messages += data_faults(changed.get("task"), changed.get("data"))
+        raise InputError([_sourced(fault, applied, str(path)) for fault in faults.messages])
     return config
+
+
+def sourced(faults: Sequence[str], path: Path, overrides: Sequence[str]) -> list[str]:
+    """Faults that were found after `load_config`; those of the sections `space` and `data` name the
+    file, or the override that caused them."""
+    applied = apply_overrides(read_yaml(path), overrides)[1]
+    return [
+        _sourced(fault, applied, str(path)) if fault.startswith(("space.", "data.")) else fault
+        for fault in faults
+    ]
 
 
 def from_mapping(value: object) -> SweepConfig:

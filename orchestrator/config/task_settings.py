@@ -7,12 +7,13 @@ from typing import Any
 
 from orchestrator.config.objectives import objectives
 from orchestrator.config.settings import Setting
+from orchestrator.shipped_files import resolve_data_paths
 from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Space
-from trainables.errors import did_you_mean
+from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import Check, one_of
 from trainables.spec.knobs import task_knobs
-from trainables.tasks.registry import find_task, is_task, task_metrics, task_names
+from trainables.tasks.registry import find_task, is_task, make_task, task_metrics, task_names
 
 
 def a_task(value: Any) -> str | None:
@@ -35,6 +36,21 @@ def objective_setting(task: Any, data: Any) -> Setting:
 def option_faults(data: Mapping[str, Any]) -> list[str]:
     """Options of a task that no sweep has: without its other splits there is nothing to train."""
     return ["data.asked: unknown option."] if "asked" in data else []
+
+
+def data_faults(task: Any, data: Any) -> list[str]:
+    """What is wrong with the task's options, whatever its knobs are; reads no data.
+
+    Nothing if the task is unknown or `data` is no mapping: those are faults of their own.
+    """
+    if not is_task(task) or not isinstance(data, Mapping):
+        return []
+    own = {name: value for name, value in data.items() if name not in task_knobs()}
+    try:
+        make_task(task, resolve_data_paths(own))
+    except InputError as error:
+        return list(error.messages)
+    return []
 
 
 def task_knob_faults(space: Space, task: str) -> list[str]:

@@ -20,11 +20,10 @@ from orchestrator.planning.sources import (
     ModelSource,
     find_model,
     is_hub_id,
-    resolve_data_paths,
-    resolve_path,
 )
 from orchestrator.runs.ledger import TrialRecord
 from orchestrator.runs.state import MODEL
+from orchestrator.shipped_files import resolve_data_paths, resolve_path
 from orchestrator.space.constraints import surviving
 from orchestrator.space.enumeration import values_of
 from orchestrator.space.tree import Constant, Question, Range, Space, questions

@@ -1,12 +1,10 @@
-"""Sources of models and data: hub ids, local folders and files."""
+"""Sources of models: hub ids and local folders."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.shipped_files import existing_path
 from trainables.models.hub import resolve_revision
@@ -41,21 +39,3 @@ def find_model(name: str, *, allow_bin: bool = False, needs_weights: bool = True
 def is_hub_id(name: str) -> bool:
     """Whether a name is a hub id, `owner/name` or `name`, and not that of a local folder."""
     return _HUB_ID.fullmatch(name) is not None and existing_path(name) is None
-
-
-def resolve_path(text: str) -> str:
-    """The absolute path of an existing file; any other text, as a prompt's name, unchanged."""
-    is_path = "/" in text or Path(text).suffix != ""
-    found = existing_path(text) if is_path else None
-    return str(found) if found else text
-
-
-def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's options with absolute paths of the files in them, also of those in a section."""
-    return {name: _resolved(value) for name, value in options.items()}
-
-
-def _resolved(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return resolve_data_paths(value)
-    return resolve_path(value) if isinstance(value, str) else value

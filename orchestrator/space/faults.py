@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.space.foreign_names import meant
 from orchestrator.space.tree import decision_order, is_read
 from trainables.errors import did_you_mean
+from trainables.methods.prompting import BY_VECTORS
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
 from trainables.spec.checks import is_finite
@@ -36,16 +37,18 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob, and decides it after them."""
-    bases = [
-        {"method": method, "quantization": quantization, **others, **enclosing}
+    others: list[dict[str, Any]] = [
+        *({"batch_size": size} for size in (1, AUTO)),
+        {"context": RETRIEVED},
+        *({"shot_selection": selection} for selection in BY_VECTORS),
+        *({"decoding": strategy} for strategy in STRATEGIES),
+    ]
+    bases = (
+        {"method": method, "quantization": quantization, **other, **enclosing}
         for method in METHODS
         for quantization in QUANTIZATIONS
-        for others in (
-            *({"batch_size": size} for size in (1, AUTO)),
-            {"context": RETRIEVED},
-            *({"decoding": strategy} for strategy in STRATEGIES),
-        )
-    ]
+        for other in others
+    )
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 
 

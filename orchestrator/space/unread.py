@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.space.constraints import decides
 from orchestrator.space.enumeration import settings_read
 from orchestrator.space.tree import Branch, Choice, Node, Space, is_read
+from trainables.methods.prompting import SHOT_SELECTIONS
 from trainables.methods.registry import METHODS
 from trainables.spec.decoding import STRATEGIES
 from trainables.spec.knob_values import AUTO
@@ -24,6 +25,7 @@ _DECIDERS: dict[
     "context": [*CONTEXTS],
     "answer": [*ANSWERS],
     "decoding": [*STRATEGIES],
+    "shot_selection": [*SHOT_SELECTIONS],
 }
 
 

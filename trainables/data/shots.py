@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from trainables.spec.rows.shot_knobs import SHOT_ROWS
-from trainables.tasks.task import Example, Task
+from trainables.spec.rows.shot_knobs import SHOT_ROWS, reads_base
+from trainables.tasks.task import SPLITS, Example, Task
 
 Order = Callable[[Example], Sequence[int]]
 """The places of the training examples for a question, the best shot first."""
+TextVectors = Callable[[Sequence[str]], Any]
+"""Unit vectors of texts, (texts, width): those of TF-IDF sparse, others dense."""
 ASKED = ("selection", "report")  # the splits whose questions have shots before them
 _MOST_LABELS = 20  # golds of more kinds are no labels
 _RARE = 0.05  # a term of at most this share of the training examples is rare
@@ -47,90 +49,121 @@ def shot_values(knobs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: knobs[name] for name in SHOT_ROWS if name in knobs}
 
 
-def shots_for(knobs: Mapping[str, Any], task: Task) -> Shots | None:
-    """The shots of a trial with these knobs, or None without any."""
+def shots_for(
+    knobs: Mapping[str, Any], task: Task, *, of_base: TextVectors | None = None
+) -> Shots | None:
+    """The shots of a trial with these knobs, or None without any.
+
+    `of_base`: the vectors of all questions by the base, if `reads_base`; where there is no base, as
+    in a prediction of lengths, those of TF-IDF stand in.
+    """
     count = int(knobs.get("shots", 0))
     if not count:
         return None
     train = task.load("train")
     selection, seed = str(knobs["shot_selection"]), int(knobs["shot_seed"])
-    return Shots(train, count, SELECTIONS[selection](task, train, seed, count))
+    pool = Pool(task, train, of_base if reads_base(knobs) else None)
+    return Shots(train, count, SELECTIONS[selection](pool, seed, count))
 
 
-def _random(task: Task, train: Sequence[Example], seed: int, count: int) -> Order:
+def questions_of(task: Task) -> Iterator[str]:
+    """The texts of all questions, those that may be shots among them."""
+    return (_text(task, example) for split in SPLITS for example in task.load(split))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The training examples among which shots are chosen; `of_base` are vectors in the place of
+    those of TF-IDF."""
+
+    task: Task
+    train: Sequence[Example]
+    of_base: TextVectors | None = None
+
+    def vectors(self) -> tuple[Any, Callable[[Example], Any]]:
+        """Those of the training examples, a row each, and the function for another example."""
+        return self._by(self.of_base or self._of_terms())
+
+    def terms(self) -> tuple[Any, Callable[[Example], Any]]:
+        """As `vectors`, by terms in any case."""
+        return self._by(self._of_terms())
+
+    def _of_terms(self) -> TextVectors:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        texts = [_text(self.task, example) for example in self.train]
+        vectors: TextVectors = TfidfVectorizer(sublinear_tf=True).fit(texts).transform
+        return vectors
+
+    def _by(self, vectors: TextVectors) -> tuple[Any, Callable[[Example], Any]]:
+        of_text = functools.cache(lambda text: vectors([text]))
+        own = vectors([_text(self.task, example) for example in self.train])
+        return own, lambda example: of_text(_text(self.task, example))
+
+
+def _random(pool: Pool, seed: int, count: int) -> Order:
     """The same for every question."""
-    del task, count
-    order = list(range(len(train)))
+    del count
+    order = list(range(len(pool.train)))
     random.Random(f"shots/{seed}").shuffle(order)
     return lambda example: order
 
 
-def _balanced(task: Task, train: Sequence[Example], seed: int, count: int) -> Order:
+def _balanced(pool: Pool, seed: int, count: int) -> Order:
     """As random, with labels in turn; the kinds of question in turn where answers are no labels."""
-    golds = [task.gold_text(example) for example in train]
+    golds = [pool.task.gold_text(example) for example in pool.train]
     is_labelled = len(set(golds)) <= _MOST_LABELS
-    labels = golds if is_labelled else [example.kind for example in train]
-    drawn = _random(task, train, seed, count)(train[0])
+    labels = golds if is_labelled else [example.kind for example in pool.train]
+    drawn = _random(pool, seed, count)(pool.train[0])
     by_label = [[at for at in drawn if labels[at] == label] for label in sorted(set(labels))]
     random.Random(f"labels/{seed}").shuffle(by_label)
     turns = [at for turn in zip_longest(*by_label) for at in turn if at is not None]
     return lambda example: turns
 
 
-def _similar(task: Task, train: Sequence[Example], seed: int, count: int) -> Order:
-    """The nearest by the cosine of TF-IDF vectors."""
+def _similar(pool: Pool, seed: int, count: int) -> Order:
+    """The nearest by the cosine of their vectors."""
     del seed, count
-    vectors, of_text = _vectors(task, train)
+    vectors, of_example = pool.vectors()
 
     def order(example: Example) -> Sequence[int]:
-        found = (vectors @ of_text(_text(task, example)).T).toarray()[:, 0]
-        return [int(at) for at in (-found).argsort(kind="stable")]
+        found = vectors @ of_example(example).T
+        cosines = (found if pool.of_base else found.toarray())[:, 0]
+        return [int(at) for at in (-cosines).argsort(kind="stable")]
 
     return order
 
 
-def _regions(task: Task, train: Sequence[Example], seed: int, count: int) -> Order:
-    """The example nearest to the centre of each of k regions (k-means of TF-IDF vectors), and then
-    the next ones; the same for every question."""
+def _regions(pool: Pool, seed: int, count: int) -> Order:
+    """The example nearest to the centre of each of k regions (k-means of the vectors), and then the
+    next ones; the same for every question."""
     from sklearn.cluster import KMeans
 
-    vectors, _ = _vectors(task, train)
-    regions = min(count, len(train))
+    vectors, _ = pool.vectors()
+    regions = min(count, len(pool.train))
     distances = KMeans(regions, n_init=3, random_state=seed).fit(vectors).transform(vectors)
     nearest = [distances[:, region].argsort(kind="stable").tolist() for region in range(regions)]
     found = list(dict.fromkeys(int(at) for turn in zip(*nearest, strict=True) for at in turn))
     return lambda example: found
 
 
-def _keywords(task: Task, train: Sequence[Example], seed: int, count: int) -> Order:
+def _keywords(pool: Pool, seed: int, count: int) -> Order:
     """Those that share most rare terms with the question, weighted by their rarity."""
     del seed, count
     import numpy
 
-    vectors, of_text = _vectors(task, train)
+    vectors, of_example = pool.terms()
     frequency = numpy.asarray((vectors > 0).mean(axis=0))[0]
-    weights = numpy.where(frequency <= max(_RARE, 1 / len(train)), -numpy.log(frequency + 1e-9), 0)
+    rare = max(_RARE, 1 / len(pool.train))
+    weights = numpy.where(frequency <= rare, -numpy.log(frequency + 1e-9), 0)
     has = (vectors > 0).astype(float)
 
     def order(example: Example) -> Sequence[int]:
-        asked = (of_text(_text(task, example)) > 0).toarray()[0] * weights
+        asked = (of_example(example) > 0).toarray()[0] * weights
         found = has @ asked
         return [int(at) for at in (-found).argsort(kind="stable")]
 
     return order
-
-
-def _vectors(task: Task, train: Sequence[Example]) -> tuple[Any, Callable[[str], Any]]:
-    """The TF-IDF vectors of the training examples, a row each, and the function for another."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    vectors = vectorizer.fit_transform(_texts(task, train))
-    return vectors, functools.cache(lambda text: vectorizer.transform([text]))
-
-
-def _texts(task: Task, examples: Sequence[Example]) -> Iterator[str]:
-    return (_text(task, example) for example in examples)
 
 
 def _text(task: Task, example: Example) -> str:
@@ -138,7 +171,7 @@ def _text(task: Task, example: Example) -> str:
     return str(example.record.get("question") or task.prompt(example).text)
 
 
-SELECTIONS: dict[str, Callable[[Task, Sequence[Example], int, int], Order]] = {
+SELECTIONS: dict[str, Callable[[Pool, int, int], Order]] = {
     "random": _random,
     "balanced": _balanced,
     "similar": _similar,

@@ -7,13 +7,22 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.data.base_vectors import base_vectors
 from trainables.data.encoding import Encoded, encode
-from trainables.data.shots import ASKED, shot_values, shots_for
+from trainables.data.shots import (
+    ASKED,
+    Shots,
+    TextVectors,
+    questions_of,
+    shot_values,
+    shots_for,
+)
 from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
 from trainables.spec.knobs import task_values
 from trainables.spec.rows.chat_formats import chat_format_of
+from trainables.spec.rows.shot_knobs import reads_base
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.identity import check_task
 from trainables.tasks.registry import drops_too_long, make_task
@@ -35,6 +44,7 @@ class TrialData:
     sequence_limit: int  # tokens of a prompt with its completion
     encode_split: Callable[[str], Encoded]
     drops_too_long: bool = False
+    shots: Shots | None = None
     splits: dict[str, Encoded] = field(default_factory=dict)
 
     def split(self, name: str) -> Encoded:
@@ -48,12 +58,14 @@ def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
     """The spec's data, encoded by the tokenizer of `base`; from `cache` if it has them.
 
     The caller owns the cache. Data with equal tokenizer, files, prompt, target and length are
-    loaded and tokenized once. The cache keeps the DATA_KEPT entries used last, and no base alive.
+    loaded and tokenized once, and questions get vectors of a base once. The cache keeps the
+    DATA_KEPT entries used last, and no base alive.
     Raises InputError if the data, the prompt or the task's rule have changed since planning.
     """
     limit = sequence_limit(spec, positions=base.longest_sequence)
-    key = (base.tokenizer_digest, limit, _data_key(spec))
-    data: TrialData = cache.pop(key) if key in cache else _new_data(spec, base, limit)
+    of_base = base.key if reads_base(spec.knobs) else ""
+    key = (base.tokenizer_digest, limit, _data_key(spec), of_base)
+    data: TrialData = cache.pop(key) if key in cache else _new_data(spec, base, limit, cache)
     cache[key] = data  # the cache is in the order of last use
     for unused in list(cache)[:-DATA_KEPT]:
         del cache[unused]
@@ -80,10 +92,11 @@ def check_lengths(encoded: Encoded, spec: TrialSpec, *, split: str, limit: int) 
         raise InputError(fault)
 
 
-def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
+def _new_data(spec: TrialSpec, base: Base, limit: int, cache: DataCache) -> TrialData:
     task, tokenizer = make_task(spec.task, _task_options(spec)), base.tokenizer
     check_task(spec, task)
-    shown = shots_for(spec.knobs, task)
+    of_base = _vectors_of(base, task, cache) if reads_base(spec.knobs) else None
+    shown = shots_for(spec.knobs, task, of_base=of_base)
 
     def encode_split(name: str) -> Encoded:
         examples = task.load(name)
@@ -100,4 +113,11 @@ def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
         check_lengths(encoded, spec, split=name, limit=limit)
         return encoded.without_too_long() if name == "train" else encoded
 
-    return TrialData(task, limit, encode_split, drops_too_long(spec.task_options))
+    return TrialData(task, limit, encode_split, drops_too_long(spec.task_options), shown)
+
+
+def _vectors_of(base: Base, task: Task, cache: DataCache) -> TextVectors:
+    """The vectors of the task's questions; what the base has seen before is not computed again."""
+    key = ("vectors", base.key)
+    known = cache[key] = cache.pop(key, {})
+    return base_vectors(base, questions_of(task), known)

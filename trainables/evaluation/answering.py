@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from trainables.data.encoding import Encoded, encode
-from trainables.data.shots import shots_for
 from trainables.data.trial_data import TrialData, check_lengths, load_data
 from trainables.errors import InputError, first_line
 from trainables.evaluation.evaluate import answer
@@ -228,13 +227,12 @@ def _encoded(
     examples = data.task.load(questions.split)
     chosen = [examples[at] for at in questions.places]
     limit = data.sequence_limit
-    shots = shots_for(spec.knobs, data.task)
     encoded = encode(
         data.task,
         chosen,
         base.tokenizer,
         sequence_length=limit,
-        shots=shots,
+        shots=data.shots,
         chat_format=chat_format_of(spec.knobs),
     )
     check_lengths(encoded, spec, split=questions.split, limit=limit)

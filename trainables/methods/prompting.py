@@ -9,6 +9,8 @@ from trainables.methods.method import Untrained
 
 SHOTS = 4  # the default
 SHOT_SELECTIONS = ("random", "balanced", "similar", "regions", "keywords")
+BY_VECTORS = ("similar", "regions")  # of them those that compare vectors of the questions
+TFIDF, BASE = "tfidf", "base"  # the vectors
 DROP, REFUSE = "drop", "refuse"  # what happens to shots that do not fit
 
 
@@ -25,6 +27,7 @@ class Prompting(Untrained):
     shot_selection: str = SHOT_SELECTIONS[0]
     shot_seed: int = 0
     shots_too_long: str = DROP
+    shot_vectors: str = TFIDF
 
     def relative_size(self) -> float:
         return float(self.shots)

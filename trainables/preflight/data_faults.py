@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.data.encoding import encode
+from trainables.data.shots import ASKED
 from trainables.data.token_lengths import (
     SplitLengths,
     TokenLengths,
@@ -66,7 +67,9 @@ class DataCheck:
         yield from [] if fault is None else [fault]
         for name, lengths in splits.items():
             yield from self._outside(name, lengths)
-        self.found.notes += [] if fault else _notes(self.model.name, splits, limit)
+        if not fault:
+            self.found.notes += _notes(self.model.name, splits, limit)
+            self.found.notes += _cut_answers(spec, splits)
 
     def _outside(self, split: str, lengths: SplitLengths) -> Iterator[str]:
         embedded = self.model.embedded
@@ -124,6 +127,24 @@ def _notes(model: str, splits: Mapping[str, SplitLengths], limit: int) -> Iterat
         )
     if cut:
         yield f"Prompts that lose part of their context, {model} at {limit} tokens: {cut}."
+
+
+def _cut_answers(spec: TrialSpec, splits: Mapping[str, SplitLengths]) -> Iterator[str]:
+    """Gold answers that are too long to be written, so that no model could be right."""
+    most = spec.execution.max_new_tokens
+    asked = {name: split for name, split in splits.items() if name in ASKED and not split.choices}
+    needed = {  # without the end token
+        name: [len(row) - 1 for row in split.completions if len(row) - 1 > most]
+        for name, split in asked.items()
+    }
+    cut = _counts(asked, {name: len(tokens) for name, tokens in needed.items()})
+    if cut:
+        longest = max(tokens for found in needed.values() for tokens in found)
+        yield (
+            f"execution.max_new_tokens: answers end after {most} tokens, and gold answers of "
+            f"{spec.knobs['model']} are longer: {cut}. No model can be right there. Set it to "
+            f"{longest + 1}, or shorten these targets."
+        )
 
 
 def _counts(splits: Mapping[str, SplitLengths], counts: Mapping[str, int]) -> str:

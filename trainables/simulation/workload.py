@@ -49,7 +49,7 @@ def planned_work(
     largest = max(
         training, key=lambda one: one.batch_size * one.length, default=ForwardBackward(1, 1, 1)
     )
-    loss, answers = _largest_evaluation(spec, splits, eval_batch_size)
+    loss, answers = _largest_evaluation(spec, splits["selection"], eval_batch_size)
     room = spec.execution.max_new_tokens
     prompt = answers.prompt if answers else None
     left = room if positions is None or prompt is None else max(1, positions - prompt)
@@ -148,16 +148,15 @@ def _batches(
 
 
 def _largest_evaluation(
-    spec: TrialSpec, splits: Mapping[str, SplitLengths], batch_size: int
+    spec: TrialSpec, split: SplitLengths, batch_size: int
 ) -> tuple[ForwardBackward, Generation | None]:
-    """A batch of the loss with the most of each that any has, and the largest
-    batch of written answers, None if a likelihood decides."""
-    evaluated = [splits[name] for name in ("selection", "report") if name in splits]
-    batches = [
-        one
-        for split in evaluated[: None if spec.role == BASELINE else 1]
-        for one in _evaluation(spec, split, range(len(split)), batch_size)
-    ]
+    """A batch of the loss with the most positions and the largest size of any, and the largest
+    batch of written answers, None if a likelihood decides.
+
+    `split` is the selection split, in which evaluation memory is measured, also that of a baseline,
+    which the report split does not enter.
+    """
+    batches = list(_evaluation(spec, split, range(len(split)), batch_size))
     losses = [one for one in batches if isinstance(one, ForwardBackward)]
     answers = [one for one in batches if isinstance(one, Generation)]
     longest = max(losses, key=lambda one: one.batch_size * one.length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import zlib
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
+
+_NULS = 0.01  # text in UTF-16 has at least this share of them: line breaks, commas, quotes
 
 
 def read_lines(path: str | Path, *, hint: str = "") -> Iterator[tuple[int, Any]]:
@@ -66,23 +69,38 @@ def read_text(path: Path, *, hint: str = "") -> str:
     """The text of a file in UTF-8, perhaps gzipped, whatever its name.
 
     Raises InputError if there is none (`hint` ends the message), or with the line that is not
-    UTF-8.
+    UTF-8; UTF-16 is told apart, with or without the mark at its beginning.
     """
     try:
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.{hint}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{path}: the file can't be read: {error}") from error
+    _refuse_utf_16(path, content)
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path}:{line}: the file can't be read: not UTF-8 ({error.reason} at byte "
             f"{error.start}). Save the file in UTF-8, as by: iconv -f latin1 -t utf-8"
         ) from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a NUL in the name
-        raise InputError(f"{path}: the file can't be read: {error}") from error
+
+
+def _refuse_utf_16(path: Path, content: bytes) -> None:
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if not content.startswith(marks) and content.count(0) <= _NULS * len(content):
+        return
+    first = 0 if content.startswith(marks) else content.index(0)
+    order = "" if content.startswith(marks) else ("be", "le")[first % 2]
+    line = content.count(b"\n", 0, first) + 1
+    raise InputError(
+        f"{path}:{line}: the file can't be read: it seems to be in UTF-16. Save the file in UTF-8, "
+        f"as by: iconv -f utf-16{order} -t utf-8"
+    )
 
 
 def _line_values(text: str) -> Iterator[tuple[int, Any]]:

@@ -113,8 +113,9 @@ def not_finished(results: Sequence[TrialResult]) -> Section:
 
 
 def facts(results: Sequence[TrialResult]) -> Section:
-    """The facts about the prompts of all trials: context, evidence, cut prompts."""
-    return Section("What was asked", [_values([item.facts for item in results])])
+    """The facts about the prompts of all trials, as context, evidence, cut prompts; those that a
+    task does not know are left out."""
+    return Section("What was asked", [_values([_said(item.facts) for item in results])])
 
 
 def provenance(results: Sequence[TrialResult]) -> Section:
@@ -201,6 +202,10 @@ def _values(mappings: Sequence[Mapping[str, Any]]) -> Block:
     if not seen:
         return Paragraph("Not recorded.")
     return Table(["", "value"], [(name, _several(found)) for name, found in seen.items()], words=2)
+
+
+def _said(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _flat(facts) if value != ""}
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

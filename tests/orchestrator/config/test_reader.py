@@ -268,6 +268,23 @@ def test_a_fault_says_where_what_and_what_is_allowed(
     assert message in fault
 
 
+def test_faults_of_the_tasks_options_are_said_with_the_others(write: Write) -> None:
+    path = write(
+        """
+task: classification
+data: {file: a.csv, split: {selection: 0, report: 0.1}, metrics: [acuracy]}
+space: {model: [a], quantization: [nf5]}
+budget: {train_examples: 1, eval_examples: 3, seed: 1}
+search: {trials: 1}
+"""
+    )
+    assert _faults(path) == [
+        f"{path}: space.quantization: got 'nf5'. Did you mean 'nf4'?",
+        f"{path}: data.split.selection: got 0; needs a share above 0 and below 1.",
+        f"{path}: data.metrics: no metric named 'acuracy'. Did you mean 'accuracy'?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

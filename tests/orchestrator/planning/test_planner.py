@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from orchestrator.config.reader import from_mapping
 from orchestrator.config.sections import SchedulerConfig, SweepConfig, rungs
 from orchestrator.planning.planner import Planner
-from orchestrator.planning.sources import is_hub_id, resolve_path
+from orchestrator.planning.sources import is_hub_id
+from orchestrator.shipped_files import resolve_path
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS

@@ -342,3 +342,12 @@ def test_measured_facts_are_rounded_and_counts_agree_with_their_nouns(run: RunFo
     asked = section(markdown(run), "What was asked")
     assert "| save_seconds | 0.0939 to 0.5 |" in asked
     assert "| trainable_parameters | 128 (2 trials), 64 (1 trial) |" in asked
+
+
+def test_what_a_task_does_not_know_of_its_prompts_is_left_out(run: RunFolder) -> None:
+    facts: dict[str, Any] = {"context": "", "selection": {"examples": 60, "evidence": ""}}
+    folder = add_trial(run, right=outcomes(60))
+    folder.write_summary({**(folder.summary() or {}), "facts": facts})
+    asked = section(markdown(run), "What was asked")
+    assert "| selection.examples | 60 |" in asked
+    assert "context" not in asked and "evidence" not in asked

@@ -77,6 +77,7 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "length_penalty": (0.5, 1.0, {"decoding": "beam"}),
     "votes": (1, 5, {"decoding": "sample"}),
     "decoding_seed": (0, 1, {"decoding": "sample"}),
+    "shot_vectors": ("tfidf", "base", {"method": "prompting", "shot_selection": "similar"}),
     "seed": (0, 3, {}),
 }
 

@@ -35,6 +35,11 @@ LORA = {"lora": {"rank": [4, 8]}}
             "double_quantization",
             "it is read with quantization: nf4 or fp4.",
         ),
+        (
+            {"method": "prompting", "shot_vectors": ["tfidf", "base"]},
+            "shot_vectors",
+            "it is read with method: prompting and shot_selection: similar or regions.",
+        ),
         ({"method": "full", "rank": [4, 8]}, "rank", "it is read with method: lora."),
         ({"context": "evidence", "k": [3, 5]}, "k", "it is read with context: retrieved."),
         (
@@ -70,6 +75,10 @@ def test_what_no_trial_reads_is_named_with_the_reason(
         {"decoding": ["greedy", {"sample": {"temperature": [0.7, 1.0], "votes": 3}}], "top_p": 0.9},
         {"answer": ["generate", "likelihood"], "decoding": ["greedy", {"beam": {"beams": 2}}]},
         {"model": [{"m": {"batch_size": 2}}, "n"], "batch_size": 4},
+        {
+            "method": [{"prompting": {"shot_vectors": ["tfidf", "base"]}}, "lora"],
+            "shot_selection": ["random", "similar"],
+        },
         {"learning_rate": {"log_uniform": [1e-5, 1e-3]}, "seed": {"integers": [0, 10**9]}},
     ],
     ids=repr,

@@ -148,6 +148,24 @@ def test_what_is_dropped_is_counted_by_split(tiny_llama: Path) -> None:
     assert "4 of 4 of the report split" in findings(dropping(spec, sequence_length=24)).faults[0]
 
 
+def test_answers_that_are_too_long_to_be_written_are_told(tiny_llama: Path) -> None:
+    spec = make_spec(tiny_llama)
+    lengths = TokenLengths(None)
+    longest = max(
+        len(row) - 1
+        for name in ("selection", "report")
+        for row in lengths.split(spec, name, positions=None).completions
+    )
+
+    def notes(tokens: int) -> list[str]:
+        execution = replace(spec.execution, max_new_tokens=tokens)
+        return findings(replace(spec, execution=execution)).notes
+
+    assert not [note for note in notes(longest) if "max_new_tokens" in note]
+    [note] = [note for note in notes(longest - 1) if "max_new_tokens" in note]
+    assert f"end after {longest - 1} tokens" in note and f"Set it to {longest + 1}" in note
+
+
 def test_a_quantization_that_reaches_too_little_is_told_and_no_other(tmp_path: Path) -> None:
     model = make_mixtral(tmp_path)
     asked = [make_spec(model, quantization=kind, sequence_length=500) for kind in ("none", "nf4")]

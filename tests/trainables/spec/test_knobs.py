@@ -72,6 +72,7 @@ WRONG: dict[str, list[Any]] = {
     "length_penalty": [-0.1, "1"],
     "votes": [0, 1.5, True],
     "decoding_seed": [-1, 0.5],
+    "shot_vectors": ["bert", 1],
     "seed": [-1, 1.5],
 }
 
@@ -115,7 +116,7 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
     other = next(
         value
         for value in (
-            *(True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse"),
+            *(True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse", "base"),
             *("tfidf", "corpus", "beam"),
         )
         if check(knob, value) is None

@@ -60,6 +60,7 @@ OTHER: dict[str, Any] = {
     "length_penalty": 0.5,
     "votes": 5,
     "decoding_seed": 3,
+    "shot_vectors": "base",
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests

@@ -6,7 +6,15 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.methods.prompting import DROP, REFUSE, SHOT_SELECTIONS, SHOTS
+from trainables.methods.prompting import (
+    BASE,
+    BY_VECTORS,
+    DROP,
+    REFUSE,
+    SHOT_SELECTIONS,
+    SHOTS,
+    TFIDF,
+)
 from trainables.methods.registry import METHODS
 from trainables.spec.checks import one_of, whole
 from trainables.spec.knob import Knob
@@ -21,12 +29,27 @@ def _has_shots(configuration: Mapping[str, Any]) -> bool:
     return _reads_shots(configuration) and bool(configuration.get("shots", SHOTS))
 
 
+def _has_vectors(configuration: Mapping[str, Any]) -> bool:
+    chosen = configuration.get("shot_selection", SHOT_SELECTIONS[0])
+    return _has_shots(configuration) and _are_near(chosen)
+
+
+def _are_near(selection: Any) -> bool:
+    """Whether shots are chosen by vectors of the questions."""
+    return selection in BY_VECTORS
+
+
+def reads_base(knobs: Mapping[str, Any]) -> bool:
+    """Whether shots are chosen by vectors of the base itself."""
+    return knobs.get("shot_vectors") == BASE
+
+
 def refused_shots(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """What canonical knobs say of shots if a question without room for all of them is refused; else
     nothing, for then they fit in any case."""
     if configuration.get("shots_too_long") != REFUSE:
         return {}
-    return {name: configuration[name] for name in SHOT_ROWS}
+    return {name: configuration[name] for name in SHOT_ROWS if name in configuration}
 
 
 SHOT_ROWS: dict[str, Knob] = {
@@ -47,6 +70,7 @@ SHOT_ROWS: dict[str, Knob] = {
         one_of(*SHOT_SELECTIONS),
         str,
         _has_shots,
+        switches=_are_near,
         simulated=None,
         has_column=False,
     ),
@@ -69,5 +93,15 @@ SHOT_ROWS: dict[str, Knob] = {
         simulated=None,
         has_column=False,
         affects_speed=False,
+    ),
+    "shot_vectors": Knob(
+        TFIDF,
+        one_of(TFIDF, BASE),
+        str,
+        _has_vectors,
+        unsaid=True,
+        simulated=None,
+        has_column=False,
+        varied_label="{shot_vectors}vectors",
     ),
 }

@@ -16,6 +16,7 @@ from trainables.spec.metric import TaskMetrics
 from trainables.tasks.exact_match import prediction_span
 from trainables.tasks.own_data.options import GENERATE
 from trainables.tasks.own_data.own_task import OwnTask
+from trainables.tasks.own_data.rows import shortened
 from trainables.tasks.own_data.table import Table
 from trainables.tasks.task import NOTHING, Answering, Example
 
@@ -138,12 +139,19 @@ class Classification(OwnTask):
             for example in split
             if _label_of(str(example.record["target"]), self._labels) is None
         ]
-        return [*super()._faults(table), *self._alike(), *wrong]
+        return [*super()._faults(table), *self._alike(), *shortened(wrong)]
 
     def _alike(self) -> Iterator[str]:
         """Labels of the training rows between which no answer could decide."""
         if self.options.labels or self.usual_labels:
             return
+        if len(self._found) == 1:
+            [(label, place)] = self._found.items()
+            yield (
+                f"{place}: {label!r} is the label of every training row, so that there is nothing "
+                "to learn. Add rows of another label, name the column of the labels in "
+                "data.columns.target, or name all labels in data.labels."
+            )
         first: dict[str, str] = {}
         for label, place in self._found.items():
             other = first.setdefault(label.casefold(), label)

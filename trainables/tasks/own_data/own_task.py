@@ -16,7 +16,7 @@ from trainables.spec.checks import Check
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks.own_data.options import COLUMNS, Options, parse_options
 from trainables.tasks.own_data.prompt_text import PromptText, load_prompt_text
-from trainables.tasks.own_data.rows import Row, read_rows, shortened
+from trainables.tasks.own_data.rows import Row, missing_columns, read_rows
 from trainables.tasks.own_data.table import Table, found_columns, hub_data, read_table
 from trainables.tasks.own_data.values import text_of
 from trainables.tasks.task import LINE_BREAK, Example, Prompt, Task
@@ -102,6 +102,9 @@ class OwnTask(Task):
         rows = cls.prepared(read_rows(path), {})
         columns = {"id": "id"} if rows and "id" in rows[0].values else {}
         found = found_columns(rows, columns)
+        missing = list(missing_columns(rows, found.values()))
+        if missing:
+            raise InputError(missing)
         return [
             Example(
                 id=text_of(row.values[found["id"]]) if "id" in found else Path(row.place).name,
@@ -133,7 +136,8 @@ class OwnTask(Task):
 
     @property
     def max_new_tokens(self) -> int:
-        """As many as the longest target has characters, up to 512."""
+        """As many as the longest target has characters, up to 512; the preflight tells whether
+        targets need more, which `execution.max_new_tokens` gives."""
         splits = self._table.splits.values()
         longest = max((len(self.target(each)) for split in splits for each in split), default=0)
         return min(max(longest + len(self.target_end), 8), _MOST_NEW_TOKENS)
@@ -165,28 +169,38 @@ class OwnTask(Task):
 
     def _faults(self, table: Table) -> list[str]:
         """What is wrong with the rows for this task."""
-        examples = [example for split in table.splits.values() for example in split]
-        if not examples:
+        by_file: dict[str, list[Row]] = {}
+        for example in (each for split in table.splits.values() for each in split):
+            row = Row(dict.fromkeys(self._names(example)), example.record["place"])
+            by_file.setdefault(row.place.rpartition(":")[0], []).append(row)
+        shown = self.text.columns
+        return [
+            fault
+            for rows in by_file.values()
+            for fault in missing_columns(rows, shown, why=", which the prompt shows")
+        ]
+
+    def _prompt_faults(self, table: Table) -> list[str]:
+        """What is wrong with the prompt for files with these columns."""
+        first = next((each for split in table.splits.values() for each in split), None)
+        if first is None:
             return []
-        faults = self.text.faults(self._names(examples[0]))
+        faults = self.text.faults(self._names(first))
         if table.target_column in self.text.columns:
             faults.append(
                 f"space.prompt: {{{table.target_column}}} shows the answer; it is the column of "
                 "the target."
             )
-        return faults or [
-            f"{example.record['place']}: no column {name!r}, which the prompt shows."
-            for example in examples
-            for name in dict.fromkeys(self.text.columns)
-            if name not in self._names(example)
-        ]
+        return faults
 
     @cached_property
     def _table(self) -> Table:
-        faults = self._faults(self._read)
-        if faults:
-            raise InputError(shortened(faults))
-        return self._read
+        table = self._read
+        of_prompt = self._prompt_faults(table)
+        of_rows = table.faults or ([] if of_prompt else self._faults(table))
+        if of_prompt or of_rows:
+            raise InputError([*of_prompt, *of_rows])
+        return table
 
     @cached_property
     def _read(self) -> Table:

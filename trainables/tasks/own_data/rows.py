@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,30 @@ def read_rows(path: str | Path, *, columns: Sequence[str] = ()) -> list[Row]:
     """
     file = Path(path)
     rows = _reader(file)(file)
-    faults = [
-        fault
-        for row in rows
-        for fault in (
-            *_column_faults(row, columns),
-            *half_character_faults(dict(row.values), where=row.place),
-        )
-    ]
+    faults = list(missing_columns(rows, columns))
+    for row in rows:
+        faults += half_character_faults(dict(row.values), where=row.place)
     if faults:
         raise InputError(shortened(faults))
     return rows
+
+
+def missing_columns(rows: Sequence[Row], columns: Iterable[str], *, why: str = "") -> Iterator[str]:
+    """A fault for each of `columns` that some rows of a file lack, at the first of them; `why`
+    follows the column's name."""
+    for name in dict.fromkeys(columns):
+        lacking = [row for row in rows if name not in row.values]
+        if lacking:
+            there = [*map(str, lacking[0].values)]
+            near = near_name(name, there)
+            some = (
+                f" {len(lacking)} of {len(rows)} rows lack it." if len(lacking) < len(rows) else ""
+            )
+            yield (
+                f"{lacking[0].place}: no column {name!r}{why}; there are {', '.join(there)}."
+                + (f" Did you mean {near!r}?" if near else "")
+                + some
+            )
 
 
 def shortened(faults: Sequence[str]) -> list[str]:
@@ -153,15 +166,6 @@ def _xlsx_rows(file: Path) -> list[Row]:
         for at, line in enumerate(lines, start=2)
         if any(value is not None for value in line)
     ]
-
-
-def _column_faults(row: Row, columns: Sequence[str]) -> Iterator[str]:
-    for name in columns:
-        if name not in row.values:
-            there = ", ".join(map(str, row.values))
-            near = near_name(name, map(str, row.values))
-            meant = f" Did you mean {near!r}?" if near else ""
-            yield f"{row.place}: no column {name!r}; there are {there}.{meant}"
 
 
 FORMATS: dict[str, Callable[[Path], list[Row]]] = {

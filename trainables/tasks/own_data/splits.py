@@ -77,8 +77,8 @@ def shared_out(rows: Sequence[Row], shares: Shares, input_of: TextOf) -> Splits:
     return splits
 
 
-def check_inputs(splits: Splits, input_of: TextOf) -> None:
-    """Raises InputError for inputs that are in two splits, with both places."""
+def shared_inputs(splits: Splits, input_of: TextOf) -> list[str]:
+    """A fault for each input that is in two splits, with both places, and what to do."""
     seen: dict[str, tuple[str, Row]] = {}
     faults = []
     for split, rows in splits.items():
@@ -89,14 +89,8 @@ def check_inputs(splits: Splits, input_of: TextOf) -> None:
                     f"{row.place}: this input of the {split} split is also one of the "
                     f"{first_split} split, at {first.place}."
                 )
-    if faults:
-        raise InputError(
-            [
-                *shortened(faults),
-                "Remove them from one split, or write data.allow_duplicates: true if they are "
-                "meant.",
-            ]
-        )
+    advice = "Remove them from one split, or write data.allow_duplicates: true if they are meant."
+    return [*shortened(faults), advice] if faults else []
 
 
 def _share_faults(given: Mapping[Any, Any]) -> Iterator[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from trainables.errors import InputError
 from trainables.hub_data import HubData, fetched_split, resolved_commit
 from trainables.tasks.own_data.options import Options
-from trainables.tasks.own_data.rows import Row, read_rows, shortened
-from trainables.tasks.own_data.splits import Splits, check_inputs, shared_out
+from trainables.tasks.own_data.rows import Row, missing_columns, read_rows, shortened
+from trainables.tasks.own_data.splits import Splits, shared_inputs, shared_out
 from trainables.tasks.own_data.values import column_faults, text_of
 from trainables.tasks.splits import files_read, halve
 from trainables.tasks.task import SPLITS, Example
@@ -28,6 +28,7 @@ USUAL_COLUMNS = (  # pairs of input and target that are found without being name
     ("tokens", "tags"),
 )
 Prepared = Callable[[Sequence[Row]], list[Row]]
+_Read = tuple[Splits, dict[str, str], list[str]]  # with the columns, and the faults of values
 
 
 @dataclass(frozen=True)
@@ -35,49 +36,44 @@ class Table:
     """The examples of each split, the columns of the first row, and that of the target.
 
     A record has `question` (the input), `target` and `place`, and the row itself as `columns`.
+    `faults` are those of single values and rows, for which no trial may use it.
     """
 
     splits: Mapping[str, Sequence[Example]]
     columns: tuple[str, ...]
     target_column: str = ""
+    faults: tuple[str, ...] = ()
 
     def digest(self, split: str, read: Sequence[str]) -> str:
-        """A sha256 of the split's inputs, targets and the columns `read`."""
+        """A sha256 of the split's inputs, targets and the columns `read`, in their order; whatever
+        the rows are called, as files may be renamed."""
         digest = hashlib.sha256()
         for example in self.splits[split]:
             record = example.record
             columns = [record["columns"].get(name) for name in read]
-            parts = [example.id, record["question"], record["target"], columns]
+            parts = [record["question"], record["target"], columns]
             digest.update(json.dumps(parts, default=str).encode() + b"\n")
         return digest.hexdigest()
 
 
 def read_table(options: Options, *, prepared: Prepared = list) -> Table:
-    """All splits, or the one that is asked. Raises InputError with all faults of the files.
+    """All splits, or the one that is asked; `prepared` makes the rows that count of a file's.
 
-    `prepared` makes the rows that count of the rows of a file.
+    Raises InputError with all faults of files that are no table with the columns, or leave a split
+    without rows.
     """
-    if options.file is not None:
-        by = (options.split.by,) if options.split and options.split.by else ()
-        rows = prepared(_rows(options, options.file, columns=by))
-        if not rows:
-            raise InputError(f"{options.file}: the file holds no rows.")
-        columns = found_columns(rows, options.columns)
-        _check_columns(rows, columns)
-        assert options.split is not None
-        splits = shared_out(rows, options.split, input_of(columns))
-    else:
-        splits, columns = _files(options, prepared)
-    if not options.allow_duplicates:
-        check_inputs(splits, input_of(columns))
+    splits, columns, faults = (_files if options.file is None else _one_file)(options, prepared)
+    if not options.allow_duplicates and not faults:
+        faults += shared_inputs(splits, input_of(columns))
     names = _file_names(options)
     examples = {
         split: [_example(row, columns, names, split) for row in rows]
         for split, rows in splits.items()
     }
     first = next((rows[0] for rows in splits.values() if rows), None)
-    _check_ids(splits, examples)
-    return Table(examples, tuple(first.values) if first else (), columns.get("target", ""))
+    faults += _repeated_ids(examples)
+    target = columns.get("target", "")
+    return Table(examples, tuple(first.values) if first else (), target, tuple(faults))
 
 
 def found_columns(rows: Sequence[Row], given: Mapping[str, str]) -> dict[str, str]:
@@ -128,8 +124,23 @@ def _place(row: Row) -> str:
     return row.place.rpartition(":")[2].strip()
 
 
-def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]]:
+def _one_file(options: Options, prepared: Prepared) -> _Read:
+    assert options.file is not None and options.split is not None
+    by = (options.split.by,) if options.split.by else ()
+    rows = prepared(_rows(options, options.file, columns=by))
+    if not rows:
+        raise InputError(f"{options.file}: the file holds no rows.")
+    columns = found_columns(rows, options.columns)
+    faults = _value_faults(rows, columns)
+    try:
+        return shared_out(rows, options.split, input_of(columns)), columns, faults
+    except InputError as error:
+        raise InputError([*faults, *error.messages]) from error
+
+
+def _files(options: Options, prepared: Prepared) -> _Read:
     splits: Splits = {split: [] for split in SPLITS}
+    malformed: list[str] = []
     faults: list[str] = []
     columns: dict[str, str] = {}
     for split in files_read(options.asked, has_report=bool(options.report)):
@@ -138,30 +149,25 @@ def _files(options: Options, prepared: Prepared) -> tuple[Splits, dict[str, str]
             splits[split] = prepared(_rows(options, path)) if path else []
             if splits[split]:
                 columns = columns or found_columns(splits[split], options.columns)
-                _check_columns(splits[split], columns)
+                faults += _value_faults(splits[split], columns)
             elif path:
-                faults.append(f"{path}: the file holds no rows.")
+                malformed.append(f"{path}: the file holds no rows.")
         except InputError as error:
-            faults += error.messages
-    if faults:
-        raise InputError(faults)
+            malformed += error.messages
+    if malformed:
+        raise InputError([*malformed, *faults])
     if not options.report and options.asked != "train":
         halves = halve(splits["selection"], input_of(columns), file=str(options.selection))
         splits["selection"], splits["report"] = halves
-    return splits, columns
+    return splits, columns, faults
 
 
-def _check_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> None:
-    faults = [
-        f"{row.place}: no column {name!r}; there are {', '.join(map(str, row.values))}."
-        for row in rows
-        for name in columns.values()
-        if name not in row.values
-    ]
-    if not faults:
-        faults = [fault for name in columns.values() for fault in column_faults(rows, name)]
-    if faults:
-        raise InputError(shortened(faults))
+def _value_faults(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
+    """What is wrong with the values of these columns; raises InputError if rows lack one."""
+    missing = list(missing_columns(rows, columns.values()))
+    if missing:
+        raise InputError(missing)
+    return shortened([fault for name in columns.values() for fault in column_faults(rows, name)])
 
 
 def input_of(columns: Mapping[str, str]) -> Callable[[Row], str]:
@@ -202,13 +208,12 @@ def _example(row: Row, columns: Mapping[str, str], names: Mapping[str, str], spl
     )
 
 
-def _check_ids(splits: Splits, examples: Mapping[str, Sequence[Example]]) -> None:
+def _repeated_ids(examples: Mapping[str, Sequence[Example]]) -> list[str]:
     first: dict[str, str] = {}
     faults = []
-    for split, rows in splits.items():
-        for row, example in zip(rows, examples[split], strict=True):
-            place = first.setdefault(example.id, row.place)
-            if place != row.place:
-                faults.append(f"{row.place}: the id {example.id!r} is also that of {place}.")
-    if faults:
-        raise InputError(shortened(faults))
+    for example in (each for split in examples.values() for each in split):
+        own = str(example.record["place"])
+        place = first.setdefault(example.id, own)
+        if place != own:
+            faults.append(f"{own}: the id {example.id!r} is also that of {place}.")
+    return shortened(faults)

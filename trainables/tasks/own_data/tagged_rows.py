@@ -17,8 +17,8 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.metrics.of_entities import Entity, written
-from trainables.tasks.own_data.rows import Row, shortened
-from trainables.tasks.own_data.values import text_of
+from trainables.tasks.own_data.rows import Row, missing_columns, shortened
+from trainables.tasks.own_data.values import is_empty, text_of
 
 OUTSIDE = "O"
 _TAG = re.compile(r"(?:(?P<first>[BIESLU])-)?(?P<label>.+?)(?:_(?P<last>[BI]))?")
@@ -42,15 +42,12 @@ class TaggedColumns:
 def sentences(rows: Sequence[Row], columns: TaggedColumns) -> list[Row]:
     """A row for each sentence: its text in the column of tokens, its entities in that of tags.
 
-    Raises InputError with all rows that lack a column or have unequal numbers of tokens and tags.
+    Raises InputError for columns that rows lack, and with all rows that have an empty tag or
+    unequal numbers of tokens and tags.
     """
     needed = (columns.tokens, columns.tags, *columns.sentence)
-    faults = [
-        f"{row.place}: no column {name!r}; there are {', '.join(map(str, row.values))}."
-        for row in rows
-        for name in needed
-        if name not in row.values
-    ]
+    faults = list(missing_columns(rows, needed))
+    faults = faults or [fault for row in rows for fault in _tag_faults(row, columns.tags)]
     if faults:
         raise InputError(shortened(faults))
     made = []
@@ -98,6 +95,13 @@ def _read_tag(tag: str) -> tuple[str, bool]:
     if tag == OUTSIDE or match is None:
         return "", False
     return match["label"], (match["first"] or match["last"]) in _BEGINS
+
+
+def _tag_faults(row: Row, name: str) -> Iterator[str]:
+    """Tags that say nothing, which would be read as outside of entities, or as a label NaN."""
+    value = row.values[name]
+    if any(map(is_empty, value if isinstance(value, list) else [value])):
+        yield f"{row.place}: a tag of {name!r} is empty. Write {OUTSIDE} outside of entities."
 
 
 def _tagged(

@@ -14,7 +14,7 @@ from trainables.spec.checks import Check
 from trainables.spec.metric import TaskMetrics
 from trainables.tasks.exact_match import prediction_span
 from trainables.tasks.own_data.own_task import OwnTask
-from trainables.tasks.own_data.rows import Row
+from trainables.tasks.own_data.rows import Row, shortened
 from trainables.tasks.own_data.table import Table, found_columns, read_table
 from trainables.tasks.own_data.tagged_rows import TaggedColumns, sentences
 from trainables.tasks.task import NOTHING, Example
@@ -85,9 +85,9 @@ class Tagging(OwnTask):
 
     def meaning(self, example: Example, completion: str) -> str:
         """The entities, in whatever order they were written."""
-        del example
-        found = listed(self._read_answer(completion))
-        is_read = found or not entities_of("", completion)["not_followed"]
+        answer = self._read_answer(example, completion)
+        found = listed(answer)
+        is_read = found or not entities_of("", answer)["not_followed"]
         return written(sorted(found)) if is_read else ""
 
     def reason(self, example: Example, completion: str) -> str:
@@ -132,7 +132,7 @@ class Tagging(OwnTask):
             for example in split
             for label in sorted({label for _, label in _entities(example)} - set(self._labels))
         ]
-        return [*super()._faults(table), *wrong]
+        return [*super()._faults(table), *shortened(wrong)]
 
     @cached_property
     def _read(self) -> Table:

@@ -11,7 +11,7 @@ from tests.trainables.tasks.own_data import own_file
 from tests.trainables.tasks.own_data.own_file import sentences, write_csv
 from trainables.errors import InputError
 from trainables.tasks.own_data.classification import answered_label
-from trainables.tasks.registry import make_task, task_metrics
+from trainables.tasks.registry import find_task, make_task, task_metrics
 from trainables.tasks.task import Task
 
 SPLIT = {"selection": 0.2, "report": 0.2}
@@ -66,6 +66,14 @@ def test_a_prompt_that_shows_nothing_is_refused(prompt: str, message: str, tmp_p
 def test_an_empty_value_is_refused(rows: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_label_that_is_no_number_is_refused_as_an_empty_one(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {number}}}\n')
+    with pytest.raises(InputError, match=rf"a\.jsonl:2: 'label' is empty \({number}\)\. Fill it"):
+        make_task("classification", {"file": str(file), "split": SPLIT}).load("train")
 
 
 def test_values_of_another_kind_are_refused_with_both_places(tmp_path: Path) -> None:
@@ -166,6 +174,31 @@ def test_labels_that_no_answer_could_tell_apart_are_refused(tmp_path: Path) -> N
     assert {task.gold(each) for each in task.load("train")} == {"pos", "neg"}
 
 
+def test_the_data_are_the_same_in_a_file_of_another_name_and_not_in_another_order(
+    tmp_path: Path,
+) -> None:
+    def digest(name: str, rows: Any, **options: Any) -> str:
+        file = write_csv(tmp_path / name, rows, columns=("sentence", "label", "firm"))
+        given = {"train": str(file), "asked": "train", **options}
+        return make_task("completion", given).data_digest("train")
+
+    rows = [(text, label, str(at % 3)) for at, (text, label) in enumerate(sentences(9))]
+    found = digest("a.csv", rows)
+    assert digest("b.csv", rows) == found and digest("a.csv", rows[::-1]) != found
+    others = [(*row[:2], "x") for row in rows]
+    assert digest("a.csv", others) == found
+    shown = {"prompt": "{firm}: {sentence}"}
+    assert digest("a.csv", others, **shown) != digest("a.csv", rows, **shown)
+
+
+def test_a_single_label_is_refused_unless_others_are_named(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "pos") for at in range(40)]
+    with pytest.raises(InputError, match=r"a\.csv:\d+: 'pos' is the label of every training row"):
+        _task("classification", tmp_path, ("sentence", "label"), rows).load("train")
+    task = _task("classification", tmp_path, ("sentence", "label"), rows, labels=["pos", "neg"])
+    assert {task.gold(each) for each in task.load("train")} == {"pos"}
+
+
 def test_a_prompt_that_shows_the_answer_is_refused(tmp_path: Path) -> None:
     options = {**own_file.classification(tmp_path), "prompt": "{sentence} is {label}:"}
     with pytest.raises(InputError, match=r"space\.prompt: \{label\} shows the answer"):
@@ -179,6 +212,35 @@ def test_a_row_without_a_column_of_the_prompt_is_refused_with_its_line(tmp_path:
     options = {"file": str(file), "split": SPLIT, "prompt": "{firm}: {text}"}
     with pytest.raises(InputError, match=r"a\.jsonl:21: no column 'firm', which the prompt shows"):
         make_task("completion", options).load("train")
+
+
+def test_a_missing_column_is_told_once_for_a_file(tmp_path: Path) -> None:
+    rows = {"train": sentences(20), "selection": sentences(30)[20:], "report": sentences(40)[30:]}
+    options = {name: str(write_csv(tmp_path / f"{name}.csv", rows[name])) for name in rows}
+    named = {**options, "columns": {"input": "sentence", "target": "lable"}}
+    with pytest.raises(InputError) as error:
+        make_task("classification", named).load("train")
+    assert list(error.value.messages) == [
+        f"{options[split]}:2: no column 'lable'; there are sentence, label. Did you mean 'label'?"
+        for split in ("train", "selection", "report")
+    ]
+    file = tmp_path / "a.jsonl"
+    some = [f'{{"text": "a {at}", "label": "x"}}\n' for at in range(9)]
+    file.write_text("".join([*some, '{"text": "b"}\n' * 3]))
+    with pytest.raises(
+        InputError, match=r"^.*a\.jsonl:10: no column 'label'; .* 3 of 12 rows lack"
+    ):
+        make_task("completion", {"file": str(file), "split": SPLIT}).load("train")
+    with pytest.raises(InputError, match=r"a\.jsonl:10: no column 'label'"):
+        find_task("completion").read_gold(file)
+
+
+def test_faults_of_the_prompt_and_of_rows_are_told_together(tmp_path: Path) -> None:
+    rows = [(f"s {at}", "" if at == 3 else "x") for at in range(20)]
+    with pytest.raises(InputError) as error:
+        _task("completion", tmp_path, ("text", "label"), rows, prompt="{txt}").load("train")
+    prompt, row = error.value.messages
+    assert prompt.startswith("space.prompt: no column 'txt'") and "a.csv:5: 'label' is e" in row
 
 
 def test_a_file_without_rows_is_refused_by_name(tmp_path: Path) -> None:

@@ -108,6 +108,25 @@ def test_a_fault_is_named_with_its_line(
         read_rows(tmp_path / name, columns=["lable"])
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.tsv.gz"])
+@pytest.mark.parametrize("text", ["text,label\none,a\n", "标题,题\n上海市的公司,好\n" * 9])
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [("utf-16", "utf-16"), ("utf-16-le", "utf-16le"), ("utf-16-be", "utf-16be")],
+)
+def test_utf_16_is_told_apart_and_can_be_mended_as_advised(
+    encoding: str, told: str, text: str, name: str, tmp_path: Path
+) -> None:
+    content = text.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name[-2:] == "gz" else content)
+    with pytest.raises(
+        InputError,
+        match=rf"^\S*{name}:1: the file can't be read: it seems to be in UTF-16\. .* -f {told} -t",
+    ):
+        read_rows(tmp_path / name)
+    assert content.decode(told) == text
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         read_rows(tmp_path / "none.csv")

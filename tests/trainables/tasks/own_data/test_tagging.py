@@ -88,6 +88,8 @@ def test_numbers_as_tags_need_their_meanings(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"tokens": ["a", "b"], "tags": ["O"]}], r"a\.jsonl:1: 2 tokens and 1 tags"),
+        ([{"tokens": ["a", "b"], "tags": ["O", ""]}], r"a\.jsonl:1: a tag of 'tags' is empty"),
+        ([{"tokens": ["a"], "tags": [float("nan")]}], r"a\.jsonl:1: a tag of 'tags' is empty"),
         ([{"tokens": ["a"], "label": ["O"]}], r"data\.columns\.input and data\.columns\.target"),
     ],
 )
