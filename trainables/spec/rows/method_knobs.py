@@ -64,6 +64,7 @@ METHOD_ROWS: dict[str, Knob] = {
         _field_of("blocks"),
         memory=UP,
         simulated_if_read=True,
+        has_column=False,
         label="last{blocks}",
         plan_place=0,
     ),
@@ -74,6 +75,7 @@ METHOD_ROWS: dict[str, Knob] = {
         _field_of("train_final_norm"),
         memory=UP,
         simulated_if_read=True,
+        has_column=False,
         varied_label="norm-{train_final_norm}",
     ),
     "train_head": Knob(
@@ -83,6 +85,7 @@ METHOD_ROWS: dict[str, Knob] = {
         _field_of("train_head"),
         memory=UP,
         simulated_if_read=True,
+        has_column=False,
         varied_label="head",
     ),
 }
