@@ -60,7 +60,8 @@ def chat_prompt(
         for pair in earlier
         for role, content in zip(("user", "assistant"), pair, strict=True)
     ]
-    return chat_text(tokenizer, [*turns, {"role": "user", "content": message}], template=template)
+    messages = [*turns, {"role": "user", "content": message}]
+    return chat_text(tokenizer, messages, template=template)
 
 
 def chat_text(

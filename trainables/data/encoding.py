@@ -275,10 +275,8 @@ class _Writer:
         return f"{shot.prompt.reply}{joint}{shot.target}"
 
     def _joint(self, prompt: Prompt, target: str) -> str:
-        if prompt.turns is not None:
-            return ""
         joint = prompt.joint if prompt.reply or self._chat is None else self._chat.joint
-        return "" if target[:1].isspace() else joint
+        return "" if prompt.turns is not None or target[:1].isspace() else joint
 
     def _last_line(self, prompt: Prompt) -> str:
         """The end of the prompt, with its line breaks, on which the tokens after it may depend."""
