@@ -38,6 +38,7 @@ _DECIDING = (
     "double_quantization",
     "target_modules",
     *task_knobs(),
+    "chat_format",
     "sequence_length",
 )
 _ANY_DTYPE = {"compute_dtype": "float32"}  # no preflight depends on it

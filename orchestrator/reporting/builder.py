@@ -26,6 +26,7 @@ from orchestrator.reporting.sections import (
 from orchestrator.reporting.sections.batch_sizes import batch_sizes
 from orchestrator.reporting.sections.cut_prompts import cut_prompts, lost_shots
 from orchestrator.reporting.sections.headline import headline
+from orchestrator.reporting.sections.repetitions import repetitions
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.progress import (
     is_over,
@@ -137,6 +138,7 @@ def _finished_sections(
         findings.differences(results, predictions, metric=metrics.per_question),
         tables.best_trials(results, metrics=metrics),
         *labels.labels(results, predictions, metrics=metrics),
+        *repetitions(results, metrics=metrics),
         *methods.methods(results, predictions, metrics=metrics),
         tables.pareto_front(results, metric=primary, picture=picture),
         *costs.flops(results, metric=primary, picture=curves),

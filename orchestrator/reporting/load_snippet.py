@@ -7,6 +7,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.spec.quantization import quantization_of
+from trainables.spec.rows.chat_formats import AUTO, CHAT_FORMATS, chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.trial_folder import TrialFolder
 
@@ -40,6 +41,7 @@ def _loading_lines(folder: TrialFolder, spec: TrialSpec) -> list[str]:
         *(_UNPACKED if repacks else []),
         *method.loading_lines(trained),
         _tokenizer_line(spec),
+        *_chat_lines(spec.knobs),
     ]
 
 
@@ -88,6 +90,14 @@ def _tokenizer_line(spec: TrialSpec) -> str:
     source = spec.model_source or str(spec.knobs["model"])
     revision = f", revision={_quoted(spec.revision)}" if spec.revision else ""
     return f"tokenizer = AutoTokenizer.from_pretrained({_quoted(source)}{revision})"
+
+
+def _chat_lines(knobs: Mapping[str, Any]) -> list[str]:
+    """Gives the tokenizer the format in which the trial's prompts were written."""
+    chat_format = chat_format_of(knobs)
+    if chat_format in CHAT_FORMATS:
+        return [f"tokenizer.chat_template = {_quoted(CHAT_FORMATS[chat_format].template)}"]
+    return [] if chat_format == AUTO else ["tokenizer.chat_template = None  # plain text"]
 
 
 def _quoted(value: object) -> str:

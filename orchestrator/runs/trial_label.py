@@ -120,6 +120,12 @@ def _is_text(value: str) -> bool:
     return "{" in value or "\n" in value
 
 
+def common_words(labels: Sequence[str]) -> str:
+    """The words that all labels have, in the order of the first one."""
+    words = [label.split() for label in labels]
+    return " ".join(word for word in words[0] if _all_have(word, words))
+
+
 def told_apart(names: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Each of `names`, which may be alike, with the words by which its label differs from the
     labels of those of the same name."""

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.reporting.load_snippet import loading_lines
 from orchestrator.runs.lease import Lease
 from orchestrator.runs.results import read_trials
 from tests.orchestrator.run_builder import add_baseline, add_trial, new_run, new_spec, outcomes
+from trainables.spec.rows.chat_formats import CHAT_FORMATS
 from trainables.storage.run_folder import RunFolder
 from trainables.storage.trial_folder import TrialFolder
 from trainables.tasks.exact_match import EM_ACC
@@ -193,6 +195,23 @@ def test_the_lines_name_base_revision_quantization_and_adapter(tmp_path: Path) -
     assert '"meta-llama/It\'s 1B"' in text and "dtype=torch.bfloat16" in text
     assert "bnb_4bit_quant_type='nf4',\n        bnb_4bit_use_double_quant=True" in text
     assert repr(str(folder.adapter_folder)) in text
+
+
+@pytest.mark.parametrize("chat_format", ["auto", "none", *CHAT_FORMATS])
+def test_the_printed_lines_set_the_chat_format_of_the_trial(
+    chat_format: str, tmp_path: Path
+) -> None:
+    spec = new_spec(method="lora", chat_format=chat_format)
+    folder = RunFolder(tmp_path).trial(spec.trial_id)
+    folder.write_spec(spec, {})
+    lines = [line for line in loading_lines(folder) if "chat_template" in line]
+    if chat_format == "auto":
+        assert lines == []
+        return
+    tokenizer = SimpleNamespace(chat_template="its own")
+    exec("\n".join(lines), {"tokenizer": tokenizer})  # our own text
+    row = CHAT_FORMATS.get(chat_format)
+    assert tokenizer.chat_template == (row.template if row else None)
 
 
 def test_the_answer_needs_no_torch(run: RunFolder) -> None:

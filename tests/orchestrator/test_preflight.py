@@ -19,6 +19,7 @@ from orchestrator.sweep import main
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.preflight.findings import Findings
+from trainables.spec.rows.chat_formats import chat_format_of
 
 SAYS = """
 import json, sys
@@ -91,6 +92,11 @@ def test_shots_are_looked_at_where_they_are_refused() -> None:
         method = [{"prompting": {**shots, "shots_too_long": too_long}}]
         specs = preflight_specs(planner(quantization="none", method=method))
         assert len(specs) == looked_at
+
+
+def test_each_chat_format_is_looked_at() -> None:
+    specs = preflight_specs(planner(quantization="none", chat_format=["auto", "none", "dolly"]))
+    assert [chat_format_of(spec.knobs) for spec in specs] == ["auto", "none", "dolly"]
 
 
 def test_a_result_without_faults_is_kept_for_the_next_start(tmp_path: Path) -> None:

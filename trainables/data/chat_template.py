@@ -1,4 +1,4 @@
-"""Writes a question in a model's chat template, independently of today's date.
+"""Writes a question in a chat format or a model's own template, independently of today's date.
 
 Templates may insert the current date (Llama 3.2's does), which would make a prompt, its length and
 a trial's result depend on the day. They get a fixed date, the default of Llama's templates.
@@ -7,29 +7,61 @@ a trial's result depend on the day. They get a fixed date, the default of Llama'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from trainables.errors import first_line
+from trainables.spec.rows.chat_formats import AUTO, CHAT_FORMATS
 
 _PROBE = "What is 4711 plus 4712?\nThe answer is a number."
 _TODAY = datetime(2024, 7, 26)
 _CODES = "aAbBdHIjmMpSyY"  # format codes of strftime
 
 
-def chat_prompt(tokenizer: Any, message: str, *, earlier: Sequence[tuple[str, str]] = ()) -> str:
+@dataclass(frozen=True)
+class Chat:
+    """Prompts of one tokenizer in one format; `joint` stands between a prompt and its answer."""
+
+    tokenizer: Any
+    template: str | None = None  # the tokenizer's own
+    joint: str = ""
+
+    def prompt(self, message: str, *, earlier: Sequence[tuple[str, str]] = ()) -> str:
+        """As `chat_prompt`."""
+        return chat_prompt(self.tokenizer, message, earlier=earlier, template=self.template)
+
+
+def chat_of(tokenizer: Any, chat_format: str = AUTO) -> Chat | None:
+    """How prompts are written in a format; None if they are plain text."""
+    if chat_format in CHAT_FORMATS:
+        row = CHAT_FORMATS[chat_format]
+        return Chat(tokenizer, row.template, row.joint)
+    has_own = chat_format == AUTO and tokenizer.chat_template is not None
+    return Chat(tokenizer) if has_own else None
+
+
+def chat_prompt(
+    tokenizer: Any,
+    message: str,
+    *,
+    earlier: Sequence[tuple[str, str]] = (),
+    template: str | None = None,
+) -> str:
     """The prompt of a user's message, up to the position where the answer begins.
 
-    `earlier` are messages with their answers, in turns before it.
+    `earlier` are messages with their answers, in turns before it. `template` is used in place of
+    the tokenizer's own.
     """
     turns = [
         {"role": role, "content": content}
         for pair in earlier
         for role, content in zip(("user", "assistant"), pair, strict=True)
     ]
-    return chat_text(tokenizer, [*turns, {"role": "user", "content": message}])
+    messages = [*turns, {"role": "user", "content": message}]
+    return chat_text(tokenizer, messages, template=template)
 
 
 def chat_text(

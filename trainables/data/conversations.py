@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from trainables.data.chat_template import chat_text
+from trainables.data.chat_template import Chat, chat_text
 from trainables.errors import InputError
 from trainables.tasks.task import Prompt, Turn
 
@@ -27,16 +27,22 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class Conversations:
-    """Writes conversations with one tokenizer; `template` in place of its own."""
+    """Writes conversations with one tokenizer in a template, some of which know no system."""
 
     tokenizer: Any
     template: str
+    has_system: bool = True
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Conversations:
-        """In the tokenizer's template, or plainly if it has none."""
-        has_own = tokenizer.chat_template is not None
-        return cls(tokenizer, tokenizer.get_chat_template() if has_own else PLAIN)
+    def of(cls, tokenizer: Any, chat: Chat | None) -> Conversations:
+        """As `chat` writes prompts, or plainly without it.
+
+        In the formats of CHAT_FORMATS a system message begins the first one of the user.
+        """
+        if chat is None:
+            return cls(tokenizer, PLAIN)
+        own = chat.template is None
+        return cls(tokenizer, chat.template or tokenizer.get_chat_template(), has_system=own)
 
     def opened(self, prompt: Prompt) -> str:
         """The text up to where the answer begins."""
@@ -89,7 +95,8 @@ class Conversations:
         return len(opened), end
 
     def _text(self, turns: Sequence[Turn], *, is_open: bool = True) -> str:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        written = turns if self.has_system else _without_system(turns)
+        messages = [{"role": turn.role, "content": turn.content} for turn in written]
         return chat_text(self.tokenizer, messages, template=self.template, is_open=is_open)
 
     def _mark(self, written: str, answer: str) -> str:
@@ -105,6 +112,15 @@ def _turns(prompt: Prompt) -> list[Turn]:
     own = [*(prompt.turns or ()), Turn("user", prompt.text)]
     system = [turn for turn in own[:1] if turn.role == "system"]
     return [*system, *_shown(prompt), *own[len(system) :]]
+
+
+def _without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns with the system's message at the beginning of the user's first one."""
+    if not turns or turns[0].role != "system":
+        return list(turns)
+    said, *others = turns
+    asked = [turn.content for turn in others[:1] if turn.role == "user"]
+    return [Turn("user", "\n\n".join([said.content, *asked])), *others[len(asked) :]]
 
 
 def _shown(prompt: Prompt) -> Iterator[Turn]:

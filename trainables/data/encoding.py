@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainables.data.chat_template import chat_prompt, template_faults
+from trainables.data.chat_template import chat_of, template_faults
 from trainables.data.conversations import Conversations
 from trainables.data.shots import Shots
 from trainables.data.targets import checked_targets
 from trainables.data.token_rows import TokenRows
 from trainables.errors import InputError
+from trainables.spec.rows.chat_formats import AUTO
 from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
@@ -107,6 +108,7 @@ def encode(
     *,
     sequence_length: int,
     shots: Shots | None = None,
+    chat_format: str = AUTO,
 ) -> Encoded:
     """Tokenizes examples; a prompt that is too long loses `shots`, the first ones first, and then
     context, but no question or answer.
@@ -115,9 +117,9 @@ def encode(
     chat template can't be used, or for a target that holds what ends an answer: it would be trained
     whole and judged by its beginning.
     """
-    if faults := template_faults(tokenizer):
+    if chat_format == AUTO and (faults := template_faults(tokenizer)):
         raise InputError([f"model: {tokenizer.name_or_path}: {fault}" for fault in faults])
-    writer = _Writer(tokenizer, end=task.target_end)
+    writer = _Writer(tokenizer, end=task.target_end, chat_format=chat_format)
     prompts = [_with_shots(task, example, shots) for example in examples]
     targets = checked_targets(task, examples)
     completions = writer.completions(targets, prompts)
@@ -189,22 +191,24 @@ def _choices(
 
 
 class _Writer:
-    """Writes prompts and completions with one tokenizer."""
+    """Writes prompts and completions with one tokenizer, in one chat format or as plain text."""
 
-    def __init__(self, tokenizer: Any, *, end: str) -> None:
+    def __init__(self, tokenizer: Any, *, end: str, chat_format: str) -> None:
         self._tokenizer, self._end = tokenizer, end
-        self._conversations = Conversations.of(tokenizer)
+        self._chat = chat_of(tokenizer, chat_format)
+        self._conversations = Conversations.of(tokenizer, self._chat)
 
     def text(self, prompt: Prompt, pieces: Sequence[str] | None = None) -> str:
         if prompt.turns is not None:
             return self._conversations.opened(prompt)
         message = "".join(prompt.pieces if pieces is None else pieces)
-        if self._tokenizer.chat_template is None:
+        if self._chat is None:
             message = "".join(map(self._shown, prompt.shots)) + message
             broken = message.endswith("\n") or not prompt.reply
             return message + ("" if broken else "\n") + prompt.reply
         earlier = [(shot.prompt.text, self._answered(shot)) for shot in prompt.shots]
-        return chat_prompt(self._tokenizer, message, earlier=earlier) + prompt.reply
+        begun = f"{self._chat.joint}{prompt.reply}" if prompt.reply else ""
+        return self._chat.prompt(message, earlier=earlier) + begun
 
     def drop_shots(self, prompt: Prompt, tokens: Tokens, limit: int) -> tuple[Prompt, Tokens]:
         """The prompt with as many of its shots as fit into `limit`, and its tokens."""
@@ -271,9 +275,8 @@ class _Writer:
         return f"{shot.prompt.reply}{joint}{shot.target}"
 
     def _joint(self, prompt: Prompt, target: str) -> str:
-        is_turn = self._tokenizer.chat_template is not None and not prompt.reply
-        is_turn = is_turn or prompt.turns is not None
-        return "" if is_turn or target[:1].isspace() else prompt.joint
+        joint = prompt.joint if prompt.reply or self._chat is None else self._chat.joint
+        return "" if prompt.turns is not None or target[:1].isspace() else joint
 
     def _last_line(self, prompt: Prompt) -> str:
         """The end of the prompt, with its line breaks, on which the tokens after it may depend."""

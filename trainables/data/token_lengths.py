@@ -16,6 +16,7 @@ from trainables.data.token_rows import TokenRows
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
@@ -232,6 +233,7 @@ def tokenizer_of(spec: TrialSpec) -> Any:
 def _key(spec: TrialSpec, split: str, limit: int) -> str:
     """Equal for splits that are tokenized in the same way."""
     read = task_values(spec.knobs) | (shot_values(spec.knobs) if split in ASKED else {})
+    read["chat_format"] = chat_format_of(spec.knobs)
     model = [spec.model_digest, spec.model_source, spec.revision]
     parts = [model, spec.task, dict(spec.task_identity), dict(spec.task_options), read]
     text = json.dumps([*parts, split, limit], sort_keys=True, default=str)
@@ -241,7 +243,14 @@ def _key(spec: TrialSpec, split: str, limit: int) -> str:
 def _tokenized(spec: TrialSpec, split: str, limit: int) -> Encoded:
     task, examples = split_of(spec, split)
     shots = shots_for(spec.knobs, task) if split in ASKED else None
-    return encode(task, examples, tokenizer_of(spec), sequence_length=limit, shots=shots)
+    return encode(
+        task,
+        examples,
+        tokenizer_of(spec),
+        sequence_length=limit,
+        shots=shots,
+        chat_format=chat_format_of(spec.knobs),
+    )
 
 
 def _lengths(encoded: Encoded) -> SplitLengths:

@@ -13,6 +13,7 @@ from trainables.data.token_lengths import length_fault, sequence_limit
 from trainables.errors import InputError
 from trainables.models.base import Base
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.identity import check_task
 from trainables.tasks.registry import drops_too_long, make_task
@@ -61,7 +62,7 @@ def load_data(spec: TrialSpec, base: Base, cache: DataCache) -> TrialData:
 
 def _data_key(spec: TrialSpec) -> str:
     parts = [spec.task, dict(spec.task_identity), _task_options(spec), task_values(spec.knobs)]
-    parts.append(shot_values(spec.knobs))
+    parts += [shot_values(spec.knobs), chat_format_of(spec.knobs)]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -88,8 +89,14 @@ def _new_data(spec: TrialSpec, base: Base, limit: int) -> TrialData:
         examples = task.load(name)
         if not examples:
             raise InputError(f"{spec.task}: the {name} split is empty.")
-        shots = shown if name in ASKED else None
-        encoded = encode(task, examples, tokenizer, sequence_length=limit, shots=shots)
+        encoded = encode(
+            task,
+            examples,
+            tokenizer,
+            sequence_length=limit,
+            shots=shown if name in ASKED else None,
+            chat_format=chat_format_of(spec.knobs),
+        )
         check_lengths(encoded, spec, split=name, limit=limit)
         return encoded.without_too_long() if name == "train" else encoded
 

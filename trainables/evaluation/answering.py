@@ -29,6 +29,7 @@ from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype
 from trainables.models.model_folder import check_model
 from trainables.resources.out_of_memory import free_memory
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Notify = Callable[[str], None]
@@ -215,7 +216,14 @@ def _encoded(
     chosen = [examples[at] for at in questions.places]
     limit = data.sequence_limit
     shots = shots_for(spec.knobs, data.task)
-    encoded = encode(data.task, chosen, base.tokenizer, sequence_length=limit, shots=shots)
+    encoded = encode(
+        data.task,
+        chosen,
+        base.tokenizer,
+        sequence_length=limit,
+        shots=shots,
+        chat_format=chat_format_of(spec.knobs),
+    )
     check_lengths(encoded, spec, split=questions.split, limit=limit)
     return encoded, range(len(chosen))
 

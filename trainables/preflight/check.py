@@ -22,7 +22,8 @@ def preflight(
     specs: Sequence[TrialSpec], *, lengths: TokenLengths, say: Say = lambda text: None
 ) -> Findings:
     """Everything that would fail trials of these specs, which differ in model, quantization, target
-    modules, sequence_length, knobs of the task or refused shots; `say` gets what is looked at.
+    modules, sequence_length, knobs of the task, chat_format or refused shots; `say` gets what is
+    looked at.
 
     A model of the hub is checked if its files are on this machine, and never fetched. Never raises
     for what a user gave.

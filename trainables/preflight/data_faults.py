@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainables.data.encoding import encode
 from trainables.data.token_lengths import (
@@ -18,6 +19,7 @@ from trainables.models.tokenizer import outside
 from trainables.preflight.findings import Findings
 from trainables.preflight.model_faults import CheckedModel
 from trainables.spec.knobs import task_values
+from trainables.spec.rows.chat_formats import chat_format_of
 from trainables.spec.rows.shot_knobs import refused_shots
 from trainables.spec.trial_spec import TrialSpec
 from trainables.tasks.task import SPLITS, Example, Task
@@ -79,10 +81,11 @@ class DataCheck:
     def _raising(self, spec: TrialSpec, split: str, limit: int, error: Exception) -> str:
         """Which examples make the task, the template or the tokenizer raise."""
         task, examples = split_of(spec, split)
+        written = {"sequence_length": limit, "chat_format": chat_format_of(spec.knobs)}
         raising = {
             example.id: reason
             for example in examples
-            if (reason := _reason(task, example, self.model, limit)) is not None
+            if (reason := _reason(task, example, self.model, written)) is not None
         }
         if not raising:
             return f"{spec.task}: the {split} split can't be tokenized: {first_line(error)}"
@@ -97,12 +100,15 @@ class DataCheck:
 
 def written_by(spec: TrialSpec) -> str:
     """Equal for specs that write the data alike, as far as it can be refused at some length."""
-    return repr((task_values(spec.knobs), refused_shots(spec.knobs)))
+    read = task_values(spec.knobs), chat_format_of(spec.knobs), refused_shots(spec.knobs)
+    return repr(read)
 
 
-def _reason(task: Task, example: Example, model: CheckedModel, limit: int) -> str | None:
+def _reason(
+    task: Task, example: Example, model: CheckedModel, written: Mapping[str, Any]
+) -> str | None:
     try:
-        encode(task, [example], model.tokenizer, sequence_length=limit)
+        encode(task, [example], model.tokenizer, **written)
     except Exception as error:  # noqa: BLE001  # as above
         return first_line(error)
     return None

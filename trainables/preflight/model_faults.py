@@ -21,6 +21,7 @@ from trainables.models.tokenizer import pad_token_fault
 from trainables.models.weight_faults import holds_tensors, weight_faults
 from trainables.preflight.findings import Findings
 from trainables.spec.quantization import quantization_of
+from trainables.spec.rows.chat_formats import AUTO, chat_format_of
 from trainables.spec.trial_spec import TrialSpec
 
 _BUILDING = ("quantization", "double_quantization", "target_modules")
@@ -62,7 +63,8 @@ def check_model(specs: Sequence[TrialSpec], found: Findings) -> CheckedModel | N
         found.faults += _building_faults(config, name, specs)
     tokenizer = tokenizer_of(spec)
     text = None if config is None else config.get_text_config()
-    template = template_faults(tokenizer)
+    asks_template = any(chat_format_of(each.knobs) == AUTO for each in specs)
+    template = template_faults(tokenizer) if asks_template else []
     found.faults += [f"model: {name}: {fault}" for fault in template]
     model = CheckedModel(
         name=name,

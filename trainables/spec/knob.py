@@ -44,6 +44,7 @@ class Knob:
     has_column: bool = True  # results.csv has its column even if no trial has a value
     of_task: bool = False  # an option of the tasks that name it in `Task.knobs`
     switches: Callable[[Any], bool] = never  # values by which other knobs are read or not
+    is_repetition: bool = False  # another value is another draw of the same configuration
     is_one_value: Callable[[Sequence[Any]], bool] = never
     """Whether a list that is written for the knob is one value of it, and not a choice."""
 

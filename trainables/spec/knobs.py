@@ -35,6 +35,7 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.rows.chat_formats import CHAT_FORMAT_ROW
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.spec.rows.task_knobs import TASK_KNOBS
 
@@ -326,6 +327,7 @@ KNOBS: dict[str, Knob] = {
         plan_place=4,
     ),
     **TASK_KNOBS,
+    "chat_format": CHAT_FORMAT_ROW,
     **SHOT_ROWS,
-    "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
+    "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False, is_repetition=True),
 }

@@ -80,6 +80,12 @@ def _numclaim() -> type[Task]:
     return NumClaim
 
 
+def _finer() -> type[Task]:
+    from trainables.tasks.financial.finer import FiNER
+
+    return FiNER
+
+
 TASKS: dict[str, Callable[[], type[Task]]] = {
     "finqa": _finqa,  # the first one is asked where none is named
     "tatqa": _tatqa,
@@ -90,6 +96,7 @@ TASKS: dict[str, Callable[[], type[Task]]] = {
     "fpb": _fpb,
     "fomc": _fomc,
     "numclaim": _numclaim,
+    "finer": _finer,
 }
 
 

@@ -8,7 +8,7 @@ from orchestrator.analysis.batch_sizes import ASSUMED_NOISE, BatchSize, Study, s
 from orchestrator.formatting import MISSING, counted, format_bytes, is_or_are
 from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.progress import counts_text
-from orchestrator.runs.trial_label import quantization_name, told_apart
+from orchestrator.runs.trial_label import common_words, quantization_name, told_apart
 from orchestrator.runs.trial_result import TrialResult
 from trainables.spec.knob_values import AUTO
 
@@ -113,10 +113,7 @@ def _name(study: Study) -> str:
 
 
 def _common_label(study: Study) -> str:
-    """The words that the labels of its trials have in common."""
-    first, *others = (item.label for size in study.sizes for item in size.trials)
-    known = [label.split() for label in others]
-    return " ".join(word for word in first.split() if all(word in label for label in known))
+    return common_words([item.label for size in study.sizes for item in size.trials])
 
 
 def _words(size: BatchSize) -> str:

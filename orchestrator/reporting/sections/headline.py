@@ -19,7 +19,7 @@ from orchestrator.reporting.document import Block, Paragraph, Section, Table
 from orchestrator.runs.predictions import PredictionReader, Predictions
 from orchestrator.runs.sweep_metrics import SweepMetrics
 from orchestrator.runs.trial_result import Split, TrialResult
-from trainables.spec.knobs import task_knobs
+from trainables.spec.knobs import baseline_knobs
 from trainables.spec.metric import EVAL_LOSS, MetricSpec
 
 BY_CONTENT = ("model", "prompt")  # their digests count instead of their names
@@ -64,7 +64,7 @@ def base_of(trial: TrialResult, results: Sequence[TrialResult]) -> TrialResult |
 
 def _is_base_of(trial: TrialResult, base: TrialResult) -> bool:
     apart = ("method", "sequence_length", *BY_CONTENT)
-    knobs = [name for name in (*base.knobs, *task_knobs()) if name not in apart]
+    knobs = [name for name in (*base.knobs, *baseline_knobs()) if name not in apart]
     return (
         base.model_digest == trial.model_digest
         and base.task_identity == trial.task_identity

@@ -36,6 +36,7 @@ DATA: dict[str, Any] = {
     "fpb": financial_files.fpb,
     "fomc": financial_files.fomc,
     "numclaim": financial_files.numclaim,
+    "finer": financial_files.finer,
 }
 EXAMPLES = [Example(name, {}, group=name) for name in ("A/2016/page_1-1", "A/2016/page_1-2", "7")]
 
@@ -109,6 +110,9 @@ def test_every_task_has_the_files_that_are_downloaded_for_it() -> None:
         if source is None:
             continue
         files = downloaded_data(task, source)
+        if source.option:
+            assert files == {source.option: f"data/{task}"}
+            continue
         assert files.keys() == set(SPLITS)
         assert {Path(file).name for file in files.values()} == set(source.blobs)
         assert {str(Path(file).parent) for file in files.values()} == {f"data/{task}"}

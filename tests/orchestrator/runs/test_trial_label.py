@@ -57,6 +57,7 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "target": ("answer", "program", {}),
     "answer": ("generate", "likelihood", {}),
     "split_seed": (5768, 78516, {}),
+    "chat_format": ("auto", "llama-2", {}),
     "shots": (0, 2, {"method": "prompting"}),
     "shot_selection": ("random", "similar", {"method": "prompting"}),
     "shot_seed": (0, 1, {"method": "prompting"}),

@@ -49,13 +49,21 @@ def _encode(
     *,
     sequence_length: int = 256,
     shots: Sequence[Example] = (),
+    chat_format: str = "auto",
     **options: Any,
 ) -> Encoded:
     messages = [{"role": role, "content": content} for role, content in chat]
     file = write_jsonl(folder / "a.jsonl", [{"messages": messages}])
     task = make_task("chat", {"train": str(file), "asked": "train", **options})
     shown = Shots(shots, len(shots), lambda example: range(len(shots))) if shots else None
-    return encode(task, task.load("train"), tokenizer, sequence_length=sequence_length, shots=shown)
+    return encode(
+        task,
+        task.load("train"),
+        tokenizer,
+        sequence_length=sequence_length,
+        shots=shown,
+        chat_format=chat_format,
+    )
 
 
 def _counted(encoded: Encoded, tokenizer: Any) -> list[str]:
@@ -100,6 +108,39 @@ def test_a_template_that_rewrites_earlier_turns_can_be_learned_on_the_last_only(
     assert _counted(_encode(tmp_path, tokenizer), tokenizer) == ["2;"]
     with pytest.raises(InputError, match=r"data\.loss_on: .* Set loss_on: last"):
         _encode(tmp_path, tokenizer, loss_on="all")
+
+
+@pytest.mark.parametrize(
+    ("chat_format", "prompt", "counted", "stop"),
+    [
+        (
+            "none",
+            "Be short.\n\nUser: one?\nAssistant: 1</s>\nUser: two?\nAssistant:",
+            " 2</s>",
+            None,
+        ),
+        (
+            "chatml",
+            "<|im_start|>user\nBe short.\n\none?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
+            "<|im_start|>user\ntwo?<|im_end|>\n<|im_start|>assistant\n",
+            "2<|im_end|>\n",
+            "<|im_end|>",
+        ),
+        (
+            "llama-2",
+            "[INST] Be short.\n\none? [/INST] 1 </s><s>[INST] two? [/INST]",
+            " 2 </s>",
+            None,
+        ),
+    ],
+)
+def test_a_format_writes_the_conversation_in_place_of_the_template(
+    chat_format: str, prompt: str, counted: str, stop: str | None, tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer(chat_template=NO_END)
+    encoded = _encode(tmp_path, tokenizer, chat_format=chat_format)
+    assert tokenizer.decode(encoded.prompts[0]) == f"<s>{prompt}"
+    assert _counted(encoded, tokenizer) == [counted] and encoded.stop == stop
 
 
 def test_only_what_is_learned_has_labels_and_logits(tmp_path: Path) -> None:

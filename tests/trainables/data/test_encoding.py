@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
+from trainables.data.chat_template import chat_of
 from trainables.data.encoding import Encoded, TooLong, encode
 from trainables.data.token_lengths import SplitLengths, length_fault
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
+from trainables.spec.rows.chat_formats import CHAT_FORMATS
 from trainables.tasks.registry import make_task
-from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt
+from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Task
 
 
 class Pages:
@@ -49,6 +51,21 @@ def test_a_chat_template_wraps_the_question_and_the_answer_begins_in_the_reply()
     encoded = _encode(tokenizer, [_page("", "how many?", "", answer="12")])
     expected = "<s><|user|>how many?</s><|assistant|>Answer:"
     assert tokenizer.decode(encoded.prompts[0]) == expected
+
+
+@pytest.mark.parametrize("chat_format", CHAT_FORMATS)
+def test_in_a_named_format_the_answer_follows_as_in_an_earlier_turn(chat_format: str) -> None:
+    """Whatever template the tokenizer has; a reply comes after the format's joint."""
+    tokenizer = make_tokenizer(chat_template="{{ messages[0]['content'][:9] }}")
+    pages, chat = [_page("", "how many?", "", answer="12")], chat_of(tokenizer, chat_format)
+    assert chat is not None
+    encoded = encode(
+        cast(Task, Pages()), pages, tokenizer, sequence_length=400, chat_format=chat_format
+    )
+    prompt = tokenizer.decode(encoded.prompts[0]).removeprefix("<s>")
+    asked = chat.prompt("how many?").removeprefix("<s>")
+    assert prompt == f"{asked}{chat.joint}Answer:" and encoded.prompts[0].count(0) == 1
+    assert tokenizer.decode(encoded.completions[0]) == " 12\n</s>"
 
 
 def test_with_a_template_that_drops_the_question_nothing_is_encoded() -> None:

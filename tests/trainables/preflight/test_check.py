@@ -175,3 +175,16 @@ def test_a_base_with_a_padding_token_outside_its_embeddings_is_not_loaded(model:
 def dropping(spec: TrialSpec, **knobs: Any) -> TrialSpec:
     options = {**spec.task_options, "too_long": "drop"}
     return replace(spec, knobs={**spec.knobs, **knobs}, task_options=options)
+
+
+def test_a_named_chat_format_is_tokenized_in_place_of_the_models_template(model: Path) -> None:
+    """A template that drops the message is no fault then; what a format adds has to fit."""
+    set_template(model, DROPS)
+    named = make_spec(model, sequence_length=320, chat_format="chatml")
+    assert findings(named).faults == []
+    assert any("drops" in fault for fault in findings(named, make_spec(model)).faults)
+    plain, alpaca = (
+        findings(make_spec(model, sequence_length=64, chat_format=name)).faults
+        for name in ("none", "alpaca")
+    )
+    assert plain == [] and "sequence_length: examples need more than 64 tokens" in alpaca[0]

@@ -52,6 +52,7 @@ WRONG: dict[str, list[Any]] = {
     "target": ["", 3],
     "answer": ["guess", 1],
     "split_seed": [-1, 0.5],
+    "chat_format": ["llama2", "own", 1],
     "shots": [-1, 0.5],
     "shot_selection": ["nearest", 1],
     "shot_seed": [-1, 0.5],
@@ -179,7 +180,7 @@ def test_unsaid_defaults_are_those_of_knobs_that_the_trial_reads() -> None:
     trained = with_unsaid(canonical({"model": "m", "workers": 4}))
     assert (trained["workers"], trained["zero_stage"], trained["offload"]) == (4, 0, "none")
     untrained = untrained_knobs({"model": "m", "rank": 8})
-    assert with_unsaid(untrained) == untrained
+    assert with_unsaid(untrained) == {**untrained, "chat_format": "auto"}
     assert untrained["method"] == "untrained" and "rank" not in untrained
 
 
@@ -195,6 +196,7 @@ def test_what_a_baseline_reads_and_what_loads_a_base() -> None:
         "target",
         "answer",
         "split_seed",
+        "chat_format",
     ]
     assert base_knobs() == ["quantization", "double_quantization", "compute_dtype"]
 

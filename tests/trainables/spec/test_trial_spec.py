@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "target": "program",
     "answer": "likelihood",
     "split_seed": 78516,
+    "chat_format": "chatml",
     "shots": 8,
     "shot_selection": "similar",
     "shot_seed": 3,

@@ -58,6 +58,7 @@ SHOT_ROWS: dict[str, Knob] = {
         simulated=None,
         has_column=False,
         varied_label="shots{shot_seed}",
+        is_repetition=True,
     ),
     "shots_too_long": Knob(
         DROP,

@@ -43,5 +43,6 @@ TASK_KNOBS: dict[str, Knob] = {
         simulated=None,
         affects_speed=False,
         varied_label="split{split_seed}",
+        is_repetition=True,
     ),
 }

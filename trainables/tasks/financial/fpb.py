@@ -18,6 +18,7 @@ from trainables.errors import InputError
 from trainables.spec.checks import Check
 from trainables.tasks.financial.labelled import LabelledSentences
 from trainables.tasks.own_data.rows import Row, shortened
+from trainables.tasks.source import Source
 
 Labelled = list[tuple[str, str, Row]]
 FILES = {
@@ -48,6 +49,18 @@ class FPB(LabelledSentences):
     then no sentence of that level's test split is trained on."""
 
     name: ClassVar[str] = "fpb"
+    source: ClassVar[Source | None] = Source(
+        base_url="https://raw.githubusercontent.com/gtfintechlab/zero-shot-finance/"
+        "d8a6aad6db29eb7f85f73a50d1dc06d08b77bc91/sentiment_analysis/data/"
+        "ExtractedFinancialPhraseBank/",
+        blobs={
+            "Sentences_50Agree.txt": "0eaa073032279e6f97f5f8d252f4653770d38760",
+            "Sentences_66Agree.txt": "4379e4d7918abffc1d27affb008ddfe0b21a91dc",
+            "Sentences_75Agree.txt": "fca15176895feb85849e43baf7769d07dc3c0654",
+            "Sentences_AllAgree.txt": "729405e8c8b79e30a86c32ef3d5b97b63cfb6863",
+        },
+        option="folder",
+    )
     prompts: ClassVar[Mapping[str, str]] = {"default": _PROMPT}
     usual_labels: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "positive": ("positive",),

@@ -15,21 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trainables.errors import InputError
 from trainables.spec.checks import Check
+from trainables.tasks.financial.folder import folder_fault, folder_of, stem
 from trainables.tasks.own_data.classification import Classification
-from trainables.tasks.own_data.rows import FORMATS, Row
+from trainables.tasks.own_data.rows import Row
 from trainables.tasks.own_data.table import Table
 from trainables.tasks.task import Example
 
 SPLIT_SEEDS = (5768, 78516, 944601)
 _SELECTION_SHARE = 0.1
-
-
-def _folder(value: Any) -> str | None:
-    if isinstance(value, str) and Path(value).is_dir():
-        return None
-    return f"data.folder: got {value!r}; needs the folder with the data set's files."
 
 
 def split_seed(value: Any) -> str | None:
@@ -45,7 +39,7 @@ class LabelledSentences(Classification):
     unread_options: ClassVar[tuple[str, ...]] = (
         *("train", "selection", "report", "file", "split", "columns", "allow_duplicates", "stop"),
     )
-    more_options: ClassVar[Mapping[str, Check]] = {"folder": _folder, "split_seed": split_seed}
+    more_options: ClassVar[Mapping[str, Check]] = {"folder": folder_fault, "split_seed": split_seed}
     knobs: ClassVar[tuple[str, ...]] = ("prompt", "target", "answer", "split_seed")
 
     @abstractmethod
@@ -58,9 +52,7 @@ class LabelledSentences(Classification):
     @property
     def folder(self) -> Path:
         """Raises InputError if none is named."""
-        if "folder" not in self.more:
-            raise InputError("data.folder: missing; needs the folder with the data set's files.")
-        return Path(self.more["folder"])
+        return folder_of(self.more)
 
     @property
     def seed(self) -> int:
@@ -104,32 +96,6 @@ class LabelledSentences(Classification):
         return hashlib.sha256(f"{self.seed}/{group}".encode()).hexdigest()
 
 
-def find_file(folder: Path, ending: str) -> Path:
-    """The only file of the folder, or below it, whose name ends in `ending` before its format.
-
-    Raises InputError if there is none, or are several.
-    """
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and _stem(path.name).endswith(ending) and _format(path.name) in FORMATS
-    )
-    if len(found) != 1:
-        there = ", ".join(str(path) for path in found) or "none"
-        raise InputError(
-            f"{folder}: needs one file named ...{ending} in {', '.join(FORMATS)}; there is {there}."
-        )
-    return found[0]
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(".gz").rpartition(".")[0]
-
-
-def _format(name: str) -> str:
-    return "." + name.removesuffix(".gz").rpartition(".")[2]
-
-
 def _id(row: Row) -> str:
     file, _, line = row.place.rpartition(":")
-    return f"{_stem(Path(file).name)}:{line}"
+    return f"{stem(Path(file).name)}:{line}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.errors import InputError
-from trainables.tasks.financial.labelled import LabelledSentences, find_file
+from trainables.tasks.financial.folder import find_file
+from trainables.tasks.financial.labelled import LabelledSentences
 from trainables.tasks.own_data.rows import Row, read_rows, shortened
 from trainables.tasks.own_data.values import text_of
 

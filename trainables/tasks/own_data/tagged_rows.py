@@ -28,12 +28,15 @@ _BEGINS = ("B", "S", "U")
 @dataclass(frozen=True)
 class TaggedColumns:
     """The columns of tokens and tags; `sentence` are those that name a token's sentence, none if a
-    row is a sentence. `tags` has the tag for each value of the file that is not one itself."""
+    row is a sentence. `meanings` has the tag for each value of the file that is not one itself.
+    In the column `kept`, if named, are the tags as `O`, `B-PER` and `I-PER`, with spaces between.
+    """
 
     tokens: str
     tags: str
     sentence: tuple[str, ...]
     meanings: Mapping[str, str]
+    kept: str = ""
 
 
 def sentences(rows: Sequence[Row], columns: TaggedColumns) -> list[Row]:
@@ -55,8 +58,13 @@ def sentences(rows: Sequence[Row], columns: TaggedColumns) -> list[Row]:
         if len(tokens) != len(tags):
             faults.append(f"{row.place}: {len(tokens)} tokens and {len(tags)} tags.")
             continue
-        found = entities(tokens, [columns.meanings.get(tag, tag) for tag in tags])
-        values = {columns.tokens: " ".join(tokens), columns.tags: written(found)}
+        known = [columns.meanings.get(tag, tag) for tag in tags]
+        values = {
+            columns.tokens: " ".join(tokens),
+            columns.tags: written(entities(tokens, known)),
+        }
+        if columns.kept:
+            values[columns.kept] = " ".join(_places(known))
         made.append(Row({**row.values, **values}, row.place))
     if faults:
         raise InputError(shortened(faults))
@@ -66,15 +74,22 @@ def sentences(rows: Sequence[Row], columns: TaggedColumns) -> list[Row]:
 def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
     """The entities of a sentence: neighbours of one label, until one begins another."""
     found: list[tuple[list[str], str]] = []
-    before = ""
-    for token, tag in zip(tokens, tags, strict=True):
-        label, begins = _read_tag(tag)
-        if label and (begins or label != before):
+    for token, tag in zip(tokens, _places(tags), strict=True):
+        place, _, label = tag.partition("-")
+        if place == "B":
             found.append(([], label))
         if label:
             found[-1][0].append(token)
-        before = label
     return [(" ".join(words), label) for words, label in found]
+
+
+def _places(tags: Sequence[str]) -> list[str]:
+    """The tags as `O`, `B-PER` and `I-PER`: what is first or of another label begins an entity."""
+    places, before = [], ""
+    for label, begins in map(_read_tag, tags):
+        places.append(f"{'B' if begins or label != before else 'I'}-{label}" if label else OUTSIDE)
+        before = label
+    return places
 
 
 def _read_tag(tag: str) -> tuple[str, bool]:

@@ -73,7 +73,7 @@ class Tagging(OwnTask):
 
     def score(self, example: Example, completion: str) -> dict[str, Any]:
         """Whatever the case of a label; one that is unknown makes its entity wrong."""
-        return {**entities_of(self.gold(example), self._read_answer(completion))}
+        return {**entities_of(self.gold(example), self._read_answer(example, completion))}
 
     @classmethod
     def score_prediction(
@@ -86,14 +86,16 @@ class Tagging(OwnTask):
     def reason(self, example: Example, completion: str) -> str:
         if not completion.strip():
             return NOTHING
-        found = self._read_answer(completion)
+        found = self._read_answer(example, completion)
         score = self.score(example, completion)
         if score["not_followed"]:
             return f"has no list of entities, and is not {NO_ENTITIES}"
         return f"{score['entities_right']} of {score['entities_gold']} in {found!r:.80}"
 
-    def _read_answer(self, completion: str) -> str:
-        """The answer with labels in the place of the words that are written for them."""
+    def _read_answer(self, example: Example, completion: str) -> str:
+        """The list of an answer, with labels in the place of the words that are written for them;
+        the answer itself if it has none."""
+        del example
         labels = {
             word.casefold(): label
             for label, words in self._labels.items()
@@ -140,6 +142,7 @@ class Tagging(OwnTask):
                 tags=columns["target"],
                 sentence=(named,) if isinstance(named, str) else tuple(named),
                 meanings={str(value): tag for value, tag in meanings.items()},
+                kept=str(self.more.get("kept", "")),
             ),
         )
 

@@ -14,9 +14,10 @@ from sklearn.model_selection import train_test_split
 
 from tests.trainables.tasks.financial import financial_files
 from trainables.errors import InputError
+from trainables.tasks.download import blob_id
 from trainables.tasks.financial.fpb import FPB, read_sentences
 from trainables.tasks.financial.labelled import SPLIT_SEEDS, LabelledSentences
-from trainables.tasks.registry import make_task
+from trainables.tasks.registry import find_task, make_task
 from trainables.tasks.task import SPLITS
 
 DATA = Path(os.environ.get("SWEEP_DATA", ""))
@@ -108,6 +109,46 @@ def test_a_file_that_is_missing_or_there_twice_is_named(tmp_path: Path) -> None:
         make_task("numclaim", options).load("train")
 
 
+def test_entities_of_tokens_are_listed_with_the_words_for_their_labels(tmp_path: Path) -> None:
+    task = make_task("finer", financial_files.finer(tmp_path))
+    assert [len(task.load(split)) for split in SPLITS] == [12, 6, 6]
+    first, second, third = task.load("train")[:3]
+    assert task.target(first) == "none" and first.record["question"] == "Nothing rose 0"
+    assert task.target(second) == "None: person; Umsatz 1 AG: organization; Bonn: location"
+    assert task.gold(third) == "Bo: PER; Umsatz 2 AG: ORG; Bonn: LOC"
+    assert "Labels: person, location, organization." in task.prompt(first).text
+    assert task.score(second, "Bonn: location; None: organization")["entities_right"] == 1
+    assert task.facts("report") == {"examples": 6, "also_trained": 0}
+    nothing = task.aggregate([task.score(each, "none") for each in task.load("report")])
+    assert nothing["entity_f1"] == 0.0 < nothing["all_entities"]
+
+
+def test_tokens_are_labelled_one_a_line(tmp_path: Path) -> None:
+    task = make_task("finer", {**financial_files.finer(tmp_path), "target": "labels"})
+    nothing, example = task.load("train")[:2]
+    text = "None left Umsatz 1 AG in Bonn"
+    lines = ["person_b", "other", "organization_b", "organization_i", "organization_i", "other"]
+    assert example.record["question"] == text
+    assert task.target(example) == "\n".join([*lines, "location_b"])
+    prompt = task.prompt(example)
+    assert (
+        text.replace(" ", "\n") in prompt.text and "person, location, organization" in prompt.text
+    )
+    assert prompt.text.endswith("Labels:\n") and prompt.joint == "" and task.stop is None
+    of_gold = [task.score(each, task.target(each)) for each in task.load("train")]
+    assert task.aggregate(of_gold)["entity_f1"] == task.aggregate(of_gold)["all_entities"] == 1.0
+    one_short = task.score(example, "\n".join(lines))
+    assert (one_short["entities_right"], one_short["entities_answered"]) == (2, 2)
+    wrong = task.score(example, "Person_B\nnoise\nlocation_b\nlocation_i\norganization_i")
+    assert (wrong["entities_right"], wrong["entities_answered"]) == (1, 3)
+    assert not task.score(nothing, "")["all_entities"] and task.score(nothing, "")["not_followed"]
+    more = task.target(nothing) + "\nperson_b\nperson_b"
+    assert task.score(nothing, more) == task.score(nothing, task.target(nothing))
+    with pytest.raises(InputError, match="no column 'tags of tokens'"):
+        named = {**financial_files.finer(tmp_path), "prompt": "{input} {tags of tokens}"}
+        make_task("finer", named).load("train")
+
+
 @needs_data
 @pytest.mark.parametrize("seed", SPLIT_SEEDS)
 def test_the_real_splits_are_the_published_ones(seed: int) -> None:
@@ -141,3 +182,23 @@ def test_the_real_files_are_read_whole(
         scores = [task.score(each, task.target(each)) for each in task.load(split)]
         found = task.aggregate(scores)
         assert found["accuracy"] == found["macro_f1"] == found["mcc"] == 1.0
+
+
+@needs_data
+@pytest.mark.parametrize("target", ["answer", "labels"])
+def test_the_real_token_files_are_read_whole(target: str) -> None:
+    task = make_task("finer", {"folder": str(DATA / "finer"), "target": target})
+    assert [len(task.load(split)) for split in SPLITS] == [3262, 402, 1075]
+    for split in SPLITS:
+        found = task.aggregate([task.score(each, task.target(each)) for each in task.load(split)])
+        assert found["entity_f1"] == found["all_entities"] == 1.0
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["fpb", "finer"])
+def test_what_is_downloaded_is_what_is_published(name: str) -> None:
+    source = find_task(name).source
+    assert source is not None
+    for file, blob in source.blobs.items():
+        copy = DATA / name / f"{Path(file).name}.gz"
+        assert blob_id(gzip.decompress(copy.read_bytes())) == blob
