@@ -15,21 +15,24 @@ CUT = {"train": "train_prompts_cut", "selection": "eval_prompts_cut"}  # a fact,
 ADVICE = "A larger sequence_length, or a shorter context or prompt, leaves them more of it."
 LOST_SHOTS = "eval_questions_with_fewer_shots"  # a fact
 SHOT_ADVICE = "A larger sequence_length shows them all; shots_too_long: refuse tells it beforehand."
-_Key = tuple[str, int, str, str]  # model, tokens, prompt, target
+_RETRIEVED_BY = ("retriever", "scope", "k")  # knobs
+_Key = tuple[str, int, str, str, str]  # model, tokens, prompt, target, context
 
 
 def cut_prompts(results: Sequence[TrialResult]) -> list[Paragraph]:
-    """One sentence for each model, length, prompt and target whose prompts lost context; nothing
-    if none did."""
+    """One sentence for each model, length, prompt, target and context whose prompts lost some of
+    it; nothing if none did."""
     counts: dict[_Key, dict[str, str]] = {}
     for item in results:
         for split, text in _cut(item.facts):
             counts.setdefault(_key(item), {})[split] = text
-    names = distinct_names(prompt for _, _, prompt, _ in counts)
-    several = len({(prompt, target) for _, _, prompt, target in counts}) > 1
+    names = distinct_names(prompt for _, _, prompt, _, _ in counts)
+    several = len({(prompt, target) for _, _, prompt, target, _ in counts}) > 1
+    contexts = {context for *_, context in counts}
     found = []
-    for (model, tokens, prompt, target), by_split in counts.items():
+    for (model, tokens, prompt, target, context), by_split in counts.items():
         of_which = f" with prompt {names[prompt]}, target {target}" if several else ""
+        of_which += f" ({context})" if len(contexts) > 1 else ""
         splits = " and ".join(by_split[split] for split in CUT if split in by_split)
         lost = f"{model} at {tokens} tokens{of_which}: {splits} lost part of their context."
         found.append(Paragraph(lost, strong=True))
@@ -72,7 +75,9 @@ def _examples(facts: Any) -> int:
 
 def _key(item: TrialResult) -> _Key:
     prompt, target = str(item.knobs.get("prompt", "")), str(item.knobs.get("target", ""))
-    return item.model_name, _tokens(item), prompt, target
+    ways = [f"{name} {item.knobs[name]}" for name in _RETRIEVED_BY if name in item.knobs]
+    context = ", ".join([f"context {item.context}", *ways])
+    return item.model_name, _tokens(item), prompt, target, context
 
 
 def _tokens(item: TrialResult) -> int:

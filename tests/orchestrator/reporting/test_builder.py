@@ -316,6 +316,23 @@ def test_cut_prompts_are_said_in_the_head_by_model(tmp_path: Path) -> None:
     assert head.count("lost part of their context") == 2 and "larger sequence_length" in head
 
 
+def test_prompts_are_cut_by_context_and_by_what_is_retrieved(run: RunFolder) -> None:
+    ways: list[dict[str, Any]] = [
+        {"context": "full"},
+        {"context": "retrieved", "k": 10},
+        {"context": "retrieved", "k": 3},
+    ]
+    for cut, knobs in zip((41, 7, 0), ways, strict=True):
+        folder = add_trial(run, right=outcomes(60), **knobs)
+        facts = {"selection": {"examples": 60, "context": knobs["context"]}, "sequence_limit": 128}
+        summary = folder.summary() or {}
+        folder.write_summary({**summary, "facts": {**facts, "eval_prompts_cut": cut}})
+    head = section(markdown(run), "Progress")
+    assert "at 128 tokens (context full): 41 of 60 prompts" in head
+    retrieved = "(context retrieved, retriever bm25, scope page, k 10): 7 of 60 prompts"
+    assert retrieved in head and head.count("lost part of their context") == 2
+
+
 def test_prompts_that_were_not_cut_are_no_news(run: RunFolder) -> None:
     folder = add_trial(run, right=outcomes(60))
     folder.write_summary({**(folder.summary() or {}), "facts": {"train_prompts_cut": 0}})
