@@ -1,0 +1,236 @@
+"""How fast are answers, against asking one question at a time?
+
+    python -m benchmarks.evaluation_speed [--rounds 3] [--questions 192] [--eval-batch 32]
+
+The baseline of written answers is transformers' `generate` with one prompt at a time; of answers by
+likelihood, a forward pass for each label of each question. Both on small bases that ship with the
+project, in float32 on one CPU thread, with 0 and with 8 shots, the baseline and this project's
+evaluation by turns. Prints medians and their ratio, and ends with an error if an answer differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from base_models.sentiment_sentences import draw
+from benchmarks.workload import REPOSITORY
+from trainables.data.encoding import Encoded, encode
+from trainables.data.shots import shots_for
+from trainables.evaluation.evaluate import answer
+from trainables.evaluation.generation import EndOfLine
+from trainables.models.base import Base, load_base
+from trainables.spec.knobs import canonical
+from trainables.spec.trial_spec import Budget, Execution, TrialSpec
+from trainables.tasks.registry import make_task
+from trainables.tasks.task import Answering, Task
+
+TRAIN_EXAMPLES = 200
+SEQUENCE_LENGTH = 2048
+MAX_NEW_TOKENS = 8
+SHOTS = (0, 8)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A base, a task with its encoded questions, and how they are asked."""
+
+    title: str
+    base: Base
+    task: Task
+    encoded: Encoded
+    execution: Execution
+
+
+@dataclass
+class Case:
+    """The questions of one row of the table, and the seconds of each round."""
+
+    asked: Asked
+    shots: int
+    one_by_one: list[float] = field(default_factory=list)
+    evaluated: list[float] = field(default_factory=list)
+
+    @property
+    def row(self) -> str:
+        tokens = sum(map(len, self.asked.encoded.prompts)) / len(self.asked.encoded)
+        alone, here = median(self.one_by_one), median(self.evaluated)
+        cells = [self.asked.title, str(self.shots), f"{tokens:.0f}"]
+        return " | ".join(["", *cells, f"{alone:.2f} s", f"{here:.2f} s", f"{alone / here:.1f}", ""])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    execution = Execution(eval_batch_size=given.eval_batch, max_new_tokens=MAX_NEW_TOKENS)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = list(_cases(Path(folder), execution, given.questions))
+        for number in range(given.rounds):
+            for case in cases:
+                _measure(case)
+            print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
+    print(report(cases))
+    return 0
+
+
+def report(cases: Sequence[Case]) -> str:
+    """The table, with medians over the rounds."""
+    head = "| | shots | tokens of a prompt | one by one | here | ratio |"
+    return "\n".join([head, "|---|--:|--:|--:|--:|--:|", *(case.row.strip() for case in cases)])
+
+
+def answers_one_by_one(asked: Asked) -> list[str]:
+    """The baseline: no batches, and each prompt computed for each of its answers."""
+    is_written = asked.task.answering is Answering.GENERATION
+    one = _written if is_written else _likeliest
+    with torch.no_grad():
+        return [one(asked, at) for at in range(len(asked.encoded))]
+
+
+def answers_evaluated(asked: Asked) -> list[str]:
+    """The answers of this project's evaluation."""
+    rows = answer(
+        asked.base.model,
+        asked.base,
+        task=asked.task,
+        encoded=asked.encoded,
+        asked=range(len(asked.encoded)),
+        execution=asked.execution,
+    )
+    return [str(row["prediction"]) for row in rows]
+
+
+def _measure(case: Case) -> None:
+    expected, seconds = _timed(lambda: answers_one_by_one(case.asked))
+    case.one_by_one.append(seconds)
+    found, seconds = _timed(lambda: answers_evaluated(case.asked))
+    case.evaluated.append(seconds)
+    different = sum(one != other for one, other in zip(expected, found, strict=True))
+    if different:
+        raise SystemExit(f"{case.asked.title}, {case.shots} shots: {different} answers differ.")
+
+
+def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
+    begun = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - begun
+
+
+def _written(asked: Asked, at: int) -> str:
+    prompt = torch.tensor([asked.encoded.prompts[at]])
+    ids = asked.base.model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=asked.execution.max_new_tokens,
+        stopping_criteria=[EndOfLine(asked.base)],
+    )
+    text = asked.base.tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True)
+    return str(text).strip().partition("\n")[0].rstrip()
+
+
+def _likeliest(asked: Asked, at: int) -> str:
+    scores = {}
+    prompt = asked.encoded.prompts[at]
+    for choice in asked.encoded.choices[at]:
+        ids = torch.tensor([[*prompt, *choice.tokens]])
+        places = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
+        logits = asked.base.model(input_ids=ids, use_cache=False, logits_to_keep=places).logits[0]
+        each = logits.log_softmax(-1).gather(1, torch.tensor(choice.tokens)[:, None])
+        scores[choice.text] = float(each.sum())
+    return max(scores, key=lambda text: scores[text])
+
+
+def _cases(folder: Path, execution: Execution, questions: int) -> list[Case]:
+    statements = {
+        "generated": {
+            "kinds": ["latest", "prior", "change"],
+            "train": TRAIN_EXAMPLES,
+            "selection": questions,
+            "report": 1,
+            "seed": 7,
+        },
+        "prompt": "statements",
+    }
+    file = _sentences(folder / "sentences.csv", TRAIN_EXAMPLES + questions)
+    split = {"selection": questions / (TRAIN_EXAMPLES + questions), "report": 0.01, "seed": 7}
+    labelled = {"file": str(file), "split": split}
+    found = []
+    for title, model, task, options in (
+        ("small: a number is written", "small", "finqa", statements),
+        ("sentiment: a label is written", "sentiment", "classification", labelled),
+        (
+            "sentiment: the likeliest of 3 labels",
+            "sentiment",
+            "classification",
+            {**labelled, "answer": "likelihood"},
+        ),
+    ):
+        base = _base(model)
+        for shots in SHOTS:
+            made = make_task(task, options)
+            asked = Asked(title, base, made, _encoded(made, base, shots), execution)
+            found.append(Case(asked, shots))
+    return found
+
+
+def _sentences(file: Path, count: int) -> Path:
+    rng = random.Random(7)
+    texts: dict[str, str] = {}
+    while len(texts) < count:
+        sentence = draw(rng)
+        texts[sentence.text] = sentence.label
+    with file.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([("sentence", "label"), *texts.items()])
+    return file
+
+
+def _base(name: str) -> Base:
+    folder = str(REPOSITORY / "base_models" / name)
+    spec = TrialSpec(
+        role="trial",
+        knobs=canonical({"model": folder, "compute_dtype": "float32"}),
+        model_digest=folder,
+        task="finqa",
+        task_identity={},
+        task_options={},
+        budget=Budget(train_examples=1, eval_examples=1),
+        model_source=folder,
+    )
+    return load_base(spec, device="cpu")
+
+
+def _encoded(task: Task, base: Base, shots: int) -> Encoded:
+    knobs: dict[str, Any] = {"shots": shots, "shot_selection": "balanced", "shot_seed": 0}
+    return encode(
+        task,
+        task.load("selection"),
+        base.tokenizer,
+        sequence_length=SEQUENCE_LENGTH,
+        shots=shots_for(knobs, task),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation_speed",
+        description=__doc__.splitlines()[0] if __doc__ else "",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=192, help="(default: %(default)s)")
+    parser.add_argument("--eval-batch", type=int, default=32, help="(default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
