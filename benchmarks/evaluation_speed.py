@@ -67,7 +67,9 @@ class Case:
         tokens = sum(map(len, self.asked.encoded.prompts)) / len(self.asked.encoded)
         alone, here = median(self.one_by_one), median(self.evaluated)
         cells = [self.asked.title, str(self.shots), f"{tokens:.0f}"]
-        return " | ".join(["", *cells, f"{alone:.2f} s", f"{here:.2f} s", f"{alone / here:.1f}", ""])
+        return " | ".join(
+            ["", *cells, f"{alone:.2f} s", f"{here:.2f} s", f"{alone / here:.1f}", ""]
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainables.data.beginning import shared_beginning
 from trainables.data.chat_template import chat_prompt, template_faults
 from trainables.data.shots import Shots
 from trainables.errors import InputError
@@ -42,7 +43,8 @@ class Encoded:
 
     `stop` is the task's. `choices` are there if the task answers by likelihood, `shots` (ids of
     those that fit) if there are any. An example that does not fit has no tokens and is one of
-    `too_long`; one that lost shots is one of `lost_shots`.
+    `too_long`; one that lost shots is one of `lost_shots`. All prompts of the split begin with the
+    same `beginning` tokens, which are worth computing once; 0 if there are none.
     """
 
     examples: tuple[Example, ...]
@@ -54,6 +56,7 @@ class Encoded:
     choices: tuple[tuple[ChoiceTokens, ...], ...] = ()
     shots: tuple[tuple[str, ...], ...] = ()
     lost_shots: tuple[TooLong, ...] = ()
+    beginning: int = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -88,6 +91,7 @@ class Encoded:
             stop=self.stop,
             choices=tuple(self.choices[i] for i in indices) if self.choices else (),
             shots=tuple(self.shots[i] for i in indices) if self.shots else (),
+            beginning=self.beginning,
         )
 
     def of_choices(self) -> Encoded:
@@ -159,6 +163,7 @@ def encode(
         if shots is not None
         else (),
         lost_shots=tuple(lost_shots),
+        beginning=shared_beginning([row for row, fit in zip(fitted, fits, strict=True) if fit]),
     )
 
 

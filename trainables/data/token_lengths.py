@@ -43,6 +43,7 @@ class SplitLengths:
     too_long: tuple[TooLong, ...] = ()
     choices: tuple[tuple[range, ...], ...] = ()  # as in Encoded
     lost_shots: tuple[TooLong, ...] = ()
+    beginning: int = 0  # as in Encoded
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
@@ -59,6 +60,7 @@ class SplitLengths:
             too_long=_too_long(value["too_long"]),
             choices=_ranges(value["choices"]),
             lost_shots=_too_long(value["lost_shots"]),
+            beginning=int(value["beginning"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class SplitLengths:
             "too_long": [[each.example_id, each.tokens] for each in self.too_long],
             "choices": [[len(choice) for choice in found] for found in self.choices],
             "lost_shots": [[each.example_id, each.tokens] for each in self.lost_shots],
+            "beginning": self.beginning,
         }
 
     def __len__(self) -> int:
@@ -253,6 +256,7 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         largest_token=max((max(prompt + end) for prompt, end in pairs if prompt), default=-1),
         too_long=encoded.too_long,
         lost_shots=encoded.lost_shots,
+        beginning=encoded.beginning,
         choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
 

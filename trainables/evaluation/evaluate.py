@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from trainables.data.batches import collate, length_sorted
+from trainables.data.batches import collate, largest_batch, length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.batch import OneBatch
 from trainables.evaluation.generation import generate, generation_batches, room_for_answer
 from trainables.evaluation.likelihood import likeliest
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
+from trainables.models.states import States, has_states, states_of
 from trainables.resources.batch_fitting import BatchShrinker
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.resources.memory_peak import PeakMemory
@@ -73,9 +74,11 @@ def evaluate(
     def attempt(rows: int) -> tuple[float, list[str], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
-            loss, passes = _mean_loss(model, base, asked, fitting, one_batch)
-            texts, generations = answers(model, base, asked, fitting, one_batch)
-            return loss, texts, (*passes, *generations)
+            begun, first = _begun(model, base, asked)
+            with peak.holding(begun.bytes if begun else 0):
+                loss, passes = _mean_loss(model, base, asked, fitting, one_batch, begun=begun)
+                texts, rest = answers(model, base, asked, fitting, one_batch, begun=begun)
+            return loss, texts, (*first, *passes, *rest)
 
     fitting = BatchShrinker(execution.eval_batch_size, may_shrink=may_shrink)
     loss, completions, work = fitting.fit(attempt)
@@ -115,7 +118,8 @@ def answer(
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            return answers(model, base, read, fitting, one_batch, wanted=wanted)[0]
+            begun, _ = _begun(model, base, read)
+            return answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
     written = {index: texts[place] for index, place in places.items()}
@@ -157,17 +161,34 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
         model.train(training)
 
 
+def _begun(model: Any, base: Base, encoded: Encoded) -> tuple[States | None, list[ForwardBackward]]:
+    """The states of the tokens with which all prompts begin, and the pass over them; None if they
+    are not worth it or the model's can't be kept."""
+    length = encoded.beginning
+    if not length or not encoded.prompts or not has_states(base.model.config):
+        return None, []
+    ids = torch.tensor([encoded.prompts[0][:length]], device=base.device)
+    return states_of(model, ids, torch.ones_like(ids)), [ForwardBackward(1, length, 1)]
+
+
 def _mean_loss(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: OneBatch
+    model: Any,
+    base: Base,
+    encoded: Encoded,
+    execution: Execution,
+    one_batch: OneBatch,
+    *,
+    begun: States | None,
 ) -> tuple[float, list[ForwardBackward]]:
     lengths = [encoded.length(index) for index in range(len(encoded))]
-    total = 0.0
-    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    known, total = begun.length if begun else 0, 0.0
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size, known=known)
+    largest = largest_batch(lengths, batches)
     for number, indices in enumerate(batches):
-        with one_batch(representative=number == 0):
+        with one_batch(representative=number == largest):
             batch = collate(encoded, indices, pad_token=base.pad_token)
-            total += summed_loss(model, batch, base).item()
-    passes = [batch_forward_backward(encoded, indices) for indices in batches]
+            total += summed_loss(model, batch, base, begun=begun).item()
+    passes = [batch_forward_backward(encoded, indices, known=known) for indices in batches]
     tokens = sum(map(len, encoded.completions))
     return total / tokens if tokens else math.nan, passes
 
@@ -179,18 +200,23 @@ def _completions(
     execution: Execution,
     one_batch: OneBatch,
     *,
+    begun: States | None = None,
     wanted: Set[int] | None = None,
 ) -> tuple[list[str], list[Generation]]:
     """The answers, by index; `wanted` restricts the batches to those with one of its indices."""
     texts = [""] * len(encoded)
     work = []
-    batches = generation_batches(base, encoded, execution)
+    known = begun.length if begun else 0
+    batches = generation_batches(base, encoded, execution, known=known)
     chosen = [each for each in batches if wanted is None or not wanted.isdisjoint(each)]
+    largest = largest_batch(list(map(len, encoded.prompts)), chosen)
     for number, indices in enumerate(chosen):
-        with one_batch(representative=number == 0):
+        with one_batch(representative=number == largest):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(room_for_answer(base, prompt, execution) for prompt in prompts)
-            written, generation = generate(model, base, prompts, room, stop=encoded.stop)
+            written, generation = generate(
+                model, base, prompts, room, stop=encoded.stop, begun=begun
+            )
         work.append(generation)
         for index, text in zip(indices, written, strict=True):
             texts[index] = text

@@ -10,6 +10,7 @@ import torch
 from trainables.data.batches import length_sorted
 from trainables.data.encoding import Encoded
 from trainables.models.base import Base
+from trainables.models.states import States
 from trainables.resources.flops import Generation
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import LINE_BREAK
@@ -35,13 +36,15 @@ class EndOfLine:
         return self._begun & self._base.line_ends[tokens]
 
 
-def generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
+def generation_batches(
+    base: Base, encoded: Encoded, execution: Execution, *, known: int = 0
+) -> list[list[int]]:
     """The batches of prompts, by index; one near the model's longest sequence is a batch alone,
     because it leaves less room for the answers in its batch."""
     rooms = [room_for_answer(base, prompt, execution) for prompt in encoded.prompts]
     wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
     lengths = [len(encoded.prompts[index]) for index in wide]
-    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size, known=known)
     alone = [[index] for index, room in enumerate(rooms) if room < execution.max_new_tokens]
     return [[wide[at] for at in batch] for batch in batches] + alone
 
@@ -60,24 +63,45 @@ def generate(
     max_new_tokens: int,
     *,
     stop: str | None = LINE_BREAK,
+    begun: States | None = None,
 ) -> tuple[list[str], Generation]:
     """Answers prompts in one batch, padded on the left; also returns the work that this was.
 
-    An answer ends before `stop`, or with the model's end token.
+    An answer ends before `stop`, or with the model's end token. `begun`: the states of the tokens
+    with which all prompts begin; padding follows them.
     """
-    length = max(map(len, prompts))
-    ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    known = begun.length if begun else 0
+    ids, mask = padded_prompts(prompts, base, known=known)
+    length = ids.shape[1]
     written = model.generate(
-        input_ids=torch.tensor(ids, device=base.device),
-        attention_mask=torch.tensor(mask, device=base.device),
+        input_ids=ids,
+        attention_mask=mask,
         max_new_tokens=max_new_tokens,
         **_ending(base, stop),
+        **_beginning(begun, rows=len(prompts)),
     )
     texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
     new_tokens = written.shape[1] - length
-    work = Generation(len(prompts), length, new_tokens)
+    work = Generation(len(prompts), length, new_tokens, known)
     return [_answer(text, stop) for text in texts], work
+
+
+def padded_prompts(
+    prompts: Sequence[Sequence[int]], base: Base, *, known: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids and the mask (rows, length) of prompts, with padding after their first `known`
+    tokens; at least two tokens follow these."""
+    length = max(known + 2, max(map(len, prompts)))
+    ids, mask = [], []
+    for prompt in prompts:
+        left = length - len(prompt)
+        ids.append([*prompt[:known], *[base.pad_token] * left, *prompt[known:]])
+        mask.append([1] * known + [0] * left + [1] * (len(prompt) - known))
+    return torch.tensor(ids, device=base.device), torch.tensor(mask, device=base.device)
+
+
+def _beginning(begun: States | None, *, rows: int) -> dict[str, Any]:
+    return {} if begun is None else {"past_key_values": begun.growing(rows)}
 
 
 def _ending(base: Base, stop: str | None) -> dict[str, Any]:

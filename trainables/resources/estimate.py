@@ -78,17 +78,24 @@ class FlopRates:
     logit: float
     fixed: float = 0.0
 
-    def of(self, *, batch_size: int, length: int, positions: int) -> float:
-        """FLOPs of a batch padded to `length`, with logits at `positions` of its positions."""
-        per_row = self.token * length + self.pair * length**2 + self.logit * positions
+    def of(self, *, batch_size: int, length: int, positions: int, known: int = 0) -> float:
+        """FLOPs of a batch padded to `length`, with logits at `positions` of its positions.
+
+        `known`: the first tokens, whose keys and values are there already.
+        """
+        new = length - known
+        per_row = self.token * new + self.pair * new * length + self.logit * positions
         return batch_size * per_row + self.fixed
 
-    def of_generation(self, *, batch_size: int, prompt: int, new_tokens: int) -> float:
+    def of_generation(
+        self, *, batch_size: int, prompt: int, new_tokens: int, known: int = 0
+    ) -> float:
         """FLOPs of a forward pass over `prompt` tokens and of a cached step per further token."""
         steps = max(0, new_tokens - 1)
         seen = steps * prompt + steps * (steps + 1) // 2
-        tokens = self.token * (prompt + steps) + self.logit * new_tokens
-        per_row = tokens + self.pair * (prompt**2 + seen)
+        new = prompt - known
+        tokens = self.token * (new + steps) + self.logit * new_tokens
+        per_row = tokens + self.pair * (new * prompt + seen)
         return batch_size * per_row + self.fixed * (1 + steps)
 
 
