@@ -8,7 +8,7 @@ _LEFT = 2  # tokens that each prompt has after it, at least
 _WORTH = 0.25  # of the tokens of an average prompt; a shorter beginning saves too little
 
 
-def shared_beginning(prompts: Sequence[Sequence[int]]) -> int:
+def shared_beginning(prompts: Sequence[tuple[int, ...]]) -> int:
     """With how many tokens all prompts begin; 0 if computing these once saves little.
 
     Prompts without tokens, which are not asked, are left out.

@@ -44,9 +44,11 @@ def likeliest(
     questions.
     """
     if has_states(base.model.config):
-        scores, work = _after_prompts(model, base, encoded, execution, one_batch, begun, wanted)
+        scores, work = _after_prompts(
+            model, base, encoded, execution, one_batch, begun=begun, wanted=wanted
+        )
     else:
-        scores, work = _in_rows(model, base, encoded, execution, one_batch, wanted)
+        scores, work = _in_rows(model, base, encoded, execution, one_batch, wanted=wanted)
     return _best(encoded, scores, per_token=per_token), work
 
 
@@ -74,6 +76,7 @@ def _after_prompts(
     encoded: Encoded,
     execution: Execution,
     one_batch: OneBatch,
+    *,
     begun: States | None,
     wanted: Set[int] | None,
 ) -> tuple[_Scores, list[ForwardBackward]]:
@@ -124,6 +127,7 @@ def _in_rows(
     encoded: Encoded,
     execution: Execution,
     one_batch: OneBatch,
+    *,
     wanted: Set[int] | None,
 ) -> tuple[_Scores, list[ForwardBackward]]:
     """Each choice is a row with its prompt."""

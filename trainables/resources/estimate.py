@@ -36,6 +36,9 @@ class Workload:
     eval_completion_tokens: int | None = None  # default: as in training
     eval_logit_positions: int | None = None
     new_tokens: int = 32  # 0: no answer is written
+    eval_answers: int | None = None  # questions of a batch of answers; default: eval_batch_size
+    eval_beginning: int = 0  # tokens with which all evaluated rows begin, computed once
+    eval_choice_tokens: int = 0  # of a choice that is scored after its prompt; 0: none is
 
     @property
     def eval_length(self) -> int:
@@ -46,6 +49,11 @@ class Workload:
     def prompt_length(self) -> int:
         """The longest prompt; by default the longest row without its completion."""
         return self.eval_prompt_length or max(1, self.eval_length - self.eval_completions)
+
+    @property
+    def answers_batch_size(self) -> int:
+        """Questions of a batch of answers."""
+        return self.eval_answers or self.eval_batch_size
 
     @property
     def eval_completions(self) -> int:

@@ -17,10 +17,12 @@ from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
 from trainables.evaluation.generation import EndOfLine
+from trainables.evaluation.likelihood import continued_log_likelihoods
 from trainables.evaluation.loss import summed_loss
 from trainables.models.base import Base
 from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import DTYPES
+from trainables.models.states import States, states_of
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
 from trainables.simulation.devices import DEVICES, Device, functions_of
@@ -36,7 +38,7 @@ from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES, backward_pha
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
-States = list[Any]  # per block the shapes of keys and values, or what holds others of fixed size
+Shapes = list[Any]  # per block the shapes of keys and values, or what holds others of fixed size
 
 PARTS = TRAIN, EVALUATION = ("train", "evaluation")
 
@@ -153,7 +155,8 @@ class _Simulation:
         )
 
     def evaluate(self) -> Measured:
-        """The loss of a batch, the pass over its prompts, and the last token of its answers."""
+        """What all rows begin with, the loss of a batch, and its answers: the pass over its prompts
+        and the last token that is written, or the choices after these."""
         work = self._workload
         batch = _batch(work.eval_batch_size, work.eval_length)
         count = work.eval_batch_size * work.eval_completions
@@ -162,27 +165,54 @@ class _Simulation:
         mixed = self._base.compute_dtype != torch.float32
         cast = torch.autocast("cpu", dtype=self._base.compute_dtype, enabled=mixed)
         with live, torch.no_grad(), cast:
+            begun = self._beginning(live) if work.eval_beginning else None
+            done = dict(live.flops)  # of a pass over whole rows, as the one that is next otherwise
             with live.phase("eval_loss"):
-                summed_loss(self._model, batch, self._base).item()
-            done = dict(live.flops)
+                summed_loss(self._model, batch, self._base, begun=begun).item()
+            done = done or dict(live.flops)
             if work.new_tokens:
-                self._write_answers(live)
+                self._write_answers(live, begun)
+            if work.eval_choice_tokens:
+                self._score_choices(live, begun)
         peaks = {name: live.peaks.get(name, 0) for name in EVAL_PHASES}
         return Measured(peaks, {f"forward.{name}": n for name, n in done.items()})
 
-    def _write_answers(self, live: LiveBytes) -> None:
+    def _beginning(self, live: LiveBytes) -> States:
+        ids = torch.zeros((1, self._workload.eval_beginning), dtype=torch.int64)
+        length, live.length = live.length, self._workload.eval_beginning
+        truth, live.truth = live.truth, True  # no padding
+        with live.phase("eval_beginning"):
+            states = states_of(self._model, ids, torch.ones_like(ids))
+        live.length, live.truth = length, truth
+        return states
+
+    def _score_choices(self, live: LiveBytes, begun: States | None) -> None:
+        """Scores one choice of each row after its prompt."""
         work = self._workload
+        rows, known = work.answers_batch_size, work.eval_beginning
+        live.truth = _is_unpadded(rows)
+        ids, mask = (torch.zeros((rows, work.prompt_length), dtype=torch.int64) for _ in range(2))
+        labels = torch.zeros((rows, work.eval_choice_tokens), dtype=torch.int64)
         with live.phase("prefill"):
-            states = self._generate(live, work.prompt_length)
+            states = states_of(self._model, ids[:, known:-1], mask[:, known:-1], begun)
+        with live.phase("eval_choices"):
+            continued_log_likelihoods(self._model, states, ids[:, -1:], labels)
+
+    def _write_answers(self, live: LiveBytes, begun: States | None) -> None:
+        work = self._workload
+        given = {"past_key_values": begun.growing(work.answers_batch_size)} if begun else {}
+        with live.phase("prefill"):
+            states = self._generate(live, work.prompt_length, **given)
+        del given
         with live.phase("generation"):
             length = work.prompt_length + max(1, work.new_tokens - 1)
             self._generate(live, length, past_key_values=self._filled_cache(states))
 
-    def _generate(self, live: LiveBytes, length: int, **given: Any) -> States:
+    def _generate(self, live: LiveBytes, length: int, **given: Any) -> Shapes:
         """Generates one token after `length`; returns what the cache holds."""
         from transformers.cache_utils import DynamicLayer
 
-        batch_size = self._workload.eval_batch_size
+        batch_size = self._workload.answers_batch_size
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
             live.truth = True  # the next condition of `generate` is whether all rows are done
@@ -202,7 +232,7 @@ class _Simulation:
             for layer in written.past_key_values.layers
         ]
 
-    def _filled_cache(self, states: States) -> Any:
+    def _filled_cache(self, states: Shapes) -> Any:
         """The cache before the last token of an answer, from what it holds after the prompt.
 
         Layers with a sliding window keep no more than the window, and count all tokens.
