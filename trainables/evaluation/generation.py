@@ -91,7 +91,7 @@ def padded_prompts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The ids and the mask (rows, length) of prompts, with padding after their first `known`
     tokens; at least two tokens follow these."""
-    length = max(known + 2, max(map(len, prompts)))
+    length = max(known + 2, *map(len, prompts))
     ids, mask = [], []
     for prompt in prompts:
         left = length - len(prompt)

@@ -1,4 +1,4 @@
-"""A pass after kept states has the logits of a pass over all tokens, and leaves the states alone."""
+"""A pass after kept states has the logits of a pass over all tokens, and leaves them alone."""
 
 from __future__ import annotations
 
