@@ -203,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--method", choices=("lora", "full"), default="lora", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--shared", action="store_true", help="evaluated prompts have half of their tokens in common"
+        "--shared",
+        action="store_true",
+        help="evaluated prompts have half of their tokens in common",
     )
     parser.add_argument(
         "--choices", action="store_true", help="the likeliest of three choices is the answer"
@@ -343,9 +345,7 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
     evaluate(model, base, task=task, encoded=encoded, execution=execution, peak=peak)  # type: ignore[arg-type]
 
 
-def _choices(
-    case: Case, rows: Sequence[tuple[int, ...]]
-) -> tuple[tuple[ChoiceTokens, ...], ...]:
+def _choices(case: Case, rows: Sequence[tuple[int, ...]]) -> tuple[tuple[ChoiceTokens, ...], ...]:
     """For each row three choices, of its own last tokens; none if answers are written."""
     if not case.choice_tokens:
         return ()

@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, case
-from benchmarks.memory_prediction import compare, draw
+from benchmarks.memory_prediction import (
+    Case,
+    compare,
+    draw,
+    with_choices,
+    with_shared_beginning,
+)
 from trainables.errors import InputError
 from trainables.resources.estimate import Estimate, Workload
 from trainables.simulation import depth as simulate_depth
@@ -71,9 +77,21 @@ def test_ten_random_configurations_are_predicted(index: int, tmp_path: Path) -> 
     _check(index, tmp_path)
 
 
+@pytest.mark.parametrize(("index", "shared"), [(1, True), (2, False), (7, True)])
+def test_shared_beginnings_and_choices_are_predicted(
+    index: int, shared: bool, tmp_path: Path
+) -> None:
+    case = with_choices(draw(index + 1, seed=1)[index]) if index != 7 else draw(8, seed=1)[7]
+    _check_case(with_shared_beginning(case) if shared else case, tmp_path)
+
+
 def _check(index: int, folder: Path) -> None:
+    _check_case(draw(index + 1, seed=1)[index], folder)
+
+
+def _check_case(case: Case, folder: Path) -> None:
     torch.set_num_threads(1)
-    found = compare(draw(index + 1, seed=1)[index], folder)
+    found = compare(case, folder)
     assert found.is_within_allowance, found
     assert max(map(abs, found.errors)) < 0.02, found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,35 @@ def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
     ]
 
 
+def test_a_beginning_is_a_pass_of_its_own_and_known_in_all_others() -> None:
+    begun = {name: replace(split, beginning=9) for name, split in SPLITS.items()}
+    trial = spec(budget=Budget(16, 3, (1.0,)))
+    plan = planned_work(trial, begun)
+    assert plan.evaluation[0] == ForwardBackward(1, 9, 1)
+    assert {one.known for one in plan.evaluation[1:]} == {9}
+    assert plan.workload.eval_beginning == 9
+    assert planned_work(trial, begun, keeps_states=False) == planned_work(trial, SPLITS)
+
+
+def test_choices_follow_their_prompts_or_are_rows_with_them() -> None:
+    choices = tuple((range(1), range(4)) for _ in range(5))
+    splits = {**SPLITS, "selection": replace(SPLITS["selection"], choices=choices)}
+    trial = spec(budget=Budget(16, 3, (1.0,)))
+    after = planned_work(trial, splits)
+    assert len(after.evaluation) == 3 + 3 * 3  # a batch: its prompts, the first choices, the second
+    assert after.evaluation[3:6] == (
+        ForwardBackward(2, 29, 1),
+        ForwardBackward(2, 30, 1, 29),
+        ForwardBackward(2, 33, 4, 29),
+    )
+    assert (after.workload.new_tokens, after.workload.eval_choice_tokens) == (0, 4)
+    assert (after.workload.eval_length, after.workload.prompt_length) == (31, 30)
+    rows = planned_work(trial, splits, keeps_states=False)
+    assert len(rows.evaluation) == 3 + 5
+    assert (rows.workload.new_tokens, rows.workload.eval_choice_tokens) == (0, 0)
+    assert rows.workload.eval_length == 34
+
+
 def test_only_the_last_rung_asks_the_whole_split_and_rungs_of_one_step_are_judged_once() -> None:
     def asked(budget: Budget) -> int:
         plan = planned_work(spec(budget=budget, batch_size=8), SPLITS)
@@ -129,6 +159,7 @@ def _not_again(*given: Any, **named: Any) -> Any:
         {"quantization": "nf4", "gradient_accumulation": 3, "batch_size": 2},
         {"quantization": "int8", "gradient_checkpointing": True},
         {"method": "untrained"},
+        {"method": "prompting", "shots": 4, "sequence_length": 500},
     ],
     ids=repr,
 )
