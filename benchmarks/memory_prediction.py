@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--shared",
         action="store_true",
-        help="evaluated prompts have half of their tokens in common",
+        help="evaluated prompts share half of their tokens",
     )
     parser.add_argument(
         "--choices", action="store_true", help="the likeliest of three choices is the answer"

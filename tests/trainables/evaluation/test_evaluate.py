@@ -140,7 +140,7 @@ def test_a_prompt_near_the_last_position_does_not_cut_its_neighbours_short(
 def test_a_beginning_that_is_computed_once_changes_no_answer(
     rows: int, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    spec = make_spec(tiny_llama, method="prompting", shots=4, sequence_length=500)
+    spec = make_spec(tiny_llama, method="prompting", shots=2, sequence_length=512)
     trial = make_trial(spec, tmp_path)
     encoded = trial.data.split("selection")
     assert encoded.beginning > 100

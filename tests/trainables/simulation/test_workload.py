@@ -159,7 +159,7 @@ def _not_again(*given: Any, **named: Any) -> Any:
         {"quantization": "nf4", "gradient_accumulation": 3, "batch_size": 2},
         {"quantization": "int8", "gradient_checkpointing": True},
         {"method": "untrained"},
-        {"method": "prompting", "shots": 4, "sequence_length": 500},
+        {"method": "prompting", "shots": 2, "sequence_length": 512},
     ],
     ids=repr,
 )
