@@ -19,7 +19,6 @@ from trainables.data.batches import Batch
 from trainables.evaluation.generation import EndOfLine
 from trainables.evaluation.likelihood import continued_log_likelihoods
 from trainables.evaluation.loss import summed_loss
-from trainables.models.base import Base
 from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import DTYPES
 from trainables.models.states import States, states_of
@@ -28,6 +27,7 @@ from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
 from trainables.simulation.devices import DEVICES, Device, functions_of
 from trainables.simulation.fake_model import (
     attached,
+    base_of,
     fill,
     largest_quantized,
     multiply_in_int8,
@@ -110,7 +110,7 @@ class _Simulation:
         self._knobs = knobs
         self._workload = workload
         self._device = device
-        self._base = _base_of(base_model, DTYPES[knobs["compute_dtype"]])
+        self._base = base_of(base_model, DTYPES[knobs["compute_dtype"]])
 
     def kept(self) -> dict[str, int]:
         """Bytes of the base and of the trained parameters."""
@@ -309,28 +309,6 @@ def _is_unpadded(batch_size: int) -> bool:
 
 def _gradients(engine: Engine) -> list[torch.Tensor]:
     return [p.grad for p in engine.parameters.values() if p.grad is not None]
-
-
-def _base_of(model: Any, dtype: torch.dtype) -> Base:
-    """A Base as the engine and the evaluation take it, without a tokenizer."""
-    from transformers import GenerationConfig
-
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
-    return Base(
-        model=model,
-        tokenizer=None,
-        key="",
-        device=torch.device("cpu"),
-        compute_dtype=dtype,
-        seconds=0.0,
-        weight_bytes=0,
-        end_tokens=(),
-        pad_token=0,
-        line_ends=torch.zeros(vocabulary, dtype=torch.bool),
-        blanks=torch.zeros(vocabulary, dtype=torch.bool),
-        tokenizer_digest="",
-    )
 
 
 def _batch(batch_size: int, length: int) -> Batch:
