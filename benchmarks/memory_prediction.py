@@ -115,9 +115,10 @@ def draw(count: int, *, seed: int, method: str = "lora") -> list[Case]:
 
 
 def with_shared_beginning(case: Case) -> Case:
-    """The case with prompts of which a half is the same."""
-    shortest = min(case.eval_lengths) - case.completion_tokens
-    return dataclasses.replace(case, beginning=shortest // 2)
+    """The case with the same tokens, half as many as in its longest row, before all others."""
+    beginning = max(case.eval_lengths) // 2
+    lengths = tuple(length + beginning for length in case.eval_lengths)
+    return dataclasses.replace(case, beginning=beginning, eval_lengths=lengths)
 
 
 def with_choices(case: Case) -> Case:
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--shared",
         action="store_true",
-        help="evaluated prompts share half of their tokens",
+        help="evaluated rows begin with the same tokens",
     )
     parser.add_argument(
         "--choices", action="store_true", help="the likeliest of three choices is the answer"
@@ -250,9 +251,10 @@ def _case(chance: random.Random, index: int) -> Case:
 
 
 def _lengths(chance: random.Random, count: int, longest: int, completion: int) -> tuple[int, ...]:
-    """The longest example and shorter ones, of different lengths as those of a task."""
+    """The longest example and shorter ones, of different lengths as those of a task, and so long
+    that they are one batch of an evaluation."""
     rest = [chance.randrange(max(completion + 8, longest // 2), longest) for _ in range(count - 1)]
-    return (longest, *rest)
+    return (longest, *(max(length, longest // 2 + completion) for length in rest))
 
 
 def _config(chance: random.Random, architecture: str) -> dict[str, Any]:
