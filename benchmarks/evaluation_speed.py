@@ -78,19 +78,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     execution = Execution(eval_batch_size=given.eval_batch, max_new_tokens=MAX_NEW_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
-        cases = list(_cases(Path(folder), execution, given.questions))
+        found = list(cases(Path(folder), execution, given.questions))
         for number in range(given.rounds):
-            for case in cases:
-                _measure(case)
+            for case in found:
+                measure(case)
             print(f"round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
-    print(report(cases))
+    print(report(found))
     return 0
 
 
-def report(cases: Sequence[Case]) -> str:
+def report(measured: Sequence[Case]) -> str:
     """The table, with medians over the rounds."""
     head = "| answers (base) | shots | tokens of a prompt | one by one | here | ratio |"
-    return "\n".join([head, "|---|--:|--:|--:|--:|--:|", *(case.row.strip() for case in cases)])
+    return "\n".join([head, "|---|--:|--:|--:|--:|--:|", *(case.row.strip() for case in measured)])
+
+
+def cases(folder: Path, execution: Execution, questions: int) -> Iterator[Case]:
+    """The rows of the table, on files that are written into the folder."""
+    rows = TRAIN_EXAMPLES + questions
+    sentences = _sentences(rows)
+    split = {"selection": questions / rows, "report": 0.01, "seed": 7}
+    labelled = _file(folder / "labelled.csv", [(text, label) for text, label in sentences])
+    continued = _file(folder / "continued.csv", [_halves(text) for text, _ in sentences])
+    for title, model, task, options in (
+        ("a number is written", "small", "finqa", _statements(questions)),
+        ("a label is written", "sentiment", "classification", {"file": labelled, "split": split}),
+        (
+            "the likeliest of 3 labels",
+            "sentiment",
+            "classification",
+            {"file": labelled, "split": split, "answer": "likelihood"},
+        ),
+        (
+            "half a sentence is written",
+            "sentiment",
+            "completion",
+            {"file": continued, "split": split},
+        ),
+    ):
+        base = _base(model)
+        for shots in SHOTS:
+            made = make_task(task, options)
+            asked = Asked(f"{title} ({model})", base, made, _encoded(made, base, shots), execution)
+            yield Case(asked, shots)
+
+
+def measure(case: Case) -> None:
+    """Adds one round of both ways to the case. Raises SystemExit if an answer differs."""
+    expected, seconds = _timed(lambda: answers_one_by_one(case.asked))
+    case.one_by_one.append(seconds)
+    found, seconds = _timed(lambda: answers_evaluated(case.asked))
+    case.evaluated.append(seconds)
+    different = sum(one != other for one, other in zip(expected, found, strict=True))
+    if different:
+        raise SystemExit(f"{case.asked.title}, {case.shots} shots: {different} answers differ.")
 
 
 def answers_one_by_one(asked: Asked) -> list[str]:
@@ -112,16 +153,6 @@ def answers_evaluated(asked: Asked) -> list[str]:
         execution=asked.execution,
     )
     return [str(row["prediction"]) for row in rows]
-
-
-def _measure(case: Case) -> None:
-    expected, seconds = _timed(lambda: answers_one_by_one(case.asked))
-    case.one_by_one.append(seconds)
-    found, seconds = _timed(lambda: answers_evaluated(case.asked))
-    case.evaluated.append(seconds)
-    different = sum(one != other for one, other in zip(expected, found, strict=True))
-    if different:
-        raise SystemExit(f"{case.asked.title}, {case.shots} shots: {different} answers differ.")
 
 
 def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
@@ -152,35 +183,6 @@ def _likeliest(asked: Asked, at: int) -> str:
         each = logits.log_softmax(-1).gather(1, torch.tensor(choice.tokens)[:, None])
         scores[choice.text] = float(each.sum())
     return max(scores, key=lambda text: scores[text])
-
-
-def _cases(folder: Path, execution: Execution, questions: int) -> Iterator[Case]:
-    rows = TRAIN_EXAMPLES + questions
-    sentences = _sentences(rows)
-    split = {"selection": questions / rows, "report": 0.01, "seed": 7}
-    labelled = _file(folder / "labelled.csv", [(text, label) for text, label in sentences])
-    continued = _file(folder / "continued.csv", [_halves(text) for text, _ in sentences])
-    for title, model, task, options in (
-        ("a number is written", "small", "finqa", _statements(questions)),
-        ("a label is written", "sentiment", "classification", {"file": labelled, "split": split}),
-        (
-            "the likeliest of 3 labels",
-            "sentiment",
-            "classification",
-            {"file": labelled, "split": split, "answer": "likelihood"},
-        ),
-        (
-            "half a sentence is written",
-            "sentiment",
-            "completion",
-            {"file": continued, "split": split},
-        ),
-    ):
-        base = _base(model)
-        for shots in SHOTS:
-            made = make_task(task, options)
-            asked = Asked(f"{title} ({model})", base, made, _encoded(made, base, shots), execution)
-            yield Case(asked, shots)
 
 
 def _statements(questions: int) -> dict[str, Any]:
