@@ -1,8 +1,9 @@
 """Evaluation: the loss on completions, and answers by batched greedy generation or by likelihood.
 
-Batches are sorted by length, the longest first; predictions are in the order of the data. On a CPU
-the answers of an unquantized or 4-bit model do not depend on the batch size; those of an int8 model
-may, because its outlier columns are those of the whole batch.
+Batches are sorted by length, the longest first; predictions are in the order of the data. What all
+prompts of a split begin with is computed once. On a CPU the answers of an unquantized or 4-bit model
+do not depend on the batch size; those of an int8 model may, because its outlier columns are those
+of the whole batch.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def evaluate(
     """Evaluates `model`, an adapted `base`, on `encoded`; restores its mode afterwards.
 
     Does not advance random generators. `peak` records the memory of the longest batches.
-    `after_batch` is called after every batch of the loss and of the answers. If batches of
+    `after_batch` is called after every batch of the loss and of the answers, and after the pass
+    over what all prompts begin with. If batches of
     `execution.eval_batch_size` do not fit and `may_shrink`, it starts again with half as many
     questions per batch. One of several workers must not: the others would wait for it. A question
     that is too long is not asked: it counts as one without an answer, and not in the loss.
@@ -74,7 +76,7 @@ def evaluate(
     def attempt(rows: int) -> tuple[float, list[str], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
-            begun, first = _begun(model, base, asked)
+            begun, first = _begun(model, base, asked, one_batch)
             with peak.holding(begun.bytes if begun else 0):
                 loss, passes = _mean_loss(model, base, asked, fitting, one_batch, begun=begun)
                 texts, rest = answers(model, base, asked, fitting, one_batch, begun=begun)
@@ -118,7 +120,7 @@ def answer(
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            begun, _ = _begun(model, base, read)
+            begun, _ = _begun(model, base, read, one_batch)
             return answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
@@ -161,14 +163,18 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
         model.train(training)
 
 
-def _begun(model: Any, base: Base, encoded: Encoded) -> tuple[States | None, list[ForwardBackward]]:
+def _begun(
+    model: Any, base: Base, encoded: Encoded, one_batch: OneBatch
+) -> tuple[States | None, list[ForwardBackward]]:
     """The states of the tokens with which all prompts begin, and the pass over them; None if they
     are not worth it or the model's can't be kept."""
     length = encoded.beginning
     if not length or not encoded.prompts or not has_states(base.model.config):
         return None, []
     ids = torch.tensor([encoded.prompts[0][:length]], device=base.device)
-    return states_of(model, ids, torch.ones_like(ids)), [ForwardBackward(1, length, 1)]
+    with one_batch(representative=True):
+        states = states_of(model, ids, torch.ones_like(ids))
+    return states, [ForwardBackward(1, length, 1)]
 
 
 def _mean_loss(

@@ -54,10 +54,11 @@ def has_states(config: Any) -> bool:
 
     Models with sliding windows or a state of fixed size do not.
     """
-    forward = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     layers = DynamicCache(config=config).layers
-    whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return whole and inspect.signature(forward).parameters.keys() >= _ARGUMENTS
+    if model is None or not layers or any(type(layer) is not DynamicLayer for layer in layers):
+        return False
+    return inspect.signature(model.forward).parameters.keys() >= _ARGUMENTS
 
 
 def states_of(
