@@ -1,9 +1,9 @@
 """Evaluation: the loss on completions, and answers by batched greedy generation or by likelihood.
 
 Batches are sorted by length, the longest first; predictions are in the order of the data. What all
-prompts of a split begin with is computed once. On a CPU the answers of an unquantized or 4-bit model
-do not depend on the batch size; those of an int8 model may, because its outlier columns are those
-of the whole batch.
+prompts of a split begin with is computed once. On a CPU the answers of an unquantized or 4-bit
+model do not depend on the batch size; those of an int8 model may, because its outlier columns are
+those of the whole batch.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def answer(
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            begun, _ = _begun(model, base, read, one_batch)
+            begun, _ = _begun(model, base, read, functools.partial(_unmeasured_batch, _nothing))
             return answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)[0]
 
     texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
@@ -148,6 +148,10 @@ def _unmeasured_batch(after_batch: Callable[[], None], *, representative: bool) 
     del representative
     yield
     after_batch()
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager
