@@ -8,7 +8,9 @@ from itertools import groupby
 from orchestrator.runs.trial_result import TrialResult
 
 COST = "train_peak_memory_bytes"
-COSTS = ("train_peak_memory_bytes", "eval_peak_memory_bytes", "train_flops")
+TRAINS_NOTHING = "A trial that trains nothing stands at its evaluation peak memory."
+EVALUATION_COST = "eval_peak_memory_bytes"
+COSTS = (COST, EVALUATION_COST, "train_flops")
 
 
 def front(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResult]:
@@ -18,10 +20,13 @@ def front(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResu
     better in one of the two. Trials that are equal in both are all on the front or all not.
     Baselines and trials without one of the two numbers do not take part.
     """
+
+    def key(item: TrialResult) -> float:
+        return cost_of(item, cost)
+
     members: list[TrialResult] = []
     best = float("-inf")
-    points = sorted(candidates(results, cost=cost), key=lambda item: item.metrics[cost])
-    for _, group in groupby(points, key=lambda item: item.metrics[cost]):
+    for _, group in groupby(sorted(candidates(results, cost=cost), key=key), key=key):
         equal_cost = list(group)
         highest = max(map(_gain, equal_cost))
         if highest > best:
@@ -33,7 +38,18 @@ def front(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResu
 def candidates(results: Sequence[TrialResult], *, cost: str = COST) -> list[TrialResult]:
     """The finished trials that have the primary metric and the cost."""
     finished = (item for item in results if item.is_trial and item.finished)
-    return [item for item in finished if item.gain is not None and cost in item.metrics]
+    return [item for item in finished if item.gain is not None and _source(item, cost)]
+
+
+def cost_of(item: TrialResult, cost: str = COST) -> float:
+    """The cost of a candidate. That of training memory is the evaluation's where nothing is
+    trained: it is the memory that such a trial needs."""
+    return item.metrics[_source(item, cost)]
+
+
+def trains_nothing(item: TrialResult) -> bool:
+    """Whether a trial only asks its base."""
+    return item.metrics.get("train_flops") == 0
 
 
 def with_cost(results: Sequence[TrialResult], *, cost: str) -> list[TrialResult]:
@@ -64,6 +80,12 @@ def non_dominated(
 def _point(result: TrialResult, costs: Sequence[str]) -> tuple[float, ...]:
     """The metric and the costs as numbers of which more is better."""
     return (_gain(result), *(-float(result.metrics[cost]) for cost in costs))
+
+
+def _source(item: TrialResult, cost: str) -> str:
+    """The metric that is the trial's cost, "" if it has none."""
+    source = EVALUATION_COST if cost == COST and trains_nothing(item) else cost
+    return source if source in item.metrics else ""
 
 
 def _gain(result: TrialResult) -> float:

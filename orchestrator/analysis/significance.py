@@ -83,15 +83,17 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 def split_interval(predictions: Predictions, metric: MetricSpec) -> tuple[float, float] | None:
     """The 95% interval of a metric that is no share: of a split as a whole by the bootstrap, of a
-    mean of values by Student's t. None for one that is not kept for each question, or of fewer than
-    two."""
+    mean of values by Student's t. None for one that is not kept for each question, of fewer than
+    two, or without any spread: all answers right, say, tell nothing of the error."""
     values = QuestionValues.of(predictions, metric) if metric.is_compared else None
     if values is None or len(values.ids) < 2:
         return None
     if metric.statistic:
         found = _sampled(values.numbers, metric)
-        return interval(float(found[0]), float(standard_errors(found)), _normal_quantile())
-    return _mean_interval(values.numbers[None, :].astype(float))[1:]
+        low, high = interval(float(found[0]), float(standard_errors(found)), _normal_quantile())
+    else:
+        low, high = _mean_interval(values.numbers[None, :].astype(float))[1:]
+    return (low, high) if low < high else None
 
 
 def half_width_95(share: float, count: int) -> float:

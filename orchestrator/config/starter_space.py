@@ -126,7 +126,7 @@ def _text(data: Path, rows: Sequence[Row], guess: _Guess, *, name: str) -> str:
         else "[exact_match, token_f1, rouge_l]"
     )
     answer = (
-        "  answer: [generate, likelihood]  # the first words count, or the likeliest label\n"
+        "  answer: likelihood  # the likeliest label; generate: what it writes; a list tries both\n"
         if guess.labels
         else ""
     )

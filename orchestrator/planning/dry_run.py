@@ -28,7 +28,7 @@ def describe(planner: Planner, run: RunFolder) -> str:
     """The number of trials, the cells (model x quantization x method), and what is excluded."""
     config = planner.config
     size, plan = count(config.space, config.exclude), one_factor_plan(config)
-    of = "no end of configurations" if size is None else counted(size, "configuration")
+    of = "unlimited configurations" if size is None else counted(size, "configuration")
     trials = counted(_planned_trials(config, size, plan), "trial")
     judged = ", ".join(f"{fraction:.4g}" for fraction in rungs(config.scheduler))
     all_cells = cells(config.space, config.exclude)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from orchestrator.analysis.pareto import COST
+from orchestrator.analysis.pareto import COST, cost_of
 from orchestrator.formatting import format_bare
 from orchestrator.runs.trial_label import quantization_name, told_apart
 from orchestrator.runs.trial_result import TrialResult
@@ -69,7 +69,7 @@ def label_front(
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     centres = {
-        key.trial_id: axes.transData.transform((key.metrics[cost] / unit, height(key)))
+        key.trial_id: axes.transData.transform((cost_of(key, cost) / unit, height(key)))
         for key in all_drawn
     }
     ring = 7 * figure.dpi / 72  # pixels that another point and its ring take around them
@@ -78,7 +78,7 @@ def label_front(
     shown = _spread(members)
     labels = _front_labels(shown, _short_names({item.model_name for item in all_drawn}))
     for item, label in zip(shown, labels, strict=True):
-        at = (item.metrics[cost] / unit, height(item))
+        at = (cost_of(item, cost) / unit, height(item))
         others = [centre for key, centre in centres.items() if key != item.trial_id]
         for offset, horizontal in _OFFSETS:
             text = axes.annotate(label, at, offset, textcoords="offset points",

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.pareto import COST, candidates, front
+from orchestrator.analysis.pareto import (
+    COST,
+    TRAINS_NOTHING,
+    candidates,
+    cost_of,
+    front,
+    trains_nothing,
+)
 from orchestrator.analysis.significance import wilson
 from orchestrator.formatting import counted, title
 from orchestrator.reporting.plots.annotations import (
@@ -51,7 +58,7 @@ def picture(results: Sequence[TrialResult], *, name: str) -> bytes:
     figure = Figure(figsize=(9.6, 6.0), dpi=160)
     FigureCanvasAgg(figure)
     finished, baselines = candidates(results), _baselines(results)
-    unit = 2**30 if max(item.metrics[COST] for item in finished) >= 2**30 else 2**20
+    unit = 2**30 if max(cost_of(item) for item in finished) >= 2**30 else 2**20
     axes, strip = new_axes(figure, finished[0].primary, strip=bool(baselines))
     style = style_of([*finished, *baselines])
     draw_front(axes, front(results), unit=unit)
@@ -120,14 +127,14 @@ def draw_front(
     axes: Any, members: Sequence[TrialResult], *, unit: int = 1, cost: str = COST
 ) -> None:
     """Draws the front as steps: between two members the cheaper one is the best."""
-    costs = [item.metrics[cost] / unit for item in members]
+    costs = [cost_of(item, cost) / unit for item in members]
     axes.step(costs, [height(item) for item in members], where="post", color=INK, linewidth=1.4)
     axes.plot(costs, [height(item) for item in members], "o", color="none", markersize=13,
               markeredgecolor=INK, markeredgewidth=1.1, zorder=4)  # fmt: skip
 
 
 def _draw_trials(axes: Any, items: Sequence[TrialResult], *, style: Style, unit: int) -> None:
-    costs = [item.metrics[COST] / unit for item in items]
+    costs = [cost_of(item) / unit for item in items]
     _draw_intervals(axes, costs, items, style=style)
     for cost, item in zip(costs, items, strict=True):
         axes.plot(cost, height(item), **style(item), markersize=7,
@@ -150,7 +157,7 @@ def extend_front(
 ) -> None:
     """Draws a dotted line from the last member to the right edge."""
     right = axes.get_xlim()[1]
-    axes.hlines(height(members[-1]), members[-1].metrics[cost] / unit, right, color=INK,
+    axes.hlines(height(members[-1]), cost_of(members[-1], cost) / unit, right, color=INK,
                 linewidth=1.1, linestyles=(0, (1, 2.5)))  # fmt: skip
     axes.set_xlim(right=right)
 
@@ -201,6 +208,7 @@ def caption(results: Sequence[TrialResult]) -> str:
     asked = f" on {ends} question{'' if counts == [1] else 's'}"
     is_share = any(item.primary.is_share_of_questions for item in drawn)
     bars = f"; bars: 95% intervals{asked if counts else ''}" if is_share else ""
+    asked_only = any(map(trains_nothing, drawn))
     of = counted(len(trials), "trial")
     return (
         f"{len(drawn)} finished of {of}, {len(members)} on the front (ringed)"
@@ -211,4 +219,5 @@ def caption(results: Sequence[TrialResult]) -> str:
             if _baselines(results)
             else "."
         )
+        + (f" {TRAINS_NOTHING}" if asked_only else "")
     )

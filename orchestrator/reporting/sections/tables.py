@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.analysis.pareto import COST, front
+from orchestrator.analysis.pareto import COST, TRAINS_NOTHING, cost_of, front, trains_nothing
 from orchestrator.formatting import (
     format_bytes,
     format_duration,
@@ -51,11 +51,12 @@ def pareto_front(
         text = f"No finished trial has both {metric.title} and {title(COST)}."
         return Section(heading, [Paragraph(text)])
     rows = [
-        (item.trial_id, item.label, format_bytes(item.metrics[COST]), *_scores(item))
-        for item in members
+        (item.trial_id, item.label, format_bytes(cost_of(item)), *_scores(item)) for item in members
     ]
     headers = ["trial", "configuration", "train memory", *_score_headers(metric)]
     blocks: list[Block] = [Table(headers, rows, words=2)]
+    if any(map(trains_nothing, members)):
+        blocks.append(Paragraph(TRAINS_NOTHING))
     if picture is not None:
         blocks.append(Picture(picture.name, str(picture), what))
     return Section(heading, blocks)

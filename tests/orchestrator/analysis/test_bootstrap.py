@@ -86,6 +86,10 @@ def test_among_several_the_best_is_compared_by_holm() -> None:
     assert (any_difference([_answers(1, 0.85), *others], metric=MACRO_F1) or 1.0) < 1e-6
 
 
+def test_answers_that_are_all_right_tell_no_error() -> None:
+    assert split_interval(_answers(1, 1.0), MACRO_F1) is None
+
+
 def test_answers_without_labels_have_no_interval() -> None:
     assert split_interval(Predictions.of_rows([{"id": "q", "em_acc": 1}]), MACRO_F1) is None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.analysis.pareto import COST, COSTS, front, non_dominated
+from orchestrator.analysis.pareto import COST, COSTS, cost_of, front, non_dominated
 from orchestrator.reporting.plots.pareto import caption, plot
 from orchestrator.runs.results import read_trials
 from orchestrator.runs.trial_result import TrialResult
@@ -48,6 +48,15 @@ def test_equal_trials_stand_together_and_equal_cost_keeps_the_best() -> None:
 def test_only_finished_trials_take_part() -> None:
     assert names(front([trial("stopped", 1, 0.9, state="stopped"), trial("a", 2, 0.1)])) == ["a"]
     assert front([]) == []
+
+
+def test_a_trial_that_trains_nothing_stands_at_its_evaluation_memory() -> None:
+    asked = trial("asked", 1, 0.4)
+    metrics = {"eval_peak_memory_bytes": 2.0, "train_flops": 0.0, EM_ACC.name: 0.4}
+    trials = [replace(asked, metrics=metrics), trial("less", 1, 0.2), trial("trained", 3, 0.6)]
+    assert names(front(trials)) == ["less", "asked", "trained"]
+    assert cost_of(trials[0]) == 2.0 and "trains nothing stands at" in caption(trials)
+    assert "trains nothing" not in caption(trials[1:])
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=25))

@@ -31,7 +31,7 @@ def test_a_range_has_no_end() -> None:
     space = tiny_sweep.mapping("./a-model")["space"]
     space["learning_rate"] = {"uniform": [0.1, 0.2]}
     text = described(space=space)
-    assert "4 trials of no end of configurations" in text
+    assert "4 trials of unlimited configurations" in text
     assert "a continuous range counts once" in text
 
 

@@ -482,7 +482,7 @@ def test_an_interrupted_trial_is_part_of_the_count(run: RunFolder) -> None:
 
 
 def test_a_space_that_nothing_fits_ends_soon(run: RunFolder) -> None:
-    """A range has no end of configurations; a thousand rejections would tell nothing new."""
+    """A range has unlimited configurations; a thousand rejections would tell nothing new."""
     settings = config(
         trials=1,
         quantization="none",

@@ -17,6 +17,7 @@ from trainables.errors import InputError, near_name
 from trainables.tasks.records import half_character_faults, read_lines, read_text
 
 _LONGEST_FIELD = 2**31 - 1  # csv limits a field to 128 KiB, which a page may exceed
+_SEPARATORS = (",", ";", "\t", "|")  # of .csv; Excel writes ";" where "," is the decimal sign
 _MOST_NAMED = 5  # faults of one kind that are listed; the others are counted
 
 
@@ -31,10 +32,10 @@ class Row:
 def read_rows(path: str | Path, *, columns: Sequence[str] = ()) -> list[Row]:
     """The rows of a file, in its order; each has all of `columns`.
 
-    The end of the name, before .gz, decides the format, one of FORMATS. An empty
-    field of a CSV or TSV file is an empty text. Raises InputError with all faults of the file: what
-    is malformed, in another encoding than UTF-8, of another shape than a table, or without a
-    column.
+    The end of the name, before .gz, decides the format, one of FORMATS. A CSV file
+    may be separated by commas, semicolons, tabs or bars; an empty field is an empty text. Raises
+    InputError with all faults of the file: what is malformed, in another encoding than UTF-8, of
+    another shape than a table, or without a column.
     """
     file = Path(path)
     rows = _reader(file)(file)
@@ -81,11 +82,16 @@ def _json_rows(file: Path) -> list[Row]:
     return [Row(value, f"{file}:{line}") for line, value in lines]
 
 
-def _separated(separator: str) -> Callable[[Path], list[Row]]:
+def _separated(*separators: str) -> Callable[[Path], list[Row]]:
+    """Reads with the separator by which the first line has the most columns."""
+
     def rows(file: Path) -> list[Row]:
         csv.field_size_limit(_LONGEST_FIELD)
-        text = io.StringIO(read_text(file), newline="")
-        reader = csv.reader(text, delimiter=separator, strict=True)
+        text = read_text(file)
+        first_line = text.partition("\n")[0]
+        columns = {each: next(csv.reader([first_line], delimiter=each), []) for each in separators}
+        separator = max(separators, key=lambda each: len(columns[each]))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         try:
             return list(_table(file, reader))
         except csv.Error as error:
@@ -162,7 +168,7 @@ FORMATS: dict[str, Callable[[Path], list[Row]]] = {
     ".jsonl": _json_rows,
     ".ndjson": _json_rows,
     ".json": _json_rows,
-    ".csv": _separated(","),
+    ".csv": _separated(*_SEPARATORS),
     ".tsv": _separated("\t"),
     ".parquet": _parquet_rows,
     ".xlsx": _xlsx_rows,

@@ -59,6 +59,19 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     assert all(row.place.startswith(str(tmp_path / name)) for row in rows)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_csv_file_may_have_another_separator(separator: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(_separated(separator))
+    assert [dict(row.values) for row in read_rows(file)] == RECORDS
+
+
+def test_a_separator_in_the_name_of_a_column_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text('"text; in full",label\none,a\n')
+    assert list(read_rows(file)[0].values) == ["text; in full", "label"]
+
+
 def test_a_row_says_the_line_in_which_it_begins(tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text('text,label\n"one\ntwo",a\n\nthree,b\n')
