@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -159,6 +160,16 @@ def test_flops_of_other_lengths_follow_from_one_simulation() -> None:
 
 
 @pytest.mark.slow
+def test_flops_are_counted_alike_with_a_shared_beginning_and_save_what_it_saves() -> None:
+    rows = Workload(batch_size=2, sequence_length=96, eval_batch_size=8, new_tokens=6)
+    begun = dataclasses.replace(rows, eval_beginning=60)
+    whole, shared = small(rows), small(begun)
+    assert shared.forward == whole.forward
+    assert shared.eval_flops_per_batch < whole.eval_flops_per_batch / 2
+    assert shared.phases["eval_loss"] < whole.phases["eval_loss"]
+    assert shared.phases["eval_beginning"] < shared.phases["eval_loss"]
+
+
 def test_what_takes_less_memory_is_predicted_to() -> None:
     usual = small().train_memory_bytes
     assert small(gradient_checkpointing=True).train_memory_bytes < usual
