@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_trials import BUDGET, make_spec, make_trial
+from tests.trainables.tasks.own_data import own_file
 from trainables.data import token_lengths
 from trainables.data.token_lengths import SplitLengths, TokenLengths, assumed_splits
 from trainables.resources.estimate import UNDER_ALLOWANCE, UNDER_ALLOWANCE_BYTES
@@ -18,6 +19,8 @@ from trainables.simulation.estimate import predict_trial
 from trainables.simulation.service import answers
 from trainables.simulation.workload import planned_work
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
+from trainables.tasks.identity import task_identity
+from trainables.tasks.registry import make_task
 from trainables.training.loop import train
 
 SPLITS = {
@@ -185,6 +188,31 @@ def test_a_trial_takes_the_bytes_and_does_the_flops_that_were_planned(
         _close(found.prediction.train_memory_bytes, metrics["train_peak_memory_bytes"])
     _close(found.prediction.eval_memory_bytes, metrics["eval_peak_memory_bytes"])
     assert metrics["eval_flops"] == pytest.approx(found.eval_flops, rel=0.35)  # answers vary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", [0, 3])
+def test_a_trial_that_scores_labels_takes_the_bytes_and_does_the_flops_that_were_planned(
+    shots: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    options = {**own_file.classification(tmp_path), "labels": ["positive", "negative", "neutral"]}
+    asked = {"prompt": "default", "answer": "likelihood"}
+    prompting = make_spec(tiny_llama, method="prompting", shots=shots, sequence_length=500, **asked)
+    trial = replace(
+        prompting,
+        task="classification",
+        task_options=options,
+        task_identity=task_identity(make_task("classification", {**options, **asked})),
+    )
+    config = json.loads((tiny_llama / "config.json").read_text())
+    found = predict_trial(trial, config, lengths=TokenLengths(None))
+    assert (found.workload.eval_beginning > 0) is (shots > 0)
+    made = make_trial(trial, tmp_path)
+    made.folder.write_estimate(found.prediction.to_json())
+    list(train(made))
+    metrics = (made.folder.summary() or {})["metrics"]
+    _close(found.prediction.eval_memory_bytes, metrics["eval_peak_memory_bytes"])
+    assert metrics["eval_flops"] == pytest.approx(found.eval_flops, rel=1e-6)
 
 
 def _close(predicted: int, measured: float) -> None:
