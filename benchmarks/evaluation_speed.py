@@ -144,7 +144,7 @@ def answers_one_by_one(asked: Asked) -> list[str]:
 
 def answers_evaluated(asked: Asked) -> list[str]:
     """The answers of this project's evaluation."""
-    rows = answer(
+    rows, _ = answer(
         asked.base.model,
         asked.base,
         task=asked.task,

@@ -42,6 +42,7 @@ from trainables.resources.estimate import (
     Workload,
 )
 from trainables.simulation.estimate import predict
+from trainables.spec.decoding import Decoding
 from trainables.spec.knobs import canonical
 from trainables.spec.trial_spec import Budget, Execution, TrialSpec
 from trainables.tasks.finqa.task import FinQA
@@ -344,7 +345,15 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
         beginning=case.beginning,
     )
     task, peak = _NoTask(case), _NoPeak()
-    evaluate(model, base, task=task, encoded=encoded, execution=execution, peak=peak)  # type: ignore[arg-type]
+    evaluate(
+        model,
+        base,
+        task=task,  # type: ignore[arg-type]
+        encoded=encoded,
+        execution=execution,
+        peak=peak,  # type: ignore[arg-type]
+        decoding=Decoding.of(case.knobs),
+    )
 
 
 def _choices(case: Case, rows: Sequence[tuple[int, ...]]) -> tuple[tuple[ChoiceTokens, ...], ...]:
@@ -364,6 +373,9 @@ class _NoTask:
         self.answering = Answering.LIKELIHOOD if case.choice_tokens else Answering.GENERATION
 
     def gold(self, example: Example) -> str:
+        return ""
+
+    def meaning(self, example: Example, text: str) -> str:
         return ""
 
     def slices(self, example: Example) -> dict[str, str]:

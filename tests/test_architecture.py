@@ -56,7 +56,9 @@ MAY_IMPORT = {
     "orchestrator/execution": "analysis cluster config formatting planning preflight reporting "
     "runs search space tracking | errors spec storage tasks workers",
     "orchestrator/predict": "cli config formatting planning reporting runs shipped_files | "
-    "command_line errors spec standard_streams storage tasks",
+    "command_line errors resources spec standard_streams storage tasks",
+    "orchestrator/decode": "analysis config formatting predict reporting runs space | "
+    "command_line errors resources spec storage tasks",
     "orchestrator/doctor": "cli cluster config planning preflight runs space tracking | "
     "command_line errors preflight storage workers",
 }

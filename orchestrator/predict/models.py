@@ -159,9 +159,14 @@ def is_trial_reference(name: str) -> bool:
         return True
     path = Path(name)
     try:
-        return (path / "spec.json").exists() or _is_run(path) or _is_among_trials(path)
+        return (path / "spec.json").exists() or is_run(path) or _is_among_trials(path)
     except OSError:  # a text that is too long for a path
         return False
+
+
+def is_run(path: Path) -> bool:
+    """Whether it is the folder of a run."""
+    return (path / "sweep.yaml").is_file() or (path / "trials").is_dir()
 
 
 def _count(value: object) -> int | None:
@@ -174,10 +179,6 @@ def _is_among_trials(path: Path) -> bool:
     return path.parent.name == "trials" and (path.parent.parent / "sweep.yaml").is_file()
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "sweep.yaml").is_file() or (path / "trials").is_dir()
-
-
 def _trial(name: str) -> ModelUnderTest | None:
     """The finished trial of that name; None if it is the name of a plain model."""
     if not is_trial_reference(name):
@@ -185,7 +186,7 @@ def _trial(name: str) -> ModelUnderTest | None:
     if is_url(name):
         return _in_bucket(name)
     path = Path(name)
-    if _is_run(path):
+    if is_run(path):
         return _best(open_run(path), name)
     if not path.is_dir():
         raise InputError(f"{name}: no such trial.{_trials_there(RunFolder(path.parent.parent))}")

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from orchestrator.predict.models import ModelUnderTest
 from orchestrator.shipped_files import ROOT
 from trainables.errors import InputError
+from trainables.resources.flops import ForwardBackward, Generation, work_from_json
 
 _COMMAND = (sys.executable, "-m", "trainables.evaluation.answering")
 
@@ -28,12 +29,15 @@ class AnsweringFailedError(RuntimeError):
 class ModelAnswers:
     """The prompts that one model read, whether each was cut, and one row per question.
 
-    A row is that of a trial's predictions.jsonl.
+    A row is that of a trial's predictions.jsonl. `seconds` is the time that answering took, without
+    loading, and `work` the batches that were computed.
     """
 
     prompts: Sequence[str]
     cut: Sequence[bool]
     rows: Sequence[Mapping[str, Any]]
+    seconds: float = 0.0
+    work: Sequence[ForwardBackward | Generation] = ()
 
 
 def ask(
@@ -44,16 +48,34 @@ def ask(
     notify: Callable[[str], None],
     command: Sequence[str] = _COMMAND,
 ) -> list[ModelAnswers]:
-    """The answers of every model, in the order of `models`; `notify` receives the progress.
+    """The answers of every model, in the order of `models`; as `answers_of`."""
+    found = dict(
+        answers_of(models, split=split, questions=questions, notify=notify, command=command)
+    )
+    return [found[at] for at in range(len(models))]
 
-    Raises InputError for faults that the process finds in the input, and AnsweringFailedError.
+
+def answers_of(
+    models: Sequence[ModelUnderTest],
+    *,
+    split: str,
+    questions: Sequence[int],
+    notify: Callable[[str], None],
+    as_a_sweep: bool = True,
+    command: Sequence[str] = _COMMAND,
+) -> Iterator[tuple[int, ModelAnswers]]:
+    """Yields the place of each model with its answers, once it has answered.
+
+    `notify` receives the progress. `as_a_sweep`: a trial is asked in the batches of its evaluation;
+    else the questions are asked by themselves. Raises InputError for faults that the process finds
+    in the input, and AnsweringFailedError.
     """
     request = {
-        "models": [_request(each, split) for each in models],
+        "models": [_request(each, split, as_a_sweep=as_a_sweep) for each in models],
         "split": split,
         "questions": list(questions),
     }
-    found: dict[int, ModelAnswers] = {}
+    left = set(range(len(models)))
     with tempfile.TemporaryFile("w+") as errors, _process(command, errors) as process:
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -65,11 +87,10 @@ def ask(
             if "say" in message:
                 notify(message["say"])
             else:
-                answers = ModelAnswers(message["prompts"], message["cut"], message["rows"])
-                found[message["model"]] = answers
-        if process.wait() != 0 or len(found) < len(models):
+                left.discard(message["model"])
+                yield message.pop("model"), _answers(message)
+        if process.wait() != 0 or left:
             raise AnsweringFailedError(_failure(process.returncode, errors))
-    return [found[at] for at in range(len(models))]
 
 
 @contextlib.contextmanager
@@ -94,14 +115,19 @@ def _process(command: Sequence[str], errors: IO[str]) -> Any:
                 pipe.close()  # type: ignore[union-attr]
 
 
-def _request(model: ModelUnderTest, split: str) -> dict[str, Any]:
+def _answers(message: Mapping[str, Any]) -> ModelAnswers:
+    work = tuple(work_from_json(each) for each in message["work"])
+    return ModelAnswers(**{**message, "work": work})
+
+
+def _request(model: ModelUnderTest, split: str, *, as_a_sweep: bool) -> dict[str, Any]:
     trained = model.trained
     return {
         "spec": model.spec.to_json(),
         "trained": None if trained is None else str(trained),
         "label": f"{model.kind} {model.label}",
         "threads": model.threads,
-        "is_of_a_sweep": model.folder is not None,
+        "is_of_a_sweep": as_a_sweep and model.folder is not None,
         "eval_batch": model.eval_batch(split),
     }
 

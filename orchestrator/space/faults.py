@@ -11,6 +11,7 @@ from trainables.errors import did_you_mean
 from trainables.methods.registry import METHODS
 from trainables.spec import knobs
 from trainables.spec.checks import is_finite
+from trainables.spec.decoding import STRATEGIES
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import KNOBS
 from trainables.spec.quantization import QUANTIZATIONS
@@ -21,9 +22,9 @@ _MOST_NUMBERS = 2**53  # each of them is still its own float
 
 
 def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
-    allowed = [knob for knob in decision_order() if _fits(knob, enclosing)]
-    if name in allowed:
+    if name in KNOBS and _fits(str(name), enclosing):
         return None
+    allowed = [knob for knob in decision_order() if _fits(knob, enclosing)]
     if name not in KNOBS:
         return f"unknown key.{meant(name, allowed)}"
     around = ", ".join(f"{knob} {value}" for knob, value in enclosing.items())
@@ -35,10 +36,12 @@ def wrong_name(name: object, enclosing: Mapping[str, Any]) -> str | None:
 def _fits(knob: str, enclosing: Mapping[str, Any]) -> bool:
     """Whether some trial inside these branches reads the knob, and decides it after them."""
     bases = [
-        {"method": method, "quantization": quantization, "batch_size": batch_size, **enclosing}
+        {"method": method, "quantization": quantization, "batch_size": batch_size}
+        | {"decoding": decoding, **enclosing}
         for method in METHODS
         for quantization in QUANTIZATIONS
         for batch_size in (1, AUTO)
+        for decoding in STRATEGIES
     ]
     return _comes_later(knob, enclosing) and any(is_read(knob, base) for base in bases)
 

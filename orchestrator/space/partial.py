@@ -32,7 +32,14 @@ from trainables.spec.checks import is_finite
 from trainables.spec.knobs import KNOBS
 
 Given = Mapping[str, Any]
-_DECIDING = ("model", "method", "quantization", "batch_size")  # they decide what else is read
+_DECIDING = (  # they decide what else is read
+    "model",
+    "method",
+    "quantization",
+    "batch_size",
+    "answer",
+    "decoding",
+)
 _LEVELS = 5
 
 

@@ -10,8 +10,10 @@ from orchestrator.space.constraints import decides
 from orchestrator.space.enumeration import settings_read
 from orchestrator.space.tree import Branch, Choice, Node, Space, is_read
 from trainables.methods.registry import METHODS
+from trainables.spec.decoding import STRATEGIES
 from trainables.spec.knob_values import AUTO
 from trainables.spec.quantization import QUANTIZATIONS
+from trainables.spec.rows.task_knobs import ANSWERS
 
 _DECIDERS: dict[
     str, list[Any]
@@ -19,6 +21,8 @@ _DECIDERS: dict[
     "method": [name for name, method in METHODS.items() if not method.is_baseline],
     "quantization": [*QUANTIZATIONS],
     "batch_size": [1, AUTO],
+    "answer": [*ANSWERS],
+    "decoding": [*STRATEGIES],
 }
 
 

@@ -142,6 +142,14 @@ def test_a_reason_says_something_of_every_answer(task: Task) -> None:
         assert all(reasons) and reasons[0] != reasons[1]
 
 
+def test_an_answer_has_a_meaning_that_votes_are_counted_by(task: Task) -> None:
+    for example in task.load("train"):
+        target = task.target(example)
+        meaning = task.meaning(example, target)
+        assert meaning and meaning == task.meaning(example, f" {target}")
+        assert task.meaning(example, "") == ""
+
+
 def test_prompts_and_targets_join_by_one_space(task: Task) -> None:
     for example in task.load("train"):
         prompt, target = task.prompt(example), task.target(example)

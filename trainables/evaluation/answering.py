@@ -12,8 +12,9 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from trainables.methods.registry import make_method
 from trainables.models.base import Base, load_base, quiet, warm_imports
 from trainables.models.device import default_device, resolve_compute_dtype
 from trainables.models.model_folder import check_model
+from trainables.resources.flops import ForwardBackward, Generation, work_to_json
 from trainables.resources.out_of_memory import free_memory
+from trainables.spec.decoding import Decoding
 from trainables.spec.trial_spec import Execution, TrialSpec
 
 Notify = Callable[[str], None]
@@ -59,15 +62,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answers:
-    """The prompts and answers of one model; entry i of each field belongs to question i.
+    """The prompts and answers of one model; entry i of the first fields belongs to question i.
 
     `prompts` include the marks of the chat template; `cut` says which were shortened. `rows` are as
-    in a trial's predictions.
+    in a trial's predictions. `seconds` is the time that answering took, without loading, and
+    `work` what was computed in it.
     """
 
     prompts: tuple[str, ...]
     cut: tuple[bool, ...]
     rows: tuple[dict[str, Any], ...]
+    seconds: float
+    work: tuple[ForwardBackward | Generation, ...]
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,9 @@ def answers(
 def main() -> int:
     """Reads one line {"models": [{the fields of Asked}], "split", "questions"}.
 
-    Writes one JSON object per line: {"say"} for progress, {"model", "prompts", "cut", "rows"} for
-    each model, and {"errors"} (which the user can fix) or {"failed"} if it ends early. It ends when
-    its standard input is closed, thus with the process that asks.
+    Writes one JSON object per line: {"say"} for progress, {"model", "prompts", "cut", "rows",
+    "seconds", "work"} for each model, and {"errors"} (which the user can fix) or {"failed"} if it
+    ends early. It ends when its standard input is closed, thus with the process that asks.
     """
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
@@ -137,8 +143,8 @@ def _lines(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             notify=_print_progress,
         )
         for at, of_model in found:
-            prompts, cut, rows = of_model.prompts, of_model.cut, of_model.rows
-            yield {"model": at, "prompts": prompts, "cut": cut, "rows": rows}
+            work = [work_to_json(each) for each in of_model.work]
+            yield {**_fields(of_model), "model": at, "work": work}
     except InputError as error:
         failure.append({"errors": list(error.messages)})
     except Exception as error:  # noqa: BLE001  # a boundary: the driver reports it
@@ -146,20 +152,24 @@ def _lines(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from failure
 
 
+def _fields(answers: Answers) -> dict[str, Any]:
+    return {field.name: getattr(answers, field.name) for field in fields(answers)}
+
+
 def _print_progress(text: str) -> None:
     """Writes a message at once, while sys.stdout is redirected."""
     print(json.dumps({"say": text}), file=sys.__stdout__, flush=True)
 
 
-def _asked(fields: Mapping[str, Any]) -> Asked:
-    trained = fields["trained"]
+def _asked(given: Mapping[str, Any]) -> Asked:
+    trained = given["trained"]
     return Asked(
-        spec=TrialSpec.from_json(fields["spec"]),
+        spec=TrialSpec.from_json(given["spec"]),
         trained=None if trained is None else Path(trained),
-        label=fields["label"],
-        threads=fields["threads"],
-        is_of_a_sweep=fields["is_of_a_sweep"],
-        eval_batch=fields["eval_batch"],
+        label=given["label"],
+        threads=given["threads"],
+        is_of_a_sweep=given["is_of_a_sweep"],
+        eval_batch=given["eval_batch"],
     )
 
 
@@ -187,21 +197,24 @@ def _answers(
     model = base.model if asked.trained is None else method.load(base.model, asked.trained)
     try:
         with _threads(asked.threads):
-            rows = answer(
+            started = time.perf_counter()
+            rows, work = answer(
                 model,
                 base,
                 task=data.task,
                 encoded=encoded,
                 asked=places,
                 execution=asked.execution,
+                decoding=Decoding.of(asked.spec.knobs),
                 after_batch=_counter(notify, asked.label),
             )
+            seconds = time.perf_counter() - started
     finally:
         if asked.trained is not None:
             method.detach(model)
     texts = base.tokenizer.batch_decode([encoded.prompts[at] for at in places])
     cut = tuple(encoded.cut[at] for at in places)
-    return Answers(prompts=tuple(texts), cut=cut, rows=tuple(rows))
+    return Answers(tuple(texts), cut, tuple(rows), seconds, work)
 
 
 def _encoded(

@@ -1,9 +1,9 @@
-"""Evaluation: the loss on completions, and answers by batched greedy generation or by likelihood.
+"""Evaluation: the loss on completions, and answers by batched generation or by likelihood.
 
 Batches are sorted by length, the longest first; predictions are in the order of the data. What all
 prompts of a split begin with is computed once. On a CPU the answers of an unquantized or 4-bit
 model do not depend on the batch size; those of an int8 model may, because its outlier columns are
-those of the whole batch.
+those of the whole batch. Draws do not depend on the batch: see `trainables.evaluation.decoding`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,24 @@ import torch
 from trainables.data.batches import collate, largest_batch, length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.batch import OneBatch
+from trainables.evaluation.decoding import GREEDY, Draw
 from trainables.evaluation.generation import generate, generation_batches, room_for_answer
 from trainables.evaluation.likelihood import likeliest
 from trainables.evaluation.loss import summed_loss
+from trainables.evaluation.voting import elected
 from trainables.models.base import Base
 from trainables.models.states import States, has_states, states_of
 from trainables.resources.batch_fitting import BatchShrinker
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.resources.memory_peak import PeakMemory
+from trainables.spec.decoding import Decoding
 from trainables.spec.metric import EVAL_LOSS
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import Answering, Example, Task
+
+_Work = tuple[ForwardBackward | Generation, ...]
+_Drawn = tuple[str, ...]  # the answers to one question, in the order in which they were drawn
+_NOTHING: _Drawn = ("",)
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,13 @@ def evaluate(
     encoded: Encoded,
     execution: Execution,
     peak: PeakMemory,
+    decoding: Decoding = GREEDY,
     after_batch: Callable[[], None] = lambda: None,
     may_shrink: bool = True,
 ) -> Evaluation:
     """Evaluates `model`, an adapted `base`, on `encoded`; restores its mode afterwards.
+
+    Answers that are written are those of `decoding`.
 
     Does not advance random generators. `peak` records the memory of the longest batches.
     `after_batch` is called after every batch of the loss and of the answers, and after the pass
@@ -71,9 +81,9 @@ def evaluate(
     """
     asked = encoded.subset(encoded.fitting)
     one_batch = functools.partial(_one_batch, peak, after_batch)
-    answers = _ANSWERING[task.answering]
+    answers = _answering(task, decoding)
 
-    def attempt(rows: int) -> tuple[float, list[str], _Work]:
+    def attempt(rows: int) -> tuple[float, list[_Drawn], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
             begun, first = _begun(model, base, asked, one_batch)
@@ -86,7 +96,7 @@ def evaluate(
     loss, completions, work = fitting.fit(attempt)
     written = dict(zip(encoded.fitting, completions, strict=True))
     rows = [
-        _row(task, example, written.get(index, ""), encoded.shots_of(index))
+        _row(task, example, written.get(index, _NOTHING), encoded.shots_of(index))
         for index, example in enumerate(encoded.examples)
     ]
     scores = [row["scores"] for row in rows]
@@ -103,35 +113,35 @@ def answer(
     encoded: Encoded,
     asked: Sequence[int],
     execution: Execution,
+    decoding: Decoding = GREEDY,
     after_batch: Callable[[], None] = lambda: None,
-) -> list[dict[str, Any]]:
-    """The rows of `Evaluation.predictions` for the questions with these indices, in that order.
+) -> tuple[list[dict[str, Any]], _Work]:
+    """The rows of `Evaluation.predictions` for the questions with these indices, in that order, and
+    the batches that were answered for them.
 
     The batches are those of `evaluate`, if `execution` has the batch size with which it ended, so
     that the answers are the same even if they depend on the batch. Else as `evaluate`.
     """
-
-    answers = _ANSWERING[task.answering]
+    answers = _answering(task, decoding)
     read = encoded.subset(encoded.fitting)
     places = {index: place for place, index in enumerate(encoded.fitting)}
     wanted = frozenset(places[index] for index in asked if index in places)
 
-    def attempt(rows: int) -> list[str]:
+    def attempt(rows: int) -> tuple[list[_Drawn], Sequence[Any]]:
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            begun, _ = _begun(model, base, read, functools.partial(_unmeasured_batch, _nothing))
-            return answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)[0]
+            begun, first = _begun(model, base, read, functools.partial(_unmeasured_batch, _nothing))
+            texts, rest = answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)
+            return texts, (*first, *rest)
 
-    texts = BatchShrinker(execution.eval_batch_size).fit(attempt)
+    texts, work = BatchShrinker(execution.eval_batch_size).fit(attempt)
     written = {index: texts[place] for index, place in places.items()}
-    return [
-        _flat(_row(task, encoded.examples[index], written.get(index, ""), encoded.shots_of(index)))
+    rows = [
+        _row(task, encoded.examples[index], written.get(index, _NOTHING), encoded.shots_of(index))
         for index in asked
     ]
-
-
-_Work = tuple[ForwardBackward | Generation, ...]
+    return [_flat(row) for row in rows], tuple(work)
 
 
 @contextmanager
@@ -203,6 +213,42 @@ def _mean_loss(
     return total / tokens if tokens else math.nan, passes
 
 
+def _answering(task: Task, decoding: Decoding) -> Callable[..., tuple[list[_Drawn], Sequence[Any]]]:
+    """How the task's questions are answered; what a likelihood chooses is not decoded."""
+    if task.answering is Answering.GENERATION:
+        return functools.partial(_drawn, decoding=decoding)
+    return functools.partial(_chosen, per_token=task.answering is Answering.LIKELIHOOD_PER_TOKEN)
+
+
+def _chosen(*given: Any, **options: Any) -> tuple[list[_Drawn], list[ForwardBackward]]:
+    texts, work = likeliest(*given, **options)
+    return [(text,) for text in texts], work
+
+
+def _drawn(
+    model: Any,
+    base: Base,
+    encoded: Encoded,
+    execution: Execution,
+    one_batch: OneBatch,
+    *,
+    begun: States | None = None,
+    wanted: Set[int] | None = None,
+    decoding: Decoding,
+) -> tuple[list[_Drawn], list[Generation]]:
+    """The answers of each question, one pass over the batches for each vote."""
+    rows = decoding.questions_at_once(execution.eval_batch_size)
+    at_once = replace(execution, eval_batch_size=rows)
+    passes = [
+        _completions(
+            model, base, encoded, at_once, one_batch, begun=begun, wanted=wanted, draw=draw
+        )
+        for draw in (Draw(decoding, vote) for vote in range(decoding.votes))
+    ]
+    texts = list(zip(*(texts for texts, _ in passes), strict=True))
+    return texts, [batch for _, work in passes for batch in work]
+
+
 def _completions(
     model: Any,
     base: Base,
@@ -212,6 +258,7 @@ def _completions(
     *,
     begun: States | None = None,
     wanted: Set[int] | None = None,
+    draw: Draw,
 ) -> tuple[list[str], list[Generation]]:
     """The answers, by index; `wanted` restricts the batches to those with one of its indices."""
     texts = [""] * len(encoded)
@@ -224,8 +271,9 @@ def _completions(
         with one_batch(representative=number == largest):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(room_for_answer(base, prompt, execution) for prompt in prompts)
+            asked = replace(draw, ids=tuple(encoded.examples[index].id for index in indices))
             written, generation = generate(
-                model, base, prompts, room, stop=encoded.stop, begun=begun
+                model, base, prompts, room, stop=encoded.stop, draw=asked, begun=begun
             )
         work.append(generation)
         for index, text in zip(indices, written, strict=True):
@@ -233,14 +281,8 @@ def _completions(
     return texts, work
 
 
-_ANSWERING: dict[Answering, Callable[..., tuple[list[str], Sequence[Any]]]] = {
-    Answering.GENERATION: _completions,
-    Answering.LIKELIHOOD: likeliest,
-    Answering.LIKELIHOOD_PER_TOKEN: functools.partial(likeliest, per_token=True),
-}
-
-
-def _row(task: Task, example: Example, text: str, shots: Sequence[str]) -> dict[str, Any]:
+def _row(task: Task, example: Example, drawn: _Drawn, shots: Sequence[str]) -> dict[str, Any]:
+    text = elected(task, example, drawn)
     row: dict[str, Any] = {"id": example.id}
     if shots:
         row["shots"] = list(shots)
@@ -248,6 +290,7 @@ def _row(task: Task, example: Example, text: str, shots: Sequence[str]) -> dict[
         row["kind"] = example.kind
     if "question" in example.record:
         row["question"] = example.record["question"]
+    row |= {"drawn": list(drawn)} if len(drawn) > 1 else {}
     row |= {"prediction": text, "gold": task.gold(example), "slices": dict(task.slices(example))}
     return row | {"scores": task.score(example, text)}
 

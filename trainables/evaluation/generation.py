@@ -1,4 +1,4 @@
-"""Batched greedy generation of answers."""
+"""Batched generation of answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import torch
 
 from trainables.data.batches import length_sorted
 from trainables.data.encoding import Encoded
+from trainables.evaluation.decoding import (
+    GREEDY_DRAW,
+    Draw,
+    EndOfLineOfBeams,
+    Steps,
+    seeded,
+    strategy_options,
+)
 from trainables.models.base import Base
 from trainables.models.states import States
 from trainables.resources.flops import Generation
@@ -63,26 +71,32 @@ def generate(
     max_new_tokens: int,
     *,
     stop: str | None = LINE_BREAK,
+    draw: Draw = GREEDY_DRAW,
     begun: States | None = None,
 ) -> tuple[list[str], Generation]:
     """Answers prompts in one batch, padded on the left; also returns the work that this was.
 
-    An answer ends before `stop`, or with the model's end token. `begun`: the states of the tokens
-    with which all prompts begin; padding follows them.
+    An answer ends before `stop`, or with the model's end token. A `draw` that is not greedy names
+    the question of each prompt. `begun`: the states of the tokens with which all prompts begin;
+    padding follows them.
     """
     known = begun.length if begun else 0
     ids, mask = padded_prompts(prompts, base, known=known)
     length = ids.shape[1]
-    written = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        **_ending(base, stop),
-        **_beginning(begun, rows=len(prompts)),
-    )
-    texts: list[str] = base.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
-    new_tokens = written.shape[1] - length
-    work = Generation(len(prompts), length, new_tokens, known)
+    steps, rows = Steps(), len(prompts) * draw.decoding.beams
+    with seeded(draw, base.device):
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            **_ending(base, stop, line_end=line_end(base, draw, prompt_length=length)),
+            **strategy_options(draw, steps),
+            **_beginning(begun, rows=rows),
+        )
+    new = written[:, length:]
+    new = new.where(new >= 0, base.pad_token)  # beams fill up with -1 if there is no end token
+    texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)
+    work = Generation(rows, length, steps.count or new.shape[1], known)
     return [_answer(text, stop) for text in texts], work
 
 
@@ -100,13 +114,21 @@ def padded_prompts(
     return torch.tensor(ids, device=base.device), torch.tensor(mask, device=base.device)
 
 
+def line_end(base: Base, draw: Draw, *, prompt_length: int) -> EndOfLine | EndOfLineOfBeams:
+    """The criterion that ends an answer of the strategy at the end of its line."""
+    has_beams = draw.decoding.beams > 1
+    return EndOfLineOfBeams(base, prompt_length) if has_beams else EndOfLine(base)
+
+
 def _beginning(begun: States | None, *, rows: int) -> dict[str, Any]:
     return {} if begun is None else {"past_key_values": begun.growing(rows)}
 
 
-def _ending(base: Base, stop: str | None) -> dict[str, Any]:
+def _ending(
+    base: Base, stop: str | None, *, line_end: EndOfLine | EndOfLineOfBeams
+) -> dict[str, Any]:
     if stop == LINE_BREAK:
-        return {"stopping_criteria": [EndOfLine(base)]}
+        return {"stopping_criteria": [line_end]}
     return {} if stop is None else {"stop_strings": [stop], "tokenizer": base.tokenizer}
 
 

@@ -7,7 +7,7 @@ matmul with dequantized weights counts as a dense one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -110,6 +110,16 @@ def choice_passes(
         ForwardBackward(rows, before, 1, known),
         *(ForwardBackward(rows, before + length, length, before) for length in longest),
     ]
+
+
+def work_to_json(work: ForwardBackward | Generation) -> dict[str, int]:
+    """The fields of a batch, by which `work_from_json` knows its kind."""
+    return asdict(work)
+
+
+def work_from_json(value: Mapping[str, int]) -> ForwardBackward | Generation:
+    """The batch that `work_to_json` wrote; raises TypeError if it is none."""
+    return Generation(**value) if "new_tokens" in value else ForwardBackward(**value)
 
 
 def total_flops(work: Iterable[ForwardBackward | Generation], rates: FlopRates) -> float:

@@ -33,6 +33,7 @@ from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
 from trainables.simulation.step import Measured
 from trainables.simulation.workload import planned_work
+from trainables.spec.decoding import Decoding
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
@@ -64,7 +65,8 @@ def predict(
         if found is None:
             quiet()
             measured, depths = simulate_any_depth(config, knobs, workload, device=device)
-            found = _estimate(measured, workload, device, depths)
+            decoding = Decoding.of(knobs)
+            found = _estimate(measured, workload, device, depths, decoding=decoding)
             _write(cache, key, found)
         _estimates[key] = found
     return _estimates[key]
@@ -76,6 +78,7 @@ def digest(
     """Equal for equal estimates: shape, knobs that a simulation reads, work, device, packages."""
     shape = {n: v for n, v in config.items() if n not in _NOT_SHAPE and not n.endswith("_id")}
     simulated = {_DIGEST_NAMES.get(name, name): value for name, value in simulated_values(knobs)}
+    simulated |= Decoding.of(knobs).shape
     parts = [VERSION, _versions(), shape, simulated, asdict(workload), device]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -151,7 +154,12 @@ def _write(cache: Path | None, key: str, estimate: Estimate) -> None:
 
 
 def _estimate(
-    measured: Measured, workload: Workload, device: str, depths: tuple[int, ...]
+    measured: Measured,
+    workload: Workload,
+    device: str,
+    depths: tuple[int, ...],
+    *,
+    decoding: Decoding,
 ) -> Estimate:
     found = measured.bytes
     model = found["base"] + found["trained"]
@@ -175,7 +183,7 @@ def _estimate(
         terms=terms,
         train_flops_per_step=per_step,
         train_flops_per_token=per_step / (workload.batch_size * workload.sequence_length),
-        eval_flops_per_batch=_eval_flops(forward, workload),
+        eval_flops_per_batch=_eval_flops(forward, workload, decoding),
         training=training,
         forward=forward,
         depths=depths,
@@ -221,14 +229,16 @@ def _rates(
     )
 
 
-def _eval_flops(forward: FlopRates, work: Workload) -> float:
-    """FLOPs of the loss and the answers of a batch, of choices one for each question."""
-    known, rows = work.eval_beginning, work.answers_batch_size
+def _eval_flops(forward: FlopRates, work: Workload, decoding: Decoding) -> float:
+    """FLOPs of the loss and the answers of a batch: for each of their votes, and of choices one for
+    each question."""
+    known, rows = work.eval_beginning, decoding.questions_at_once(work.answers_batch_size)
     done: list[ForwardBackward | Generation] = [
         ForwardBackward(work.eval_batch_size, work.eval_length, work.eval_positions, known)
     ]
     if work.new_tokens:
-        done.append(Generation(rows, work.prompt_length, work.new_tokens, known))
+        written = Generation(rows * decoding.beams, work.prompt_length, work.new_tokens, known)
+        done += [written] * decoding.votes
     if work.eval_choice_tokens:
         choices = [[work.eval_choice_tokens]] * rows
         done += choice_passes([work.prompt_length] * rows, choices, known=known)

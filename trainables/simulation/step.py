@@ -6,9 +6,8 @@ adapters).
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from trainables.data.batches import Batch
-from trainables.evaluation.generation import EndOfLine
+from trainables.evaluation.decoding import Draw, Steps, strategy_options
+from trainables.evaluation.generation import line_end
 from trainables.evaluation.likelihood import continued_log_likelihoods
 from trainables.evaluation.loss import summed_loss
 from trainables.models.on_meta import base_on_meta
@@ -24,7 +24,7 @@ from trainables.models.quantized import DTYPES
 from trainables.models.states import States, states_of
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
-from trainables.simulation.devices import DEVICES, Device, functions_of
+from trainables.simulation.devices import DEVICES, Device, functions_of, masks_can_be_read
 from trainables.simulation.fake_model import (
     attached,
     base_of,
@@ -35,6 +35,7 @@ from trainables.simulation.fake_model import (
 )
 from trainables.simulation.live_bytes import LiveBytes
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES, backward_phases
+from trainables.spec.decoding import Decoding
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
@@ -75,7 +76,7 @@ def simulate(
     base_model = base_on_meta(config, knobs)
     model = attached(base_model, knobs)
     row = DEVICES[device]
-    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), _masks_can_be_read():
+    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), masks_can_be_read():
         warnings.simplefilter("ignore")
         run = _Simulation(base_model, model, knobs, workload, device=row)
         bytes_, flops = run.kept(), dict[str, int]()
@@ -110,6 +111,7 @@ class _Simulation:
         self._knobs = knobs
         self._workload = workload
         self._device = device
+        self._decoding = Decoding.of(knobs)
         self._base = base_of(base_model, DTYPES[knobs["compute_dtype"]])
 
     def kept(self) -> dict[str, int]:
@@ -200,47 +202,68 @@ class _Simulation:
 
     def _write_answers(self, live: LiveBytes, begun: States | None) -> None:
         work = self._workload
-        given = {"past_key_values": begun.growing(work.answers_batch_size)} if begun else {}
+        rows = self._questions_at_once() * self._decoding.beams
+        given = {"past_key_values": begun.growing(rows)} if begun else {}
         with live.phase("prefill"):
             states = self._generate(live, work.prompt_length, **given)
         del given
+        steps = self._last_steps()
         with live.phase("generation"):
-            length = work.prompt_length + max(1, work.new_tokens - 1)
-            self._generate(live, length, past_key_values=self._filled_cache(states))
+            length = max(work.prompt_length + 1, work.prompt_length + work.new_tokens - steps)
+            cache = self._filled_cache(states, length - 1)
+            self._generate(live, length, steps=steps, past_key_values=cache)
 
-    def _generate(self, live: LiveBytes, length: int, **given: Any) -> Shapes:
-        """Generates one token after `length`; returns what the cache holds."""
+    def _last_steps(self) -> int:
+        """How many of the last tokens show the most memory: greedily the last one alone, while the
+        other strategies keep all scores of a step, for each row, until the next one's are there."""
+        return 1 if self._decoding.is_greedy or self._workload.new_tokens < 3 else 2
+
+    def _questions_at_once(self) -> int:
+        return self._decoding.questions_at_once(self._workload.answers_batch_size)
+
+    def _generate(self, live: LiveBytes, length: int, *, steps: int = 1, **given: Any) -> Shapes:
+        """Generates `steps` tokens after `length`; returns what the cache holds."""
         from transformers.cache_utils import DynamicLayer
 
-        batch_size = self._workload.answers_batch_size
+        batch_size = self._questions_at_once()
+        has_beams, left = self._decoding.beams > 1, steps
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
-            live.truth = True  # the next condition of `generate` is whether all rows are done
-            return torch.ones(batch_size, dtype=torch.bool)
+            nonlocal left
+            left -= 1
+            # the next condition of `generate` is whether all rows are done, or any beams are not
+            live.truth = (left == 0) is not has_beams
+            return torch.ones(len(ids), dtype=torch.bool)
+
+        def forward(module: Any, args: Any) -> None:
+            live.truth = _is_unpadded(batch_size)
 
         live.truth = _is_unpadded(batch_size)
+        draw = Draw(self._decoding, ids=("",) * batch_size)
+        hook = self._base.model.register_forward_pre_hook(forward)
         written = self._model.generate(
             input_ids=torch.zeros((batch_size, length), dtype=torch.int64),
             attention_mask=torch.ones((batch_size, length), dtype=torch.int64),
-            max_new_tokens=1,
-            stopping_criteria=[EndOfLine(self._base), last],
+            max_new_tokens=steps,
+            stopping_criteria=[line_end(self._base, draw, prompt_length=length), last],
             return_dict_in_generate=True,
+            **strategy_options(draw, Steps()),
             **given,
         )
+        hook.remove()
         return [
             (layer.keys.shape, layer.values.shape) if isinstance(layer, DynamicLayer) else layer
             for layer in written.past_key_values.layers
         ]
 
-    def _filled_cache(self, states: Shapes) -> Any:
-        """The cache before the last token of an answer, from what it holds after the prompt.
+    def _filled_cache(self, states: Shapes, seen: int) -> Any:
+        """The cache after `seen` tokens, from what it holds after the prompt.
 
         Layers with a sliding window keep no more than the window, and count all tokens.
         """
         from transformers import DynamicCache
 
         cache = DynamicCache(config=decoder_config(self._base.model.config))
-        seen = self._workload.prompt_length + max(0, self._workload.new_tokens - 2)
         for place, (layer, shapes) in enumerate(zip(cache.layers, states, strict=True)):
             if not isinstance(shapes, tuple):
                 cache.layers[place] = shapes
@@ -287,19 +310,6 @@ class _Simulation:
     def _rounded(self, sizes: Iterable[int]) -> int:
         unit = self._device.granularity_bytes
         return sum(-(-size // unit) * unit for size in sizes)
-
-
-@contextlib.contextmanager
-def _masks_can_be_read() -> Iterator[None]:
-    """transformers reads no mask of a fake tensor, but LiveBytes knows what it would read."""
-    from transformers import masking_utils
-
-    original = masking_utils.is_tracing
-    masking_utils.is_tracing = lambda tensor=None: False
-    try:
-        yield
-    finally:
-        masking_utils.is_tracing = original
 
 
 def _is_unpadded(batch_size: int) -> bool:

@@ -18,6 +18,7 @@ from trainables.resources.flops import (
     batch_forward_backward,
     choice_passes,
 )
+from trainables.spec.decoding import Decoding
 from trainables.spec.knob_values import AUTO
 from trainables.spec.knobs import step_examples
 from trainables.spec.states import BASELINE
@@ -52,6 +53,7 @@ def planned_work(
         eval_batch or spec.execution.eval_batch_size,
         max_new_tokens=spec.execution.max_new_tokens,
         keeps_states=keeps_states,
+        decoding=Decoding.of(spec.knobs),
     )
     training = tuple(_training(spec, splits["train"], micro_batch)) if _trains(spec) else ()
     evaluation = tuple(_evaluations(spec, splits, asking))
@@ -143,6 +145,7 @@ class _Asking:
     batch_size: int
     max_new_tokens: int
     keeps_states: bool
+    decoding: Decoding
 
     def known(self, split: SplitLengths) -> int:
         """The tokens at the beginning of all rows that are computed once."""
@@ -170,16 +173,17 @@ class _Asking:
                 continue
             gold = max(len(asked.completions[index]) for index in batch)
             new_tokens = min(gold, self.max_new_tokens)
-            yield Generation(len(batch), max(prompts), new_tokens, known)
+            count = len(batch) * self.decoding.beams
+            yield from [Generation(count, max(prompts), new_tokens, known)] * self.decoding.votes
 
     def losses(self, rows: SplitLengths) -> list[list[int]]:
-        return self._batches(list(map(rows.length, range(len(rows)))), rows)
+        lengths = list(map(rows.length, range(len(rows))))
+        return length_sorted(lengths, batch_size=self.batch_size, known=self.known(rows))
 
     def answers(self, asked: SplitLengths) -> list[list[int]]:
-        return self._batches(list(map(len, asked.prompts)), asked)
-
-    def _batches(self, lengths: Sequence[int], rows: SplitLengths) -> list[list[int]]:
-        return length_sorted(lengths, batch_size=self.batch_size, known=self.known(rows))
+        lengths, size = list(map(len, asked.prompts)), self.batch_size
+        at_once = size if asked.choices else self.decoding.questions_at_once(size)
+        return length_sorted(lengths, batch_size=at_once, known=self.known(asked))
 
 
 def _evaluated_splits(spec: TrialSpec, splits: Mapping[str, SplitLengths]) -> list[SplitLengths]:

@@ -35,6 +35,7 @@ from trainables.spec.knob_values import (
 from trainables.spec.memory_effect import DOWN, NONE, UP, MemoryEffect
 from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.quantization import QUANTIZATIONS, quantization_of
+from trainables.spec.rows.decoding_knobs import DECODING_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 from trainables.spec.rows.task_knobs import TASK_KNOBS
 
@@ -327,5 +328,6 @@ KNOBS: dict[str, Knob] = {
     ),
     **TASK_KNOBS,
     **SHOT_ROWS,
+    **DECODING_ROWS,
     "seed": Knob(0, whole(0), int, _trained, memory=NONE, affects_speed=False),
 }

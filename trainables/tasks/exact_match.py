@@ -152,6 +152,12 @@ def parse(span: str) -> Number | str | None:
     return _number(token) if token else None
 
 
+def meaning(span: str) -> str:
+    """What `parse` reads, as a text that is the same for equal values; "" if it reads nothing."""
+    found = parse(span)
+    return repr(found.value + 0.0) if isinstance(found, Number) else found or ""
+
+
 def rates(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Shares of questions, from the `Score.flags()` of each.
 

@@ -100,7 +100,7 @@ class Example:
 class Answering(Enum):
     """How a model's answer to a question comes about."""
 
-    GENERATION = "generation"  # the model writes it after the prompt, greedily
+    GENERATION = "generation"  # the model writes it after the prompt, by its strategy
     LIKELIHOOD = "likelihood"  # the one of the task's choices that is likeliest after the prompt
     LIKELIHOOD_PER_TOKEN = "likelihood_per_token"  # the same, by the mean of its tokens
 
@@ -229,6 +229,12 @@ class Task(Protocol):
     def score(self, example: Example, completion: str) -> Mapping[str, Any]:
         """The values of one question: flags, shares, numbers and labels by name."""
         ...
+
+    def meaning(self, example: Example, completion: str) -> str:
+        """What the rule reads in a completion, the same text for completions that say the same; ""
+        for one in which it finds no answer. Votes are counted by it; it ignores the gold."""
+        del example
+        return completion.strip()
 
     def reason(self, example: Example, completion: str) -> str:
         """In a few words, what the rule read in a completion and why `score` is what it is."""

@@ -12,6 +12,7 @@ from trainables.evaluation.evaluate import Evaluation, evaluate
 from trainables.resources.flops import WorkRates, rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
+from trainables.spec.decoding import Decoding
 from trainables.spec.events import Event
 from trainables.storage.atomic_files import digest
 from trainables.storage.sealed_json import DamagedError
@@ -176,6 +177,7 @@ def _evaluate(trial: TrialContext, model: Any, encoded: Encoded, peak: PeakMemor
         encoded=encoded,
         execution=trial.spec.execution,
         peak=peak,
+        decoding=Decoding.of(trial.spec.knobs),
         after_batch=trial.heartbeat,
         may_shrink=trial.process_group.size == 1,
     )

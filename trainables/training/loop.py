@@ -21,6 +21,7 @@ from trainables.resources.batch_fitting import predicted_batch_size
 from trainables.resources.flops import rates_of
 from trainables.resources.memory_peak import PeakMemory, reset_process_peak
 from trainables.resources.out_of_memory import memory_errors
+from trainables.spec.decoding import Decoding
 from trainables.spec.events import Event
 from trainables.storage.atomic_files import digest
 from trainables.storage.errors import storage_errors
@@ -174,6 +175,7 @@ class _Training:
             encoded=encoded,
             execution=dataclasses.replace(execution, eval_batch_size=rows),
             peak=self._eval_peak,
+            decoding=Decoding.of(trial.spec.knobs),
             after_batch=trial.heartbeat,
             may_shrink=self._process_group.size == 1,
         )

@@ -19,6 +19,7 @@ from orchestrator.planning.sources import is_hub_id, resolve_path
 from tests.orchestrator import tiny_sweep
 from trainables.errors import InputError
 from trainables.spec.knobs import KNOBS
+from trainables.spec.rows.decoding_knobs import DECODING_ROWS
 from trainables.spec.rows.shot_knobs import SHOT_ROWS
 
 
@@ -248,7 +249,7 @@ def test_a_space_with_no_row_that_a_model_is_saved_as_is_refused(
 def test_specs_carry_every_knob_that_is_read() -> None:
     spec = tiny_sweep.planner(config()).spec(one())
     written = {name for name, knob in KNOBS.items() if not knob.unsaid}
-    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS}
+    of_others = {"double_quantization", "effective_batch_size", *SHOT_ROWS, *DECODING_ROWS}
     assert set(spec.knobs) == written - of_others
 
 

@@ -61,6 +61,14 @@ TWO: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
     "shot_selection": ("random", "similar", {"method": "prompting"}),
     "shot_seed": (0, 1, {"method": "prompting"}),
     "shots_too_long": ("drop", "refuse", {"method": "prompting"}),
+    "decoding": ("greedy", "sample", {}),
+    "temperature": (0.7, 1.0, {"decoding": "sample"}),
+    "top_k": (0, 50, {"decoding": "sample"}),
+    "top_p": (0.9, 1.0, {"decoding": "beam_sample"}),
+    "beams": (2, 4, {"decoding": "beam"}),
+    "length_penalty": (0.5, 1.0, {"decoding": "beam"}),
+    "votes": (1, 5, {"decoding": "sample"}),
+    "decoding_seed": (0, 1, {"decoding": "sample"}),
     "seed": (0, 3, {}),
 }
 

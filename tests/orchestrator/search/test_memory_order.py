@@ -97,6 +97,17 @@ def test_some_knobs_matter_only_by_whether_they_are_used() -> None:
     assert not is_at_least({"dropout": 0.0}, {"dropout": 0.5})
 
 
+def test_more_beams_need_more_and_more_votes_do_not() -> None:
+    beams = {"decoding": "beam", "beams": 4}
+    assert is_at_least({**beams, "beams": 8}, beams)
+    assert not is_at_least(beams, {**beams, "beams": 8})
+    assert not is_at_least(beams, {})  # of other strategies nothing is known
+    sample = {"decoding": "sample"}
+    assert is_at_least(sample, {**sample, "votes": 9, "temperature": 0.1})
+    assert is_at_least({**sample, "top_p": 0.5}, sample)
+    assert not is_at_least(sample, {**sample, "top_p": 0.5})
+
+
 def test_a_batch_that_shrinks_to_what_fits_was_refused_with_one_row() -> None:
     def automatic(**knobs: Any) -> MemoryDemand:
         return MemoryDemand.of(canonical({**MIDDLE, "batch_size": "auto", **knobs}))
@@ -112,6 +123,9 @@ ORDERED = {
     "batch_size",
     "sequence_length",
     "shots",
+    "beams",
+    "top_k",
+    "top_p",
     "rank",
     "effective_batch_size",
     "gradient_accumulation",
@@ -121,6 +135,10 @@ ORDERED = {
 }
 INDEPENDENT = {
     "alpha",
+    "decoding_seed",
+    "length_penalty",
+    "temperature",
+    "votes",
     "learning_rate",
     "max_gradient_norm",
     "schedule",

@@ -30,6 +30,9 @@ ROWS: list[dict[str, Any]] = [
     {"method": "full", "learning_rate": 1e-3},
     {"method": "prompting", "shots": 1, "sequence_length": 1024},
     {"method": "untrained"},
+    {"decoding": "sample", "temperature": 0.7, "votes": 3, "decoding_seed": 5},
+    {"decoding": "beam", "beams": 3},
+    {"decoding": "beam_sample", "beams": 2, "votes": 2},
 ]
 
 

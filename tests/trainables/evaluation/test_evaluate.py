@@ -89,7 +89,7 @@ def test_some_questions_are_answered_in_the_batches_of_them_all(
     assert len(batches) == 2
     encoded = trial.data.split("selection")
     for asked, most in (([3], 1), ([7, 0], 2), (range(8), 2)):
-        rows = answer(
+        rows, _ = answer(
             trial.base.model,
             trial.base,
             task=trial.data.task,

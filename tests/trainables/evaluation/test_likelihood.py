@@ -45,7 +45,7 @@ def test_it_is_the_likeliest_one_by_one(
     task, encoded = _asked(tmp_path, base, answer_by, shots=shots)
     assert bool(encoded.beginning) is bool(shots)
     execution = replace(make_spec(Path(base.model.name_or_path)).execution, eval_batch_size=rows)
-    found = answer(
+    found, _ = answer(
         base.model,
         base,
         task=task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -104,6 +104,21 @@ def test_choices_follow_their_prompts_or_are_rows_with_them() -> None:
     assert rows.workload.eval_length == 34
 
 
+def test_beams_are_rows_votes_are_passes_and_drawn_beams_are_asked_alone() -> None:
+    def answered(**knobs: Any) -> list[tuple[int, int]]:
+        plan = planned_work(spec(budget=Budget(16, 3, (1.0,)), **knobs), SPLITS)
+        return [(one.batch_size, one.prompt) for one in plan.evaluation if _is_answered(one)]
+
+    assert answered(decoding="beam", beams=3) == [(6, 30), (6, 22), (3, 20)]
+    assert sorted(answered(decoding="sample", votes=2)) == sorted(2 * answered())
+    alone = answered(decoding="beam_sample", beams=3)
+    assert alone == [(3, 30), (3, 25), (3, 22), (3, 21), (3, 20)]
+
+
+def _is_answered(one: Any) -> TypeGuard[Generation]:
+    return isinstance(one, Generation)
+
+
 def test_only_the_last_rung_asks_the_whole_split_and_rungs_of_one_step_are_judged_once() -> None:
     def asked(budget: Budget) -> int:
         plan = planned_work(spec(budget=budget, batch_size=8), SPLITS)
@@ -196,7 +211,7 @@ def test_a_trial_that_scores_labels_takes_the_bytes_and_does_the_flops_that_were
     shots: int, tiny_llama: Path, tmp_path: Path
 ) -> None:
     options = {**own_file.classification(tmp_path), "labels": ["positive", "negative", "neutral"]}
-    asked = {"prompt": "default", "answer": "likelihood"}
+    asked: dict[str, Any] = {"prompt": "default", "answer": "likelihood"}
     prompting = make_spec(tiny_llama, method="prompting", shots=shots, sequence_length=500, **asked)
     trial = replace(
         prompting,

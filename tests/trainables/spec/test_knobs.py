@@ -56,6 +56,14 @@ WRONG: dict[str, list[Any]] = {
     "shot_selection": ["nearest", 1],
     "shot_seed": [-1, 0.5],
     "shots_too_long": ["cut", 1],
+    "decoding": ["sampled", 1, None],
+    "temperature": [0, -1, "1", True],
+    "top_k": [-1, 0.5],
+    "top_p": [0, 1.1, True],
+    "beams": [0, 1, 65, 2.5],
+    "length_penalty": [-0.1, "1"],
+    "votes": [0, 1.5, True],
+    "decoding_seed": [-1, 0.5],
     "seed": [-1, 1.5],
 }
 
@@ -98,7 +106,7 @@ def test_a_knob_that_is_not_read_changes_nothing(knob: str) -> None:
         return
     other = next(
         value
-        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse")
+        for value in (True, 0.5, 5, 3, "sgd", "linear", "cpu", "similar", "refuse", "beam")
         if check(knob, value) is None
     )
     assert canonical({**given, knob: other}) == canonical(given)

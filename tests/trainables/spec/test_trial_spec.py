@@ -44,6 +44,14 @@ OTHER: dict[str, Any] = {
     "shot_selection": "similar",
     "shot_seed": 3,
     "shots_too_long": "refuse",
+    "decoding": "beam_sample",
+    "temperature": 0.7,
+    "top_k": 50,
+    "top_p": 0.9,
+    "beams": 8,
+    "length_penalty": 0.5,
+    "votes": 5,
+    "decoding_seed": 3,
     "seed": 9,
 }
 BY_CONTENT = {"model", "prompt"}  # in the id by their digests

@@ -10,11 +10,16 @@ from trainables.spec.knob import Knob
 from trainables.spec.knob_values import text
 
 ANSWERS = ("generate", "likelihood", "likelihood_per_token")  # how a label is chosen
+GENERATE = ANSWERS[0]
 
 
 def _always(configuration: Mapping[str, Any]) -> bool:
     del configuration
     return True
+
+
+def _is_not_written(answer: Any) -> bool:
+    return bool(answer != GENERATE)
 
 
 TASK_KNOBS: dict[str, Knob] = {
@@ -23,10 +28,11 @@ TASK_KNOBS: dict[str, Knob] = {
         "answer", text, str, _always, of_task=True, simulated=None
     ),
     "answer": Knob(  # of tasks with labels
-        "generate",
+        GENERATE,
         one_of(*ANSWERS),
         str,
         _always,
+        switches=_is_not_written,  # of what a likelihood chooses nothing is decoded
         of_task=True,
         unsaid=True,
         has_column=False,

@@ -137,6 +137,13 @@ class FinQA(Task):
         result = _result_of(completion, example.record["table"])
         return exact_match.score_value(result, gold).flags()
 
+    def meaning(self, example: Example, completion: str) -> str:
+        """The word or number that is read, a number by its value; of a program its result."""
+        if self.options.target == "answer":
+            return exact_match.meaning(exact_match.completion_span(completion))
+        result = _result_of(completion, example.record["table"])
+        return "" if result is None else exact_match.answer_text(result)
+
     def reason(self, example: Example, completion: str) -> str:
         gold = self.gold(example)
         if self.options.target == "answer":

@@ -87,6 +87,10 @@ class Classification(OwnTask):
         answer = prediction_span(prediction or "", marker_required=marker_required) or ""
         return {**labels_of(gold, answered_label(answer, {gold: (gold,)}) or answer.strip())}
 
+    def meaning(self, example: Example, completion: str) -> str:
+        del example
+        return answered_label(completion, self._labels)
+
     def reason(self, example: Example, completion: str) -> str:
         if not completion.strip():
             return NOTHING

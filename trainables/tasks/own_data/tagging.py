@@ -83,6 +83,13 @@ class Tagging(OwnTask):
         answer = prediction_span(prediction or "", marker_required=marker_required) or ""
         return {**entities_of(str(example.record["target"]), answer)}
 
+    def meaning(self, example: Example, completion: str) -> str:
+        """The entities, in whatever order they were written."""
+        del example
+        found = listed(self._read_answer(completion))
+        is_read = found or not entities_of("", completion)["not_followed"]
+        return written(sorted(found)) if is_read else ""
+
     def reason(self, example: Example, completion: str) -> str:
         if not completion.strip():
             return NOTHING

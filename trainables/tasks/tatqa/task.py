@@ -139,6 +139,12 @@ class TATQA(Task):
         """The official exact match and F1 of the completion's first line."""
         return _score(example, completion)
 
+    def meaning(self, example: Example, completion: str) -> str:
+        """The text that is compared, of the reading with a scale of its own if there is one."""
+        del example
+        reading = scoring.parse(_answer_line(completion))[-1]
+        return scoring.normalized(scoring.comparable(reading)) if any(reading.items) else ""
+
     def reason(self, example: Example, completion: str) -> str:
         gold, is_computed = gold_of(example)
         return explanations.of_tatqa(_answer_line(completion), gold, is_computed=is_computed)

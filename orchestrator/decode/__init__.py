@@ -1,0 +1,1 @@
+"""`python -m orchestrator.decode`: other decoding strategies on trials that have finished."""
