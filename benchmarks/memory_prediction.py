@@ -1,6 +1,7 @@
 """Compares memory estimates with measurements, on random small configurations on this machine.
 
-    python -m benchmarks.memory_prediction [--count 40] [--seed 0] [--method full]
+    python -m benchmarks.memory_prediction [--count 40] [--seed 0] [--method full] [--shared]
+                                           [--choices]
 
 The measurement is the peak of torch.profiler's record of allocations during two real optimizer
 steps and a real evaluation. It uses nothing of the simulation's own tracking. Models are several
@@ -29,7 +30,7 @@ import torch
 
 from tests.tiny_models import make_tokenizer
 from trainables.data.batches import IGNORED, Batch
-from trainables.data.encoding import Encoded
+from trainables.data.encoding import ChoiceTokens, Encoded
 from trainables.evaluation.evaluate import evaluate
 from trainables.methods.registry import METHODS, make_method
 from trainables.models.base import Base, load_base
@@ -59,6 +60,8 @@ class Case:
     eval_lengths: tuple[int, ...]
     completion_tokens: int
     new_tokens: int
+    beginning: int = 0  # tokens with which all evaluated rows begin
+    choice_tokens: int = 0  # of each of three choices among which a likelihood decides; 0: none
 
     def __str__(self) -> str:
         knobs = self.knobs
@@ -68,7 +71,7 @@ class Case:
             f"{knobs['compute_dtype']:8} {_trained(knobs):4} {knobs['optimizer']:5} "
             f"B{len(self.lengths)}{'+' if knobs['gradient_accumulation'] > 1 else ' '} "
             f"L{max(self.lengths):<3} {'ckpt' if knobs['gradient_checkpointing'] else '    '} "
-            f"E{len(self.eval_lengths):<2}"
+            f"E{len(self.eval_lengths):<2} S{self.beginning:<3} C{self.choice_tokens}"
         )
 
 
@@ -113,6 +116,18 @@ def draw(count: int, *, seed: int, method: str = "lora") -> list[Case]:
     return [dataclasses.replace(case, knobs={**case.knobs, **own}) for case in cases]
 
 
+def with_shared_beginning(case: Case) -> Case:
+    """The case with the same tokens, half as many as in its longest row, before all others."""
+    beginning = max(case.eval_lengths) // 2
+    lengths = tuple(length + beginning for length in case.eval_lengths)
+    return dataclasses.replace(case, beginning=beginning, eval_lengths=lengths)
+
+
+def with_choices(case: Case) -> Case:
+    """The case with answers by likelihood."""
+    return dataclasses.replace(case, new_tokens=0, choice_tokens=min(4, case.completion_tokens))
+
+
 def compare(case: Case, folder: Path) -> Comparison:
     """Runs the case, estimates its memory, and returns both."""
     train, evaluation, knobs = measure(case, folder)
@@ -139,6 +154,8 @@ def estimated(case: Case, knobs: dict[str, Any]) -> Estimate:
         eval_sequence_length=max(case.eval_lengths),
         eval_logit_positions=_positions(eval_rows),
         new_tokens=case.new_tokens,
+        eval_beginning=case.beginning,
+        eval_choice_tokens=case.choice_tokens,
     )
     return predict(case.config, knobs, workload)
 
@@ -191,10 +208,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="lora",
         help="(default: %(default)s)",
     )
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="evaluated rows begin with the same tokens",
+    )
+    parser.add_argument(
+        "--choices", action="store_true", help="the likeliest of three choices is the answer"
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = []
-    for case in draw(given.count, seed=given.seed, method=given.method):
+    for drawn in draw(given.count, seed=given.seed, method=given.method):
+        case = with_shared_beginning(drawn) if given.shared else drawn
+        case = with_choices(case) if given.choices else case
         with tempfile.TemporaryDirectory() as folder:
             found.append(compare(case, Path(folder)))
         print(_row(found[-1]), flush=True)
@@ -229,9 +256,10 @@ def _case(chance: random.Random, index: int) -> Case:
 
 
 def _lengths(chance: random.Random, count: int, longest: int, completion: int) -> tuple[int, ...]:
-    """The longest example and shorter ones, of different lengths as those of a task."""
+    """The longest example and shorter ones, of different lengths as those of a task, and so long
+    that they are one batch of an evaluation."""
     rest = [chance.randrange(max(completion + 8, longest // 2), longest) for _ in range(count - 1)]
-    return (longest, *rest)
+    return (longest, *(max(length, longest // 2 + completion) for length in rest))
 
 
 def _config(chance: random.Random, architecture: str) -> dict[str, Any]:
@@ -270,7 +298,9 @@ def _spec(case: Case, folder: Path) -> TrialSpec:
         task_identity={},
         task_options={},
         budget=Budget(train_examples=8, eval_examples=1),
-        execution=Execution(eval_batch_size=len(case.eval_lengths), max_new_tokens=case.new_tokens),
+        execution=Execution(
+            eval_batch_size=len(case.eval_lengths), max_new_tokens=max(1, case.new_tokens)
+        ),
         model_source=str(folder),
     )
 
@@ -279,6 +309,7 @@ def _batch(case: Case, lengths: tuple[int, ...]) -> Batch:
     chance = torch.Generator().manual_seed(0)
     size = (len(lengths), max(lengths))
     ids = torch.randint(3, min(300, case.config["vocab_size"]), size, generator=chance)
+    ids[:, : case.beginning] = ids[0, : case.beginning].clone()
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
     for row, length in enumerate(lengths):
         mask[row, :length] = 1
@@ -314,8 +345,10 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
             row[at : at + case.completion_tokens] for row, at in zip(rows, split, strict=True)
         ),
         cut=(False,) * len(rows),
+        choices=_choices(case, rows),
+        beginning=case.beginning,
     )
-    task, peak = _NoTask(), _NoPeak()
+    task, peak = _NoTask(case), _NoPeak()
     evaluate(
         model,
         base,
@@ -327,11 +360,21 @@ def _evaluate(case: Case, execution: Execution, base: Base, model: Any) -> None:
     )
 
 
+def _choices(case: Case, rows: Sequence[tuple[int, ...]]) -> tuple[tuple[ChoiceTokens, ...], ...]:
+    """For each row three choices, of its own last tokens; none if answers are written."""
+    if not case.choice_tokens:
+        return ()
+    tokens = [row[-case.choice_tokens :] for row in rows]
+    return tuple(tuple(ChoiceTokens(name, own) for name in "abc") for own in tokens)
+
+
 class _NoTask:
     """Scores nothing."""
 
-    answering = Answering.GENERATION
     used_metrics = FinQA.metrics
+
+    def __init__(self, case: Case) -> None:
+        self.answering = Answering.LIKELIHOOD if case.choice_tokens else Answering.GENERATION
 
     def gold(self, example: Example) -> str:
         return ""
@@ -351,6 +394,10 @@ class _NoTask:
 
 class _NoPeak:
     """Measures nothing, because the profiler measures from outside."""
+
+    @contextlib.contextmanager
+    def holding(self, more_bytes: int) -> Iterator[None]:
+        yield
 
     @contextlib.contextmanager
     def measure(self, *, representative: bool) -> Iterator[None]:

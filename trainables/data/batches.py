@@ -87,10 +87,26 @@ def longest_micro_batch(
     return max(batches, key=lambda batch: len(batch) * max(map(encoded.length, batch)))
 
 
-def length_sorted(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """The indices in batches by descending length; equal lengths keep their order."""
+def length_sorted(lengths: Sequence[int], *, batch_size: int, known: int = 0) -> list[list[int]]:
+    """The indices in batches by descending length; equal lengths keep their order.
+
+    No row of a batch is less than half as long as its longest one, so that padding is less than
+    half of it; the first `known` tokens, which are not computed, do not count.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    for index in order:
+        is_full = not batches or len(batches[-1]) == batch_size
+        if is_full or 2 * (lengths[index] - known) < lengths[batches[-1][0]] - known:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def largest_batch(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> int:
+    """The number of the batch with the most tokens, padding included; -1 without any."""
+    sizes = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    return sizes.index(max(sizes)) if sizes else -1
 
 
 @functools.lru_cache(maxsize=4)

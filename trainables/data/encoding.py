@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainables.data.beginning import shared_beginning
 from trainables.data.chat_template import chat_of, template_faults
 from trainables.data.conversations import Conversations
 from trainables.data.shots import Shots
@@ -46,7 +47,9 @@ class Encoded(TokenRows):
 
     `stop` is the task's, or what ends a turn of a conversation. `choices` are there if the task
     answers by likelihood, `shots` (ids of those that fit) if there are any. An example that does
-    not fit has no tokens and is one of `too_long`; one that lost shots is one of `lost_shots`.
+    not fit has no tokens and is one of `too_long`; one that lost shots is one of `lost_shots`. All
+    prompts of the split begin with the same `beginning` tokens, which are worth computing once; 0
+    if there are none.
     """
 
     examples: tuple[Example, ...]
@@ -59,6 +62,7 @@ class Encoded(TokenRows):
     shots: tuple[tuple[str, ...], ...] = ()
     lost_shots: tuple[TooLong, ...] = ()
     learned: tuple[tuple[range, ...], ...] = ()
+    beginning: int = 0
 
     @property
     def prompts_cut(self) -> int:
@@ -88,6 +92,7 @@ class Encoded(TokenRows):
             choices=tuple(self.choices[i] for i in indices) if self.choices else (),
             shots=tuple(self.shots[i] for i in indices) if self.shots else (),
             learned=tuple(self.learned[i] for i in indices) if self.learned else (),
+            beginning=self.beginning,
         )
 
     def of_choices(self) -> Encoded:
@@ -166,6 +171,9 @@ def encode(
         else (),
         lost_shots=tuple(lost_shots),
         learned=tuple(learned) if any(learned) else (),
+        beginning=0  # a token that has a loss must be in its row
+        if any(learned)
+        else shared_beginning([row for row, fit in zip(fitted, fits, strict=True) if fit]),
     )
 
 

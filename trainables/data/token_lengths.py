@@ -46,6 +46,7 @@ class SplitLengths(TokenRows):
     choices: tuple[tuple[range, ...], ...] = ()  # as in Encoded
     lost_shots: tuple[TooLong, ...] = ()
     learned: tuple[tuple[range, ...], ...] = ()  # as in Encoded
+    beginning: int = 0  # as in Encoded
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> SplitLengths:
@@ -63,6 +64,7 @@ class SplitLengths(TokenRows):
             choices=_ranges(value["choices"]),
             lost_shots=_too_long(value["lost_shots"]),
             learned=tuple(tuple(range(*span) for span in row) for row in value["learned"]),
+            beginning=int(value["beginning"]),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class SplitLengths(TokenRows):
             "choices": [[len(choice) for choice in found] for found in self.choices],
             "lost_shots": [[each.example_id, each.tokens] for each in self.lost_shots],
             "learned": [[[span.start, span.stop] for span in row] for row in self.learned],
+            "beginning": self.beginning,
         }
 
     def without_too_long(self) -> SplitLengths:
@@ -262,6 +265,7 @@ def _lengths(encoded: Encoded) -> SplitLengths:
         too_long=encoded.too_long,
         lost_shots=encoded.lost_shots,
         learned=encoded.learned,
+        beginning=encoded.beginning,
         choices=_ranges([[len(one.tokens) for one in found] for found in encoded.choices]),
     )
 

@@ -1,9 +1,9 @@
 """Evaluation: the loss on completions, and answers by batched generation or by likelihood.
 
-Batches are sorted by length, the longest first; predictions are in the order of the data. On a CPU
-the answers of an unquantized or 4-bit model do not depend on the batch size; those of an int8 model
-may, because its outlier columns are those of the whole batch. Draws do not depend on the batch: see
-`trainables.evaluation.decoding`.
+Batches are sorted by length, the longest first; predictions are in the order of the data. What all
+prompts of a split begin with is computed once. On a CPU the answers of an unquantized or 4-bit
+model do not depend on the batch size; those of an int8 model may, because its outlier columns are
+those of the whole batch. Draws do not depend on the batch: see `trainables.evaluation.decoding`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from trainables.data.batches import collate, length_sorted
+from trainables.data.batches import collate, largest_batch, length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.batch import OneBatch
 from trainables.evaluation.decoding import GREEDY, Draw
@@ -26,6 +26,7 @@ from trainables.evaluation.likelihood import likeliest
 from trainables.evaluation.loss import summed_loss
 from trainables.evaluation.voting import elected
 from trainables.models.base import Base
+from trainables.models.states import States, has_states, states_of
 from trainables.resources.batch_fitting import BatchShrinker
 from trainables.resources.flops import ForwardBackward, Generation, batch_forward_backward
 from trainables.resources.memory_peak import PeakMemory
@@ -72,7 +73,8 @@ def evaluate(
     Answers that are written are those of `decoding`.
 
     Does not advance random generators. `peak` records the memory of the longest batches.
-    `after_batch` is called after every batch of the loss and of the answers. If batches of
+    `after_batch` is called after every batch of the loss and of the answers, and after the pass
+    over what all prompts begin with. If batches of
     `execution.eval_batch_size` do not fit and `may_shrink`, it starts again with half as many
     questions per batch. One of several workers must not: the others would wait for it. A question
     that is too long is not asked: it counts as one without an answer, and not in the loss.
@@ -84,9 +86,11 @@ def evaluate(
     def attempt(rows: int) -> tuple[float, list[_Drawn], _Work]:
         fitting = replace(execution, eval_batch_size=rows)
         with _evaluating(model, base):
-            loss, passes = _mean_loss(model, base, asked, fitting, one_batch)
-            texts, generations = answers(model, base, asked, fitting, one_batch)
-            return loss, texts, (*passes, *generations)
+            begun, first = _begun(model, base, asked, one_batch)
+            with peak.holding(begun.bytes if begun else 0):
+                loss, passes = _mean_loss(model, base, asked, fitting, one_batch, begun=begun)
+                texts, rest = answers(model, base, asked, fitting, one_batch, begun=begun)
+            return loss, texts, (*first, *passes, *rest)
 
     fitting = BatchShrinker(execution.eval_batch_size, may_shrink=may_shrink)
     loss, completions, work = fitting.fit(attempt)
@@ -127,7 +131,9 @@ def answer(
         fitting = replace(execution, eval_batch_size=rows)
         one_batch = functools.partial(_unmeasured_batch, after_batch)
         with _evaluating(model, base):
-            return answers(model, base, read, fitting, one_batch, wanted=wanted)
+            begun, first = _begun(model, base, read, functools.partial(_unmeasured_batch, _nothing))
+            texts, rest = answers(model, base, read, fitting, one_batch, begun=begun, wanted=wanted)
+            return texts, (*first, *rest)
 
     texts, work = BatchShrinker(execution.eval_batch_size).fit(attempt)
     written = {index: texts[place] for index, place in places.items()}
@@ -154,6 +160,10 @@ def _unmeasured_batch(after_batch: Callable[[], None], *, representative: bool) 
     after_batch()
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextmanager
 def _evaluating(model: Any, base: Base) -> Iterator[None]:
     training = model.training
@@ -167,17 +177,38 @@ def _evaluating(model: Any, base: Base) -> Iterator[None]:
         model.train(training)
 
 
+def _begun(
+    model: Any, base: Base, encoded: Encoded, one_batch: OneBatch
+) -> tuple[States | None, list[ForwardBackward]]:
+    """The states of the tokens with which all prompts begin, and the pass over them; None if they
+    are not worth it or the model's can't be kept."""
+    length = encoded.beginning
+    if not length or not encoded.prompts or not has_states(base.model.config):
+        return None, []
+    ids = torch.tensor([encoded.prompts[0][:length]], device=base.device)
+    with one_batch(representative=True):
+        states = states_of(model, ids, torch.ones_like(ids))
+    return states, [ForwardBackward(1, length, 1)]
+
+
 def _mean_loss(
-    model: Any, base: Base, encoded: Encoded, execution: Execution, one_batch: OneBatch
+    model: Any,
+    base: Base,
+    encoded: Encoded,
+    execution: Execution,
+    one_batch: OneBatch,
+    *,
+    begun: States | None,
 ) -> tuple[float, list[ForwardBackward]]:
     lengths = [encoded.length(index) for index in range(len(encoded))]
-    total = 0.0
-    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    known, total = begun.length if begun else 0, 0.0
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size, known=known)
+    largest = largest_batch(lengths, batches)
     for number, indices in enumerate(batches):
-        with one_batch(representative=number == 0):
+        with one_batch(representative=number == largest):
             batch = collate(encoded, indices, pad_token=base.pad_token)
-            total += summed_loss(model, batch, base).item()
-    passes = [batch_forward_backward(encoded, indices) for indices in batches]
+            total += summed_loss(model, batch, base, begun=begun).item()
+    passes = [batch_forward_backward(encoded, indices, known=known) for indices in batches]
     tokens = encoded.counted_tokens(range(len(encoded)))
     return total / tokens if tokens else math.nan, passes
 
@@ -201,6 +232,7 @@ def _drawn(
     execution: Execution,
     one_batch: OneBatch,
     *,
+    begun: States | None = None,
     wanted: Set[int] | None = None,
     decoding: Decoding,
 ) -> tuple[list[_Drawn], list[Generation]]:
@@ -208,7 +240,9 @@ def _drawn(
     rows = decoding.questions_at_once(execution.eval_batch_size)
     at_once = replace(execution, eval_batch_size=rows)
     passes = [
-        _completions(model, base, encoded, at_once, one_batch, wanted=wanted, draw=draw)
+        _completions(
+            model, base, encoded, at_once, one_batch, begun=begun, wanted=wanted, draw=draw
+        )
         for draw in (Draw(decoding, vote) for vote in range(decoding.votes))
     ]
     texts = list(zip(*(texts for texts, _ in passes), strict=True))
@@ -222,21 +256,24 @@ def _completions(
     execution: Execution,
     one_batch: OneBatch,
     *,
+    begun: States | None = None,
     wanted: Set[int] | None = None,
     draw: Draw,
 ) -> tuple[list[str], list[Generation]]:
     """The answers, by index; `wanted` restricts the batches to those with one of its indices."""
     texts = [""] * len(encoded)
     work = []
-    batches = generation_batches(base, encoded, execution)
+    known = begun.length if begun else 0
+    batches = generation_batches(base, encoded, execution, known=known)
     chosen = [each for each in batches if wanted is None or not wanted.isdisjoint(each)]
+    largest = largest_batch(list(map(len, encoded.prompts)), chosen)
     for number, indices in enumerate(chosen):
-        with one_batch(representative=number == 0):
+        with one_batch(representative=number == largest):
             prompts = [encoded.prompts[index] for index in indices]
             room = min(room_for_answer(base, prompt, execution) for prompt in prompts)
             asked = replace(draw, ids=tuple(encoded.examples[index].id for index in indices))
             written, generation = generate(
-                model, base, prompts, room, stop=encoded.stop, draw=asked
+                model, base, prompts, room, stop=encoded.stop, draw=asked, begun=begun
             )
         work.append(generation)
         for index, text in zip(indices, written, strict=True):

@@ -18,6 +18,7 @@ from trainables.evaluation.decoding import (
     strategy_options,
 )
 from trainables.models.base import Base
+from trainables.models.states import States
 from trainables.resources.flops import Generation
 from trainables.spec.trial_spec import Execution
 from trainables.tasks.task import LINE_BREAK
@@ -43,13 +44,15 @@ class EndOfLine:
         return self._begun & self._base.line_ends[tokens]
 
 
-def generation_batches(base: Base, encoded: Encoded, execution: Execution) -> list[list[int]]:
+def generation_batches(
+    base: Base, encoded: Encoded, execution: Execution, *, known: int = 0
+) -> list[list[int]]:
     """The batches of prompts, by index; one near the model's longest sequence is a batch alone,
     because it leaves less room for the answers in its batch."""
     rooms = [room_for_answer(base, prompt, execution) for prompt in encoded.prompts]
     wide = [index for index, room in enumerate(rooms) if room == execution.max_new_tokens]
     lengths = [len(encoded.prompts[index]) for index in wide]
-    batches = length_sorted(lengths, batch_size=execution.eval_batch_size)
+    batches = length_sorted(lengths, batch_size=execution.eval_batch_size, known=known)
     alone = [[index] for index, room in enumerate(rooms) if room < execution.max_new_tokens]
     return [[wide[at] for at in batch] for batch in batches] + alone
 
@@ -69,35 +72,56 @@ def generate(
     *,
     stop: str | None = LINE_BREAK,
     draw: Draw = GREEDY_DRAW,
+    begun: States | None = None,
 ) -> tuple[list[str], Generation]:
     """Answers prompts in one batch, padded on the left; also returns the work that this was.
 
     An answer ends before `stop`, or with the model's end token. A `draw` that is not greedy names
-    the question of each prompt.
+    the question of each prompt. `begun`: the states of the tokens with which all prompts begin;
+    padding follows them.
     """
-    length = max(map(len, prompts))
-    ids = [[base.pad_token] * (length - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    steps, beams = Steps(), draw.decoding.beams
+    known = begun.length if begun else 0
+    ids, mask = padded_prompts(prompts, base, known=known)
+    length = ids.shape[1]
+    steps, rows = Steps(), len(prompts) * draw.decoding.beams
     with seeded(draw, base.device):
         written = model.generate(
-            input_ids=torch.tensor(ids, device=base.device),
-            attention_mask=torch.tensor(mask, device=base.device),
+            input_ids=ids,
+            attention_mask=mask,
             max_new_tokens=max_new_tokens,
             **_ending(base, stop, line_end=line_end(base, draw, prompt_length=length)),
             **strategy_options(draw, steps),
+            **_beginning(begun, rows=rows),
         )
     new = written[:, length:]
     new = new.where(new >= 0, base.pad_token)  # beams fill up with -1 if there is no end token
     texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)
-    work = Generation(len(prompts) * beams, length, steps.count or new.shape[1])
+    work = Generation(rows, length, steps.count or new.shape[1], known)
     return [_answer(text, stop) for text in texts], work
+
+
+def padded_prompts(
+    prompts: Sequence[Sequence[int]], base: Base, *, known: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids and the mask (rows, length) of prompts, with padding after their first `known`
+    tokens; at least two tokens follow these."""
+    length = max(known + 2, *map(len, prompts))
+    ids, mask = [], []
+    for prompt in prompts:
+        left = length - len(prompt)
+        ids.append([*prompt[:known], *[base.pad_token] * left, *prompt[known:]])
+        mask.append([1] * known + [0] * left + [1] * (len(prompt) - known))
+    return torch.tensor(ids, device=base.device), torch.tensor(mask, device=base.device)
 
 
 def line_end(base: Base, draw: Draw, *, prompt_length: int) -> EndOfLine | EndOfLineOfBeams:
     """The criterion that ends an answer of the strategy at the end of its line."""
     has_beams = draw.decoding.beams > 1
     return EndOfLineOfBeams(base, prompt_length) if has_beams else EndOfLine(base)
+
+
+def _beginning(begun: States | None, *, rows: int) -> dict[str, Any]:
+    return {} if begun is None else {"past_key_values": begun.growing(rows)}
 
 
 def _ending(

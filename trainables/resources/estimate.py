@@ -38,6 +38,9 @@ class Workload:
     eval_logit_positions: int | None = None
     eval_loss_tokens: int | None = None
     new_tokens: int = 32  # 0: no answer is written
+    eval_answers: int | None = None  # questions of a batch of answers; default: eval_batch_size
+    eval_beginning: int = 0  # tokens with which all evaluated rows begin, computed once
+    eval_choice_tokens: int = 0  # of a choice that is scored after its prompt; 0: none is
 
     @property
     def eval_length(self) -> int:
@@ -48,6 +51,11 @@ class Workload:
     def prompt_length(self) -> int:
         """The longest prompt; by default the longest row without its completion."""
         return self.eval_prompt_length or max(1, self.eval_length - self.eval_completions)
+
+    @property
+    def answers_batch_size(self) -> int:
+        """Questions of a batch of answers."""
+        return self.eval_answers or self.eval_batch_size
 
     @property
     def eval_completions(self) -> int:
@@ -92,17 +100,24 @@ class FlopRates:
     logit: float
     fixed: float = 0.0
 
-    def of(self, *, batch_size: int, length: int, positions: int) -> float:
-        """FLOPs of a batch padded to `length`, with logits at `positions` of its positions."""
-        per_row = self.token * length + self.pair * length**2 + self.logit * positions
+    def of(self, *, batch_size: int, length: int, positions: int, known: int = 0) -> float:
+        """FLOPs of a batch padded to `length`, with logits at `positions` of its positions.
+
+        `known`: the first tokens, whose keys and values are there already.
+        """
+        new = length - known
+        per_row = self.token * new + self.pair * new * length + self.logit * positions
         return batch_size * per_row + self.fixed
 
-    def of_generation(self, *, batch_size: int, prompt: int, new_tokens: int) -> float:
+    def of_generation(
+        self, *, batch_size: int, prompt: int, new_tokens: int, known: int = 0
+    ) -> float:
         """FLOPs of a forward pass over `prompt` tokens and of a cached step per further token."""
         steps = max(0, new_tokens - 1)
         seen = steps * prompt + steps * (steps + 1) // 2
-        tokens = self.token * (prompt + steps) + self.logit * new_tokens
-        per_row = tokens + self.pair * (prompt**2 + seen)
+        new = prompt - known
+        tokens = self.token * (new + steps) + self.logit * new_tokens
+        per_row = tokens + self.pair * (new * prompt + seen)
         return batch_size * per_row + self.fixed * (1 + steps)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from trainables.resources.estimate import FlopRates
@@ -15,29 +16,41 @@ from trainables.resources.estimate import FlopRates
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """One batch in a pass: rows padded to `length`, with logits at `positions` positions;
-    `loss_tokens` of its tokens have a loss."""
+    """One batch in a pass: rows padded to `length`, with logits at `positions` positions. The
+    keys and values of the first `known` tokens are there already; `loss_tokens` of its tokens have
+    a loss."""
 
     batch_size: int
     length: int
     positions: int
+    known: int = 0
     loss_tokens: int = field(default=0, compare=False)
 
     def flops(self, rates: FlopRates) -> float:
-        return rates.of(batch_size=self.batch_size, length=self.length, positions=self.positions)
+        return rates.of(
+            batch_size=self.batch_size,
+            length=self.length,
+            positions=self.positions,
+            known=self.known,
+        )
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One batch of answers: prompts padded to `prompt`, `new_tokens` steps until all have ended."""
+    """One batch of answers: prompts padded to `prompt`, `new_tokens` steps until all have ended.
+    The keys and values of the first `known` tokens are there already."""
 
     batch_size: int
     prompt: int
     new_tokens: int
+    known: int = 0
 
     def flops(self, rates: FlopRates) -> float:
         return rates.of_generation(
-            batch_size=self.batch_size, prompt=self.prompt, new_tokens=self.new_tokens
+            batch_size=self.batch_size,
+            prompt=self.prompt,
+            new_tokens=self.new_tokens,
+            known=self.known,
         )
 
 
@@ -73,15 +86,32 @@ def rates_of(estimate: Mapping[str, Any] | None) -> WorkRates | None:
     return WorkRates(**found)
 
 
-def batch_forward_backward(data: TokenRows, indices: Sequence[int]) -> ForwardBackward:
+def batch_forward_backward(
+    data: TokenRows, indices: Sequence[int], *, known: int = 0
+) -> ForwardBackward:
     """The pass of the batch that `trainables.data.batches.collate` makes of these rows."""
     with_logits = {at for index in indices for span in data.counted(index) for at in span}
     return ForwardBackward(
         batch_size=len(indices),
         length=max(map(data.length, indices)),
         positions=len(with_logits),
+        known=known,
         loss_tokens=data.counted_tokens(indices),
     )
+
+
+def choice_passes(
+    prompts: Sequence[int], choices: Sequence[Sequence[int]], *, known: int = 0
+) -> list[ForwardBackward]:
+    """The passes of a batch whose choices are scored after its prompts, from lengths in tokens:
+    over the prompts without their last tokens, then with these over all first choices, and so on.
+    """
+    rows, before = len(prompts), max(prompts) - 1
+    longest = [max(lengths) for lengths in zip_longest(*choices, fillvalue=0)]
+    return [
+        ForwardBackward(rows, before, 1, known),
+        *(ForwardBackward(rows, before + length, length, before) for length in longest),
+    ]
 
 
 def work_to_json(work: ForwardBackward | Generation) -> dict[str, int]:

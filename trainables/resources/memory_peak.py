@@ -39,17 +39,26 @@ class PeakMemory:
     def __init__(
         self, model: Any, device: torch.device, *, at_least: int = 0, with_everything: bool = False
     ) -> None:
-        self._model_bytes = tensor_bytes(model)
+        self._held_bytes = tensor_bytes(model)
         self._device = device
         self._with_everything = with_everything
         self.bytes = at_least
         self.device_peaks: dict[str, int] = {}
 
     @contextmanager
+    def holding(self, more_bytes: int) -> Iterator[None]:
+        """A context in which tensors of so many bytes, made before it, count beside the model."""
+        self._held_bytes += more_bytes
+        try:
+            yield
+        finally:
+            self._held_bytes -= more_bytes
+
+    @contextmanager
     def measure(self, *, representative: bool) -> Iterator[None]:
         """A context that raises `bytes` to the peak of the work inside, if that is higher."""
         if self._device.type == "cuda":
-            elsewhere = torch.cuda.memory_allocated(self._device) - self._model_bytes
+            elsewhere = torch.cuda.memory_allocated(self._device) - self._held_bytes
             torch.cuda.reset_peak_memory_stats(self._device)
             yield
             peak = torch.cuda.max_memory_allocated(self._device)
@@ -58,7 +67,7 @@ class PeakMemory:
         elif representative:
             with allocator_events() as events:
                 yield
-            self._raise_to(self._model_bytes + highest_sum(of_own_blocks(events)))
+            self._raise_to(self._held_bytes + highest_sum(of_own_blocks(events)))
         else:
             yield
 

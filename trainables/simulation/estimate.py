@@ -20,8 +20,14 @@ from trainables.data.token_lengths import TokenLengths, assumed_splits
 from trainables.errors import InputError
 from trainables.methods.blocks import decoder_config
 from trainables.models.base import quiet
+from trainables.models.states import has_states
 from trainables.resources.estimate import Estimate, FlopRates, Term, TrialEstimate, Workload
-from trainables.resources.flops import total_flops
+from trainables.resources.flops import (
+    ForwardBackward,
+    Generation,
+    choice_passes,
+    total_flops,
+)
 from trainables.simulation.depth import model_config, simulate_any_depth
 from trainables.simulation.devices import DEVICES
 from trainables.simulation.phases import EVAL_PHASES, TRAIN_PHASES
@@ -31,7 +37,7 @@ from trainables.spec.decoding import Decoding
 from trainables.spec.knobs import simulated_values
 from trainables.spec.trial_spec import TrialSpec
 
-VERSION = 3  # of the estimates: a new version makes cached ones void
+VERSION = 4  # of the estimates: a new version makes cached ones void
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 _DIGEST_NAMES = {"dropout": "drops"}  # the name in cached estimates; other knobs keep theirs
 _NOT_SHAPE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
@@ -95,7 +101,8 @@ def predict_trial(
     tokenized, or with `assume_lengths`, every example has the greatest length allowed. Raises
     InputError for a device or a model that can't be simulated.
     """
-    positions = getattr(decoder_config(model_config(config)), "max_position_embeddings", None)
+    model = model_config(config)
+    positions = getattr(decoder_config(model), "max_position_embeddings", None)
     splits, fault = assumed_splits(spec, positions=positions), ""
     if not assume_lengths:
         try:
@@ -103,7 +110,12 @@ def predict_trial(
         except (OSError, ValueError) as error:  # InputError is a ValueError
             fault = str(error).strip().partition("\n")[0] or type(error).__name__
     work = planned_work(
-        spec, splits, micro_batch=micro_batch, eval_batch=eval_batch, positions=positions
+        spec,
+        splits,
+        micro_batch=micro_batch,
+        eval_batch=eval_batch,
+        positions=positions,
+        keeps_states=has_states(model),
     )
     estimate = predict(config, spec.knobs, work.workload, device=device, cache=cache)
     workers = int(spec.knobs.get("workers", 1))  # each of them answers all questions
@@ -193,6 +205,10 @@ def _training_rates(measured: Measured, work: Workload) -> FlopRates:
 
 
 def _forward_rates(measured: Measured, work: Workload) -> FlopRates:
+    """Of the first pass of the evaluation, which is one over whole rows."""
+    if work.eval_beginning:
+        length = work.eval_beginning
+        return _rates(measured.flops, "forward", batch_size=1, length=length, positions=1)
     return _rates(
         measured.flops,
         "forward",
@@ -214,18 +230,19 @@ def _rates(
 
 
 def _eval_flops(forward: FlopRates, work: Workload, decoding: Decoding) -> float:
-    """FLOPs of the loss and the answers of a batch, for each of their votes."""
-    loss = forward.of(
-        batch_size=work.eval_batch_size, length=work.eval_length, positions=work.eval_positions
-    )
-    if not work.new_tokens:
-        return loss
-    answered = forward.of_generation(
-        batch_size=decoding.questions_at_once(work.eval_batch_size) * decoding.beams,
-        prompt=work.prompt_length,
-        new_tokens=work.new_tokens,
-    )
-    return loss + decoding.votes * answered
+    """FLOPs of the loss and the answers of a batch: for each of their votes, and of choices one for
+    each question."""
+    known, rows = work.eval_beginning, decoding.questions_at_once(work.answers_batch_size)
+    done: list[ForwardBackward | Generation] = [
+        ForwardBackward(work.eval_batch_size, work.eval_length, work.eval_positions, known)
+    ]
+    if work.new_tokens:
+        written = Generation(rows * decoding.beams, work.prompt_length, work.new_tokens, known)
+        done += [written] * decoding.votes
+    if work.eval_choice_tokens:
+        choices = [[work.eval_choice_tokens]] * rows
+        done += choice_passes([work.prompt_length] * rows, choices, known=known)
+    return total_flops(done, forward)
 
 
 _SOURCES = {

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from trainables.methods.registry import make_method
+from trainables.models.base import Base
 from trainables.models.imports import without_compiler
 
 with without_compiler():
@@ -41,6 +42,28 @@ def fill(model: Any) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and not _is_fake(buffer):
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def base_of(model: Any, dtype: torch.dtype) -> Base:
+    """A Base as the engine and the evaluation take it, without a tokenizer."""
+    from transformers import GenerationConfig
+
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
+    return Base(
+        model=model,
+        tokenizer=None,
+        key="",
+        device=torch.device("cpu"),
+        compute_dtype=dtype,
+        seconds=0.0,
+        weight_bytes=0,
+        end_tokens=(),
+        pad_token=0,
+        line_ends=torch.zeros(vocabulary, dtype=torch.bool),
+        blanks=torch.zeros(vocabulary, dtype=torch.bool),
+        tokenizer_digest="",
+    )
 
 
 def multiply_in_int8(model: Any) -> None:

@@ -28,9 +28,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     `granularity_bytes`: allocations are rounded up to a multiple of it. `true_counts`: how many
     entries of a mask are true, by the mask's shape. `kernels`: replacements of operations.
     `copies_operands`: operations copy operands whose type or strides they can't use. `head`: the
-    weight that makes logits. `length`: tokens of a row. `flops` are keyed by what they grow with:
-    token, pair (of query and key), logit or, as products of weights do, nothing (fixed). `truth`:
-    the value of a condition that depends on data.
+    weight that makes logits. `length`: tokens of a row, which may change. `flops` are keyed by what
+    they grow with: token, pair (of query and key), logit or, as products of weights do, nothing
+    (fixed). `truth`: the value of a condition that depends on data.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kernels = dict(kernels or {})
         self._counting = True
         self._head = head
-        self._length = length
+        self.length = length
         self._copies_operands = copies_operands
 
     @contextmanager
@@ -205,7 +205,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         first, second = args[-2:]
         sizes = [*first.shape[1:], second.shape[-1]]
-        return sizes.count(self._length) == 2
+        return sizes.count(self.length) == 2
 
     def _is_of_weights(self, first: torch.Tensor, second: torch.Tensor) -> bool:
         """Whether a matmul is of weights, or of the gradient of such a product, whose sizes are the

@@ -21,7 +21,7 @@ TRAIN_PHASES = (
     "backward_of_first_block",
     "optimizer",
 )
-EVAL_PHASES = ("eval_loss", "prefill", "generation")
+EVAL_PHASES = ("eval_beginning", "eval_loss", "prefill", "generation", "eval_choices")
 
 
 @contextmanager

@@ -6,9 +6,8 @@ adapters).
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +17,18 @@ from torch._subclasses import FakeTensorMode
 from trainables.data.batches import Batch
 from trainables.evaluation.decoding import Draw, Steps, strategy_options
 from trainables.evaluation.generation import line_end
+from trainables.evaluation.likelihood import continued_log_likelihoods
 from trainables.evaluation.loss import summed_loss
 from trainables.methods.blocks import decoder_config
-from trainables.models.base import Base
 from trainables.models.on_meta import base_on_meta
 from trainables.models.quantized import DTYPES
+from trainables.models.states import States, states_of
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import ALL_ALIKE, Pattern
-from trainables.simulation.devices import DEVICES, Device, functions_of
+from trainables.simulation.devices import DEVICES, Device, functions_of, masks_can_be_read
 from trainables.simulation.fake_model import (
     attached,
+    base_of,
     fill,
     largest_quantized,
     multiply_in_int8,
@@ -39,7 +40,7 @@ from trainables.spec.decoding import Decoding
 from trainables.training.engine import Engine, less_activation_memory
 
 Knobs = Mapping[str, Any]
-States = list[Any]  # per block the shapes of keys and values, or what holds others of fixed size
+Shapes = list[Any]  # per block the shapes of keys and values, or what holds others of fixed size
 
 PARTS = TRAIN, EVALUATION = ("train", "evaluation")
 
@@ -76,7 +77,7 @@ def simulate(
     base_model = base_on_meta(config, knobs)
     model = attached(base_model, knobs)
     row = DEVICES[device]
-    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), _masks_can_be_read():
+    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), masks_can_be_read():
         warnings.simplefilter("ignore")
         run = _Simulation(base_model, model, knobs, workload, device=row)
         bytes_, flops = run.kept(), dict[str, int]()
@@ -112,7 +113,7 @@ class _Simulation:
         self._workload = workload
         self._device = device
         self._decoding = Decoding.of(knobs)
-        self._base = _base_of(base_model, DTYPES[knobs["compute_dtype"]])
+        self._base = base_of(base_model, DTYPES[knobs["compute_dtype"]])
 
     def kept(self) -> dict[str, int]:
         """Bytes of the base and of the trained parameters."""
@@ -157,7 +158,8 @@ class _Simulation:
         )
 
     def evaluate(self) -> Measured:
-        """The loss of a batch, the pass over its prompts, and the last token of its answers."""
+        """What all rows begin with, the loss of a batch, and its answers: the pass over its prompts
+        and the last token that is written, or the choices after these."""
         work = self._workload
         batch = _batch(work.eval_batch_size, work.eval_length)
         count = work.eval_counted
@@ -166,18 +168,46 @@ class _Simulation:
         mixed = self._base.compute_dtype != torch.float32
         cast = torch.autocast("cpu", dtype=self._base.compute_dtype, enabled=mixed)
         with live, torch.no_grad(), cast:
+            begun = self._beginning(live) if work.eval_beginning else None
+            done = dict(live.flops)  # of a pass over whole rows, as the one that is next otherwise
             with live.phase("eval_loss"):
-                summed_loss(self._model, batch, self._base).item()
-            done = dict(live.flops)
+                summed_loss(self._model, batch, self._base, begun=begun).item()
+            done = done or dict(live.flops)
             if work.new_tokens:
-                self._write_answers(live)
+                self._write_answers(live, begun)
+            if work.eval_choice_tokens:
+                self._score_choices(live, begun)
         peaks = {name: live.peaks.get(name, 0) for name in EVAL_PHASES}
         return Measured(peaks, {f"forward.{name}": n for name, n in done.items()})
 
-    def _write_answers(self, live: LiveBytes) -> None:
+    def _beginning(self, live: LiveBytes) -> States:
+        ids = torch.zeros((1, self._workload.eval_beginning), dtype=torch.int64)
+        length, live.length = live.length, self._workload.eval_beginning
+        truth, live.truth = live.truth, True  # no padding
+        with live.phase("eval_beginning"):
+            states = states_of(self._model, ids, torch.ones_like(ids))
+        live.length, live.truth = length, truth
+        return states
+
+    def _score_choices(self, live: LiveBytes, begun: States | None) -> None:
+        """Scores one choice of each row after its prompt."""
         work = self._workload
+        rows, known = work.answers_batch_size, work.eval_beginning
+        live.truth = _is_unpadded(rows)
+        ids, mask = (torch.zeros((rows, work.prompt_length), dtype=torch.int64) for _ in range(2))
+        labels = torch.zeros((rows, work.eval_choice_tokens), dtype=torch.int64)
         with live.phase("prefill"):
-            states = self._generate(live, work.prompt_length)
+            states = states_of(self._model, ids[:, known:-1], mask[:, known:-1], begun)
+        with live.phase("eval_choices"):
+            continued_log_likelihoods(self._model, states, ids[:, -1:], labels)
+
+    def _write_answers(self, live: LiveBytes, begun: States | None) -> None:
+        work = self._workload
+        rows = self._questions_at_once() * self._decoding.beams
+        given = {"past_key_values": begun.growing(rows)} if begun else {}
+        with live.phase("prefill"):
+            states = self._generate(live, work.prompt_length, **given)
+        del given
         steps = self._last_steps()
         with live.phase("generation"):
             length = max(work.prompt_length + 1, work.prompt_length + work.new_tokens - steps)
@@ -189,11 +219,14 @@ class _Simulation:
         other strategies keep all scores of a step, for each row, until the next one's are there."""
         return 1 if self._decoding.is_greedy or self._workload.new_tokens < 3 else 2
 
-    def _generate(self, live: LiveBytes, length: int, *, steps: int = 1, **given: Any) -> States:
+    def _questions_at_once(self) -> int:
+        return self._decoding.questions_at_once(self._workload.answers_batch_size)
+
+    def _generate(self, live: LiveBytes, length: int, *, steps: int = 1, **given: Any) -> Shapes:
         """Generates `steps` tokens after `length`; returns what the cache holds."""
         from transformers.cache_utils import DynamicLayer
 
-        batch_size = self._decoding.questions_at_once(self._workload.eval_batch_size)
+        batch_size = self._questions_at_once()
         has_beams, left = self._decoding.beams > 1, steps
 
         def last(ids: torch.Tensor, scores: torch.Tensor, **rest: Any) -> torch.Tensor:
@@ -224,7 +257,7 @@ class _Simulation:
             for layer in written.past_key_values.layers
         ]
 
-    def _filled_cache(self, states: States, seen: int) -> Any:
+    def _filled_cache(self, states: Shapes, seen: int) -> Any:
         """The cache after `seen` tokens, from what it holds after the prompt.
 
         Layers with a sliding window keep no more than the window, and count all tokens.
@@ -280,19 +313,6 @@ class _Simulation:
         return sum(-(-size // unit) * unit for size in sizes)
 
 
-@contextlib.contextmanager
-def _masks_can_be_read() -> Iterator[None]:
-    """transformers reads no mask of a fake tensor, but LiveBytes knows what it would read."""
-    from transformers import masking_utils
-
-    original = masking_utils.is_tracing
-    masking_utils.is_tracing = lambda tensor=None: False
-    try:
-        yield
-    finally:
-        masking_utils.is_tracing = original
-
-
 def _is_unpadded(batch_size: int) -> bool:
     """A single row needs no padding; of several, at least one is assumed to be shorter."""
     return batch_size == 1
@@ -300,28 +320,6 @@ def _is_unpadded(batch_size: int) -> bool:
 
 def _gradients(engine: Engine) -> list[torch.Tensor]:
     return [p.grad for p in engine.parameters.values() if p.grad is not None]
-
-
-def _base_of(model: Any, dtype: torch.dtype) -> Base:
-    """A Base as the engine and the evaluation take it, without a tokenizer."""
-    from transformers import GenerationConfig
-
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
-    return Base(
-        model=model,
-        tokenizer=None,
-        key="",
-        device=torch.device("cpu"),
-        compute_dtype=dtype,
-        seconds=0.0,
-        weight_bytes=0,
-        end_tokens=(),
-        pad_token=0,
-        line_ends=torch.zeros(vocabulary, dtype=torch.bool),
-        blanks=torch.zeros(vocabulary, dtype=torch.bool),
-        tokenizer_digest="",
-    )
 
 
 def _batch(batch_size: int, length: int) -> Batch:

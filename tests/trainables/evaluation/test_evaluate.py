@@ -14,7 +14,9 @@ from trainables.data.batches import IGNORED, collate, length_sorted
 from trainables.data.encoding import Encoded
 from trainables.evaluation.evaluate import Evaluation, answer, evaluate
 from trainables.evaluation.generation import EndOfLine
+from trainables.resources.flops import ForwardBackward
 from trainables.resources.memory_peak import PeakMemory
+from trainables.spec.trial_spec import Execution
 from trainables.training.loop import train
 from trainables.training.trial import TrialContext
 
@@ -132,6 +134,24 @@ def test_a_prompt_near_the_last_position_does_not_cut_its_neighbours_short(
     assert [row["prediction"] for row in beside[1:]] == [row["prediction"] for row in alone[1:]]
     short = beside[0]["prediction"]
     assert len(trial.base.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 8
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_beginning_that_is_computed_once_changes_no_answer(
+    rows: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    spec = make_spec(tiny_llama, method="prompting", shots=2, sequence_length=512)
+    trial = make_trial(spec, tmp_path)
+    encoded = trial.data.split("selection")
+    assert encoded.beginning > 100
+    trial = replace(trial, spec=replace(spec, execution=Execution(rows, max_new_tokens=8)))
+    once, each_time = (
+        _evaluate(trial, replace(encoded, beginning=at)) for at in (encoded.beginning, 0)
+    )
+    assert once.predictions == each_time.predictions
+    assert once.metrics == pytest.approx(each_time.metrics, rel=1e-6)
+    assert once.work[0] == ForwardBackward(1, encoded.beginning, 1)
+    assert {one.known for one in once.work[1:]} == {encoded.beginning}
 
 
 def test_batches_hold_every_index_once_the_longest_first() -> None:

@@ -18,6 +18,7 @@ from trainables.resources.flops import (
     ForwardBackward,
     Generation,
     batch_forward_backward,
+    choice_passes,
     rates_of,
     total_flops,
 )
@@ -85,6 +86,22 @@ def test_the_work_of_a_batch_is_that_of_its_tensors(tiny_llama: Path, tmp_path: 
         assert batch_forward_backward(data, indices) == _of_tensors(
             collate(data, indices, pad_token=0)
         )
+
+
+def test_tokens_whose_states_are_there_are_not_computed_but_seen() -> None:
+    rates = FlopRates(token=100.0, pair=1.0, logit=10.0, fixed=7.0)
+    after = ForwardBackward(batch_size=2, length=10, positions=3, known=4)
+    assert after.flops(rates) == 2 * (600 + 6 * 10 + 30) + 7
+    written = Generation(batch_size=2, prompt=10, new_tokens=3, known=4)
+    assert written.flops(rates) == 2 * (800 + 6 * 10 + 11 + 12 + 30) + 3 * 7
+
+
+def test_choices_are_scored_in_turn_after_their_prompts() -> None:
+    assert choice_passes([9, 7], [[2, 3], [4]], known=5) == [
+        ForwardBackward(2, 8, 1, 5),
+        ForwardBackward(2, 12, 4, 8),
+        ForwardBackward(2, 11, 3, 8),
+    ]
 
 
 def test_an_evaluation_counts_its_losses_and_the_steps_of_its_answers(

@@ -37,6 +37,18 @@ def test_the_peak_is_the_model_and_the_most_that_lived_at_once(
     assert peak.bytes == weights + 2 * MEBIBYTE
 
 
+def test_what_is_held_beside_the_model_counts_while_it_is(
+    peak: PeakMemory, tiny_llama: Path
+) -> None:
+    weights = shared_base(make_spec(tiny_llama)).weight_bytes
+    with peak.holding(5 * MEBIBYTE), peak.measure(representative=True):
+        torch.empty(MEBIBYTE, dtype=torch.uint8)
+    assert peak.bytes == weights + 6 * MEBIBYTE
+    with peak.measure(representative=True):
+        torch.empty(5 * MEBIBYTE + 1, dtype=torch.uint8)
+    assert peak.bytes == weights + 6 * MEBIBYTE
+
+
 def test_the_peak_never_falls_and_stretches_that_are_not_representative_do_not_count(
     peak: PeakMemory,
 ) -> None:

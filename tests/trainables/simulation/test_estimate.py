@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,13 @@ import pytest
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, case
-from benchmarks.memory_prediction import compare, draw
+from benchmarks.memory_prediction import (
+    Case,
+    compare,
+    draw,
+    with_choices,
+    with_shared_beginning,
+)
 from trainables.errors import InputError
 from trainables.resources.estimate import Estimate, Workload
 from trainables.simulation import depth as simulate_depth
@@ -71,9 +78,21 @@ def test_ten_random_configurations_are_predicted(index: int, tmp_path: Path) -> 
     _check(index, tmp_path)
 
 
+@pytest.mark.parametrize(("index", "shared"), [(1, True), (2, False), (7, True)])
+def test_shared_beginnings_and_choices_are_predicted(
+    index: int, shared: bool, tmp_path: Path
+) -> None:
+    case = with_choices(draw(index + 1, seed=1)[index]) if index != 7 else draw(8, seed=1)[7]
+    _check_case(with_shared_beginning(case) if shared else case, tmp_path)
+
+
 def _check(index: int, folder: Path) -> None:
+    _check_case(draw(index + 1, seed=1)[index], folder)
+
+
+def _check_case(case: Case, folder: Path) -> None:
     torch.set_num_threads(1)
-    found = compare(draw(index + 1, seed=1)[index], folder)
+    found = compare(case, folder)
     assert found.is_within_allowance, found
     assert max(map(abs, found.errors)) < 0.02, found
 
@@ -141,6 +160,16 @@ def test_flops_of_other_lengths_follow_from_one_simulation() -> None:
 
 
 @pytest.mark.slow
+def test_flops_are_counted_alike_with_a_shared_beginning_and_save_what_it_saves() -> None:
+    rows = Workload(batch_size=2, sequence_length=96, eval_batch_size=8, new_tokens=6)
+    begun = dataclasses.replace(rows, eval_beginning=60)
+    whole, shared = small(rows), small(begun)
+    assert shared.forward == whole.forward
+    assert shared.eval_flops_per_batch < whole.eval_flops_per_batch / 2
+    assert shared.phases["eval_loss"] < whole.phases["eval_loss"]
+    assert shared.phases["eval_beginning"] < shared.phases["eval_loss"]
+
+
 def test_what_takes_less_memory_is_predicted_to() -> None:
     usual = small().train_memory_bytes
     assert small(gradient_checkpointing=True).train_memory_bytes < usual

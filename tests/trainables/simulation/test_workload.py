@@ -75,6 +75,35 @@ def test_an_evaluation_is_its_losses_and_its_answers_longest_first() -> None:
     ]
 
 
+def test_a_beginning_is_a_pass_of_its_own_and_known_in_all_others() -> None:
+    begun = {name: replace(split, beginning=9) for name, split in SPLITS.items()}
+    trial = spec(budget=Budget(16, 3, (1.0,)))
+    plan = planned_work(trial, begun)
+    assert plan.evaluation[0] == ForwardBackward(1, 9, 1)
+    assert {one.known for one in plan.evaluation[1:]} == {9}
+    assert plan.workload.eval_beginning == 9
+    assert planned_work(trial, begun, keeps_states=False) == planned_work(trial, SPLITS)
+
+
+def test_choices_follow_their_prompts_or_are_rows_with_them() -> None:
+    choices = tuple((range(1), range(4)) for _ in range(5))
+    splits = {**SPLITS, "selection": replace(SPLITS["selection"], choices=choices)}
+    trial = spec(budget=Budget(16, 3, (1.0,)))
+    after = planned_work(trial, splits)
+    assert len(after.evaluation) == 3 + 3 * 3  # a batch: its prompts, the first choices, the second
+    assert after.evaluation[3:6] == (
+        ForwardBackward(2, 29, 1),
+        ForwardBackward(2, 30, 1, 29),
+        ForwardBackward(2, 33, 4, 29),
+    )
+    assert (after.workload.new_tokens, after.workload.eval_choice_tokens) == (0, 4)
+    assert (after.workload.eval_length, after.workload.prompt_length) == (31, 30)
+    rows = planned_work(trial, splits, keeps_states=False)
+    assert len(rows.evaluation) == 3 + 5
+    assert (rows.workload.new_tokens, rows.workload.eval_choice_tokens) == (0, 0)
+    assert rows.workload.eval_length == 34
+
+
 def test_beams_are_rows_votes_are_passes_and_drawn_beams_are_asked_alone() -> None:
     def answered(**knobs: Any) -> list[tuple[int, int]]:
         plan = planned_work(spec(budget=Budget(16, 3, (1.0,)), **knobs), SPLITS)
@@ -148,6 +177,7 @@ def _not_again(*given: Any, **named: Any) -> Any:
         {"quantization": "nf4", "gradient_accumulation": 3, "batch_size": 2},
         {"quantization": "int8", "gradient_checkpointing": True},
         {"method": "untrained"},
+        {"method": "prompting", "shots": 2, "sequence_length": 512},
     ],
     ids=repr,
 )
@@ -191,6 +221,31 @@ def _compare(trial: TrialSpec, model: Path, tmp_path: Path) -> None:
         _close(found.prediction.train_memory_bytes, metrics["train_peak_memory_bytes"])
     _close(found.prediction.eval_memory_bytes, metrics["eval_peak_memory_bytes"])
     assert metrics["eval_flops"] == pytest.approx(found.eval_flops, rel=0.35)  # answers vary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", [0, 3])
+def test_a_trial_that_scores_labels_takes_the_bytes_and_does_the_flops_that_were_planned(
+    shots: int, tiny_llama: Path, tmp_path: Path
+) -> None:
+    options = {**own_file.classification(tmp_path), "labels": ["positive", "negative", "neutral"]}
+    asked: dict[str, Any] = {"prompt": "default", "answer": "likelihood"}
+    prompting = make_spec(tiny_llama, method="prompting", shots=shots, sequence_length=500, **asked)
+    trial = replace(
+        prompting,
+        task="classification",
+        task_options=options,
+        task_identity=task_identity(make_task("classification", {**options, **asked})),
+    )
+    config = json.loads((tiny_llama / "config.json").read_text())
+    found = predict_trial(trial, config, lengths=TokenLengths(None))
+    assert (found.workload.eval_beginning > 0) is (shots > 0)
+    made = make_trial(trial, tmp_path)
+    made.folder.write_estimate(found.prediction.to_json())
+    list(train(made))
+    metrics = (made.folder.summary() or {})["metrics"]
+    _close(found.prediction.eval_memory_bytes, metrics["eval_peak_memory_bytes"])
+    assert metrics["eval_flops"] == pytest.approx(found.eval_flops, rel=1e-6)
 
 
 def _close(predicted: int, measured: float) -> None:
