@@ -6,9 +6,8 @@ adapters).
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from trainables.models.quantized import DTYPES
 from trainables.models.states import States, states_of
 from trainables.resources.estimate import Workload
 from trainables.simulation.blocks import ALL_ALIKE, Pattern, decoder_config
-from trainables.simulation.devices import DEVICES, Device, functions_of
+from trainables.simulation.devices import DEVICES, Device, functions_of, masks_can_be_read
 from trainables.simulation.fake_model import (
     attached,
     base_of,
@@ -75,7 +74,7 @@ def simulate(
     base_model = base_on_meta(config, knobs)
     model = attached(base_model, knobs)
     row = DEVICES[device]
-    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), _masks_can_be_read():
+    with FakeTensorMode(), functions_of(row), warnings.catch_warnings(), masks_can_be_read():
         warnings.simplefilter("ignore")
         run = _Simulation(base_model, model, knobs, workload, device=row)
         bytes_, flops = run.kept(), dict[str, int]()
@@ -287,19 +286,6 @@ class _Simulation:
     def _rounded(self, sizes: Iterable[int]) -> int:
         unit = self._device.granularity_bytes
         return sum(-(-size // unit) * unit for size in sizes)
-
-
-@contextlib.contextmanager
-def _masks_can_be_read() -> Iterator[None]:
-    """transformers reads no mask of a fake tensor, but LiveBytes knows what it would read."""
-    from transformers import masking_utils
-
-    original = masking_utils.is_tracing
-    masking_utils.is_tracing = lambda tensor=None: False
-    try:
-        yield
-    finally:
-        masking_utils.is_tracing = original
 
 
 def _is_unpadded(batch_size: int) -> bool:

@@ -196,7 +196,7 @@ def test_a_trial_that_scores_labels_takes_the_bytes_and_does_the_flops_that_were
     shots: int, tiny_llama: Path, tmp_path: Path
 ) -> None:
     options = {**own_file.classification(tmp_path), "labels": ["positive", "negative", "neutral"]}
-    asked = {"prompt": "default", "answer": "likelihood"}
+    asked: dict[str, Any] = {"prompt": "default", "answer": "likelihood"}
     prompting = make_spec(tiny_llama, method="prompting", shots=shots, sequence_length=500, **asked)
     trial = replace(
         prompting,
