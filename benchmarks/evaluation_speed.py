@@ -1,6 +1,6 @@
 """How fast are answers, against asking one question at a time?
 
-    python -m benchmarks.evaluation_speed [--rounds 3] [--questions 192] [--eval-batch 32]
+    python -m benchmarks.evaluation_speed [--rounds 3] [--questions 200] [--eval-batch 100]
 
 The baseline of written answers is transformers' `generate` with one prompt at a time; of answers by
 likelihood, a forward pass for each label of each question. Both on small bases that ship with the
@@ -244,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0] if __doc__ else "",
     )
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--questions", type=int, default=192, help="(default: %(default)s)")
-    parser.add_argument("--eval-batch", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--questions", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument("--eval-batch", type=int, default=100, help="(default: %(default)s)")
     return parser
 
 

@@ -28,9 +28,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 400},
     "falcon with alibi": {**ARCHITECTURES["falcon"], "alibi": True},
     "bloom": {"model_type": "bloom", "hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "mistral with a window": {**_SMALL, "model_type": "mistral", "sliding_window": 32},
+    "mistral": {**_SMALL, "model_type": "mistral", "sliding_window": None},
     "mamba": {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2},
 }
-WITHOUT = {"gemma2", "gemma3", "gemma3 with images", "bloom", "mamba"}
+WITHOUT = {
+    "gemma2",
+    "gemma3",
+    "gemma3 with images",
+    "mistral with a window",
+    "bloom",
+    "mamba",
+}
 LENGTHS = (9, 6, 7)  # of the rows' own tokens
 SHARED = 12
 
