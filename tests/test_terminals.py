@@ -85,4 +85,4 @@ def test_a_dry_run_ends_with_its_reader() -> None:
 def test_every_command_is_here() -> None:
     for module in MODULES:
         assert importlib.util.find_spec(module) is not None
-    assert len(MODULES) == 9
+    assert len(MODULES) == 10

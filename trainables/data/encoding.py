@@ -15,22 +15,13 @@ from trainables.data.chat_template import chat_of, template_faults
 from trainables.data.conversations import Conversations
 from trainables.data.shots import Shots
 from trainables.data.targets import checked_targets
-from trainables.data.token_rows import TokenRows
+from trainables.data.token_rows import TokenRows, TooLong
 from trainables.errors import InputError
 from trainables.spec.rows.chat_formats import AUTO
 from trainables.tasks.task import LINE_BREAK, Answering, Cut, Example, Prompt, Shot, Task
 
 _SLACK_TOKENS = 8  # a shortened prompt with at most so many unused tokens is not refined
 Tokens = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TooLong:
-    """An example that does not fit, and the tokens that it needs without any context; or one that
-    does not fit with all of its shots, and the tokens that it needs with them."""
-
-    example_id: str
-    tokens: int
 
 
 @dataclass(frozen=True)

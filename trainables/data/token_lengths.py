@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.encoding import Encoded, encode
 from trainables.data.shots import ASKED, shot_values, shots_for
-from trainables.data.token_rows import TokenRows
+from trainables.data.token_rows import TokenRows, TooLong
 from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values

@@ -1,8 +1,10 @@
-"""TokenRows: rows of a prompt and a completion, and which of their tokens have a loss."""
+"""TokenRows: rows of a prompt and a completion, which of their tokens have a loss, and what does
+not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class TokenRows:
@@ -26,3 +28,12 @@ class TokenRows:
     def counted_tokens(self, indices: Sequence[int]) -> int:
         """How many tokens of these rows have a loss."""
         return sum(len(span) for index in indices for span in self.counted(index))
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """An example that does not fit, and the tokens that it needs without any context; or one that
+    does not fit with all of its shots, and the tokens that it needs with them."""
+
+    example_id: str
+    tokens: int

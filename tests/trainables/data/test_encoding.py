@@ -13,8 +13,9 @@ from tests.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from tests.tiny_trials import make_spec, shared_base
 from trainables.data.batches import IGNORED, collate, fixed_subset, training_order
 from trainables.data.chat_template import chat_of
-from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.encoding import Encoded, encode
 from trainables.data.token_lengths import SplitLengths, length_fault
+from trainables.data.token_rows import TooLong
 from trainables.data.trial_data import load_data
 from trainables.errors import InputError
 from trainables.spec.rows.chat_formats import CHAT_FORMATS

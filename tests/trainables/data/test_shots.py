@@ -10,8 +10,9 @@ import pytest
 
 from tests.tiny_models import make_tokenizer
 from tests.trainables.tasks.own_data import own_file
-from trainables.data.encoding import Encoded, TooLong, encode
+from trainables.data.encoding import Encoded, encode
 from trainables.data.shots import SELECTIONS, Shots, shot_values, shots_for
+from trainables.data.token_rows import TooLong
 from trainables.methods.prompting import SHOT_SELECTIONS
 from trainables.spec.knobs import canonical
 from trainables.tasks.registry import make_task
