@@ -182,6 +182,13 @@ def compare_with_best(
     return [compared.get(place) for place in range(len(others))]
 
 
+def asked_alike(trials: Sequence[Predictions], *, metric: MetricSpec) -> list[int]:
+    """The places of all trials if they share a question, else of those with the first one's."""
+    ids = [QuestionValues.of(item, metric).ids for item in trials]
+    has_common = bool(shared_ids(ids))
+    return [at for at, own in enumerate(ids) if has_common or set(own) == set(ids[0])]
+
+
 def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> float | None:
     """The p-value that no two trials differ in the metric; None if they can't be compared.
 

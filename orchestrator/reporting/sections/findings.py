@@ -18,6 +18,7 @@ from orchestrator.analysis.knob_levels import level_name
 from orchestrator.analysis.significance import (
     Comparison,
     any_difference,
+    asked_alike,
     compare_with_best,
     name_of_test,
 )
@@ -51,14 +52,18 @@ def differences(
 ) -> Section:
     """Whether the finished trials differ in the metric on the selection split.
 
-    If not, it says 'no difference in ... found' and gives their order by eval loss.
+    If not, it says 'no difference in ... found' and gives their order by eval loss. Where they
+    share no question, as with several `split_seed`s, those with the best one's are compared.
     """
     heading = "Do the finished trials differ?"
     order = ranked(results, metric)
     if len(order) < 2:
         text = "Fewer than two trials have finished: there is nothing to compare."
         return Section(heading, [Paragraph(text)])
-    answers = [predictions(item) for item in order]
+    every = [predictions(item) for item in order]
+    alike = asked_alike(every, metric=metric)
+    answers, others = [every[at] for at in alike], len(order) - len(alike)
+    order = [order[at] for at in alike]
     p_value = any_difference(answers, metric=metric)
     if p_value is None:
         why = no_common_values(metric)
@@ -70,7 +75,9 @@ def differences(
         if pairs == 1
         else f"{name_of_test(metric)} of {pairs} pairs, Bonferroni"
     )
-    tail = f"({test}, on the selection split, {len(order)} trials, {format_p_value(p_value)})"
+    asked = f"; {others} more answered other questions" if others else ""
+    trials = f"{len(order)} trials{asked}"
+    tail = f"({test}, on the selection split, {trials}, {format_p_value(p_value)})"
     if p_value >= SIGNIFICANT:
         found = Paragraph(f"no difference in {metric.title} found {tail}.", strong=True)
         return Section(heading, [found, Paragraph("By eval loss:"), loss_order(results)])

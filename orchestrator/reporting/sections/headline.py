@@ -189,7 +189,7 @@ def _has_flag(value: Any) -> bool:
 
 def no_common_values(metric: MetricSpec) -> str:
     """Why two trials can't be compared by the metric."""
-    if not metric.per_question_key:
+    if not metric.is_compared:
         return f"{metric.title} is not kept for each question"
     return "they share no predictions"
 

@@ -108,6 +108,17 @@ def test_a_difference_is_named_with_its_test(run: RunFolder) -> None:
     assert "+58.0 points" in text and "better" in text
 
 
+def test_trials_of_another_split_are_left_out_where_no_question_is_common(run: RunFolder) -> None:
+    add_trial(run, right=outcomes(70), rank=2)
+    add_trial(run, right=outcomes(12), rank=1)
+    apart = add_trial(run, right=outcomes(60), rank=4)
+    rows, _ = read_predictions(apart, "selection")
+    apart.write_predictions([{**row, "id": f"other {row['id']}"} for row in rows])
+    text = section(markdown(run), "Do the finished trials differ?")
+    assert "2 trials; 1 more answered other questions" in text
+    assert "+58.0 points" in text and apart.trial_id not in text
+
+
 def test_ties_with_the_best_are_named(run: RunFolder) -> None:
     add_trial(run, right=outcomes(70), rank=2)
     tied = add_trial(run, right=outcomes(69), rank=4, quantization="nf4")
