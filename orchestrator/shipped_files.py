@@ -33,8 +33,9 @@ def resolve_path(text: str) -> str:
 
 
 def resolve_data_paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's options with absolute paths of the files in them, also of those in a section."""
-    return {name: _resolved(value) for name, value in options.items()}
+    """The task's options with absolute paths of the files in them, also of those in a section. The
+    name of a data set of the hub is none."""
+    return {n: value if n == "hub" else _resolved(value) for n, value in options.items()}
 
 
 def _resolved(value: Any) -> Any:

@@ -21,6 +21,7 @@ from trainables.errors import InputError, first_line
 EXTRA = "hub"  # of pyproject.toml
 _FOLDER, _LOCK = "sweep-data", "sweep-data.lock"  # in HF_HOME
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_MEDIA = ("Image", "Audio", "Video", "Pdf")  # kinds of columns
 _FORMATS = ("arrow", "csv", "json", "parquet", "text")  # files of rows; others are media
 
 
@@ -56,6 +57,7 @@ def fetched_split(data: HubData, split: str) -> Path:
     Waits while another process of the node fetches. Raises InputError if it is missing and can't
     be fetched, as offline or without the package `datasets`.
     """
+    _check_name(data.name)
     file = _file(data, split)
     if file.is_file():
         return file
@@ -77,11 +79,11 @@ def resolved_commit(name: str, revision: str = "main") -> str:
     A commit is itself. Raises InputError if there is no such data set, or if the hub can't be
     reached and none is noted.
     """
+    _check_name(name)
     if _COMMIT.fullmatch(revision):
         return revision
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
 
     note = _folder() / f"{_digest([name, revision])}.commit"
     try:
@@ -89,8 +91,6 @@ def resolved_commit(name: str, revision: str = "main") -> str:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(commit)
         return commit
-    except HFValidationError as error:
-        raise InputError(f"data.hub: {name!r} is no id of a data set: {error}") from error
     except (HTTPError, OSError) as error:  # HTTPError: refused, unreachable, timed out
         reason = first_line(error)
     known = note.read_text() if note.is_file() else ""
@@ -100,6 +100,22 @@ def resolved_commit(name: str, revision: str = "main") -> str:
         f"data.hub: {name} (revision {revision}) is not to be had from the hub ({reason}) and it "
         "was never fetched here. Name a commit that is cached, give files, or log in and be online."
     )
+
+
+def _check_name(name: str) -> None:
+    """Raises InputError for what is no id, or is a folder too, which `datasets` would read."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"data.hub: {name!r} is no id of a data set: {error}") from error
+    if Path(name).exists():
+        raise InputError(
+            f"data.hub: {name} is a folder here too, which would be read in its place. Start the "
+            "sweep elsewhere, or name the folder's files in place of data.hub."
+        )
 
 
 def _file(data: HubData, split: str) -> Path:
@@ -135,6 +151,11 @@ def _rows(data: HubData, split: str) -> list[dict[str, Any]]:
                 f"{_named(data)} has no split {split!r}; it has {', '.join(builder.info.splits)}."
             )
         found = builder.as_dataset(split=split)
+        media = [n for n, feature in found.features.items() if type(feature).__name__ in _MEDIA]
+        if media:
+            raise InputError(f"{_named(data)} has media in {', '.join(media)}; only rows are read.")
+    except InputError:
+        raise
     except (
         *(HTTPError, OSError, ValueError, RuntimeError, HFValidationError),
         datasets.exceptions.DatasetsError,

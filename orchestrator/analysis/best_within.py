@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.analysis.significance import compare_with_best
+from orchestrator.analysis.significance import asked_alike, compare_with_best
 from orchestrator.runs.derived_metrics import gpu_memory_bytes
 from orchestrator.runs.predictions import PredictionReader
 from orchestrator.runs.trial_result import TrialResult
@@ -162,14 +162,16 @@ def _order(item: TrialResult, question: Requirements) -> tuple[float, float, flo
 
 def _ties(order: Sequence[TrialResult], metric: MetricSpec) -> tuple[list[Tie], int]:
     """The trials that tie with the first one, in this order, and how many can't be compared."""
-    best, *others = map(PredictionReader(), order)
+    every = list(map(PredictionReader(), order))
+    alike = asked_alike(every, metric=metric)
+    best, *others = [every[at] for at in alike]
     found = compare_with_best(best, others, metric=metric)
     ties = [
-        Tie(item, comparison.p_value)
-        for item, comparison in zip(order[1:], found, strict=True)
+        Tie(order[at], comparison.p_value)
+        for at, comparison in zip(alike[1:], found, strict=True)
         if comparison is not None and comparison.verdict == "tie"
     ]
-    return ties, found.count(None)
+    return ties, found.count(None) + len(order) - len(alike)
 
 
 def _misses(measured: Sequence[TrialResult], question: Requirements) -> list[NearMiss]:

@@ -183,10 +183,15 @@ def compare_with_best(
 
 
 def asked_alike(trials: Sequence[Predictions], *, metric: MetricSpec) -> list[int]:
-    """The places of all trials if they share a question, else of those with the first one's."""
-    ids = [QuestionValues.of(item, metric).ids for item in trials]
-    has_common = bool(shared_ids(ids))
-    return [at for at, own in enumerate(ids) if has_common or set(own) == set(ids[0])]
+    """The places of the trials that answered the first one's questions, itself among them."""
+    values = [QuestionValues.of(item, metric) for item in trials]
+    return [at for at, own in enumerate(values) if at == 0 or _are_alike(values[0], own)]
+
+
+def _are_alike(best: QuestionValues, other: QuestionValues) -> bool:
+    """Whether they share half of the questions: splits by other seeds share a few by chance."""
+    shared = shared_ids([best.ids, other.ids])
+    return bool(shared) and 2 * len(shared) >= len(best.ids)
 
 
 def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> float | None:

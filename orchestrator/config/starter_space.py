@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import InputError
-from trainables.tasks.own_data.messages import MESSAGES, TURN_COLUMNS, conversations
+from trainables.tasks.own_data.messages import MESSAGES, TURN_COLUMNS, conversations, listed
 from trainables.tasks.own_data.rows import Row, read_rows
 from trainables.tasks.own_data.table import INSTRUCTION, USUAL_COLUMNS, input_of
 from trainables.tasks.own_data.values import text_of
@@ -60,7 +60,7 @@ class _Guess:
 
 
 def _guess(data: Path, rows: Sequence[Row]) -> _Guess:
-    has_messages = MESSAGES in rows[0].values
+    has_messages = isinstance(listed(rows[0].values.get(MESSAGES)), list)
     rows = conversations(rows, MESSAGES) if has_messages else rows
     columns = dict(TURN_COLUMNS) if has_messages else _columns(data, rows)
     labels = () if has_messages else _labels(rows, columns["target"])

@@ -21,6 +21,8 @@ from orchestrator.runs.trial_result import ranked
 from trainables.command_line import DONE, new_parser, run_command
 from trainables.errors import InputError
 from trainables.spec.decoding import Decoding
+from trainables.storage.object_store import is_url
+from trainables.storage.working_copy import TRIALS
 from trainables.tasks.task import Task
 
 _DESCRIPTION = """\
@@ -131,12 +133,16 @@ def _checked(options: argparse.Namespace) -> tuple[list[dict[str, Any]], Path | 
 def _names(targets: Sequence[str], best: int) -> Iterator[str]:
     """The targets, with the best trials in the place of a run."""
     for target in targets:
-        if best == 1 or not is_run(Path(target)):
+        if best == 1 or not _is_run(target):
             yield target
             continue
         run = open_run(target)
         found = ranked(read_trials(run), read_metrics(run).ranking)[:best]
         yield from [str(result.folder.path) for result in found] or [target]
+
+
+def _is_run(target: str) -> bool:
+    return is_run(Path(target)) or (is_url(target) and f"/{TRIALS}/" not in target)
 
 
 def _tried(

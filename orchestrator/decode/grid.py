@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainables.spec.trial_spec import TrialSpec
 
 USUAL = "[greedy, {sample: {temperature: [0.7, 1.0], votes: [1, 5]}}, {beam: {beams: [2, 4]}}]"
 _OPTION = "--grid"
+_MOST = 1000  # strategies
 
 
 def strategies(text: str) -> list[dict[str, Any]]:
@@ -30,9 +32,18 @@ def strategies(text: str) -> list[dict[str, Any]]:
     value = read_yaml(file) if is_file else parse_yaml(text, _OPTION)
     try:
         space = parse_space({"model": "any", "decoding": value}, where=_OPTION)
-        found = [canonical(configuration) for configuration in grid(space)]
+        given = list(islice(grid(space), _MOST + 1))
     except InputError as error:
         raise InputError([_named(fault) for fault in error.messages]) from error
+    others = sorted({name for each in given for name in each} - {"model", *DECODING_ROWS})
+    if others:
+        raise InputError(
+            f"{_OPTION}: {', '.join(others)}: no knob of a strategy; these are "
+            f"{', '.join(DECODING_ROWS)}."
+        )
+    if len(given) > _MOST:
+        raise InputError(f"{_OPTION}: more than {_MOST} strategies. Choose fewer.")
+    found = [canonical(configuration) for configuration in given]
     chosen = [{name: knobs[name] for name in DECODING_ROWS if name in knobs} for knobs in found]
     return [each for at, each in enumerate(chosen) if each not in chosen[:at]]
 
@@ -64,4 +75,4 @@ _ALWAYS = ("temperature", "beams")
 
 def _named(fault: str) -> str:
     """The fault with its place below the option and not below a space's knob."""
-    return fault.replace(f"{_OPTION}.decoding", _OPTION)
+    return fault.replace(f"{_OPTION}.decoding", _OPTION).replace("space.decoding", _OPTION)

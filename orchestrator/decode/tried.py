@@ -72,7 +72,9 @@ def read_tried(file: Path) -> list[Tried]:
         text = file.read_text(encoding="utf-8")
         is_json = file.suffix == ".json"
         rows = json.loads(text) if is_json else list(csv.DictReader(io.StringIO(text)))
-        if all(isinstance(row, Mapping) and {*_KEY, SECONDS} <= set(row) for row in rows):
+        needed = {*_KEY, SECONDS, FLOPS, LOW, HIGH}
+        is_own = isinstance(rows, list) and bool(rows)
+        if is_own and all(isinstance(row, Mapping) and needed <= set(row) for row in rows):
             return [{name: _value(name, text) for name, text in row.items()} for row in rows]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"--output: {file} can't be read: {error}") from error

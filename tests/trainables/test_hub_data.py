@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from orchestrator.shipped_files import resolve_data_paths
 from tests.hub_server import COMMIT, Hub, hub_server
-from trainables.hub_data import resolved_commit
+from trainables.errors import InputError
+from trainables.hub_data import HubData, fetched_split, resolved_commit
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 NAME = "owner/rows"
@@ -145,6 +147,21 @@ def test_the_code_of_a_data_set_is_never_run(hub: Hub, tmp_path: Path) -> None:
     (hub.folder / "rows.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit\n")
     code, told = fetch(hub, tmp_path / "home", HF_DATASETS_TRUST_REMOTE_CODE="1")
     assert code == 1 and "refused: data.hub" in told and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("own/name", "is a folder here too"), ("../own", "is no id of a data set")]
+)
+def test_a_folder_is_never_read_in_the_place_of_a_data_set(
+    name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_data_paths({"hub": name}) == {"hub": name}
+    with pytest.raises(InputError, match=told):
+        resolved_commit(name, COMMIT)
+    with pytest.raises(InputError, match=told):
+        fetched_split(HubData(name, COMMIT, ("train",)), "train")
 
 
 def test_a_commit_is_itself_and_the_hub_is_not_asked_for_it() -> None:

@@ -100,7 +100,8 @@ class Conversations:
         return chat_text(self.tokenizer, messages, template=self.template, is_open=is_open)
 
     def _mark(self, written: str, answer: str) -> str:
-        return written.rpartition(answer.strip())[2].strip()
+        said, text = answer.strip(), written.strip()
+        return (text[len(said) :] if text.startswith(said) else text.rpartition(said)[2]).strip()
 
     def _tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

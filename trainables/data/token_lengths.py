@@ -17,7 +17,7 @@ from trainables.errors import InputError
 from trainables.models.tokenizer import load_tokenizer
 from trainables.spec.knobs import task_values
 from trainables.spec.rows.chat_formats import chat_format_of
-from trainables.spec.rows.shot_knobs import refused_shots
+from trainables.spec.rows.shot_knobs import reads_base, refused_shots
 from trainables.spec.states import TRIAL
 from trainables.spec.trial_spec import TrialSpec
 from trainables.storage.atomic_files import write_json
@@ -203,8 +203,12 @@ def _shots_fault(
     spec: TrialSpec, splits: Mapping[str, SplitLengths | Encoded], limit: int
 ) -> str | None:
     """Why shots that do not all fit into `limit` tokens are refused, or None."""
-    shots = refused_shots(spec.knobs)
-    short = {name: split for name, split in splits.items() if split.lost_shots}
+    shots, is_guess = refused_shots(spec.knobs), reads_base(spec.knobs)  # no base is loaded for it
+    short = {
+        name: split
+        for name, split in splits.items()
+        if split.lost_shots and not (is_guess and isinstance(split, SplitLengths))
+    }
     if not shots or not short:
         return None
     counts = [f"{len(s.lost_shots)} of {len(s)} of the {n} split" for n, s in short.items()]

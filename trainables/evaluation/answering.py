@@ -220,9 +220,12 @@ def _answers(
 def _encoded(
     spec: TrialSpec, data: TrialData, base: Base, questions: _Questions
 ) -> tuple[Encoded, Sequence[int]]:
-    """The encoded questions, and their indices in it; without a sweep only they are tokenized."""
-    lacks_some = questions.split == "train" and data.split("train").too_long
-    if questions.as_a_sweep and not lacks_some:
+    """The encoded questions, and their indices in it; without a sweep only they are tokenized.
+
+    The train split of a trial is learned without shots and without what is too long.
+    """
+    is_apart = questions.split == "train" and (data.shots or data.split("train").too_long)
+    if questions.as_a_sweep and not is_apart:
         return data.split(questions.split), questions.places
     examples = data.task.load(questions.split)
     chosen = [examples[at] for at in questions.places]

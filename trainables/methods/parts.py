@@ -48,7 +48,7 @@ class Parts(Method):
     def attach(self, base: PreTrainedModel, *, seed: int, in_place: bool = False) -> Any:
         import torch
 
-        del in_place  # the originals are small beside the rest, or stay where they are
+        del in_place  # what is replaced is kept apart in any case
         if faults := self.faults(base):
             raise InputError(faults)
         known, chosen = dict(base.named_parameters()), {*self.chosen(base)}
@@ -82,9 +82,10 @@ class Parts(Method):
         save_file(trained, folder / WEIGHTS)
 
     def detach(self, model: Any) -> PreTrainedModel:
-        originals = model.__dict__.pop(_ORIGINALS)
-        for module, name, parameter in originals:
-            module._parameters[name] = parameter
+        device = model.device
+        for module, name, parameter in model.__dict__.pop(_ORIGINALS):
+            parameter.data = parameter.data.to(device)
+            module.register_parameter(name, parameter)
         base: PreTrainedModel = model
         return base
 
@@ -98,19 +99,25 @@ class Bias(Parts):
     label: ClassVar[str] = "bias"
 
     def chosen(self, base: PreTrainedModel) -> list[str]:
-        biases = [name for name, _ in base.named_parameters() if name.endswith("bias")]
-        return biases or [
-            name for name, value in base.named_parameters() if value.dim() == 1 and _is_scale(name)
-        ]
+        named = list(_of_text(base))
+        biases = [name for name, _ in named if name.endswith("bias")]
+        return biases or [n for n, value in named if value.dim() == 1 and n.endswith("weight")]
 
     def trained_part(self, base: PreTrainedModel) -> str:
         has_biases = any(name.endswith("bias") for name in self.chosen(base))
         return "biases" if has_biases else "the scales of norms, as the base has no biases"
 
     def faults(self, base: PreTrainedModel) -> list[str]:
-        if self.chosen(base):
+        chosen = self.chosen(base)
+        if not chosen:
+            return ["method: bias: this model has neither biases nor scales of norms. Use lora."]
+        rounded = [n for n in chosen if _is_quantized(base.get_submodule(n.rpartition(".")[0]))]
+        if not rounded:
             return []
-        return ["method: bias: this model has neither biases nor scales of norms. Use lora."]
+        return [
+            f"method: bias: {len(rounded)} of this model's biases are those of quantized layers, "
+            "which round them to the compute dtype at each pass. Use quantization: none, or lora."
+        ]
 
 
 @dataclass(frozen=True)
@@ -151,41 +158,57 @@ class Partial(Parts):
         return [f"blocks: got {self.blocks}; this model has {there}. Use at most {there}, or full."]
 
 
+def _of_text(base: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of the text decoder and the head, and not those of a tower for images."""
+    parts = (base.get_decoder(), base.get_output_embeddings())
+    wanted = {id(value) for part in parts for value in part.parameters()}
+    return ((name, value) for name, value in base.named_parameters() if id(value) in wanted)
+
+
 def _final_norm(base: PreTrainedModel) -> Iterator[nn.Parameter]:
-    """The vectors outside the blocks: the norm behind the last one."""
+    """The vectors of the decoder outside its blocks: the norm behind the last one, and not one of
+    the embeddings."""
     inside = {id(value) for value in blocks_of(base).parameters()}
-    return (v for v in base.parameters() if v.dim() == 1 and id(v) not in inside)
+    named = base.get_decoder().named_parameters()
+    return (v for n, v in named if v.dim() == 1 and id(v) not in inside and "emb" not in n)
 
 
-def _is_scale(name: str) -> bool:
-    """Whether a vector of this name scales a norm: any that is no bias."""
-    return name.endswith("weight")
+def _is_quantized(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("bitsandbytes")
 
 
 def _replace(base: Any, values: Mapping[str, torch.Tensor]) -> None:
     """Puts new parameters into the places of those with these names, also where they are shared.
 
-    What else a norm has becomes float32 too: torch's norms take no parameters of two dtypes.
+    What else a norm has becomes float32 too, and all norms if the embeddings do: torch's norms take
+    no parameters of two dtypes, and on a CPU none of fewer bits than their input. What stood there
+    waits in host memory, so that it takes none of a GPU's.
     """
     from torch import nn
 
     known = dict(base.named_parameters())
     new = {id(known[name]): nn.Parameter(value) for name, value in values.items()}
+    widens = id(base.get_input_embeddings().weight) in new
     places = [
         (module, name, parameter)
         for module in base.modules()
         if any(id(own) in new for own in module.parameters(recurse=False))
+        or (widens and _is_norm(module))
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(parameter) in new or _is_norm(module)
     ]
     for module, name, parameter in places:
         put = new.get(id(parameter))
         module.register_parameter(name, nn.Parameter(parameter.float()) if put is None else put)
+    for *_, parameter in places:
+        if parameter.is_cuda:
+            parameter.data = parameter.data.cpu()
     base.__dict__[_ORIGINALS] = places
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return all(value.dim() == 1 for value in module.parameters(recurse=False))
+    own = list(module.parameters(recurse=False))
+    return bool(own) and all(value.dim() == 1 for value in own)
 
 
 def _faults_of(

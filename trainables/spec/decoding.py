@@ -57,7 +57,9 @@ class Decoding:
         if self.is_greedy:
             return {}
         shape: dict[str, Any] = {"decoding": self.strategy, "beams": self.beams}
-        return {**shape, "top_k": self.top_k > 0, "top_p": self.top_p < 1, "votes": self.votes}
+        warms = {"warms": True} if self.asks_alone and self.temperature != 1 else {}
+        shape |= {"top_k": self.top_k > 0, "top_p": self.top_p < 1, "votes": self.votes}
+        return shape | warms
 
     def questions_at_once(self, batch_size: int) -> int:
         """The largest batch of questions that are answered together."""

@@ -52,8 +52,8 @@ def differences(
 ) -> Section:
     """Whether the finished trials differ in the metric on the selection split.
 
-    If not, it says 'no difference in ... found' and gives their order by eval loss. Where they
-    share no question, as with several `split_seed`s, those with the best one's are compared.
+    If not, it says 'no difference in ... found' and gives their order by eval loss. Of
+    several `split_seed`s those that answered the best one's questions are compared.
     """
     heading = "Do the finished trials differ?"
     order = ranked(results, metric)

@@ -74,7 +74,13 @@ def test_all_faults_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_file_of_something_else_is_not_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, text in (("a.csv", "id,label\n1,2\n"), ("b.json", '{"a": 1}'), ("c.json", "[1")):
+    for name, text in (
+        ("a.csv", "id,label\n1,2\n"),
+        ("d.csv", "id\n"),
+        ("e.json", "[]"),
+        ("b.json", '{"a": 1}'),
+        ("c.json", "[1"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(Exception, match=name):
             read_tried(tmp_path / name)

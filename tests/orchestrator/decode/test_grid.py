@@ -47,7 +47,9 @@ def test_a_file_says_the_same_as_its_text(tmp_path: Path) -> None:
         ("{sample: {beams: 2}}", "--grid.sample.beams: beams is not read with decoding sample."),
         ("{beam: {beams: [1, 4]}}", "--grid.beam.beams: got 1; needs a whole number >= 2."),
         ("[greedy", "--grid: line 1"),
-        ("{sample: {temperature: {uniform: [0.5, 1]}}}", "temperature"),
+        ("{sample: {temperature: {uniform: [0.5, 1]}}}", "--grid.sample.temperature: "),
+        ("{sample: {seed: [1, 2]}}", "--grid: seed: no knob of a strategy; these are decoding"),
+        ("{sample: {decoding_seed: {integers: [0, 99999999]}}}", "more than 1000 strategies"),
         ("nothing.yaml", "nothing.yaml: no such file"),
     ],
 )

@@ -108,12 +108,15 @@ def test_a_difference_is_named_with_its_test(run: RunFolder) -> None:
     assert "+58.0 points" in text and "better" in text
 
 
-def test_trials_of_another_split_are_left_out_where_no_question_is_common(run: RunFolder) -> None:
+@pytest.mark.parametrize("shared", [0, 12])
+def test_trials_that_answered_other_questions_are_left_out(shared: int, run: RunFolder) -> None:
+    """Splits of several seeds share a few questions by chance."""
     add_trial(run, right=outcomes(70), rank=2)
     add_trial(run, right=outcomes(12), rank=1)
     apart = add_trial(run, right=outcomes(60), rank=4)
     rows, _ = read_predictions(apart, "selection")
-    apart.write_predictions([{**row, "id": f"other {row['id']}"} for row in rows])
+    others = [{**row, "id": f"other {row['id']}"} for row in rows[shared:]]
+    apart.write_predictions([*rows[:shared], *others])
     text = section(markdown(run), "Do the finished trials differ?")
     assert "2 trials; 1 more answered other questions" in text
     assert "+58.0 points" in text and apart.trial_id not in text

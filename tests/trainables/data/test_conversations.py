@@ -190,3 +190,14 @@ def test_the_tokens_are_those_of_the_whole_text(tiny_llama: Path, tmp_path: Path
     encoded = _encode(tmp_path, tokenizer, loss_on="all")
     text = "Be short.\n\nUser: one?\nAssistant: 1</s>\nUser: two?\nAssistant: 2</s>"
     assert list(encoded.prompts[0] + encoded.completions[0]) == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("chat_format", "stop"), [("chatml", "<|im_end|>"), ("dolly", "### End"), ("none", None)]
+)
+@pytest.mark.parametrize("answer", ["d", "end", "n", "E", "s", ">"])
+def test_what_ends_a_turn_does_not_depend_on_its_answer(
+    chat_format: str, stop: str | None, answer: str, tmp_path: Path
+) -> None:
+    chat = [("user", "one?"), ("assistant", answer)]
+    assert _encode(tmp_path, make_tokenizer(), chat, chat_format=chat_format).stop == stop

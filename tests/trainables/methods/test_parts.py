@@ -64,6 +64,55 @@ def test_a_head_that_is_tied_is_trained_with_the_embeddings(tmp_path: Path) -> N
     assert not base.get_input_embeddings().weight.requires_grad
 
 
+def _tiny(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).requires_grad_(False)
+
+
+def _bloom() -> Any:
+    from transformers import BloomConfig
+
+    return _tiny(BloomConfig(hidden_size=16, n_layer=3, n_head=2, vocab_size=64))
+
+
+def _gpt2() -> Any:
+    from transformers import GPT2Config
+
+    return _tiny(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=64, n_positions=32))
+
+
+def test_the_norm_of_embeddings_is_not_the_final_one() -> None:
+    names = _trained(Partial(blocks=1), _bloom())
+    assert {name for name in names if ".h." not in name} == {
+        "transformer.ln_f.weight",
+        "transformer.ln_f.bias",
+    }
+
+
+@pytest.mark.parametrize("make", [_bloom, _gpt2])
+@pytest.mark.parametrize("method", [Bias(), Partial(blocks=1, train_head=True)])
+def test_a_base_in_16_bits_with_norms_of_torch_is_trained(make: Any, method: Parts) -> None:
+    base = make().to(torch.bfloat16)
+    before = dict(base.named_parameters())
+    model = method.attach(base, seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=torch.arange(8)[None]).logits.float().sum().backward()
+    trained = [value for value in model.parameters() if value.requires_grad]
+    assert trained and all(value.grad is not None for value in trained)
+    method.detach(model)
+    assert all(value is before[name] for name, value in base.named_parameters())
+    assert {value.dtype for value in base.parameters()} == {torch.bfloat16}
+
+
+def test_biases_of_quantized_layers_are_refused(tiny_gpt_neox: Path, tiny_llama: Path) -> None:
+    quantized = shared_base(make_spec(tiny_gpt_neox, quantization="nf4")).model
+    [fault] = Bias().faults(quantized)
+    assert "round them to the compute dtype" in fault
+    assert Bias().faults(shared_base(make_spec(tiny_llama, quantization="nf4")).model) == []
+
+
 def test_more_blocks_than_there_are_are_refused(tiny_llama: Path) -> None:
     with pytest.raises(InputError, match=r"blocks: got 3; this model has 2\. Use at most 2"):
         Partial(blocks=3).attach(_base(tiny_llama), seed=0)

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from trainables.errors import did_you_mean
+from trainables.errors import InputError, did_you_mean
 from trainables.spec.checks import Check
 from trainables.tasks.own_data.completion import Completion
-from trainables.tasks.own_data.messages import ASSISTANT, MESSAGES, USER, Message, conversations
+from trainables.tasks.own_data.messages import (
+    ASSISTANT,
+    MESSAGES,
+    TURN_COLUMNS,
+    USER,
+    Message,
+    conversations,
+)
 from trainables.tasks.own_data.rows import Row
 from trainables.tasks.own_data.table import Table
-from trainables.tasks.task import Example, Prompt, Turn
+from trainables.tasks.task import Example, Prompt, Task, Turn
 
 VERSION = "1"
 LAST, ALL = LOSSES = ("last", "all")
@@ -33,6 +40,7 @@ class Chat(Completion):
     name: ClassVar[str] = "chat"
     named_columns: ClassVar[tuple[str, ...]] = (*Completion.named_columns, MESSAGES)
     more_options: ClassVar[Mapping[str, Check]] = {"loss_on": _loss_on}
+    knobs: ClassVar[tuple[str, ...]] = Task.knobs
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
@@ -47,6 +55,12 @@ class Chat(Completion):
     def prepared(cls, rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:
         column = columns.get(MESSAGES, MESSAGES)
         is_chat = MESSAGES in columns or bool(rows and column in rows[0].values)
+        both = [name for name in TURN_COLUMNS if name in columns]
+        if is_chat and both:
+            raise InputError(
+                f"data.columns: {' and '.join(both)} would replace what the messages say; leave "
+                f"{'them' if len(both) > 1 else 'it'} out."
+            )
         return conversations(rows, column) if is_chat else list(rows)
 
     def prompt(self, example: Example) -> Prompt:

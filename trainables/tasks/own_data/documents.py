@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainables.errors import InputError
 from trainables.spec.rows.task_knobs import FULL
-from trainables.tasks.own_data.rows import FORMATS, read_rows
+from trainables.tasks.own_data.rows import FORMATS, read_rows, shortened
 from trainables.tasks.own_data.values import text_of
 from trainables.tasks.retrieval.options import ENCODER, SECTION, context_faults
 from trainables.tasks.retrieval.units import Page, places_of, sentences
@@ -103,13 +104,23 @@ class Documents:
 
     @property
     def _is_file(self) -> bool:
-        return any(end in FORMATS for end in Path(self.source).suffixes)
+        return any(end.lower() in FORMATS for end in Path(self.source).suffixes)
 
     @cached_property
     def _of_file(self) -> tuple[Page, Mapping[str, str]]:
         """The documents, and by id those that have one."""
         if not self._is_file:
             return (), {}
-        rows = [row.values for row in read_rows(self.source, columns=(TEXT,))]
-        by_id = {text_of(row[ID]): text_of(row[TEXT]) for row in rows if ID in row}
-        return tuple(text_of(row[TEXT]) for row in rows), by_id
+        rows = read_rows(self.source, columns=(TEXT,))
+        by_id: dict[str, str] = {}
+        faults = []
+        for row in rows:
+            text, name = text_of(row.values[TEXT]), text_of(row.values.get(ID))
+            if not text.strip():
+                faults.append(f"{row.place}: an empty {TEXT}; remove the row.")
+            if name.strip() and name in by_id:
+                faults.append(f"{row.place}: the {ID} {name!r:.60} stands in an earlier row too.")
+            by_id |= {name: text} if name.strip() else {}
+        if faults:
+            raise InputError(shortened(faults))
+        return tuple(text_of(row.values[TEXT]) for row in rows), by_id

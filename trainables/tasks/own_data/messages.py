@@ -25,7 +25,7 @@ def conversations(rows: Sequence[Row], column: str) -> list[Row]:
     faults: list[str] = []
     made = []
     for row in rows:
-        messages = _listed(row.values.get(column))
+        messages = listed(row.values.get(column))
         wrong = list(_faults(row, column, messages))
         faults += wrong
         if not wrong:
@@ -46,7 +46,7 @@ def earlier_text(messages: Sequence[Message]) -> str:
     return "\n".join(f"{each['role'].capitalize()}: {each['content']}" for each in messages)
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """The value, or what it holds as JSON: in CSV it is a text."""
     if not isinstance(value, str):
         return value
@@ -92,3 +92,5 @@ def _order_faults(row: Row, column: str, roles: Sequence[str]) -> Iterator[str]:
         )
     elif roles[-2:-1] != [USER]:
         yield f"{row.place}: {column} has no user's turn right before the assistant's last one."
+    elif SYSTEM in roles[1:]:
+        yield f"{row.place}: {column} has a system's message that is not the first one."

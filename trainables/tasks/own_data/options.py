@@ -53,16 +53,17 @@ def parse_options(
     *,
     without: tuple[str, ...] = (),
     named_columns: tuple[str, ...] = COLUMNS,
+    others: tuple[str, ...] = (),
 ) -> Options:
     """The options; a task that does not know some of them names these in `without`. `columns` may
-    name `named_columns`.
+    name `named_columns`. `others` are options that the task reads itself, named to who misspells.
 
     Without `train` no files are asked for, nor a data set of the hub. Raises InputError with
     all that is wrong.
     """
     unread = (*without, *(HUB if "train" in without else ()))
     names = [each.name for each in fields(Options) if each.name not in unread]
-    faults = unknown_options(given, names)
+    faults = unknown_options(given, [*names, *others])
     parsed: dict[str, Any] = {}
     for name, value in given.items():
         if name not in names:

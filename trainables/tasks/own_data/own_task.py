@@ -53,6 +53,7 @@ class OwnTask(Task):
                 _without(options, more),
                 without=cls.unread_options,
                 named_columns=cls.named_columns,
+                others=tuple(name for name in cls.more_options if name not in cls.knobs),
             )
         except InputError as error:
             faults += error.messages

@@ -97,6 +97,17 @@ def test_a_prompt_writes_the_last_message(tmp_path: Path) -> None:
             _task(tmp_path, [[ASKED, SAID]], prompt=f"{{{shown}}}").load("train")
 
 
+def test_columns_that_would_replace_the_messages_are_refused(tmp_path: Path) -> None:
+    columns = {"input": "messages", "target": "messages"}
+    with pytest.raises(InputError, match=r"data\.columns: input and target would replace"):
+        _task(tmp_path, [[ASKED, SAID]], columns=columns).load("train")
+
+
+def test_a_misspelt_option_names_those_of_the_task(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean 'loss_on'"):
+        _task(tmp_path, [[ASKED, SAID]], loss_no="all")
+
+
 def test_an_earlier_turn_changes_the_digest(tmp_path: Path) -> None:
     rows = [[ASKED, SAID, ASKED, SAID], [ASKED, {**SAID, "content": "so"}, ASKED, SAID]]
     one, other = (_task(tmp_path, [row]).data_digest("train") for row in rows)
@@ -135,6 +146,7 @@ def test_another_column_of_messages_is_named(tmp_path: Path) -> None:
         ([ASKED, SAID, ASKED], "messages ends with a turn of the user"),
         ([SAID], "messages has no user's turn right before the assistant's last one"),
         ([ASKED, SYSTEM, SAID], "messages has no user's turn right before"),
+        ([ASKED, SYSTEM, ASKED, SAID], "messages has a system's message that is not the first one"),
     ],
 )
 def test_what_can_not_be_learned_from_is_refused_with_its_line(

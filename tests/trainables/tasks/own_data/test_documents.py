@@ -154,6 +154,16 @@ def test_what_is_wrong_is_said(
         task_of(tmp_path, rows, section, options).load("train")
 
 
+def test_a_file_with_an_id_twice_or_an_empty_document_is_refused(tmp_path: Path) -> None:
+    documents = [{"id": "a", "text": HOURS}, {"id": "a", "text": PLACE}, {"id": "b", "text": " "}]
+    section = {"from": write_lines(tmp_path / "DOCUMENTS.JSONL", documents)}
+    with pytest.raises(InputError) as caught:
+        task_of(tmp_path, ROWS, section, BM25).load("train")
+    told = "\n".join(caught.value.messages)
+    assert "JSONL:2: the id 'a' stands in an earlier row too" in told
+    assert "JSONL:3: an empty text" in told
+
+
 def test_a_large_file_is_searched_in_the_time_of_its_questions(tmp_path: Path) -> None:
     """2,000 documents and 200 questions: no step compares all documents for each question."""
     documents = [{"text": f"Item {at} costs {at} euros."} for at in range(2000)]
