@@ -50,6 +50,13 @@ def test_messages_become_a_chat_that_can_be_planned(tmp_path: Path) -> None:
     assert len(make_task(config.task, options).load("train")) == 28
 
 
+def test_texts_that_are_called_messages_are_texts(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "a.csv", sentences(60), columns=("messages", "label"))
+    write_starter_space(tmp_path / "a.yaml", data)
+    config = load_config(tmp_path / "a.yaml")
+    assert config.task == "classification" and config.data["columns"]["input"] == "messages"
+
+
 def test_instructions_become_a_chat_and_their_inputs_are_counted(tmp_path: Path) -> None:
     rows = [(f"Do {at}.", "more " * 200, f"Done {at}, as I was told.") for at in range(30)]
     data = write_csv(tmp_path / "a.csv", rows, columns=("instruction", "input", "output"))
