@@ -31,15 +31,15 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.slow
 
 TRIALS, BASELINES = 6, 2
-CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 0.5
 LONGEST_SECONDS = 600.0
 SMALLER = {  # the same space and search, on less data
     "space.model": "[base_models/small]",
     "space.quantization": "[none, nf4]",
-    "data.generated.train": "800",
+    "data.generated.train": "1600",
     "data.generated.selection": "40",
     "data.generated.report": "40",
-    "budget.train_examples": "800",
+    "budget.train_examples": "1600",
     "budget.eval_examples": "20",
     "execution.checkpoint_minutes": str(CHECKPOINT_SECONDS / 60),
 }

@@ -148,7 +148,7 @@ def _of_trl(base: Any, rows: list[dict[str, Any]], folder: Path, **settings: boo
         **settings,
     )
     trainer = SFTTrainer(
-        model=base.model,
+        model=copy.deepcopy(base.model),  # it replaces the model's forward
         args=arguments,
         train_dataset=data,
         eval_dataset=data,
