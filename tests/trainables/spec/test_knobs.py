@@ -70,7 +70,7 @@ WRONG: dict[str, list[Any]] = {
     "top_p": [0, 1.1, True],
     "beams": [0, 1, 65, 2.5],
     "length_penalty": [-0.1, "1"],
-    "votes": [0, 1.5, True],
+    "votes": [0, 1.5, True, 1001],
     "decoding_seed": [-1, 0.5],
     "shot_vectors": ["bert", 1],
     "seed": [-1, 1.5],

@@ -14,7 +14,15 @@ from trainables.spec.memory_effect import above as memory_above
 from trainables.spec.rows.task_knobs import GENERATE
 
 _NO = Decoding()
+_MOST_VOTES = 1000
 _MOST_BEAMS = 64
+
+
+def _votes(value: Any) -> str | None:
+    """Accepts 1 to 1000 votes."""
+    fault = whole(1)(value)
+    many = f"got {value!r}; needs at most {_MOST_VOTES} votes."
+    return fault or (many if value > _MOST_VOTES else None)
 
 
 def _beams(value: Any) -> str | None:
@@ -117,7 +125,7 @@ DECODING_ROWS: dict[str, Knob] = {
     ),
     "votes": Knob(  # asked one after another, so that memory does not grow
         _NO.votes,
-        whole(1),
+        _votes,
         int,
         _decoded_by(DRAWING),
         memory=NONE,

@@ -161,6 +161,9 @@ def _xlsx_rows(file: Path) -> list[Row]:
     except (OSError, BadZipFile, KeyError, ValueError) as error:
         raise InputError(f"{file}: can't be read as a workbook: {error}") from error
     names = [str(name or "") for name in header]
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise InputError(f"{file}:1: names the column {', '.join(twice)} more than once.")
     return [
         Row(dict(zip(names, line, strict=True)), f"{file}:{at}")
         for at, line in enumerate(lines, start=2)

@@ -127,6 +127,15 @@ def test_utf_16_is_told_apart_and_can_be_mended_as_advised(
     assert content.decode(told) == text
 
 
+def test_a_workbook_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["text", "text", "label"], ["one", "two", "a"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(InputError, match=r"a\.xlsx:1: names the column text more than once"):
+        read_rows(tmp_path / "a.xlsx")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv: no such file"):
         read_rows(tmp_path / "none.csv")
