@@ -29,7 +29,7 @@ from orchestrator.analysis.bootstrap import (
     sampled,
     standard_errors,
 )
-from orchestrator.analysis.question_values import QuestionValues
+from orchestrator.analysis.question_values import QuestionValues, measured
 from orchestrator.runs.predictions import Predictions, shared_ids
 from trainables.metrics.registry import find_statistic
 from trainables.spec.metric import MetricSpec
@@ -184,14 +184,14 @@ def compare_with_best(
 
 def asked_alike(trials: Sequence[Predictions], *, metric: MetricSpec) -> list[int]:
     """The places of the trials that answered the first one's questions, itself among them."""
-    values = [QuestionValues.of(item, metric) for item in trials]
-    return [at for at, own in enumerate(values) if at == 0 or _are_alike(values[0], own)]
+    ids = [measured(item, metric).ids for item in trials]
+    return [at for at, own in enumerate(ids) if at == 0 or _are_alike(ids[0], own)]
 
 
-def _are_alike(best: QuestionValues, other: QuestionValues) -> bool:
+def _are_alike(best: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether they share half of the questions: splits by other seeds share a few by chance."""
-    shared = shared_ids([best.ids, other.ids])
-    return bool(shared) and 2 * len(shared) >= len(best.ids)
+    shared = shared_ids([best, other])
+    return bool(shared) and 2 * len(shared) >= len(best)
 
 
 def any_difference(trials: Sequence[Predictions], *, metric: MetricSpec) -> float | None:

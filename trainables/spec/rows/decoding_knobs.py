@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainables.methods.registry import METHODS
-from trainables.spec.checks import above, at_least, one_of, whole, within
+from trainables.spec.checks import Check, above, at_least, one_of, whole, within
 from trainables.spec.decoding import DRAWING, GREEDY_STRATEGY, SEARCHING, STRATEGIES, Decoding
 from trainables.spec.knob import Knob
 from trainables.spec.memory_effect import NONE, UP, MemoryEffect
@@ -18,18 +18,14 @@ _MOST_VOTES = 1000
 _MOST_BEAMS = 64
 
 
-def _votes(value: Any) -> str | None:
-    """Accepts 1 to 1000 votes."""
-    fault = whole(1)(value)
-    many = f"got {value!r}; needs at most {_MOST_VOTES} votes."
-    return fault or (many if value > _MOST_VOTES else None)
+def _from_to(lowest: int, most: int, what: str) -> Check:
+    """Accepts whole numbers of `what` from `lowest` to `most`."""
 
+    def wrong(value: Any) -> str | None:
+        many = f"got {value!r}; needs at most {most} {what}."
+        return whole(lowest)(value) or (many if value > most else None)
 
-def _beams(value: Any) -> str | None:
-    """Accepts 2 to 64 beams; one alone is greedy decoding."""
-    wrong = whole(2)(value)
-    many = f"got {value!r}; needs at most {_MOST_BEAMS} beams."
-    return wrong or (many if value > _MOST_BEAMS else None)
+    return wrong
 
 
 def _share(value: Any) -> str | None:
@@ -103,7 +99,7 @@ DECODING_ROWS: dict[str, Knob] = {
     ),
     "beams": Knob(
         4,
-        _beams,
+        _from_to(2, _MOST_BEAMS, "beams"),  # one alone is greedy decoding
         int,
         _decoded_by(SEARCHING),
         memory=UP,
@@ -125,7 +121,7 @@ DECODING_ROWS: dict[str, Knob] = {
     ),
     "votes": Knob(  # asked one after another, so that memory does not grow
         _NO.votes,
-        _votes,
+        _from_to(1, _MOST_VOTES, "votes"),
         int,
         _decoded_by(DRAWING),
         memory=NONE,
